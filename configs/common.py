@@ -1,0 +1,166 @@
+"""Every default of the program, in one place. The code itself has none.
+
+A config file starts from `get_config()` and changes what its data set needs.
+Keys are locked and typed: `--config.train.lerning_rate=1` is an error that
+names the nearest known key.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the defaults; the published BIGRec protocol where it has one."""
+  cfg = ml_collections.ConfigDict
+  config = cfg()
+  config.seed = 0
+
+  config.model = cfg()
+  config.model.path = ""  # HF directory; empty = the base made in the workdir.
+  config.model.tokenizer = ""  # Empty = model.path's own.
+  config.model.adapter = ""  # PEFT directory: where training starts.
+  config.model.dtype = "float32"  # float32 | bfloat16, of the frozen base.
+  config.model.quantization = "none"  # none | int8 | nf4
+  config.model.scan_layers = True
+  config.model.remat = "none"  # none | full | dots: what the backward keeps.
+  config.model.attention = "auto"  # auto | xla | cudnn | splash
+  # Only read when model.path is empty. Names as in Hugging Face config.json.
+  config.model.arch = cfg()
+  config.model.arch.hidden_size = 128
+  config.model.arch.intermediate_size = 352
+  config.model.arch.num_hidden_layers = 4
+  config.model.arch.num_attention_heads = 4
+  config.model.arch.num_key_value_heads = 4
+  config.model.arch.max_position_embeddings = 1024
+  config.model.arch.rope_theta = 10000.0
+  config.model.arch.rms_norm_eps = 1e-5
+  config.model.arch.tie_word_embeddings = True
+
+  # Full-parameter training of that small base on the text of the train split.
+  config.pretrain = cfg()
+  config.pretrain.vocab_size = 2048  # Of the BPE tokenizer trained first.
+  config.pretrain.num_steps = 0  # 0 = leave the random weights as they are.
+  config.pretrain.batch_size = 32  # Rows of max_length packed tokens.
+  config.pretrain.max_length = 256
+  config.pretrain.learning_rate = 3e-3
+  config.pretrain.warmup_steps = 50
+
+  config.lora = cfg()
+  config.lora.rank = 8
+  config.lora.alpha = 16.0
+  config.lora.dropout = 0.05
+  config.lora.target_modules = ("q_proj", "v_proj")
+
+  config.data = cfg()
+  # synthetic | movielens | amazon | bigrec | sequences
+  config.data.format = "synthetic"
+  config.data.raw_dir = ""
+  config.data.train = ""  # BIGRec JSON files (format bigrec), or the one
+  config.data.valid = ""  # sequences file (format sequences) in data.train.
+  config.data.test = ""
+  config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
+  config.data.max_history = 10
+  config.data.num_train = -1  # -1 = all; else the few-shot sample by seed.
+  config.data.num_valid = 5000  # -1 = all.
+  config.data.num_test = 5000
+  config.data.sample_seed = 42  # Of the valid and test samples.
+  config.data.export_json = False
+  config.data.synthetic = cfg()
+  config.data.synthetic.num_users = 4000
+  config.data.synthetic.num_items = 1200
+  config.data.synthetic.seed = 7
+
+  config.prompt = cfg()
+  config.prompt.style = "consistent"  # consistent | bigrec
+  config.prompt.instruction = (
+    "Given a list of video games the user has played before, please recommend"
+    " a new video game that the user likes to the user."
+  )
+  config.prompt.history = (
+    "The user has played the following video games before:"
+  )
+
+  config.train = cfg()
+  config.train.batch_size = 128  # Examples per optimizer step.
+  config.train.micro_batch_size = 4  # Rows per forward pass, all devices.
+  config.train.num_epochs = 50
+  config.train.learning_rate = 1e-4
+  config.train.warmup_steps = 20
+  config.train.max_length = 512
+  config.train.train_on_inputs = True
+  config.train.early_stopping_patience = 5  # Epochs; 0 = never stop early.
+  config.train.shuffle = True
+  config.train.packing = True
+  config.train.length_buckets = (64, 128, 256)  # Up to max_length; unpacked.
+  config.train.max_grad_norm = 1.0
+  config.train.weight_decay = 0.0
+  config.train.loss_chunk = 128  # Positions per [chunk, V] block of logits.
+  config.train.keep_checkpoints = 2
+  config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
+  config.train.profile_steps = 0  # Trace this many steps, from the third.
+
+  config.generate = cfg()
+  config.generate.split = "all"  # valid | test | all
+  config.generate.batch_size = 32  # Users per compiled program.
+  config.generate.num_beams = 4  # As many hypotheses are returned.
+  config.generate.max_new_tokens = 128
+  config.generate.length_penalty = 1.0
+  config.generate.early_stopping = False
+  config.generate.length_norm_includes_prompt = False
+  config.generate.constrained = False
+  config.generate.prompt_buckets = (64, 128, 256, 384, 512, 768, 1024)
+  config.generate.sample = False  # Sampling in place of beams.
+  config.generate.temperature = 1.0
+  config.generate.top_k = 50
+  config.generate.top_p = 1.0
+
+  config.embed = cfg()
+  config.embed.batch_size = 64
+
+  config.ground = cfg()
+  config.ground.cutoffs = (1, 3, 5, 10, 20, 50)
+  config.ground.duplicates = "best"  # best | last
+  # movie_ci | game_ci | movie_pda (the published grids), or numbers "0,.5,1".
+  config.ground.gamma_grid = "movie_ci"
+  # cf and popularity+cf are left out, aloud, where there are no CF scores.
+  config.ground.injections = ("none", "popularity", "cf", "popularity+cf")
+  config.ground.protocols = ("bigrec", "single_gamma")
+  config.ground.protocol_quirks = False  # HR's popularity gamma by NDCG.
+  config.ground.predictions = cfg()
+  config.ground.predictions.valid = ""
+  config.ground.predictions.test = ""
+  config.ground.cf_scores = cfg()
+  config.ground.cf_scores.valid = ""
+  config.ground.cf_scores.test = ""
+  config.ground.cf_model = ""  # Use cf/<model>/{valid,test}.npy.
+  config.ground.popularity = ""  # JSON, external id -> count.
+  config.ground.batch_size = 512  # Users per block.
+  config.ground.block_items = 8192  # Catalogue rows per block and device.
+  config.ground.bootstrap_samples = 1000
+
+  config.cf = cfg()
+  # most_pop | item_knn | gru4rec | caser | sasrec | dros | all
+  config.cf.model = "sasrec"
+  config.cf.family = "dros"  # dros | s3rec: which repository's networks.
+  config.cf.loss = "bce"  # bce | bpr | sampled_softmax | softmax
+  config.cf.num_negatives = 1
+  config.cf.dro_alpha = 0.0  # dros sets its own when this is 0.
+  config.cf.dro_beta = 1.0
+  config.cf.hidden_size = 64
+  config.cf.dropout = 0.1
+  config.cf.learning_rate = 1e-3
+  config.cf.weight_decay = 1e-6
+  config.cf.batch_size = 256
+  config.cf.num_epochs = 100
+  config.cf.patience = 10
+  config.cf.num_seeds = 1  # Several seeds train in one vmapped program.
+  config.cf.mask_seen = False
+  config.cf.neighbours = 100  # item_knn
+
+  config.report = cfg()
+  config.report.num_examples = 12
+
+  config.mesh = cfg()
+  config.mesh.data = -1  # -1 = what the devices leave.
+  config.mesh.fsdp = 1
+  config.mesh.tensor = 1
+  return config
