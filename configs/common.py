@@ -164,3 +164,49 @@ def get_config() -> ml_collections.ConfigDict:
   config.mesh.fsdp = 1
   config.mesh.tensor = 1
   return config
+
+
+def variant(config: ml_collections.ConfigDict, arg: str):
+  """Applies what follows the colon of `--config=configs/<name>.py:<arg>`.
+
+  Args:
+    config: the full configuration of a data set.
+    arg: "" for the configuration as it is, "tiny" for a run of seconds with a
+      tiny random model: it shows that everything works, not how well.
+
+  Returns:
+    The configuration, changed in place.
+
+  Raises:
+    ValueError: another word.
+  """
+  if arg not in ("", "tiny"):
+    raise ValueError(f"config variant {arg!r}: only 'tiny' is known")
+  if arg == "":
+    return config
+  config.model.arch.hidden_size = 32
+  config.model.arch.intermediate_size = 64
+  config.model.arch.num_hidden_layers = 2
+  config.model.arch.num_attention_heads = 4
+  config.model.arch.num_key_value_heads = 2
+  config.pretrain.vocab_size = 384
+  config.pretrain.num_steps = 4
+  config.pretrain.batch_size = 8
+  config.pretrain.max_length = 128
+  config.data.num_train = 64
+  config.data.num_valid = 24
+  config.data.num_test = 24
+  config.data.synthetic.num_users = 120
+  config.data.synthetic.num_items = 150
+  config.train.batch_size = 16
+  config.train.micro_batch_size = 8
+  config.train.num_epochs = 2
+  config.train.warmup_steps = 2
+  config.generate.num_beams = 2
+  config.generate.max_new_tokens = 8
+  config.generate.batch_size = 8
+  config.embed.batch_size = 32
+  config.ground.bootstrap_samples = 50
+  config.cf.num_epochs = 2
+  config.cf.hidden_size = 16
+  return config

@@ -1,0 +1,148 @@
+"""Runs one mode of bigrec_jax on one workdir.
+
+  python main.py --config=configs/demo.py --mode=pipeline
+  python main.py --config=configs/movie.py --mode=train --workdir=/data/run \
+    --config.data.raw_dir=/data/ml-10m --config.model.path=/models/llama-7b
+
+This file only reads flags, starts jax.distributed where asked, and dispatches.
+Exit status: 0 when what was asked is on disk, 2 after a user's mistake, which
+is one line on stderr, 1 after anything else.
+"""
+
+import difflib
+import importlib
+import os
+import pathlib
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from bigrec_jax import config as config_lib, errors
+
+MODES = (
+  "prepare",
+  "pretrain",
+  "train",
+  "train_cf",
+  "generate",
+  "embed",
+  "ground_eval",
+  "report",
+  "export",
+  "pipeline",
+)
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "configs/<name>.py, or configs/<name>.py:tiny"
+)
+_MODE = flags.DEFINE_string("mode", None, f"One of {', '.join(MODES)}.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Default: runs/<config name>.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "One process of many: call jax.distributed.initialize."
+)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+  match = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+  return f"; did you mean {match[0]}?" if match else ""
+
+
+def _config_keys(name: str) -> list[str]:
+  """Returns every dotted key of the defaults, for suggestions."""
+  from configs import common  # Only needed once something is wrong.
+
+  def walk(node, prefix):
+    for key, value in node.items():
+      yield from (
+        walk(value, f"{prefix}{key}.")
+        if hasattr(value, "items")
+        else [prefix + key]
+      )
+
+  return list(walk(common.get_config(), f"{name}."))
+
+
+def _one_line(error: Exception) -> str:
+  """Returns the message of a flag error, without the traceback inside it."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  if any("Traceback" in line for line in lines):
+    lines = [lines[0].split(": Error")[0] + ":", lines[-1]]
+  return " ".join(lines)
+
+
+def _parse(argv: list[str]) -> None:
+  """Parses flags; every mistake becomes a UserError."""
+  try:
+    rest = flags.FLAGS(argv)
+    if (config := _CONFIG.value) is not None:
+      config.lock()  # Touch it: a file that did not load says so only now.
+  except (flags.Error, OSError) as error:
+    raise errors.UserError(_one_line(error)) from None
+  except (AttributeError, KeyError) as error:
+    known = _config_keys("config")
+    given = [a.lstrip("-").split("=")[0] for a in argv[1:]]
+    unknown = [
+      a for a in given if a.startswith("config.") and a not in known
+    ] or [str(error)]
+    raise errors.UserError(
+      f"--{unknown[0]}: no such key{_nearest(unknown[0], known)}"
+    ) from None
+  except (SyntaxError, TypeError, ValueError) as error:
+    raise errors.UserError(f"flags: {error}") from None
+  if len(rest) > 1:
+    raise errors.UserError(f"{rest[1]!r}: not a flag; flags start with --")
+  if _CONFIG.value is None:
+    raise errors.UserError("--config is missing: e.g. configs/demo.py")
+  if _MODE.value not in MODES:
+    near = _nearest(_MODE.value, list(MODES)) if _MODE.value else ""
+    raise errors.UserError(
+      f"--mode={_MODE.value or ''}: one of {', '.join(MODES)} expected{near}"
+    )
+
+
+def _default_workdir() -> str:
+  name = config_flags.get_config_filename(flags.FLAGS["config"])
+  return os.path.join("runs", pathlib.Path(name).stem)
+
+
+def _set_up_jax(workdir: pathlib.Path) -> None:
+  import jax  # Not at the top: a mistake in a flag is told at once.
+
+  # Compiled programs outlive the process: the next start skips compiling.
+  if not jax.config.jax_compilation_cache_dir:
+    cache = workdir.resolve().parent / ".compilation_cache"
+    jax.config.update("jax_compilation_cache_dir", os.fspath(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+
+
+def _run(argv: list[str]) -> None:
+  _parse(argv)
+  config = config_lib.from_config_dict(_CONFIG.value)
+  workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  if workdir.exists() and not workdir.is_dir():
+    raise errors.UserError(f"--workdir={workdir}: a file, a folder expected")
+  _set_up_jax(workdir)
+  mode = importlib.import_module(f"bigrec_jax.modes.{_MODE.value}")
+  mode.run(config, workdir)
+
+
+def main(argv: list[str]) -> int:
+  """Returns the exit status; see the module docstring."""
+  logging.set_verbosity(logging.INFO)
+  logging.use_absl_handler()
+  try:
+    _run(argv)
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    return 130
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv))
