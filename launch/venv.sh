@@ -1,0 +1,34 @@
+# Sourced by the scripts beside it: makes .venv and installs into it.
+# Usage: . launch/venv.sh EXTRAS   (e.g. "" or "[test,peers]")
+# Needs Python 3.11 or newer and nothing else. A finished installation of the
+# same requirements is used again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+    if [ -n "$candidate" ] && command -v "$candidate" >/dev/null &&
+      "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  echo "error: python3: none found, version 3.11 or newer expected" >&2
+  exit 2
+}
+
+install() {
+  local extras=$1 want stamp=.venv/installed.txt
+  want="$extras $(cat setup.py constraints.txt | cksum)"
+  if [ -f "$stamp" ] && grep -qxF -- "$want" "$stamp"; then
+    return
+  fi
+  [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+  echo "installing bigrec_jax$extras into .venv"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --constraint constraints.txt --editable ".$extras"
+  echo "$want" >>"$stamp"
+}
+
+install "${1:-}"
