@@ -86,6 +86,15 @@ class Paths:
   def export(self) -> pathlib.Path:
     return self.root / "export"
 
+  def record(self, stage: str) -> pathlib.Path:
+    """What the artefact of a stage was made from (modes/artefacts.py)."""
+    return self.root / "records" / f"{stage}.json"
+
+  @property
+  def ground_examples(self) -> pathlib.Path:
+    """A few test users' histories, predictions and grounded items."""
+    return self.ranks / "test_examples.json"
+
   def predictions(self, split: str) -> pathlib.Path:
     """BIGRec rows with `predict` and `scores`, best first."""
     return self.root / "predictions" / f"{split}.json"

@@ -1,0 +1,72 @@
+"""What each artefact of a workdir was made from, and whether it still holds.
+
+An artefact's record is written last, once the artefact is whole. A kill before
+that leaves no record, so the artefact is made again.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from bigrec_jax import schema
+
+
+def is_current(
+  record: pathlib.Path, made_from: Mapping[str, Any], *files: pathlib.Path
+) -> bool:
+  """Returns whether all `files` are there and were made from `made_from`."""
+  return all(f.exists() for f in files) and not differences(record, made_from)
+
+
+def differences(
+  record: pathlib.Path, made_from: Mapping[str, Any]
+) -> list[str]:
+  """Returns what differs from the record, e.g. "train.seed: 0 -> 1".
+
+  No record at all is one difference.
+  """
+  if not record.exists():
+    return ["not made yet"]
+  old = flatten(schema.read_json(record))
+  # Through JSON, so that tuples and lists compare equal.
+  new = flatten(made_from)
+  keys = sorted(old.keys() | new.keys())
+  return [
+    f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+    for key in keys
+    if old.get(key) != new.get(key)
+  ]
+
+
+def write_record(record: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+  """Says on disk that the artefact is whole and what it was made from."""
+  schema.write_json(record, made_from)
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+  """Returns {dotted key: leaf}; sequences are leaves, as tuples."""
+  if not isinstance(value, Mapping):
+    leaf = tuple(value) if isinstance(value, (list, tuple)) else value
+    return {prefix.rstrip("."): leaf}
+  flat = {}
+  for key, inner in value.items():
+    flat |= flatten(inner, f"{prefix}{key}.")
+  return flat
+
+
+def folder_fingerprint(folder: pathlib.Path, pattern: str) -> str:
+  """Returns a fingerprint of the files in `folder` that match `pattern`.
+
+  Of a file over 2 MiB only its size, first and last MiB count: reading 14 GB
+  of weights to name them would take longer than loading them.
+  """
+  stamp = {}
+  for path in sorted(folder.glob(pattern)):
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+      content = file.read(1 << 20)
+      if size > 2 << 20:
+        file.seek(-(1 << 20), 2)
+      content += file.read()
+    stamp[path.name] = [size, schema.fingerprint(content)]
+  return schema.fingerprint(stamp)
