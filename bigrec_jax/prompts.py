@@ -1,0 +1,131 @@
+"""The one place for prompt strings and for the cleaning of titles.
+
+A prompt has an instruction, an input (the titles of the history) and a
+response (the title of the target), in the Alpaca layout that BIGRec uses
+(SPECS.md 1.4). Two styles differ in the blanks that end the header's line:
+
+  bigrec      the published bytes: one blank when training, two when
+              generating (quirk 1), so the model never sees in training the
+              header that it gets at test time;
+  consistent  the training header in both.
+
+Everything here works on strings alone: it is imported without jax.
+"""
+
+import dataclasses
+import string
+from collections.abc import Sequence
+
+from bigrec_jax import config, errors
+
+STYLES = ("consistent", "bigrec")
+RESPONSE_MARKER = "Response:\n"
+
+_WITH_INPUT = (
+  "Below is an instruction that describes a task, paired with an input that"
+  " provides further context. Write a response that appropriately completes"
+  " the request."
+)
+_WITHOUT_INPUT = (
+  "Below is an instruction that describes a task. Write a response that"
+  " appropriately completes the request."
+)
+_TRAINING_BLANKS = " "
+_INFERENCE_BLANKS = {"consistent": " ", "bigrec": "  "}
+_WITHOUT_INPUT_BLANKS = "  "  # The same in both published files.
+_INPUT_END = "\n "
+_STRIPPED = string.whitespace + '"'
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """Renders instruction, history and target as text.
+
+  Attributes:
+    style: `consistent` or `bigrec`.
+    instruction: The instruction of every rendered example.
+    history_lead: What comes before the first title. A blank between the two
+      is part of it: MovieLens and Games have none, Toys has one.
+  """
+
+  style: str
+  instruction: str
+  history_lead: str
+
+  def __post_init__(self):
+    if self.style not in STYLES:
+      raise errors.UserError(
+        f"config.prompt.style: {self.style!r} found, one of"
+        f" {', '.join(STYLES)} expected"
+      )
+
+  @classmethod
+  def from_config(cls, section: config.PromptConfig) -> "Prompt":
+    """Makes the prompt of a configuration."""
+    return cls(section.style, section.instruction, section.history)
+
+  def input_text(self, titles: Sequence[str]) -> str:
+    """Returns the input block for a history, oldest title first.
+
+    An empty history gives the lead alone, as the published notebooks do for
+    users with one item.
+    """
+    quoted = ", ".join(f'"{title}"' for title in titles)
+    return f"{self.history_lead}{quoted}{_INPUT_END}"
+
+  def output_text(self, title: str) -> str:
+    """Returns the response that the model learns for a title."""
+    return f'"{title}"'
+
+  def prompt_text(self, instruction: str, input: str) -> str:
+    """Returns the training text without its response.
+
+    It ends right before the response; without `train_on_inputs` its tokens
+    carry no loss (BIGRec train.py).
+    """
+    return _render(instruction, input, _TRAINING_BLANKS)
+
+  def training_text(self, instruction: str, input: str, output: str) -> str:
+    """Returns prompt and response, ending right after the response."""
+    return self.prompt_text(instruction, input) + output
+
+  def inference_text(self, instruction: str, input: str) -> str:
+    """Returns the prompt that generation continues."""
+    return _render(instruction, input, _INFERENCE_BLANKS[self.style])
+
+
+def _render(instruction: str, input: str, blanks: str) -> str:
+  if not input:
+    return (
+      f"{_WITHOUT_INPUT}{_WITHOUT_INPUT_BLANKS}\n\n"
+      f"### Instruction:\n{instruction}\n\n### {RESPONSE_MARKER}"
+    )
+  return (
+    f"{_WITH_INPUT}{blanks}\n\n### Instruction:\n{instruction}\n\n"
+    f"### Input:\n{input}\n\n### {RESPONSE_MARKER}"
+  )
+
+
+def response_text(generated: str) -> str:
+  """Returns what follows the last response marker, all text if there is none.
+
+  The published inference.py splits the whole decoded text, so a model that
+  writes the marker itself loses what it wrote before (quirk 10).
+  """
+  return generated.rpartition(RESPONSE_MARKER)[2]
+
+
+def clean_title(text: str) -> str:
+  """Strips white space and double quotes, in any order, from both ends.
+
+  The published scripts strip differently in four places (quirk 17), so a
+  prediction with a trailing newline keeps its closing quote there and an
+  exact title is not at distance 0. One rule for catalogue titles and
+  predictions makes equal titles equal; it is idempotent.
+  """
+  return text.strip(_STRIPPED)
+
+
+def extract_title(generated: str) -> str:
+  """Returns the cleaned title in the text that a model generated."""
+  return clean_title(response_text(generated))
