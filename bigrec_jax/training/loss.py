@@ -1,0 +1,202 @@
+"""Next-token cross-entropy that never holds the logits of a whole batch.
+
+With a vocabulary of 32,000 the float32 logits of one row of 512 tokens take
+65 MB, far more than anything else in a LoRA step. Here the head is applied to
+a chunk of positions at a time, and the gradient of the chunk is taken while
+its logits are at hand, so the backward pass has nothing left to recompute:
+two products with the head in all, where rematerialising takes three.
+
+Letters: B rows, T positions, D width, V vocabulary, C positions in a chunk.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def next_token_targets(
+  tokens: jax.Array, segment_ids: jax.Array, loss_mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns what each position has to predict, and whether it counts.
+
+  Position t predicts token t+1 where that token is a label
+  (`loss_mask[t+1] == 1`) and belongs to the same example of the row, so the
+  end of one packed example never predicts the start of the next.
+
+  Args:
+    tokens: int32 [B, T].
+    segment_ids: int32 [B, T], 0 for padding, 1.. for the examples of a row.
+    loss_mask: int32 [B, T], 1 where the token is a label.
+
+  Returns:
+    labels int32 [B, T] and mask bool [B, T].
+  """
+  labels = jnp.roll(tokens, -1, axis=1)
+  following = jnp.roll(segment_ids, -1, axis=1)
+  mask = (jnp.roll(loss_mask, -1, axis=1) == 1) & (following == segment_ids)
+  mask &= segment_ids > 0
+  return labels, mask.at[:, -1].set(False)
+
+
+def cross_entropy(
+  hidden: jax.Array,
+  head: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array,
+  chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the summed cross-entropy and the number of labels in it.
+
+  Sum and count, not a mean: the mean is taken once, over all micro-batches
+  and devices of an optimizer step, so every label weighs the same wherever it
+  sits. (The mean of means that older trainers take gives the labels of short
+  micro-batches more weight.) Positions without a label are moved behind the
+  others, row by row, and whole chunks of them are skipped: training on
+  answers alone costs the head only the answers.
+
+  Args:
+    hidden: [B, T, D] final hidden states; differentiable.
+    head: [D, V] output projection; differentiable, and its gradient costs
+      nothing where it isn't asked for.
+    labels: int32 [B, T] token that each position predicts.
+    mask: bool [B, T], which positions count.
+    chunk: positions of every row whose logits are held at once.
+
+  Returns:
+    float32 scalar sum and int32 scalar count.
+  """
+  if chunk < 1:
+    raise ValueError(f"{chunk=}, at least 1 expected")
+  chunk = min(chunk, hidden.shape[1])
+  with jax.named_scope("cross_entropy"):
+    return _loss_sum(hidden, head, labels, mask, chunk), jnp.sum(
+      mask, dtype=jnp.int32
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _loss_sum(hidden, head, labels, mask, chunk):
+  return _run_chunks(hidden, head, labels, mask, chunk, False, False)[0]
+
+
+def _loss_sum_forward(hidden, head, labels, mask, chunk):
+  total, d_hidden, d_head = _run_chunks(
+    hidden.value,
+    head.value,
+    labels.value,
+    mask.value,
+    chunk,
+    hidden.perturbed,
+    head.perturbed,
+  )
+  return total, (d_hidden, d_head)
+
+
+def _loss_sum_backward(chunk, residuals, cotangent):
+  del chunk
+  if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+    cotangent = jnp.zeros((), jnp.float32)
+  scaled = [
+    None if d is None else d * cotangent.astype(d.dtype) for d in residuals
+  ]
+  return *scaled, None, None
+
+
+_loss_sum.defvjp(_loss_sum_forward, _loss_sum_backward, symbolic_zeros=True)
+
+
+def _run_chunks(
+  hidden: jax.Array,
+  head: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array,
+  chunk: int,
+  want_hidden: bool,
+  want_head: bool,
+) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+  """Returns the loss sum and the gradients asked for (else None)."""
+  rows, length, width = hidden.shape
+  # Rows are sharded over devices, so positions are reordered within a row.
+  order = jnp.argsort(~mask, axis=1, stable=True)  # [B, T]
+  most = jnp.max(jnp.sum(mask, axis=1, dtype=jnp.int32))
+  padding = -length % chunk
+
+  def arrange(values):
+    values = jnp.take_along_axis(
+      values, order.reshape(order.shape + (1,) * (values.ndim - 2)), axis=1
+    )
+    pads = [(0, 0), (0, padding)] + [(0, 0)] * (values.ndim - 2)
+    return jnp.pad(values, pads)
+
+  hidden_sorted = arrange(hidden)  # [B, T', D]
+  labels_sorted, mask_sorted = arrange(labels), arrange(mask)  # [B, T']
+
+  def body(index, carry):
+    total, d_hidden, d_head = carry
+    start = index * chunk
+
+    def cut(values):
+      return jax.lax.dynamic_slice_in_dim(values, start, chunk, axis=1)
+
+    states = cut(hidden_sorted)  # [B, C, D]
+    loss, d_logits = _chunk_loss(
+      states, head, cut(labels_sorted), cut(mask_sorted)
+    )
+    if d_hidden is not None:
+      d_states = jnp.einsum(
+        "bcv,dv->bcd", d_logits, head, preferred_element_type=hidden.dtype
+      )
+      d_hidden = jax.lax.dynamic_update_slice_in_dim(
+        d_hidden, d_states, start, axis=1
+      )
+    if d_head is not None:
+      d_head += jnp.einsum(
+        "bcd,bcv->dv", states, d_logits, preferred_element_type=jnp.float32
+      )
+    return total + loss, d_hidden, d_head
+
+  init = (
+    jnp.zeros((), jnp.float32),
+    jnp.zeros_like(hidden_sorted) if want_hidden else None,
+    jnp.zeros(head.shape, jnp.float32) if want_head else None,
+  )
+  # The number of turns is known only at run time; that is why the gradient is
+  # taken here: reverse-mode needs a static number.
+  turns = (most + chunk - 1) // chunk
+  total, d_hidden, d_head = jax.lax.fori_loop(0, turns, body, init)
+  if want_hidden:
+    back = jnp.argsort(order, axis=1)[:, :, None]  # [B, T, 1]
+    d_hidden = jnp.take_along_axis(d_hidden, back, axis=1)
+  if want_head:
+    d_head = d_head.astype(head.dtype)
+  return total, d_hidden, d_head
+
+
+def _chunk_loss(
+  states: jax.Array, head: jax.Array, labels: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the loss sum of a chunk and its gradient by the logits.
+
+  The softmax is float32 whatever the model computes in: bfloat16 has too few
+  digits to tell tokens apart whose probabilities differ by less than 1 %.
+  """
+  logits = jnp.einsum(
+    "bcd,dv->bcv",
+    states,
+    head.astype(states.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  top = jnp.max(logits, axis=-1, keepdims=True)
+  log_sum = top + jnp.log(
+    jnp.sum(jnp.exp(logits - top), axis=-1, keepdims=True)
+  )  # [B, C, 1]
+  # A comparison rather than a gather: it also works on a vocabulary that is
+  # split over devices, without collecting the logits.
+  vocabulary = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
+  is_label = vocabulary == labels[:, :, None]
+  picked = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)  # [B, C]
+  loss = jnp.sum(jnp.where(mask, log_sum[:, :, 0] - picked, 0.0))
+  d_logits = jnp.exp(logits - log_sum) - is_label.astype(jnp.float32)
+  d_logits = jnp.where(mask[:, :, None], d_logits, 0.0)
+  return loss, d_logits.astype(states.dtype)

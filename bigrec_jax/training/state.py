@@ -1,0 +1,61 @@
+"""What training changes: the adapter, its moments, and the running sums."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from bigrec_jax.training import optimizer
+
+Tree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything an optimizer step changes.
+
+  Attributes:
+    step: int32 scalar, optimizer steps taken.
+    params: the trained parameters: the adapter, or the whole small base while
+      pretraining.
+    moments: AdamW's moments, shaped as `params`.
+  """
+
+  step: jax.Array
+  params: Tree
+  moments: optimizer.AdamState
+
+
+@flax.struct.dataclass
+class Sums:
+  """What the micro-batches of one optimizer step add up.
+
+  Attributes:
+    grads: gradient of the summed loss, float32, shaped as the parameters.
+    loss: float32 scalar, summed loss.
+    tokens: int32 scalar, number of labels.
+    micro: int32 scalar, number of micro-batches so far.
+  """
+
+  grads: Tree
+  loss: jax.Array
+  tokens: jax.Array
+  micro: jax.Array
+
+
+def init_state(params: Tree, adamw: optimizer.AdamW) -> TrainState:
+  """Returns the state before the first step."""
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, moments=adamw.init(params)
+  )
+
+
+def zero_sums(params: Tree) -> Sums:
+  """Returns the sums before the first micro-batch."""
+  return Sums(
+    grads=jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params),
+    loss=jnp.zeros((), jnp.float32),
+    tokens=jnp.zeros((), jnp.int32),
+    micro=jnp.zeros((), jnp.int32),
+  )

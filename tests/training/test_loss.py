@@ -1,0 +1,127 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from bigrec_jax.training import loss
+
+B, T, D, V = 4, 23, 7, 31
+
+
+def _problem(seed=0, rows=B):
+  rng = np.random.default_rng(seed)
+  hidden = rng.normal(size=(rows, T, D)).astype(np.float32)
+  head = rng.normal(size=(D, V)).astype(np.float32)
+  labels = rng.integers(0, V, (rows, T)).astype(np.int32)
+  mask = rng.random((rows, T)) < 0.6
+  mask[0] = False  # A padded row.
+  mask[1] = True
+  return hidden, head, labels, mask
+
+
+def _naive(hidden, head, labels, mask):
+  logits = hidden @ head
+  logp = jax.nn.log_softmax(logits, axis=-1)
+  picked = jnp.take_along_axis(logp, labels[..., None], axis=-1)[..., 0]
+  return -jnp.sum(jnp.where(mask, picked, 0.0)), jnp.sum(mask)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 23, 100])
+def test_equals_full_logits(chunk):
+  hidden, head, labels, mask = _problem()
+
+  def ours(hidden, head):
+    total, count = loss.cross_entropy(hidden, head, labels, mask, chunk)
+    return 0.5 * total, count
+
+  def naive(hidden, head):
+    total, count = _naive(hidden, head, labels, mask)
+    return 0.5 * total, count
+
+  grad = jax.jit(jax.value_and_grad(ours, argnums=(0, 1), has_aux=True))
+  (value, count), grads = grad(hidden, head)
+  (value_, count_), grads_ = jax.value_and_grad(
+    naive, argnums=(0, 1), has_aux=True
+  )(hidden, head)
+  assert count == count_ == mask.sum()
+  np.testing.assert_allclose(value, value_, rtol=1e-5)
+  np.testing.assert_allclose(grads[0], grads_[0], atol=1e-5)
+  np.testing.assert_allclose(grads[1], grads_[1], atol=1e-5)
+
+
+def test_a_frozen_head_gets_no_gradient_work():
+  hidden, head, labels, mask = _problem()
+
+  def ours(hidden):
+    return loss.cross_entropy(hidden, head, labels, mask, 5)[0]
+
+  text = str(jax.make_jaxpr(jax.grad(ours))(hidden))
+  assert text.count("dot_general") == 2  # Logits and d_hidden; no d_head.
+  assert f"f32[{B},{T},{V}]" not in text  # Never the logits of the batch.
+
+
+def test_no_labels_at_all_is_zero():
+  hidden, head, labels, _ = _problem()
+  mask = np.zeros((B, T), bool)
+  total, count = loss.cross_entropy(hidden, head, labels, mask, 5)
+  assert total == 0 and count == 0
+
+
+def test_bfloat16_states_keep_a_float32_softmax():
+  hidden, head, labels, mask = _problem()
+  hidden, head = hidden.astype(jnp.bfloat16), head.astype(jnp.bfloat16)
+  total, _ = loss.cross_entropy(hidden, head, labels, mask, 5)
+  expected, _ = _naive(
+    hidden.astype(np.float32), head.astype(np.float32), labels, mask
+  )
+  np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_sharded_rows_and_vocabulary_give_the_same():
+  hidden, head, labels, mask = _problem(rows=8)
+  head = np.pad(head, ((0, 0), (0, 1)))  # 32 divides over `tensor`.
+  mesh = jax.make_mesh(
+    (4, 2),
+    ("data", "tensor"),
+    axis_types=(jax.sharding.AxisType.Auto,) * 2,
+  )
+
+  def put(value, *spec):
+    return jax.device_put(value, NamedSharding(mesh, PartitionSpec(*spec)))
+
+  def ours(hidden, head, labels, mask):
+    return loss.cross_entropy(hidden, head, labels, mask, 5)[0]
+
+  step = jax.jit(jax.value_and_grad(ours))
+  args = (
+    put(hidden, "data"),
+    put(head, None, "tensor"),
+    put(labels, "data"),
+    put(mask, "data"),
+  )
+  value, grad = step(*args)
+  expected = jax.value_and_grad(lambda *a: _naive(*a)[0])(
+    hidden, head, labels, mask
+  )
+  np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+  np.testing.assert_allclose(grad, expected[1], atol=1e-5)
+  # Rows stay where they are and logits are never collected.
+  text = step.lower(*args).compile().as_text()
+  assert "all-gather" not in text
+
+
+def test_targets_stay_within_their_example():
+  tokens = np.array([[5, 6, 7, 8, 9, 0, 0]], np.int32)
+  segments = np.array([[1, 1, 1, 2, 2, 0, 0]], np.int32)
+  loss_mask = np.array([[0, 1, 1, 0, 1, 0, 0]], np.int32)
+  labels, mask = loss.next_token_targets(tokens, segments, loss_mask)
+  assert mask.tolist() == [[True, True, False, True, False, False, False]]
+  assert np.asarray(labels)[np.asarray(mask)].tolist() == [6, 7, 9]
+
+
+def test_a_wrapped_first_token_is_no_target():
+  tokens = np.array([[5, 6]], np.int32)
+  ones = np.ones((1, 2), np.int32)
+  _, mask = loss.next_token_targets(tokens, ones, ones)
+  assert mask.tolist() == [[True, False]]
