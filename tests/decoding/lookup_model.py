@@ -1,0 +1,124 @@
+"""A language model small enough to search by hand: a table of logits.
+
+Its logits depend on the whole history through a running hash, so a search
+that mixes up its beams' carries cannot go unnoticed.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+STATES = 997
+
+
+class LookupModel:
+  def __init__(self, vocab_size, seed, scale=3.0, eos_bias=None):
+    rng = np.random.default_rng(seed)
+    table = rng.normal(size=(STATES, vocab_size)) * scale
+    for eos, bias in (eos_bias or {}).items():
+      table[:, eos] += bias
+    self.table = table.astype(np.float32)
+
+  def start(self, prompt):
+    state = 1
+    for token in prompt:
+      state = (state * 31 + token + 1) % STATES
+    return state
+
+  def first(self, starts):
+    """Carry [B, 1] and logits [B, V] after the prompts."""
+    starts = jnp.asarray(starts, jnp.int32)
+    return jnp.asarray(self.table)[starts], starts[:, None]
+
+  def step(self, tokens, step, carry):
+    carry = jnp.broadcast_to(carry, tokens.shape)
+    carry = (carry * 31 + tokens + 1) % STATES
+    return jnp.asarray(self.table)[carry], carry
+
+  @staticmethod
+  def reorder(carry, parents):
+    return jnp.take_along_axis(
+      jnp.broadcast_to(carry, parents.shape), parents, axis=1
+    )
+
+  @functools.cache  # noqa: B019
+  def log_probs(self, state):
+    logits = self.table[state].astype(np.float64)
+    return logits - np.log(np.sum(np.exp(logits)))
+
+  def walk(self, start, tokens):
+    """Sum of log-probabilities of a sequence."""
+    total, state = 0.0, start
+    for token in tokens:
+      total += self.log_probs(state)[token]
+      state = (state * 31 + token + 1) % STATES
+    return total
+
+
+def naive_beam_search(
+  model, start, *, num_beams, max_new_tokens, eos_ids, early_stopping, norm
+):
+  """One row, lists and sorts only. norm(number of tokens, ended) -> float."""
+  keep = max(2, 1 + len(eos_ids)) * num_beams
+  running = [(0.0, (), start)]
+  finished = []
+  for step in range(max_new_tokens):
+    candidates = []
+    for score, tokens, state in running:
+      for token, log_prob in enumerate(model.log_probs(state)):
+        child = (state * 31 + token + 1) % STATES
+        candidates.append((score + log_prob, (*tokens, token), child))
+    candidates.sort(key=lambda c: -c[0])
+    candidates = candidates[:keep]
+    last = step == max_new_tokens - 1
+    for score, tokens, _ in candidates[:num_beams]:
+      ended = tokens[-1] in eos_ids
+      if ended or last:
+        finished.append((score / norm(step + 1, ended), tokens))
+    finished.sort(key=lambda f: -f[0])
+    finished = finished[:num_beams]
+    running = [c for c in candidates if c[1][-1] not in eos_ids][:num_beams]
+    if len(finished) == num_beams:
+      if early_stopping:
+        break
+      if running[0][0] / norm(step + 1, False) <= finished[-1][0]:
+        break
+  return [(tokens, score) for score, tokens in finished]
+
+
+def naive_greedy(model, start, max_new_tokens, eos_ids):
+  tokens, total, state = [], 0.0, start
+  while len(tokens) < max_new_tokens:
+    log_probs = model.log_probs(state)
+    token = int(np.argmax(log_probs))
+    tokens.append(token)
+    total += log_probs[token]
+    state = (state * 31 + token + 1) % STATES
+    if token in eos_ids:
+      break
+  return tokens, total
+
+
+def all_titles_by_score(model, start, sequences, power=1.0):
+  """Every title with its score, best first."""
+  scored = [
+    (model.walk(start, ids) / math.pow(len(ids), power), tuple(ids))
+    for ids in {tuple(ids) for ids in sequences}
+  ]
+  return sorted(scored, key=lambda pair: -pair[0])
+
+
+def hypotheses(tokens, scores, lengths):
+  """Device arrays of one row as [(tokens, score), ...]."""
+  return [
+    (tuple(np.asarray(tokens[w][: lengths[w]]).tolist()), float(scores[w]))
+    for w in range(len(scores))
+    if lengths[w]
+  ]
+
+
+def jit_method(function, **static):
+  return jax.jit(functools.partial(function, **static))

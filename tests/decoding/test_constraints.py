@@ -1,0 +1,209 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bigrec_jax import errors
+from bigrec_jax.decoding import (
+  beam_search,
+  constraints,
+  sampling,
+  selection,
+)
+from tests.decoding import lookup_model
+
+VOCAB, EOS = 37, 4
+PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]
+
+
+def _titles(seed, count, longest):
+  rng = np.random.default_rng(seed)
+  other = [t for t in range(VOCAB) if t != EOS]
+  # Few distinct tokens, so that titles share beginnings and some are the
+  # beginnings of others.
+  return [
+    [*rng.choice(other[:5], size=rng.integers(1, longest)).tolist(), EOS]
+    for _ in range(count)
+  ]
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("model", "num_beams", "max_new_tokens", "early_stopping"),
+)
+def _search(model, starts, norms, trie, **options):
+  logits, carry = model.first(starts)
+  return beam_search.search(
+    logits,
+    jnp.broadcast_to(carry, (carry.shape[0], options["num_beams"])),
+    step_fn=model.step,
+    reorder=model.reorder,
+    expand=trie.expand,
+    active=jnp.ones(len(PROMPTS), jnp.bool_),
+    norms=norms,
+    eos_ids=(EOS,),
+    **options,
+  )
+
+
+def _run(model, sequences, num_beams, penalty=1.0):
+  trie = constraints.build_trie(sequences)
+  starts = np.array([model.start(p) for p in PROMPTS], np.int32)
+  state = jax.device_get(
+    _search(
+      model,
+      starts,
+      beam_search.length_norms(len(PROMPTS), trie.depth, penalty, None),
+      trie,
+      num_beams=num_beams,
+      max_new_tokens=trie.depth,
+      early_stopping=False,
+    )
+  )
+  return starts, [
+    lookup_model.hypotheses(
+      state.finished_tokens[b],
+      state.finished_scores[b],
+      state.finished_lengths[b],
+    )
+    for b in range(len(PROMPTS))
+  ]
+
+
+@pytest.fixture(scope="module")
+def model():
+  return lookup_model.LookupModel(VOCAB, seed=5)
+
+
+def test_trie_holds_the_titles_and_no_other():
+  sequences = _titles(0, 60, 6)
+  trie = constraints.build_trie(sequences)
+  assert trie.depth == max(map(len, sequences))
+  found = set()
+
+  def walk(node, tokens):
+    first, past = trie.first_child[node : node + 2]
+    if first == past:
+      found.add(tokens)
+    children = trie.tokens[first:past]
+    assert np.all(np.diff(children) > 0)
+    assert len(children) <= trie.max_children
+    for child in range(first, past):
+      walk(child, (*tokens, int(trie.tokens[child])))
+
+  walk(0, ())
+  assert found == {tuple(ids) for ids in sequences}
+
+
+def test_as_many_beams_as_titles_scores_them_all(model):
+  sequences = _titles(1, 15, 6)
+  sequences.append(sequences[0])  # Duplicate titles are one hypothesis.
+  distinct = len({tuple(ids) for ids in sequences})
+  for beams in (distinct, 18):
+    starts, rows = _run(model, sequences, beams)
+    for start, found in zip(starts, rows, strict=True):
+      expected = lookup_model.all_titles_by_score(model, int(start), sequences)
+      assert [tokens for tokens, _ in found] == [ids for _, ids in expected]
+      np.testing.assert_allclose(
+        [score for _, score in found],
+        [score for score, _ in expected],
+        atol=1e-4,
+        rtol=1e-5,
+      )
+
+
+def test_fewer_beams_write_titles_only(model):
+  sequences = _titles(2, 200, 8)
+  starts, rows = _run(model, sequences, 4, penalty=0.0)
+  titles = {tuple(ids) for ids in sequences}
+  for start, found in zip(starts, rows, strict=True):
+    assert len(found) == 4
+    for tokens, score in found:
+      assert tokens in titles
+      # Not renormalised over what is allowed: the model's own probability.
+      assert score == pytest.approx(model.walk(int(start), tokens), abs=1e-4)
+
+
+def test_expand_equals_a_mask_over_the_vocabulary(model):
+  sequences = _titles(3, 40, 5)
+  trie = constraints.build_trie(sequences)
+  logits = jnp.asarray(model.table[:6].reshape(2, 3, VOCAB))
+  nodes = jnp.asarray([[0, 1, 2], [3, 5, 4]], jnp.int32)
+  found = trie.expand(logits, nodes)
+  np.testing.assert_allclose(
+    found.log_normaliser, jax.nn.logsumexp(logits, axis=-1), rtol=1e-6
+  )
+  for b in range(2):
+    for w in range(3):
+      node = int(nodes[b, w])
+      first, past = trie.first_child[node : node + 2]
+      masked = np.full(VOCAB, -np.inf, np.float32)
+      masked[trie.tokens[first:past]] = logits[b, w][trie.tokens[first:past]]
+      back = np.full(VOCAB, -np.inf, np.float32)
+      for slot in np.flatnonzero(np.isfinite(found.logits[b, w])):
+        token = int(found.tokens[b, w, slot])
+        back[token] = found.logits[b, w, slot]
+        child = int(found.nodes[b, w, slot])
+        assert first <= child < past and trie.tokens[child] == token
+      np.testing.assert_array_equal(back, masked)
+
+
+def test_sampling_draws_titles_only(model):
+  sequences = _titles(4, 50, 6)
+  trie = constraints.build_trie(sequences)
+  starts = np.array([model.start(p) for p in PROMPTS], np.int32)
+
+  @jax.jit
+  def run(starts, trie):
+    logits, carry = model.first(starts)
+    return sampling.sample(
+      logits,
+      jnp.broadcast_to(carry, (5, 3)),
+      step_fn=model.step,
+      expand=trie.expand,
+      active=jnp.ones(5, jnp.bool_),
+      keys=sampling.row_keys(np.uint32(0), jnp.arange(5, dtype=jnp.int32), 3),
+      warpers=sampling.Warpers(2.0, 0, 0.95),
+      max_new_tokens=trie.depth,
+      eos_ids=(EOS,),
+    )
+
+  state = jax.device_get(run(starts, trie))
+  titles = {tuple(ids) for ids in sequences}
+  drawn = {
+    tuple(state.tokens[b, w, : state.lengths[b, w]].tolist())
+    for b in range(5)
+    for w in range(3)
+  }
+  assert drawn <= titles and len(drawn) > 3
+
+
+def _encode_batch(texts):
+  """Characters, with a mark at the start and "\n\"" merged with an x."""
+  merged = [t.replace('\n"x', "\u0001") for t in texts]
+  return [[1, *map(ord, text)] for text in merged]
+
+
+def test_titles_are_tokenised_in_context():
+  titles = ['"ab"', '"c"']
+  found = constraints.title_tokens(titles, "Response:\n", _encode_batch, 2)
+  assert found == [[*map(ord, t), 2] for t in titles]
+
+
+def test_merge_with_the_prompt_is_refused():
+  with pytest.raises(errors.UserError, match="xyz"):
+    constraints.title_tokens(['"ab"', '"xyz"'], "Response:\n", _encode_batch, 2)
+
+
+def test_trie_needs_tokens():
+  with pytest.raises(ValueError):
+    constraints.build_trie([])
+  with pytest.raises(ValueError):
+    constraints.build_trie([[1, 2], []])
+
+
+def test_selection_pick_without_table():
+  where = jnp.asarray([[2, 0]], jnp.int32)
+  np.testing.assert_array_equal(selection.pick(None, where), where)
