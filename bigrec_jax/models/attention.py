@@ -1,0 +1,211 @@
+"""Attention: causal within segments, and over cached parts.
+
+Axes: B batch, T queries, S keys, N query heads, K key heads, G = N / K query
+heads per key head, H head size, Q any flattening of queries.
+
+Scores, masks and softmax are float32: in bfloat16 the sum of a few hundred
+exponentials loses the small ones.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from bigrec_jax import sharding
+
+# Finite, so that a row without any visible key stays free of NaN.
+MASKED = np.float32(-1e30)
+_SPLASH_BLOCK = 128  # Tokens; the kernel works on whole blocks.
+
+
+def choose(wanted: str, platform: str, dtype: jnp.dtype, head_dim: int) -> str:
+  """Returns the attention implementation for a device kind.
+
+  Args:
+    wanted: `config.model.attention`; `auto` chooses.
+    platform: of the devices: cpu, gpu or tpu.
+    dtype: of the activations.
+    head_dim: H.
+
+  Returns:
+    `xla`, `cudnn` (GPU flash attention; 16-bit only, head size up to 128 in
+    steps of 8) or `splash` (TPU flash attention).
+  """
+  if wanted != "auto":
+    return wanted
+  sixteen_bit = jnp.dtype(dtype).itemsize == 2
+  if platform in ("gpu", "cuda", "rocm") and sixteen_bit:
+    if head_dim % 8 == 0 and head_dim <= 128:
+      return "cudnn"
+  if platform == "tpu" and head_dim % 64 == 0:
+    return "splash"
+  return "xla"
+
+
+def self_attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segment_ids: jax.Array,
+  implementation: str,
+  mesh: Mesh | None = None,
+) -> jax.Array:
+  """Attends causally within equal segment ids.
+
+  Padding (segment 0) sees only padding before it, so every row has a visible
+  key and every result is finite.
+
+  Args:
+    q: [B, T, N, H].
+    k: [B, T, K, H].
+    v: [B, T, K, H].
+    segment_ids: [B, T] int32.
+    implementation: `xla`, `cudnn` or `splash`.
+    mesh: where splash runs; None = one device.
+
+  Returns:
+    [B, T, N, H].
+  """
+  if implementation == "splash" and q.shape[1] % _SPLASH_BLOCK == 0:
+    return _splash(q, k, v, segment_ids, mesh)
+  same = segment_ids[:, :, None] == segment_ids[:, None, :]  # [B, T, T]
+  if implementation == "cudnn":
+    return jax.nn.dot_product_attention(
+      q, k, v, mask=same[:, None], is_causal=True, implementation="cudnn"
+    )
+  length = q.shape[1]
+  causal = np.tril(np.ones((length, length), np.bool_))
+  mask = same & causal[None]
+  group = q.shape[2] // k.shape[2]
+  grouped = jnp.reshape(q, (*q.shape[:2], k.shape[2], group, q.shape[3]))
+  scores = jnp.einsum(
+    "btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32
+  )
+  scores = scores * np.float32(q.shape[-1] ** -0.5)
+  scores = jnp.where(mask[:, None, None], scores, MASKED)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v)
+  return jnp.reshape(mixed, q.shape)
+
+
+@flax.struct.dataclass
+class Part:
+  """Some of the keys that a query sees.
+
+  Attributes:
+    k: [B, K, S, H], or [K, S, H] where all rows share the keys.
+    v: like k.
+    mask: bool, broadcastable to [B, 1, Q, S]; None = everything is visible.
+  """
+
+  k: jax.Array
+  v: jax.Array
+  mask: jax.Array | None = None
+
+
+def attend_parts(
+  q: jax.Array,
+  parts: Sequence[Part],
+  own: tuple[jax.Array, jax.Array] | None = None,
+) -> jax.Array:
+  """One softmax over keys that lie in several arrays, none of them copied.
+
+  Args:
+    q: [B, K, Q, H]: all queries of a user that share a key head.
+    parts: keys and values.
+    own: key and value that each query alone sees, [B, K, Q, H] each (the
+      token itself when decoding), or None.
+
+  Returns:
+    [B, K, Q, H].
+  """
+  scale = np.float32(q.shape[-1] ** -0.5)
+  scores = []
+  for part in parts:
+    keys = "bksh" if part.k.ndim == 4 else "ksh"
+    score = jnp.einsum(
+      f"bkqh,{keys}->bkqs", q, part.k, preferred_element_type=jnp.float32
+    )
+    score = score * scale
+    if part.mask is not None:
+      score = jnp.where(part.mask, score, MASKED)
+    scores.append(score)  # [B, K, Q, S]
+  if own is not None:
+    product = q.astype(jnp.float32) * own[0].astype(jnp.float32)
+    scores.append(jnp.sum(product, axis=-1, keepdims=True) * scale)
+  peak = functools.reduce(
+    jnp.maximum, [jnp.max(s, axis=-1, keepdims=True) for s in scores]
+  )
+  weights = [jnp.exp(score - peak) for score in scores]
+  total = sum(jnp.sum(w, axis=-1, keepdims=True) for w in weights)
+  mixed = jnp.zeros(q.shape, jnp.float32)
+  for part, weight in zip(parts, weights, strict=False):
+    values = "bksh" if part.v.ndim == 4 else "ksh"
+    mixed = mixed + jnp.einsum(
+      f"bkqs,{values}->bkqh",
+      weight.astype(part.v.dtype),
+      part.v,
+      preferred_element_type=jnp.float32,
+    )
+  if own is not None:
+    mixed = mixed + weights[-1] * own[1].astype(jnp.float32)
+  return (mixed / total).astype(q.dtype)
+
+
+def _splash(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segment_ids: jax.Array,
+  mesh: Mesh | None,
+) -> jax.Array:
+  """TPU flash attention; a Pallas kernel, so the mesh is mapped by hand."""
+  # Imported here: it costs 0.2 s of every start and only a TPU needs it.
+  from jax.experimental.pallas.ops.tpu.splash_attention import (
+    splash_attention_kernel as splash_kernel,
+    splash_attention_mask as splash_mask,
+  )
+
+  interpret = mesh is None or mesh.devices.flat[0].platform != "tpu"
+
+  def local(q, k, v, segment_ids):
+    length, heads = q.shape[1], q.shape[2]
+    mask = splash_mask.MultiHeadMask(
+      [splash_mask.CausalMask((length, length))] * heads
+    )
+    sizes = splash_kernel.BlockSizes(
+      **dict.fromkeys(
+        ("block_q", "block_kv", "block_kv_compute", "block_q_dkv")
+        + ("block_kv_dkv", "block_kv_dkv_compute", "block_q_dq", "block_kv_dq"),
+        min(length, 512) if length % 512 == 0 else _SPLASH_BLOCK,
+      )
+    )
+    kernel = splash_kernel.make_splash_mha(
+      mask,
+      block_sizes=sizes,
+      head_shards=1,
+      q_seq_shards=1,
+      interpret=interpret,
+    )
+    scaled = q * jnp.asarray(q.shape[-1] ** -0.5, q.dtype)
+    ids = splash_kernel.SegmentIds(q=segment_ids, kv=segment_ids)
+    move = lambda x: jnp.swapaxes(x, 1, 2)  # noqa: E731  [B, N, T, H]
+    mixed = jax.vmap(kernel)(move(scaled), move(k), move(v), ids)
+    return jnp.swapaxes(mixed, 1, 2).astype(q.dtype)
+
+  if mesh is None or mesh.size == 1:
+    return local(q, k, v, segment_ids)
+  names = ("batch", "length", "kv_heads", "head_dim")
+  spec = sharding.activation_spec(mesh, names, k.shape)
+  return jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(spec, spec, spec, PartitionSpec(spec[0], None)),
+    out_specs=spec,
+    check_vma=False,
+  )(q, k, v, segment_ids)

@@ -1,0 +1,381 @@
+"""One LLaMA layer as Linen modules: norm, rotary, attention, MLP, linear.
+
+Axes: B batch, T length, D width, N query heads, K key heads, G = N / K,
+H head size, F MLP width, R rank, W beams, S prompt, P prefix.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from bigrec_jax import quantize, sharding
+from bigrec_jax.config import LoraConfig
+from bigrec_jax.models import attention
+from bigrec_jax.models.config import LlamaConfig, RopeScaling
+
+
+@flax.struct.dataclass
+class Context:
+  """What all layers of one forward pass share.
+
+  Attributes:
+    cos: [B, T, H/2] float32 (decoding: T is the beams).
+    sin: [B, T, H/2] float32.
+    segment_ids: [B, T] int32, or None when decoding.
+    prompt_mask: decoding: [B, 1, 1, S] bool; else None.
+    suffix_mask: decoding: [B, 1, W*G, T*W] bool; else None.
+    prefix_mask: prefill after a prefix: True; static.
+    deterministic: no dropout; static.
+    keep_keys: return each layer's keys and values; static.
+  """
+
+  cos: jax.Array
+  sin: jax.Array
+  segment_ids: jax.Array | None = None
+  prompt_mask: jax.Array | None = None
+  suffix_mask: jax.Array | None = None
+  deterministic: bool = flax.struct.field(pytree_node=False, default=True)
+  keep_keys: bool = flax.struct.field(pytree_node=False, default=False)
+
+
+@flax.struct.dataclass
+class Past:
+  """One layer's cached keys and values (kv_cache.py), or None each.
+
+  Attributes:
+    prefix: ([K, P, H], [K, P, H]).
+    prompt: ([B, K, S, H], [B, K, S, H]).
+    suffix: ([B, K, T, W, H], [B, K, T, W, H]).
+  """
+
+  prefix: tuple[jax.Array, jax.Array] | None = None
+  prompt: tuple[jax.Array, jax.Array] | None = None
+  suffix: tuple[jax.Array, jax.Array] | None = None
+
+
+def rotary_frequencies(
+  head_dim: int, theta: float, scaling: RopeScaling | None
+) -> np.ndarray:
+  """Returns the angle per position of each pair, [H/2] float32.
+
+  `llama3` as in Meta's Llama 3.1 release: wavelengths beyond the trained
+  context are stretched by `factor`, short ones are left alone, and between
+  the two the stretch fades in.
+  """
+  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+  frequencies = np.float32(1) / np.float32(theta) ** exponent
+  if scaling is None:
+    return frequencies
+  stretched = frequencies / np.float32(scaling.factor)
+  if scaling.rope_type == "linear":
+    return stretched
+  wavelength = 2 * np.pi / frequencies
+  turns = scaling.original_max_position_embeddings / wavelength
+  low, high = scaling.low_freq_factor, scaling.high_freq_factor
+  keep = np.clip((turns - low) / (high - low), 0, 1)
+  return ((1 - keep) * stretched + keep * frequencies).astype(np.float32)
+
+
+def rotary_tables(
+  positions: jax.Array, config: LlamaConfig
+) -> tuple[jax.Array, jax.Array]:
+  """Returns cos and sin of the rotary angles, [..., H/2] float32.
+
+  Float32 because bfloat16 cannot tell position 257 from 258.
+
+  Args:
+    positions: [...] int32.
+    config: for the head size, theta and scaling.
+  """
+  frequencies = rotary_frequencies(
+    config.head_dim, config.rope_theta, config.rope_scaling
+  )
+  frequencies = np.reshape(frequencies, (1,) * positions.ndim + (-1,))
+  angles = positions.astype(jnp.float32)[..., None] * frequencies
+  return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+  """Turns pair (i, i + H/2) of every head by its angle, as Hugging Face.
+
+  Args:
+    x: [B, T, heads, H].
+    cos: [B, T, H/2] float32.
+    sin: [B, T, H/2] float32.
+  """
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  cos, sin = cos[:, :, None], sin[:, :, None]
+  turned = [first * cos - second * sin, second * cos + first * sin]
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm with a learnt scale, in float32.
+
+  Attributes:
+    epsilon: added to the mean square.
+    dtype: of the parameter.
+  """
+
+  epsilon: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Returns x [..., D] with unit mean square times the scale."""
+    width = x.shape[-1]
+    scale = self.param("scale", nn.initializers.ones, (width,), self.dtype)
+    wide = x.astype(jnp.float32)
+    mean = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+    normal = wide * jax.lax.rsqrt(mean + np.float32(self.epsilon))
+    scale = jnp.reshape(scale, (1,) * (x.ndim - 1) + (width,))
+    return (normal * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+class Linear(nn.Module):
+  """y = x W + b + dropout(x) A B alpha / rank, the last on target modules.
+
+  W may be a leaf of quantize.py. A and B are float32 masters in collection
+  `lora`, used in x's dtype; scaling and dropout are PEFT's.
+
+  Attributes:
+    features: F.
+    use_bias: whether b exists.
+    dtype: of W and b.
+    lora: the adapter; none if None or if `name` is not a target.
+  """
+
+  features: int
+  use_bias: bool
+  dtype: jnp.dtype
+  lora: LoraConfig | None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    """Maps [..., D] to [..., F]."""
+    shape = (x.shape[-1], self.features)
+    # `param` would compare each leaf of a quantised weight with an array of
+    # this shape, so a weight that is there is taken as it is.
+    if self.has_variable("params", "kernel"):
+      kernel = self.get_variable("params", "kernel")
+    else:
+      init = nn.initializers.normal(0.02)
+      kernel = self.param("kernel", init, shape, self.dtype)
+    if tuple(kernel.shape) != shape:
+      raise ValueError(f"{self.path}: kernel {kernel.shape=}, expected {shape}")
+    y = quantize.matmul(x, kernel)
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, shape[1:], self.dtype)
+      y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,)).astype(y.dtype)
+    if self.lora is None or self.name not in self.lora.target_modules:
+      return y
+    return y + self._adapter(x, self.lora, deterministic)
+
+  def _adapter(
+    self, x: jax.Array, lora: LoraConfig, deterministic: bool
+  ) -> jax.Array:
+    def make(name, shape):
+      # Real initial values come from lora.init; zeros only give the shape.
+      return self.variable("lora", name, jnp.zeros, shape, jnp.float32).value
+
+    a = make("lora_a", (x.shape[-1], lora.rank)).astype(x.dtype)
+    b = make("lora_b", (lora.rank, self.features)).astype(x.dtype)
+    if not deterministic and lora.dropout:
+      key = self.make_rng("dropout")
+      kept = jax.random.bernoulli(key, 1.0 - lora.dropout, x.shape)
+      x = jnp.where(kept, x / np.asarray(1.0 - lora.dropout, x.dtype), 0)
+    return jnp.matmul(jnp.matmul(x, a), b) * np.asarray(
+      lora.alpha / lora.rank, x.dtype
+    )
+
+
+class Attention(nn.Module):
+  """Grouped-query attention with rotary positions.
+
+  Attributes:
+    config: sizes.
+    lora: the adapter or None.
+    dtype: of the parameters.
+    implementation: `xla`, `cudnn` or `splash`, for uncached passes.
+    mesh: for activation constraints, or None.
+  """
+
+  config: LlamaConfig
+  lora: LoraConfig | None
+  dtype: jnp.dtype
+  implementation: str
+  mesh: Mesh | None
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, past: Past, context: Context
+  ) -> tuple[jax.Array, Any]:
+    """Mixes [B, T, D] over what each token may see.
+
+    Returns:
+      [B, T, D], and the keys and values [B, K, T, H] of these tokens if
+      `context.keep_keys`, else None.
+    """
+    config = self.config
+    heads, keys, size = (
+      config.num_attention_heads,
+      config.num_key_value_heads,
+      config.head_dim,
+    )
+
+    def project(name, count, axis):
+      layer = Linear(
+        count * size, config.qkv_bias, self.dtype, self.lora, name=name
+      )
+      y = layer(x, context.deterministic)
+      y = jnp.reshape(y, (*x.shape[:2], count, size))
+      names = ("batch", "length", axis, "head_dim")
+      return sharding.constrain(y, self.mesh, names)
+
+    q = rotate(project("q_proj", heads, "heads"), context.cos, context.sin)
+    k = rotate(project("k_proj", keys, "kv_heads"), context.cos, context.sin)
+    v = project("v_proj", keys, "kv_heads")
+    if past.suffix is not None:
+      mixed = _decode_attention(q, k, v, past, context)
+    elif past.prefix is not None:
+      mixed = _prefixed_attention(q, k, v, past, context)
+    else:
+      mixed = attention.self_attention(
+        q, k, v, context.segment_ids, self.implementation, self.mesh
+      )
+    mixed = jnp.reshape(mixed, (*x.shape[:2], heads * size))
+    out = Linear(
+      x.shape[-1], config.o_bias, self.dtype, self.lora, name="o_proj"
+    )(mixed, context.deterministic)
+    if not context.keep_keys:
+      return out, None
+    return out, (jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
+
+
+def _by_key_head(x: jax.Array, keys: int) -> jax.Array:
+  """[B, T, K*G, H] -> [B, K, T*G, H]: all queries of one key head."""
+  rows, length, heads, size = x.shape
+  x = jnp.reshape(x, (rows, length, keys, heads // keys, size))
+  x = jnp.moveaxis(x, 2, 1)
+  return jnp.reshape(x, (rows, keys, length * (heads // keys), size))
+
+
+def _by_position(x: jax.Array, length: int) -> jax.Array:
+  """[B, K, T*G, H] -> [B, T, K*G, H], the inverse of _by_key_head."""
+  rows, keys, queries, size = x.shape
+  x = jnp.reshape(x, (rows, keys, length, queries // length, size))
+  x = jnp.moveaxis(x, 1, 2)
+  return jnp.reshape(x, (rows, length, keys * (queries // length), size))
+
+
+def _decode_attention(
+  q: jax.Array, k: jax.Array, v: jax.Array, past: Past, context: Context
+) -> jax.Array:
+  """Each beam sees the prefix, its prompt, its ancestors and itself.
+
+  Args:
+    q: [B, W, N, H].
+    k: [B, W, K, H].
+    v: [B, W, K, H].
+    past: this layer's caches.
+    context: the masks.
+
+  Returns:
+    [B, W, N, H].
+  """
+  rows, beams, keys, size = k.shape
+  group = q.shape[2] // keys
+  parts = []
+  if past.prefix is not None:
+    parts.append(attention.Part(*past.prefix))
+  parts.append(attention.Part(*past.prompt, mask=context.prompt_mask))
+  flat = lambda x: jnp.reshape(x, (rows, keys, -1, size))  # noqa: E731
+  suffix = [flat(x) for x in past.suffix]  # [B, K, T*W, H]
+  parts.append(attention.Part(*suffix, mask=context.suffix_mask))
+  own = [
+    _by_key_head(jnp.repeat(x, group, axis=2), keys) for x in (k, v)
+  ]  # [B, K, W*G, H]
+  mixed = attention.attend_parts(_by_key_head(q, keys), parts, tuple(own))
+  return _by_position(mixed, beams)
+
+
+def _prefixed_attention(
+  q: jax.Array, k: jax.Array, v: jax.Array, past: Past, context: Context
+) -> jax.Array:
+  """Prompt tokens see the shared prefix and, causally, their own prompt."""
+  length, keys = k.shape[1], k.shape[2]
+  ids = context.segment_ids
+  causal = np.tril(np.ones((length, length), np.bool_))
+  mask = (ids[:, :, None] == ids[:, None, :]) & causal[None]  # [B, T, S]
+  mask = jnp.repeat(mask, q.shape[2] // keys, axis=1)[:, None]
+  own = attention.Part(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask=mask)
+  mixed = attention.attend_parts(
+    _by_key_head(q, keys), (attention.Part(*past.prefix), own)
+  )
+  return _by_position(mixed, length)
+
+
+class Mlp(nn.Module):
+  """down(silu(gate(x)) * up(x)); attributes as in Attention."""
+
+  config: LlamaConfig
+  lora: LoraConfig | None
+  dtype: jnp.dtype
+  mesh: Mesh | None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    """Maps [B, T, D] to [B, T, D]."""
+    config = self.config
+
+    def linear(name, features):
+      return Linear(features, config.mlp_bias, self.dtype, self.lora, name=name)
+
+    gate = linear("gate_proj", config.intermediate_size)(x, deterministic)
+    up = linear("up_proj", config.intermediate_size)(x, deterministic)
+    hidden = nn.silu(gate) * up
+    names = ("batch", "length", "mlp")
+    hidden = sharding.constrain(hidden, self.mesh, names)
+    return linear("down_proj", x.shape[-1])(hidden, deterministic)
+
+
+class Layer(nn.Module):
+  """Norm, attention, residual; norm, MLP, residual."""
+
+  config: LlamaConfig
+  lora: LoraConfig | None
+  dtype: jnp.dtype
+  implementation: str
+  mesh: Mesh | None
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, past: Past, context: Context
+  ) -> tuple[jax.Array, Any]:
+    """Maps [B, T, D] to ([B, T, D], keys and values or None)."""
+    config = self.config
+    epsilon = config.rms_norm_eps
+    names = ("batch", "length", "width")
+    with jax.named_scope("attention"):
+      normal = RMSNorm(epsilon, self.dtype, name="input_layernorm")(x)
+      mixed, keys = Attention(
+        config,
+        self.lora,
+        self.dtype,
+        self.implementation,
+        self.mesh,
+        name="self_attn",
+      )(normal, past, context)
+      x = sharding.constrain(x + mixed, self.mesh, names)
+    with jax.named_scope("mlp"):
+      norm = RMSNorm(epsilon, self.dtype, name="post_attention_layernorm")
+      hidden = Mlp(config, self.lora, self.dtype, self.mesh, name="mlp")(
+        norm(x), context.deterministic
+      )
+      x = sharding.constrain(x + hidden, self.mesh, names)
+    return x, keys

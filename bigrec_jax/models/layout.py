@@ -1,0 +1,269 @@
+"""One table of a model's weights: name, shape, axes, Hugging Face name.
+
+Initial values, shardings, import and export all read this table, so that a
+weight cannot be known to one and not to the others.
+"""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bigrec_jax.config import LoraConfig
+from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.sharding import Axes
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+TARGETS = _ATTENTION + _MLP
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """One weight (of one layer, where `layered`).
+
+  Attributes:
+    path: names in the parameter tree, below `layers` where layered.
+    hf_name: name in a Hugging Face checkpoint; `{layer}` where layered.
+    shape: of one layer.
+    axes: logical axes of one layer.
+    transpose: Hugging Face stores it as [out, in].
+    layered: one per layer.
+    kind: `kernel` (of a linear layer: may be quantised), `embedding`, `head`,
+      `scale`, `bias` or `lora`.
+  """
+
+  path: tuple[str, ...]
+  hf_name: str
+  shape: tuple[int, ...]
+  axes: Axes
+  transpose: bool
+  layered: bool
+  kind: str
+
+  @property
+  def stacked_axes(self) -> Axes:
+    """Axes with the layer axis in front."""
+    return Axes(("layers", *self.axes.names), (0, *self.axes.units))
+
+
+def _linear_axes(
+  config: LlamaConfig, module: str
+) -> tuple[tuple[int, int], tuple[str, str], tuple[int, int]]:
+  """Returns shape, logical names and units of a linear layer's kernel."""
+  width, size = config.hidden_size, config.head_dim
+  heads, keys = config.num_attention_heads, config.num_key_value_heads
+  inner = config.intermediate_size
+  embed = ("embed", width, width)
+  sides = {
+    "q_proj": (embed, ("heads", heads * size, heads)),
+    "k_proj": (embed, ("kv_heads", keys * size, keys)),
+    "v_proj": (embed, ("kv_heads", keys * size, keys)),
+    "o_proj": (("heads", heads * size, heads), embed),
+    "gate_proj": (embed, ("mlp", inner, inner)),
+    "up_proj": (embed, ("mlp", inner, inner)),
+    "down_proj": (("mlp", inner, inner), embed),
+  }[module]
+  (name_in, size_in, units_in), (name_out, size_out, units_out) = sides
+  return (size_in, size_out), (name_in, name_out), (units_in, units_out)
+
+
+def _parent(module: str) -> str:
+  return "self_attn" if module in _ATTENTION else "mlp"
+
+
+def _has_bias(config: LlamaConfig, module: str) -> bool:
+  if module == "o_proj":
+    return config.o_bias
+  return config.qkv_bias if module in _ATTENTION else config.mlp_bias
+
+
+def base_entries(config: LlamaConfig) -> tuple[Entry, ...]:
+  """Returns every weight of the base, embedding first, head last."""
+  width, vocab = config.hidden_size, config.vocab_size
+  norm = Axes(("norm",), (width,))
+  entries = [
+    Entry(
+      ("embed_tokens", "embedding"),
+      "model.embed_tokens.weight",
+      (vocab, width),
+      Axes(("vocab", "embed"), (vocab, width)),
+      False,
+      False,
+      "embedding",
+    )
+  ]
+  for name in ("input_layernorm", "post_attention_layernorm"):
+    hf_name = f"model.layers.{{layer}}.{name}.weight"
+    entries.append(
+      Entry((name, "scale"), hf_name, (width,), norm, False, True, "scale")
+    )
+  for module in TARGETS:
+    shape, names, units = _linear_axes(config, module)
+    path = (_parent(module), module)
+    hf_name = f"model.layers.{{layer}}.{path[0]}.{module}"
+    kernel = Axes(names, units)
+    entries.append(
+      Entry(
+        (*path, "kernel"),
+        f"{hf_name}.weight",
+        shape,
+        kernel,
+        True,
+        True,
+        "kernel",
+      )
+    )
+    if _has_bias(config, module):
+      bias = Axes(names[1:], units[1:])
+      entries.append(
+        Entry(
+          (*path, "bias"),
+          f"{hf_name}.bias",
+          shape[1:],
+          bias,
+          False,
+          True,
+          "bias",
+        )
+      )
+  entries.append(
+    Entry(
+      ("norm", "scale"),
+      "model.norm.weight",
+      (width,),
+      norm,
+      False,
+      False,
+      "scale",
+    )
+  )
+  if not config.tie_word_embeddings:
+    head = Axes(("embed", "vocab"), (width, vocab))
+    entries.append(
+      Entry(
+        ("lm_head", "kernel"),
+        "lm_head.weight",
+        (width, vocab),
+        head,
+        True,
+        False,
+        "head",
+      )
+    )
+  return tuple(entries)
+
+
+def lora_entries(config: LlamaConfig, lora: LoraConfig) -> tuple[Entry, ...]:
+  """Returns every weight of the adapter; names as PEFT writes them."""
+  entries = []
+  for module in TARGETS:
+    if module not in lora.target_modules:
+      continue
+    shape, names, units = _linear_axes(config, module)
+    path = (_parent(module), module)
+    prefix = f"base_model.model.model.layers.{{layer}}.{path[0]}.{module}"
+    for leaf, letter, own in (
+      ("lora_a", "A", ((shape[0], lora.rank), (names[0], "rank"), 0)),
+      ("lora_b", "B", ((lora.rank, shape[1]), ("rank", names[1]), 1)),
+    ):
+      own_shape, own_names, side = own
+      own_units = list(own_shape)
+      own_units[side] = units[side]
+      entries.append(
+        Entry(
+          (*path, leaf),
+          f"{prefix}.lora_{letter}.weight",
+          own_shape,
+          Axes(own_names, tuple(own_units)),
+          True,
+          True,
+          "lora",
+        )
+      )
+  return tuple(entries)
+
+
+def build_tree(
+  entries: tuple[Entry, ...],
+  num_layers: int,
+  scan_layers: bool,
+  make: Callable[[Entry, int | None], Any],
+) -> dict[str, Any]:
+  """Builds a parameter tree from the table.
+
+  Args:
+    entries: the weights.
+    num_layers: L.
+    scan_layers: `layers` with stacked leaves, or `layers_0`, `layers_1`, ...
+    make: called with an entry and the layer's number, or None for a weight
+      that is stacked or belongs to no layer.
+
+  Returns:
+    Nested dicts of what `make` returned.
+  """
+  tree: dict[str, Any] = {}
+
+  def put(path, value):
+    node = tree
+    for name in path[:-1]:
+      node = node.setdefault(name, {})
+    node[path[-1]] = value
+
+  for entry in entries:
+    if not entry.layered:
+      put(entry.path, make(entry, None))
+    elif scan_layers:
+      put(("layers", *entry.path), make(entry, None))
+    else:
+      for layer in range(num_layers):
+        put((f"layers_{layer}", *entry.path), make(entry, layer))
+  return tree
+
+
+def full_shape(entry: Entry, num_layers: int, layer: int | None):
+  """Shape of the array that `build_tree` asks for."""
+  stacked = entry.layered and layer is None
+  return (num_layers, *entry.shape) if stacked else entry.shape
+
+
+def full_axes(entry: Entry, layer: int | None) -> Axes:
+  """Logical axes of the array that `build_tree` asks for."""
+  stacked = entry.layered and layer is None
+  return entry.stacked_axes if stacked else entry.axes
+
+
+def draw_tree(
+  entries: tuple[Entry, ...],
+  num_layers: int,
+  scan_layers: bool,
+  draw: Callable[[jax.Array, Entry], jax.Array],
+  key: jax.Array,
+) -> dict[str, Any]:
+  """Builds a tree of random weights, equal for stacked and single layers.
+
+  Args:
+    entries: the weights.
+    num_layers: L.
+    scan_layers: see `build_tree`.
+    draw: returns one layer's weight from a key.
+    key: every weight's own key derives from it, its name and its layer.
+  """
+
+  def make(entry, layer):
+    # A checksum of the name, not a running number: a weight keeps its values
+    # when another one is added or left out.
+    own = jax.random.fold_in(key, zlib.crc32(entry.hf_name.encode()))
+    if not entry.layered:
+      return draw(own, entry)
+    if layer is not None:
+      return draw(jax.random.fold_in(own, layer), entry)
+    layers = jnp.arange(num_layers, dtype=jnp.uint32)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, own))(layers)
+    return jax.vmap(lambda k: draw(k, entry))(keys)
+
+  return build_tree(entries, num_layers, scan_layers, make)

@@ -1,0 +1,258 @@
+"""The LLaMA network: embedding, layers, final norm, head; plain and cached.
+
+Two variable collections: `params`, the frozen base (maybe quantised), and
+`lora`, the adapter. Every method is a pure function of both:
+
+  model.apply({"params": base, "lora": adapter}, tokens, positions,
+              segment_ids, True)
+  model.apply({"params": base}, tokens, lengths, method="prefill")
+
+Axes: L layers, B batch or users, T length, S prompt, W beams, D width,
+V vocabulary, K key heads, G query heads per key head, H head size.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bigrec_jax import sharding
+from bigrec_jax.config import LoraConfig
+from bigrec_jax.models import kv_cache, layers
+from bigrec_jax.models.config import LlamaConfig
+
+# What the backward pass of a layer keeps: everything, only the layer's input,
+# or also the results of its weight products.
+REMAT_POLICIES = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Llama(nn.Module):
+  """A LLaMA-family decoder.
+
+  Attributes:
+    config: sizes and constants.
+    lora: the adapter whose weights collection `lora` holds; None = none.
+    dtype: of base weights and activations.
+    scan_layers: one compiled layer looped over stacked weights
+      (`params["layers"]`, leading axis L), or L layers one after the other
+      (`params["layers_0"]`, ...). Equal results; see stack_layers.
+    remat: a key of REMAT_POLICIES.
+    attention: `xla`, `cudnn` or `splash`.
+    mesh: for activation constraints; None = one device.
+  """
+
+  config: LlamaConfig
+  lora: LoraConfig | None
+  dtype: jnp.dtype
+  scan_layers: bool
+  remat: str
+  attention: str
+  mesh: Mesh | None
+
+  def setup(self):
+    """Declares the submodules, under the names of the parameter tree."""
+    config = self.config
+    init = nn.initializers.normal(config.initializer_range)
+    shape = (config.vocab_size, config.hidden_size)
+    self.embed_tokens = _Matrix("embedding", shape, init, self.dtype)
+    if not config.tie_word_embeddings:
+      self.lm_head = _Matrix("kernel", shape[::-1], init, self.dtype)
+    self.norm = layers.RMSNorm(config.rms_norm_eps, self.dtype)
+    layer = layers.Layer
+    if self.remat != "none":
+      # Inside a scan nothing can be shared with the forward pass anyway.
+      layer = nn.remat(
+        layer,
+        policy=REMAT_POLICIES[self.remat],
+        prevent_cse=not self.scan_layers,
+      )
+    arguments = (config, self.lora, self.dtype, self.attention, self.mesh)
+    if self.scan_layers:
+      self.layers = nn.scan(
+        layer,
+        variable_axes={"params": 0, "lora": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, nn.broadcast),
+        length=config.num_hidden_layers,
+      )(*arguments)
+    else:
+      # Linen names the members of a list layers_0, layers_1, ...
+      self.layers = [layer(*arguments) for _ in range(config.num_hidden_layers)]
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array,
+    deterministic: bool,
+  ) -> jax.Array:
+    """Runs whole texts, several to a row if packed.
+
+    Args:
+      tokens: [B, T] int32.
+      positions: [B, T] int32, from 0 in every segment.
+      segment_ids: [B, T] int32, 0 = padding; a token sees earlier tokens of
+        its own segment only.
+      deterministic: False = LoRA dropout, with rng `dropout`.
+
+    Returns:
+      [B, T, D] hidden states after the final norm.
+    """
+    cos, sin = layers.rotary_tables(positions, self.config)
+    context = layers.Context(cos, sin, segment_ids, deterministic=deterministic)
+    hidden, _ = self._run(tokens, layers.Past(), context)
+    if self.is_initializing():
+      self.head_weight()
+    return hidden
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """Maps hidden states [..., D] to float32 logits [..., V]."""
+    with jax.named_scope("head"):
+      return jnp.matmul(
+        hidden, self.head_weight(), preferred_element_type=jnp.float32
+      )
+
+  def head_weight(self) -> jax.Array:
+    """Returns the output matrix [D, V]; the embedding's transpose if tied."""
+    if self.config.tie_word_embeddings:
+      return self.embed_tokens().T
+    return self.lm_head()
+
+  def prefill(
+    self,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    prefix: kv_cache.PromptCache | None = None,
+  ) -> tuple[jax.Array, kv_cache.PromptCache]:
+    """Reads prompts and keeps their keys and values.
+
+    Args:
+      tokens: [B, S] int32, right padded (without the prefix's tokens).
+      lengths: [B] int32, tokens of each prompt (without the prefix).
+      prefix: what `PromptCache.as_prefix` gave for a text with which all
+        prompts begin: it is neither computed nor stored again.
+
+    Returns:
+      [B, S, D] hidden states after the final norm, and the cache.
+    """
+    slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    shift = 0 if prefix is None else prefix.prefix_length
+    positions = jnp.broadcast_to(slots + jnp.int32(shift), tokens.shape)
+    segment_ids = (slots < lengths[:, None]).astype(jnp.int32)
+    cos, sin = layers.rotary_tables(positions, self.config)
+    context = layers.Context(cos, sin, segment_ids, keep_keys=True)
+    shared = None if prefix is None else prefix.prefix
+    hidden, (k, v) = self._run(tokens, layers.Past(prefix=shared), context)
+    lengths = lengths.astype(jnp.int32) + jnp.int32(shift)
+    return hidden, kv_cache.PromptCache(k, v, lengths, shared)
+
+  def decode(
+    self,
+    tokens: jax.Array,
+    step: jax.Array,
+    prompt: kv_cache.PromptCache,
+    suffix: kv_cache.SuffixCache,
+  ) -> tuple[jax.Array, kv_cache.SuffixCache]:
+    """Reads one more token of every beam.
+
+    Args:
+      tokens: [B, W] int32.
+      step: int32 scalar: how many tokens each beam fed back before; the
+        position of this one is `prompt.lengths + step`.
+      prompt: of the users.
+      suffix: what the beams wrote, reordered to the present hypotheses.
+
+    Returns:
+      [B, W, D] hidden states after the final norm, and the longer suffix.
+    """
+    positions = prompt.lengths[:, None] + step.astype(jnp.int32)
+    positions = jnp.broadcast_to(positions, tokens.shape)
+    cos, sin = layers.rotary_tables(positions, self.config)
+    group = self.config.num_attention_heads // self.config.num_key_value_heads
+    visible = suffix.visible  # [B, W, T, W]
+    visible = jnp.reshape(visible, (*visible.shape[:2], -1))
+    context = layers.Context(
+      cos,
+      sin,
+      prompt_mask=prompt.valid[:, None, None],
+      suffix_mask=jnp.repeat(visible, group, axis=1)[:, None],
+      keep_keys=True,
+    )
+    past = layers.Past(
+      prompt.prefix, (prompt.k, prompt.v), (suffix.k, suffix.v)
+    )
+    hidden, (k, v) = self._run(tokens, past, context)
+    # One write for all layers, outside their loop: the cache is updated in
+    # place, where a scanned output would be a second copy of it.
+    return hidden, suffix.append(k, v, step.astype(jnp.int32))
+
+  def _run(
+    self, tokens: jax.Array, past: layers.Past, context: layers.Context
+  ) -> tuple[jax.Array, Any]:
+    """Embeds, applies the layers and the final norm.
+
+    Returns:
+      [B, T, D], and the keys and values [L, B, K, T, H] or None.
+    """
+    with jax.named_scope("embed"):
+      # Gathered over fsdp first: looked up in slices of the width, the rows
+      # would have to be re-split from width to batch.
+      table = sharding.constrain(
+        self.embed_tokens(), self.mesh, ("vocab", "width")
+      )
+      x = jnp.take(table, tokens, axis=0)
+      names = ("batch", "length", "width")
+      x = sharding.constrain(x, self.mesh, names)
+    if self.scan_layers:
+      x, keys = self.layers(x, past, context)
+    else:
+      rows = []
+      for index, layer in enumerate(self.layers):
+        own = jax.tree.map(lambda leaf, i=index: leaf[i], past)
+        x, row = layer(x, own, context)
+        rows.append(row)
+      keys = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    return self.norm(x), keys
+
+
+class _Matrix(nn.Module):
+  """One matrix, returned when called."""
+
+  leaf: str
+  shape: tuple[int, int]
+  initializer: Any
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self) -> jax.Array:
+    return self.param(self.leaf, self.initializer, self.shape, self.dtype)
+
+
+def stack_layers(tree: dict[str, Any]) -> dict[str, Any]:
+  """Turns `layers_0`, `layers_1`, ... into `layers` with a leading axis L."""
+  names = [name for name in tree if name.startswith("layers_")]
+  rest = {name: value for name, value in tree.items() if name not in names}
+  names.sort(key=lambda name: int(name.removeprefix("layers_")))
+  rows = [tree[name] for name in names]
+  return {**rest, "layers": jax.tree.map(lambda *x: jnp.stack(x), *rows)}
+
+
+def unstack_layers(tree: dict[str, Any]) -> dict[str, Any]:
+  """The inverse of `stack_layers`; cheap inside jit.
+
+  A loop of decode steps runs faster on it where slicing a stacked weight
+  copies it (CPU).
+  """
+  rest = {name: value for name, value in tree.items() if name != "layers"}
+  count = jax.tree.leaves(tree["layers"])[0].shape[0]
+  for index in range(count):
+    rest[f"layers_{index}"] = jax.tree.map(
+      lambda leaf, i=index: leaf[i], tree["layers"]
+    )
+  return rest
