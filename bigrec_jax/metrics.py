@@ -1,0 +1,107 @@
+"""HR@K and NDCG@K from ranks, with bootstrap intervals over users.
+
+One relevant item per user, so Recall@K is HR@K and the ideal DCG is 1. A rank
+is the number of items before the target: 0 is best.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def hit_rate(ranks: np.ndarray, k: int) -> float:
+  """Returns the share of users whose target is among the first k.
+
+  Args:
+    ranks: [N] integers, at least one.
+    k: cutoff.
+  """
+  ranks = _checked(ranks)
+  return float(np.count_nonzero(ranks < k) / len(ranks))
+
+
+def ndcg(ranks: np.ndarray, k: int) -> float:
+  """Returns the mean of 1 / log2(rank + 2) over users, 0 from rank k on.
+
+  Summed in the order of the users, as a loop over them would: which gamma is
+  strictly best may hang on the last bit (BIGRec data/*/adjust_ci.py sums
+  1 / ln(rank + 2) and divides by 1 / ln 2 at the end; so does this).
+
+  Args:
+    ranks: [N] integers, at least one.
+    k: cutoff.
+  """
+  ranks = _checked(ranks)
+  hits = ranks[ranks < k]
+  if not hits.size:
+    return 0.0
+  # np.sum adds in pairs; accumulate adds from left to right.
+  total = np.add.accumulate(1.0 / np.log(hits + 2.0))[-1]
+  return float(total / len(ranks) / (1.0 / np.log(2.0)))
+
+
+def mean_reciprocal_rank(ranks: np.ndarray) -> float:
+  """Returns the mean of 1 / (rank + 1)."""
+  return float(np.mean(1.0 / (_checked(ranks) + 1.0)))
+
+
+METRICS = {"ndcg": ndcg, "hr": hit_rate}
+
+
+def summarise(
+  ranks: np.ndarray, cutoffs: Sequence[int]
+) -> dict[str, dict[str, float]]:
+  """Returns {"ndcg": {"1": value, ...}, "hr": {...}} for every cutoff."""
+  return {
+    name: {str(k): metric(ranks, k) for k in cutoffs}
+    for name, metric in METRICS.items()
+  }
+
+
+def ci95(
+  ranks: np.ndarray, metric: str, k: int, samples: int, seed: int
+) -> list[float]:
+  """Returns the 95 % percentile bootstrap interval of a metric over users.
+
+  Drawing N users with replacement is drawing how many of them have each rank,
+  so one multinomial over k + 1 classes (ranks below k, the rest) is a sample;
+  its cost doesn't grow with N.
+
+  Args:
+    ranks: [N] integers, at least one.
+    metric: "ndcg" or "hr".
+    k: cutoff.
+    samples: bootstrap samples, at least 1.
+    seed: of numpy's default generator.
+
+  Returns:
+    [low, high].
+  """
+  ranks = _checked(ranks)
+  counts = np.bincount(np.minimum(ranks, k), minlength=k + 1)
+  gain = np.zeros(k + 1)
+  gain[:k] = 1.0 if metric == "hr" else 1.0 / np.log2(np.arange(k) + 2.0)
+  rng = np.random.default_rng(seed)
+  draws = rng.multinomial(len(ranks), counts / len(ranks), size=samples)
+  low, high = np.percentile(draws @ gain / len(ranks), [2.5, 97.5])
+  return [float(low), float(high)]
+
+
+def summarise_ci95(
+  ranks: np.ndarray, cutoffs: Sequence[int], samples: int, seed: int
+) -> dict[str, Any]:
+  """Returns {"ndcg": {"1": [low, high], ...}, "hr": {...}}."""
+  return {
+    name: {str(k): ci95(ranks, name, k, samples, seed) for k in cutoffs}
+    for name in METRICS
+  }
+
+
+def _checked(ranks: np.ndarray) -> np.ndarray:
+  ranks = np.asarray(ranks)
+  if ranks.ndim != 1 or not ranks.size:
+    raise ValueError(f"{ranks.shape=}, a vector of at least one expected")
+  if ranks.dtype.kind not in "iu" or ranks.min() < 0:
+    raise ValueError(f"{ranks.dtype=} {ranks.min()=}, counts from 0 expected")
+  return ranks
