@@ -130,6 +130,7 @@ class DataConfig:
   valid: str
   test: str
   catalogue: str
+  encoding: str
   max_history: int
   num_train: int
   num_valid: int
@@ -144,6 +145,7 @@ class DataConfig:
       self.format,
       ("synthetic", "movielens", "amazon", "bigrec", "sequences"),
     )
+    _choice("data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1"))
     _at_least("data.max_history", self.max_history, 1)
     for key in ("num_train", "num_valid", "num_test"):
       value = getattr(self, key)

@@ -58,6 +58,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.valid = ""  # sequences file (format sequences) in data.train.
   config.data.test = ""
   config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
+  # Of the title file: auto (UTF-8 if it is, else ISO-8859-1) | utf-8 |
+  # iso-8859-1 (what the published Movie scripts assume).
+  config.data.encoding = "auto"
   config.data.max_history = 10
   config.data.num_train = -1  # -1 = all; else the few-shot sample by seed.
   config.data.num_valid = 5000  # -1 = all.
