@@ -93,7 +93,7 @@ def single_device_mesh() -> Mesh:
   return make_mesh(MeshConfig(1, 1, 1), jax.local_devices()[:1])
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _warn_replicated(name: str, units: int, axes: tuple[str, ...], size: int):
   # Cached, so that 32 layers do not repeat the line 32 times.
   logging.warning(

@@ -1,28 +1,82 @@
-"""Base weights and adapters: from Hugging Face files, or fresh ones."""
+"""Base weights: from a Hugging Face directory, or fresh ones.
+
+Weights go to the devices one tensor of one layer at a time: each device's
+slice is read from the memory-mapped file, quantised if asked, and written
+into the stacked array in place. The host never holds more than one tensor.
+"""
 
 import functools
+import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
-from bigrec_jax.models import layout
+from bigrec_jax import errors, quantize, schema, sharding
+from bigrec_jax.config import ModelConfig
+from bigrec_jax.models import layout, tensor_files
 from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models.peft_import import load_adapter
+from bigrec_jax.models.tensor_files import StoredTensor
+
+__all__ = ["abstract_base", "init_base", "load_adapter", "load_base"]
+
+# Written by old versions of transformers; a constant of the config.
+_IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
-def base_shardings(
-  config: LlamaConfig, mesh: Mesh, scan_layers: bool = True
+def abstract_base(
+  config: LlamaConfig,
+  dtype: str,
+  mesh: Mesh,
+  scan_layers: bool = True,
+  quantization: str = "none",
 ) -> dict[str, Any]:
-  """Returns the base's tree of NamedShardings (unquantised weights)."""
-  axes = layout.build_tree(
-    layout.base_entries(config),
-    config.num_hidden_layers,
-    scan_layers,
-    layout.full_axes,
+  """Returns the base's tree of ShapeDtypeStructs with their shardings.
+
+  Initial values, loading and ahead-of-time compilation all start from it.
+
+  Args:
+    config: sizes.
+    dtype: `float32` or `bfloat16`, of what is not quantised.
+    mesh: the device mesh.
+    scan_layers: stacked layers or one by one.
+    quantization: `none`, `int8` or `nf4`, of the linear layers' kernels.
+  """
+
+  def make(entry, layer):
+    return _abstract(entry, layer, config, dtype, mesh, quantization)
+
+  return layout.build_tree(
+    layout.base_entries(config), config.num_hidden_layers, scan_layers, make
   )
-  return sharding.shardings_for(axes, mesh)
+
+
+def _abstract(
+  entry: layout.Entry,
+  layer: int | None,
+  config: LlamaConfig,
+  dtype: str,
+  mesh: Mesh,
+  quantization: str,
+) -> Any:
+  kind = quantization if entry.kind == "kernel" else "none"
+  shape = layout.full_shape(entry, config.num_hidden_layers, layer)
+  plain = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+  leaf = jax.eval_shape(lambda x: quantize.quantize(x, kind), plain)
+  axes = layout.full_axes(entry, layer, kind)
+  return jax.tree.map(
+    lambda array, own: jax.ShapeDtypeStruct(
+      array.shape, array.dtype, sharding=sharding.shardings_for(own, mesh)
+    ),
+    leaf,
+    axes,
+  )
 
 
 def init_base(
@@ -31,6 +85,7 @@ def init_base(
   dtype: str,
   mesh: Mesh,
   scan_layers: bool = True,
+  quantization: str = "none",
 ) -> dict[str, Any]:
   """Returns random base weights as Hugging Face draws them.
 
@@ -43,6 +98,7 @@ def init_base(
     dtype: `float32` or `bfloat16`.
     mesh: where the arrays go.
     scan_layers: stacked layers or one by one.
+    quantization: of the linear layers' kernels.
   """
 
   def draw(key, entry):
@@ -51,7 +107,9 @@ def init_base(
     if entry.kind == "bias":
       return jnp.zeros(entry.shape, dtype)
     normal = jax.random.normal(key, entry.shape, jnp.float32)
-    return (normal * jnp.float32(config.initializer_range)).astype(dtype)
+    weight = (normal * jnp.float32(config.initializer_range)).astype(dtype)
+    kind = quantization if entry.kind == "kernel" else "none"
+    return quantize.quantize(weight, kind)
 
   make = functools.partial(
     layout.draw_tree,
@@ -60,5 +118,195 @@ def init_base(
     scan_layers,
     draw,
   )
-  out = base_shardings(config, mesh, scan_layers)
+  abstract = abstract_base(config, dtype, mesh, scan_layers, quantization)
+  out = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   return jax.jit(make, out_shardings=out)(jax.random.key(seed))
+
+
+def read_config(directory: str | pathlib.Path) -> LlamaConfig:
+  """Reads `config.json` of a Hugging Face model directory."""
+  file = pathlib.Path(directory) / "config.json"
+  values = schema.read_json(file)
+  if not isinstance(values, dict):
+    raise errors.UserError(f"{file}: a JSON object expected")
+  return LlamaConfig.from_hf(values, str(file))
+
+
+def load_base(
+  directory: str | pathlib.Path, model_config: ModelConfig, mesh: Mesh
+) -> tuple[LlamaConfig, dict[str, Any]]:
+  """Loads a Hugging Face directory onto the mesh.
+
+  Args:
+    directory: with config.json and safetensors, in one file or several.
+    model_config: for dtype, quantization and scan_layers.
+    mesh: where the arrays go.
+
+  Returns:
+    The model's shape and its weights.
+
+  Raises:
+    UserError: the model is not of the LLaMA family, or a tensor is missing,
+      unknown, there twice or of another shape; the line names it.
+  """
+  directory = pathlib.Path(directory)
+  config = read_config(directory)
+  tensors = tensor_files.open_checkpoint(directory)
+  entries = layout.base_entries(config)
+  _check(directory, config, entries, tensors)
+  scan, kind = model_config.scan_layers, model_config.quantization
+
+  def make(entry, layer):
+    abstract = _abstract(entry, layer, config, model_config.dtype, mesh, kind)
+    if entry.layered and layer is None:
+      numbers = range(config.num_hidden_layers)
+      stored = [tensors[entry.hf_name.format(layer=n)] for n in numbers]
+      return _load_stacked(entry, stored, abstract, model_config, mesh)
+    stored = tensors[entry.hf_name.format(layer=layer)]
+    return _load_one(entry, stored, model_config, mesh, abstract)
+
+  params = layout.build_tree(entries, config.num_hidden_layers, scan, make)
+  logging.info("loaded %d tensors from %s", len(tensors), directory)
+  return config, params
+
+
+def _names(
+  config: LlamaConfig, entries: tuple[layout.Entry, ...]
+) -> Iterator[tuple[str, layout.Entry]]:
+  for entry in entries:
+    count = config.num_hidden_layers if entry.layered else 1
+    for layer in range(count):
+      yield entry.hf_name.format(layer=layer), entry
+
+
+def _check(
+  directory: pathlib.Path,
+  config: LlamaConfig,
+  entries: tuple[layout.Entry, ...],
+  tensors: dict[str, StoredTensor],
+) -> None:
+  """Compares the checkpoint's tensors with the table, both ways."""
+  expected = dict(_names(config, entries))
+  for name, entry in expected.items():
+    if name not in tensors:
+      raise errors.UserError(
+        f"{directory}: {name}: no such tensor in the checkpoint, one of shape"
+        f" {list(_stored_shape(entry))} expected"
+      )
+    if tensors[name].shape != _stored_shape(entry):
+      raise errors.UserError(
+        f"{tensors[name].file}: {name}: shape {list(tensors[name].shape)}"
+        f" found, {list(_stored_shape(entry))} expected by config.json"
+      )
+  for name, tensor in tensors.items():
+    if name in expected or _IGNORED.fullmatch(name):
+      continue
+    if name == "lm_head.weight" and config.tie_word_embeddings:
+      embedding = tensors["model.embed_tokens.weight"]
+      if np.array_equal(tensor.view(), embedding.view()):
+        continue  # The tied matrix, written twice.
+      raise errors.UserError(
+        f"{tensor.file}: {name}: differs from the embedding, though"
+        " config.json says tie_word_embeddings"
+      )
+    raise errors.UserError(
+      f"{tensor.file}: {name}: unknown tensor, not in a"
+      f" {config.model_type} model of this config.json"
+    )
+
+
+def _stored_shape(entry: layout.Entry) -> tuple[int, ...]:
+  return entry.shape[::-1] if entry.transpose else entry.shape
+
+
+def _load_one(
+  entry: layout.Entry,
+  stored: StoredTensor,
+  model_config: ModelConfig,
+  mesh: Mesh,
+  abstract: Any = None,
+) -> Any:
+  """Puts one tensor on the mesh, each device reading its own slice."""
+  dtype = jnp.dtype(model_config.dtype)
+  view = stored.view()
+  view = view.T if entry.transpose else view
+  array = jax.make_array_from_callback(
+    entry.shape,
+    sharding.shardings_for(entry.axes, mesh),
+    # A copy: the array must not go on reading from the file.
+    lambda index: np.array(view[index], dtype=dtype, order="C"),
+  )
+  if abstract is None or not quantize.is_quantized(abstract):
+    return array
+  return _quantizer(model_config.quantization, _shardings(abstract))(array)
+
+
+def _load_stacked(
+  entry: layout.Entry,
+  stored: list[StoredTensor],
+  abstract: Any,
+  model_config: ModelConfig,
+  mesh: Mesh,
+) -> Any:
+  """Fills a stacked array layer by layer, in place."""
+  kind = model_config.quantization if entry.kind == "kernel" else "none"
+  zeros, write = _stacker(kind, _Hashable(abstract))
+  stack = zeros()
+  for layer, tensor in enumerate(stored):
+    array = _load_one(entry, tensor, model_config, mesh)
+    stack = write(stack, array, np.int32(layer))
+  return stack
+
+
+def _shardings(abstract: Any) -> Any:
+  return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+class _Hashable:
+  """Lets a tree of ShapeDtypeStructs key the cache of compiled functions."""
+
+  def __init__(self, tree: Any):
+    self.tree = tree
+    leaves, self.structure = jax.tree.flatten(tree)
+    self.key = tuple((x.shape, x.dtype, x.sharding) for x in leaves)
+
+  def __hash__(self) -> int:
+    return hash((self.key, self.structure))
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, _Hashable) and (self.key, self.structure) == (
+      other.key,
+      other.structure,
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _stacker(kind: str, abstract: _Hashable):
+  """Returns compiled functions: an empty stack, and writing a layer to it."""
+  out = _shardings(abstract.tree)
+
+  def zeros():
+    return jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract.tree
+    )
+
+  def write(stack, array, layer):
+    leaf = quantize.quantize(array, kind)
+    return jax.tree.map(
+      lambda whole, own: jax.lax.dynamic_update_index_in_dim(
+        whole, own, layer, 0
+      ),
+      stack,
+      leaf,
+    )
+
+  return (
+    jax.jit(zeros, out_shardings=out),
+    jax.jit(write, out_shardings=out, donate_argnums=0),
+  )
+
+
+def _quantizer(kind: str, out: Any):
+  return jax.jit(
+    functools.partial(quantize.quantize, kind=kind), out_shardings=out
+  )

@@ -6,6 +6,7 @@ weight cannot be known to one and not to the others.
 
 import dataclasses
 import functools
+import math
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bigrec_jax import quantize
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.sharding import Axes
@@ -45,11 +47,6 @@ class Entry:
   layered: bool
   kind: str
 
-  @property
-  def stacked_axes(self) -> Axes:
-    """Axes with the layer axis in front."""
-    return Axes(("layers", *self.axes.names), (0, *self.axes.units))
-
 
 def _linear_axes(
   config: LlamaConfig, module: str
@@ -72,7 +69,8 @@ def _linear_axes(
   return (size_in, size_out), (name_in, name_out), (units_in, units_out)
 
 
-def _parent(module: str) -> str:
+def parent(module: str) -> str:
+  """Returns the submodule of a layer that holds a linear module."""
   return "self_attn" if module in _ATTENTION else "mlp"
 
 
@@ -104,7 +102,7 @@ def base_entries(config: LlamaConfig) -> tuple[Entry, ...]:
     )
   for module in TARGETS:
     shape, names, units = _linear_axes(config, module)
-    path = (_parent(module), module)
+    path = (parent(module), module)
     hf_name = f"model.layers.{{layer}}.{path[0]}.{module}"
     kernel = Axes(names, units)
     entries.append(
@@ -158,6 +156,15 @@ def base_entries(config: LlamaConfig) -> tuple[Entry, ...]:
   return tuple(entries)
 
 
+def peft_name(parent: str, module: str, leaf: str) -> str:
+  """Returns PEFT's tensor name of `lora_a` or `lora_b`, with `{layer}`."""
+  letter = {"lora_a": "A", "lora_b": "B"}[leaf]
+  return (
+    f"base_model.model.model.layers.{{layer}}.{parent}.{module}"
+    f".lora_{letter}.weight"
+  )
+
+
 def lora_entries(config: LlamaConfig, lora: LoraConfig) -> tuple[Entry, ...]:
   """Returns every weight of the adapter; names as PEFT writes them."""
   entries = []
@@ -165,11 +172,10 @@ def lora_entries(config: LlamaConfig, lora: LoraConfig) -> tuple[Entry, ...]:
     if module not in lora.target_modules:
       continue
     shape, names, units = _linear_axes(config, module)
-    path = (_parent(module), module)
-    prefix = f"base_model.model.model.layers.{{layer}}.{path[0]}.{module}"
-    for leaf, letter, own in (
-      ("lora_a", "A", ((shape[0], lora.rank), (names[0], "rank"), 0)),
-      ("lora_b", "B", ((lora.rank, shape[1]), ("rank", names[1]), 1)),
+    path = (parent(module), module)
+    for leaf, own in (
+      ("lora_a", ((shape[0], lora.rank), (names[0], "rank"), 0)),
+      ("lora_b", ((lora.rank, shape[1]), ("rank", names[1]), 1)),
     ):
       own_shape, own_names, side = own
       own_units = list(own_shape)
@@ -177,7 +183,7 @@ def lora_entries(config: LlamaConfig, lora: LoraConfig) -> tuple[Entry, ...]:
       entries.append(
         Entry(
           (*path, leaf),
-          f"{prefix}.lora_{letter}.weight",
+          peft_name(*path, leaf),
           own_shape,
           Axes(own_names, tuple(own_units)),
           True,
@@ -231,10 +237,35 @@ def full_shape(entry: Entry, num_layers: int, layer: int | None):
   return (num_layers, *entry.shape) if stacked else entry.shape
 
 
-def full_axes(entry: Entry, layer: int | None) -> Axes:
-  """Logical axes of the array that `build_tree` asks for."""
-  stacked = entry.layered and layer is None
-  return entry.stacked_axes if stacked else entry.axes
+def full_axes(
+  entry: Entry, layer: int | None, quantization: str = "none"
+) -> Any:
+  """Logical axes of the array that `build_tree` asks for.
+
+  Returns:
+    `Axes`, or a quantised leaf of `Axes`, one for each of its arrays.
+  """
+  axes = entry.axes
+  if quantization == "none":
+    return _stacked(axes, entry, layer)
+  inputs, outputs = axes.units
+  if quantization == "int8":
+    scale = Axes(("", axes.names[1]), (1, outputs))
+    return quantize.Int8Weight(
+      values=_stacked(axes, entry, layer), scale=_stacked(scale, entry, layer)
+    )
+  # A block of inputs shares a scale, so neither it nor a head may be cut.
+  blocks = -(-entry.shape[0] // quantize.BLOCK)
+  axes = Axes(axes.names, (math.gcd(inputs, blocks), outputs))
+  own = _stacked(axes, entry, layer)
+  return quantize.Nf4Weight(values=own, scale=own, rows=entry.shape[0])
+
+
+def _stacked(axes: Axes, entry: Entry, layer: int | None) -> Axes:
+  if not entry.layered or layer is not None:
+    return axes
+  # The layer axis is never split, so its units do not matter.
+  return Axes(("layers", *axes.names), (1, *axes.units))
 
 
 def draw_tree(

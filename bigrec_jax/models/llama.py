@@ -120,9 +120,9 @@ class Llama(nn.Module):
 
   def head_weight(self) -> jax.Array:
     """Returns the output matrix [D, V]; the embedding's transpose if tied."""
-    if self.config.tie_word_embeddings:
-      return self.embed_tokens().T
-    return self.lm_head()
+    tied = self.config.tie_word_embeddings
+    weight = self.embed_tokens().T if tied else self.lm_head()
+    return sharding.constrain(weight, self.mesh, ("width", "vocab"))
 
   def prefill(
     self,
