@@ -1,0 +1,102 @@
+"""The import layers and size limits of DESIGN.md section 5."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "bigrec_jax"
+# Top to bottom: a module imports only from its own layer and those below.
+LAYERS = ("modes", "training", "decoding", "grounding", "cf", "models", "data")
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(module: str) -> int:
+  parts = module.split(".")
+  if len(parts) > 1 and parts[1] in LAYERS:
+    return LAYERS.index(parts[1])
+  return len(LAYERS)  # The base files, and reporting.
+
+
+def imports_of(path: pathlib.Path) -> set[str]:
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      found |= {f"{node.module}.{alias.name}" for alias in node.names}
+  return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.name))
+def test_a_module_imports_only_from_its_layer_and_below(path):
+  module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+  own = layer_of(module)
+  for name in imports_of(path):
+    if name.startswith("bigrec_jax"):
+      assert layer_of(name) >= own, f"{module} imports {name}"
+    assert not name.startswith(("torch", "peft", "configs")), module
+
+
+def test_data_and_text_modules_do_not_load_jax():
+  modules = [
+    "bigrec_jax.config",
+    "bigrec_jax.prompts",
+    "bigrec_jax.metrics",
+    "bigrec_jax.schema",
+    "bigrec_jax.reporting.progress",
+  ] + [
+    f"bigrec_jax.data.{path.stem}"
+    for path in (PACKAGE / "data").glob("*.py")
+    if path.stem != "__init__"
+  ]
+  code = (
+    "import importlib, sys\n"
+    f"for name in {modules!r}: importlib.import_module(name)\n"
+    "print([m for m in ('jax', 'torch', 'tensorflow') if m in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.name))
+def test_files_and_functions_stay_short(path):
+  source = path.read_text()
+  assert source.count("\n") <= 400
+  assert path.name != "utils.py"
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+      assert node.end_lineno - node.lineno < 80, node.name
+
+
+def test_every_config_key_is_read():
+  """A key that no code reads is a promise broken."""
+  from bigrec_jax import config as config_lib
+  from configs import common
+
+  code = "\n".join(
+    path.read_text() for path in SOURCES if path.name != "config.py"
+  )
+
+  def keys(node, prefix):
+    for key, value in node.items():
+      if isinstance(value, dict):
+        yield from keys(value, f"{prefix}{key}.")
+      else:
+        yield prefix + key
+
+  values = config_lib.from_config_dict(common.get_config()).to_dict()
+  names = [key.split(".")[-1] for key in keys(values, "")]
+  # Read by getattr with a built name: num_train, num_valid, num_test.
+  built = {"num_train", "num_valid", "num_test"}
+  unread = [n for n in names if n not in built and f".{n}" not in code]
+  assert unread == []
