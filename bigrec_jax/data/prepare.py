@@ -1,0 +1,411 @@
+"""Raw files to the prepared data of a workdir.
+
+Under `<workdir>/data`: the windows of all splits as a TFDS dataset
+(tfds_builder), catalogue.jsonl, manifest.json, doctor.json and, for rows with
+a text of their own, overrides_<split>.jsonl. All is written to a hidden folder
+beside it and renamed at the end: a kill leaves what was there.
+"""
+
+import dataclasses
+import pathlib
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bigrec_jax import errors, prompts, schema
+from bigrec_jax.config import DataConfig, PromptConfig
+from bigrec_jax.data import (
+  amazon,
+  bigrec_json,
+  catalogue,
+  doctor as doctor_lib,
+  examples,
+  export_json,
+  interactions,
+  movielens,
+  sequences,
+  splits,
+  synthetic,
+  tfds_builder,
+)
+
+_VERSION = 1  # Of the prepared data; another one is prepared again.
+_BLOCK = 65_536
+_HASHED_WHOLE = 1 << 30  # Bytes; of larger files the ends and the time count.
+_LOGS = {"movielens": movielens, "amazon": amazon, "sequences": sequences}
+_RULES = {"movielens": "full", "amazon": "tail", "synthetic": "every"}
+_PATH_KEYS = ("raw_dir", "train", "valid", "test", "catalogue")
+_OWN_FILES = (
+  "bigrec_windows",
+  "catalogue.jsonl",
+  "doctor.json",
+  "manifest.json",
+  "overrides_*.jsonl",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Content:
+  """What a format gives, ready to be written."""
+
+  titles: Mapping[str, str]  # By external id, in catalogue order.
+  windows: Mapping[str, splits.Windows]
+  popularity: np.ndarray  # [I] int64
+  overrides: Mapping[str, Mapping[int, tuple[str, str]]]
+  instructions: Sequence[tuple[str, str]]
+  counts: dict[str, int]
+
+
+def prepare(
+  data: DataConfig, prompt: PromptConfig, paths: schema.Paths
+) -> list[str]:
+  """Reads the raw data and replaces the prepared data of a workdir.
+
+  Returns:
+    What to tell the user, a line each.
+
+  Raises:
+    UserError: a raw file is missing or malformed, a split would be empty, or
+      the data folder holds files of somebody else.
+  """
+  _refuse_foreign_files(paths)
+  _finish_swap(paths)
+  start = time.monotonic()
+  stamp = _stamp(data, prompt)
+  doctor = doctor_lib.Doctor(data.format)
+  text = prompts.Prompt.from_config(prompt)
+  content = _read(data, text, doctor)
+  _check_splits(content.windows)
+  _examine(content, data, doctor)
+  staging = schema.Paths(paths.root / ".prepare")
+  shutil.rmtree(staging.root, ignore_errors=True)
+  staging.data.mkdir(parents=True)
+  exported = []
+  if data.export_json:
+    exported = _export(staging.root, content, data, text, doctor)
+  manifest = _write(staging, content, data, stamp, exported, doctor)
+  _swap(staging, paths, exported)
+  seconds = time.monotonic() - start
+  return [
+    *doctor_lib.summary(doctor.to_dict()),
+    *_told(manifest, paths, exported, seconds),
+  ]
+
+
+def manifest_fingerprint(data: DataConfig, prompt: PromptConfig) -> str:
+  """Names the raw files and all options that the prepared data depend on.
+
+  Raises:
+    UserError: a raw file is missing.
+  """
+  return schema.fingerprint(_stamp(data, prompt))
+
+
+def is_current(
+  data: DataConfig, prompt: PromptConfig, paths: schema.Paths
+) -> bool:
+  """Returns whether the prepared data are those of this configuration.
+
+  Raw files that are gone do not matter as long as the configuration names the
+  same paths as when the data were prepared.
+
+  Raises:
+    UserError: a raw file is missing and its path is another one than before.
+  """
+  if not paths.manifest.exists() or not paths.catalogue.exists():
+    return False
+  manifest = schema.read_json(paths.manifest)
+  named = {key: getattr(data, key) for key in _PATH_KEYS}
+  try:
+    stamp = _stamp(data, prompt)
+  except errors.UserError:
+    options = _options(data, prompt)
+    if (manifest.get("options"), manifest.get("paths")) != (options, named):
+      raise
+    return True
+  exported = manifest.get("exported", [])
+  return manifest.get("fingerprint") == schema.fingerprint(stamp) and all(
+    (paths.root / name).exists() for name in exported
+  )
+
+
+def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
+  options = {
+    "version": _VERSION,
+    "format": data.format,
+    "max_history": data.max_history,
+    "encoding": data.encoding,
+    "export_json": data.export_json,
+    "instruction": prompt.instruction,
+    "history": prompt.history,
+  }
+  if data.format == "synthetic":
+    options["synthetic"] = dataclasses.asdict(data.synthetic)
+  return options
+
+
+def _stamp(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
+  """Returns options and raw files, by content."""
+  files = _files(data).items()
+  return {
+    "options": _options(data, prompt),
+    "files": {role: _file_fingerprint(path) for role, path in files},
+  }
+
+
+def _files(data: DataConfig) -> dict[str, pathlib.Path]:
+  if data.format == "bigrec":
+    return bigrec_json.files(data)
+  if data.format == "synthetic":
+    return {}
+  return _LOGS[data.format].files(data)
+
+
+def _file_fingerprint(path: pathlib.Path) -> str:
+  stat = path.stat()
+  if stat.st_size <= _HASHED_WHOLE:
+    return schema.file_fingerprint(path)
+  with open(path, "rb") as file:
+    ends = file.read(1 << 20)
+    file.seek(-(1 << 20), 2)
+    ends += file.read()
+  return schema.fingerprint(
+    [stat.st_size, stat.st_mtime_ns, schema.fingerprint(ends)]
+  )
+
+
+def _read(
+  data: DataConfig, prompt: prompts.Prompt, doctor: doctor_lib.Doctor
+) -> _Content:
+  if data.format == "bigrec":
+    return _from_rows(bigrec_json.read(data, prompt, doctor), doctor)
+  if data.format == "synthetic":
+    log = _synthetic_log(data)
+  else:
+    log = _LOGS[data.format].read(data, doctor)
+  doctor_lib.examine_users(doctor, log.user, log.item, data.max_history)
+  line = splits.timeline(log)
+  if data.format == "sequences":
+    windows = splits.leave_one_out(line, data.max_history)
+    known = splits.in_train_by_position(line)
+    doctor.note("leave-one-out: last item = test, the one before = valid")
+  else:
+    rule = _RULES[data.format]
+    windows = splits.chronological(line, rule, data.max_history)
+    doctor.note(
+      f"targets: {splits.RULES[rule]}; H = {data.max_history}; split 8:1:1 by"
+      " target time"
+    )
+    _check_splits(windows)
+    known = splits.in_train(line, windows)
+  return _Content(
+    titles=_repaired(log.titles, doctor),
+    windows=windows,
+    popularity=np.bincount(line.item[known], minlength=len(log.titles)),
+    overrides={},
+    instructions=[(prompt.instruction, prompt.history_lead)],
+    counts={
+      "interactions": len(log),
+      "train_interactions": int(known.sum()),
+      "users": len(np.unique(log.user)),
+    },
+  )
+
+
+def _synthetic_log(data: DataConfig) -> interactions.Interactions:
+  world = synthetic.build(data.synthetic)
+  user, item, timestamp = world.interactions
+  titles = dict(zip(world.external_ids, world.titles, strict=True))
+  return interactions.Interactions(user, item, timestamp, titles)
+
+
+def _from_rows(rows: bigrec_json.Rows, doctor: doctor_lib.Doctor) -> _Content:
+  train = rows.windows["train"]
+  doctor.note(
+    "popularity counts the targets of train rows: rows alone do not tell"
+    " which history items are the same interaction"
+  )
+  return _Content(
+    titles=_repaired(rows.titles, doctor),
+    windows=rows.windows,
+    popularity=np.bincount(
+      train.timeline.item[train.targets], minlength=len(rows.titles)
+    ),
+    overrides=rows.overrides,
+    instructions=rows.instructions,
+    counts={"train_interactions": len(train)},
+  )
+
+
+def _repaired(
+  titles: Mapping[str, str], doctor: doctor_lib.Doctor
+) -> dict[str, str]:
+  """Replaces halves of surrogate pairs, which no UTF-8 file can hold."""
+  repaired = {
+    key: title.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    for key, title in titles.items()
+  }
+  odd = [key for key, title in titles.items() if repaired[key] != title]
+  doctor.found("titles with a broken character, replaced by U+FFFD", len(odd))
+  return repaired
+
+
+def _check_splits(windows: Mapping[str, splits.Windows]) -> None:
+  counts = {split: len(part) for split, part in windows.items()}
+  if not all(counts.values()):
+    shown = ", ".join(f"{split} {count}" for split, count in counts.items())
+    raise errors.UserError(
+      f"config.data: examples found: {shown}; at least one in each split"
+      " expected (are histories shorter than data.max_history?)"
+    )
+
+
+def _examine(
+  content: _Content, data: DataConfig, doctor: doctor_lib.Doctor
+) -> None:
+  doctor_lib.examine_titles(doctor, list(content.titles.values()))
+  never = int(np.sum(content.popularity == 0))
+  doctor.found("items that are never in the train part", never)
+  times = {}
+  for split, windows in content.windows.items():
+    doctor_lib.examine_split(
+      doctor, split, _blocks(windows), content.popularity
+    )
+    times[split] = windows.timeline.timestamp[windows.targets]
+  if data.format != "sequences" and all(part.any() for part in times.values()):
+    doctor_lib.examine_times(doctor, times)
+
+
+def _blocks(windows: splits.Windows) -> Iterator[dict[str, np.ndarray]]:
+  for start in range(0, len(windows), _BLOCK):
+    yield windows.columns(slice(start, start + _BLOCK))
+
+
+def _export(
+  directory: pathlib.Path,
+  content: _Content,
+  data: DataConfig,
+  prompt: prompts.Prompt,
+  doctor: doctor_lib.Doctor,
+) -> list[str]:
+  titles = targets = list(content.titles.values())
+  if data.format == "amazon":
+    targets = export_json.published_targets(titles)
+  elif data.format == "movielens" and data.encoding == "auto":
+    path = movielens.files(data)["titles"]
+    if movielens.is_utf8_dat(path):
+      titles = targets = export_json.published_movie_titles(titles)
+      doctor.note(
+        "the exported JSON has the titles as the published scripts read"
+        " movies.dat, as ISO-8859-1; data.encoding=utf-8 writes them right"
+      )
+  return export_json.write(
+    directory,
+    content.windows,
+    titles,
+    targets,
+    content.overrides,
+    prompt,
+    doctor,
+  )
+
+
+def _write(
+  paths: schema.Paths,
+  content: _Content,
+  data: DataConfig,
+  stamp: Mapping[str, Any],
+  exported: Sequence[str],
+  doctor: doctor_lib.Doctor,
+) -> dict[str, Any]:
+  items = catalogue.Catalogue(
+    tuple(content.titles),
+    tuple(content.titles.values()),
+    content.popularity.astype(np.int64),
+  )
+  catalogue.save(items, paths)
+  dataset = tfds_builder.write(paths.data, content.windows, data.max_history)
+  for split, texts in content.overrides.items():
+    examples.write_overrides(paths, split, texts)
+  schema.write_json(paths.doctor, doctor.to_dict())
+  manifest = {
+    "fingerprint": schema.fingerprint(stamp),
+    **stamp,
+    "paths": {key: getattr(data, key) for key in _PATH_KEYS},
+    "dataset": str(dataset.relative_to(paths.data)),
+    "catalogue": items.fingerprint,
+    "counts": {"items": len(items), **content.counts},
+    "splits": {
+      split: {
+        "num_examples": len(windows),
+        "num_overrides": len(content.overrides.get(split, {})),
+      }
+      for split, windows in content.windows.items()
+    },
+    "instructions": [list(pair) for pair in content.instructions[:10]],
+    "exported": list(exported),
+  }
+  schema.write_json(paths.manifest, manifest)
+  return manifest
+
+
+def _told(
+  manifest: Mapping[str, Any],
+  paths: schema.Paths,
+  exported: Sequence[str],
+  seconds: float,
+) -> list[str]:
+  counts = ", ".join(
+    f"{split} {part['num_examples']:,}"
+    for split, part in manifest["splits"].items()
+  )
+  lines = [
+    f"{manifest['counts']['items']:,} items; examples: {counts}",
+    f"wrote {paths.data} in {seconds:.1f} s",
+  ]
+  if exported:
+    lines.append(f"exported {', '.join(exported)} to {paths.root}")
+  return lines
+
+
+def _refuse_foreign_files(paths: schema.Paths) -> None:
+  """The folder is replaced as a whole, so it must be ours as a whole."""
+  if not paths.data.exists():
+    return
+  for entry in sorted(paths.data.iterdir()):
+    if not any(entry.match(own) for own in _OWN_FILES):
+      raise errors.UserError(
+        f"{paths.data}: {entry.name} found, only what --mode=prepare writes"
+        " expected; choose another --workdir or move it away"
+      )
+
+
+def _old(paths: schema.Paths) -> pathlib.Path:
+  return paths.root / ".data.old"
+
+
+def _finish_swap(paths: schema.Paths) -> None:
+  """Puts the old data back where a kill hit between the two renames."""
+  old = _old(paths)
+  if not old.exists():
+    return
+  if paths.data.exists():
+    shutil.rmtree(old)
+  else:
+    old.rename(paths.data)
+
+
+def _swap(
+  staging: schema.Paths, paths: schema.Paths, exported: Sequence[str]
+) -> None:
+  """Puts the new data in place; the manifest in it comes last."""
+  for name in exported:
+    (staging.root / name).replace(paths.root / name)
+  if paths.data.exists():
+    paths.data.rename(_old(paths))
+  staging.data.rename(paths.data)
+  shutil.rmtree(_old(paths), ignore_errors=True)
+  shutil.rmtree(staging.root)
