@@ -1,0 +1,98 @@
+"""Caser (Tang and Wang 2018): convolutions over the history as an image.
+
+Horizontal filters of heights 2, 3 and 4 look for short sequences, one vertical
+filter weighs the positions; no user embedding, as in YangZhengyi98/DROS.
+
+`dros`   the 48 + D features meet an untied head.
+`s3rec`  they are projected to D and meet the item table; the last item is
+         always at the bottom of the image. The S3-Rec authors' own version
+         isn't published; this one follows their protocol.
+
+Letters: B rows, L positions of the image, D width, F filters of one height.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bigrec_jax.cf import layers
+from bigrec_jax.cf.spec import NetworkSpec
+
+HEIGHTS = (2, 3, 4)
+FILTERS = 16
+
+
+def features(spec: NetworkSpec) -> int:
+  """Returns how many features the convolutions give."""
+  heights = [h for h in HEIGHTS if h <= spec.max_length]
+  return FILTERS * len(heights) + spec.hidden_size
+
+
+class Caser(nn.Module):
+  """See the module docstring. It has no state per position, only the last."""
+
+  spec: NetworkSpec
+
+  @nn.compact
+  def last(
+    self, tokens: jax.Array, length: jax.Array, train: bool
+  ) -> jax.Array:
+    """Returns the state after the last position; see `SasRec.last`.
+
+    Returns:
+      [B, 48 + D] (dros) or [B, D] (s3rec), float32.
+    """
+    spec, width = self.spec, self.spec.hidden_size
+    table = self.param(
+      "items", layers.item_init(spec.family), (spec.rows, width)
+    )
+    tokens = self._frame(tokens, length)
+    image = table[tokens] * (tokens != spec.num_items)[..., None]  # [B, L, D]
+    found = []
+    for height in HEIGHTS:
+      if height <= spec.max_length:
+        found.append(self._horizontal(image, height))
+    normal = nn.initializers.glorot_normal()
+    bias = nn.initializers.constant(0.1)
+    weights = self.param("vertical", normal, (spec.max_length, 1))
+    offset = self.param("vertical_bias", bias, (1,))
+    mixed = jnp.einsum("bld,l->bd", image, weights[:, 0]) + offset[None]
+    x = jnp.concatenate([*found, jax.nn.relu(mixed)], axis=-1)
+    x = layers.Dropout(spec.dropout, name="dropout")(x, train)
+    if spec.family == "s3rec":
+      x = layers.dense("s3rec", x.shape[-1], width, "out")(x)
+    return x
+
+  def _frame(self, tokens: jax.Array, length: jax.Array) -> jax.Array:
+    """Returns [B, L]: the image's items, at its top or at its bottom."""
+    spec = self.spec
+    missing = spec.max_length - tokens.shape[1]
+    tokens = jnp.pad(
+      tokens, ((0, 0), (0, missing)), constant_values=spec.num_items
+    )
+    if spec.family == "dros":
+      return tokens
+    place = (
+      jnp.arange(spec.max_length)[None] - (spec.max_length - length)[:, None]
+    )
+    moved = jnp.take_along_axis(tokens, jnp.maximum(place, 0), axis=1)
+    return jnp.where(place >= 0, moved, spec.num_items)
+
+  def _horizontal(self, image: jax.Array, height: int) -> jax.Array:
+    """Returns the strongest answer of each filter of a height, [B, F]."""
+    width = self.spec.hidden_size
+    # As torch counts the fans of a [F, 1, height, D] kernel.
+    scale = (2.0 / (height * width * (1 + FILTERS))) ** 0.5
+    kernel = self.param(
+      f"horizontal_{height}",
+      nn.initializers.normal(scale),
+      (height, width, FILTERS),
+    )
+    bias = self.param(
+      f"horizontal_{height}_bias", nn.initializers.constant(0.1), (FILTERS,)
+    )
+    steps = self.spec.max_length - height + 1
+    answers = sum(
+      image[:, h : h + steps] @ kernel[h] for h in range(height)
+    )  # [B, steps, F]
+    return jax.nn.relu(answers + bias[None, None]).max(axis=1)

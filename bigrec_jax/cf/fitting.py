@@ -1,0 +1,161 @@
+"""The loop around the compiled epoch: evaluate, keep the best, save, stop."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from bigrec_jax import checkpoints, errors
+from bigrec_jax.cf import networks, trainer as trainer_lib
+from bigrec_jax.reporting import progress as progress_lib
+
+# Valid NDCG of one run's parameters.
+Score = Callable[[networks.Params], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+  """When to stop and to save.
+
+  Attributes:
+    num_epochs: at most this many.
+    patience: epochs without a better valid NDCG; 0 = never stop early.
+    save_every_epochs: checkpoints; 0 = at the end only.
+  """
+
+  num_epochs: int
+  patience: int
+  save_every_epochs: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+  """What training gave.
+
+  Attributes:
+    params: of the best epoch, leaves [S, ...].
+    books: JSON-able: `curve` (one entry an epoch: epoch, loss [S], ndcg [S],
+      seconds, eval_seconds, compiled), `best_epoch` [S], `best_ndcg` [S],
+      `packed_rows`.
+  """
+
+  params: networks.Params
+  books: dict[str, Any]
+
+
+def of_run(params: networks.Params, run: int) -> networks.Params:
+  """Returns the parameters of one run out of the stacked ones."""
+  return jax.tree.map(lambda x: x[run], params)
+
+
+def fit(
+  trainer: trainer_lib.Trainer,
+  score: Score,
+  schedule: Schedule,
+  directory: pathlib.Path | None,
+  progress: progress_lib.Reports,
+) -> Fitted:
+  """Trains until the patience of every run is spent.
+
+  Args:
+    trainer: data and compiled epoch.
+    score: valid NDCG; called for every run after every epoch.
+    schedule: when to stop.
+    directory: of the checkpoints of exactly this training, continued where
+      there are some; None = nothing is saved.
+    progress: told of every epoch.
+
+  Raises:
+    UserError: the loss isn't finite.
+  """
+  if directory is None:
+    return _loop(trainer, score, schedule, None, progress)
+  with checkpoints.Checkpoints(directory, keep=1) as saved:
+    return _loop(trainer, score, schedule, saved, progress)
+
+
+def _loop(
+  trainer: trainer_lib.Trainer,
+  score: Score,
+  schedule: Schedule,
+  saved: checkpoints.Checkpoints | None,
+  progress: progress_lib.Reports,
+) -> Fitted:
+  state, books = _start(trainer, saved)
+  curve = books["curve"]
+  if curve:
+    progress.update(len(curve))
+  while not _finished(state, schedule):
+    started = time.perf_counter()
+    programs = trainer.num_programs
+    state, loss = trainer.run_epoch(state)
+    loss = np.asarray(loss)
+    trained = time.perf_counter()
+    _check_finite(loss, trainer, len(curve) + 1)
+    ndcg = [
+      score(of_run(state.params, run)) for run in range(len(trainer.runs))
+    ]
+    state = trainer_lib.keep_best(
+      state, jnp.asarray(ndcg, jnp.float32), patience=schedule.patience
+    )
+    evaluated = time.perf_counter()
+    curve.append(
+      {
+        "epoch": len(curve) + 1,
+        "loss": [float(x) for x in loss],
+        "ndcg": ndcg,
+        "seconds": round(trained - started, 4),
+        "eval_seconds": round(evaluated - trained, 4),
+        # The first epoch of a program, and of a process, also compiles.
+        "compiled": trainer.num_programs > programs,
+      }
+    )
+    progress.update(1, loss=float(loss.mean()), ndcg=float(np.mean(ndcg)))
+    books["packed_rows"] = trainer.packed_rows
+    every = schedule.save_every_epochs
+    if saved is not None and every and len(curve) % every == 0:
+      saved.save(len(curve), state, {}, books)
+  if saved is not None and len(curve) not in saved.steps():
+    saved.save(len(curve), state, {}, books)
+  books["best_epoch"] = np.asarray(state.best_epoch).tolist()
+  books["best_ndcg"] = np.asarray(state.best_score, np.float64).tolist()
+  return Fitted(state.best_params, books)
+
+
+def _start(
+  trainer: trainer_lib.Trainer, saved: checkpoints.Checkpoints | None
+) -> tuple[trainer_lib.State, dict[str, Any]]:
+  """Returns the latest checkpoint, or the state before the first epoch."""
+  found = saved.restore_latest(trainer.abstract()) if saved else None
+  if found is None:
+    return trainer.init(), {"curve": []}
+  logging.info("goes on after epoch %d of %s", found.step, saved.directory)
+  trainer.packed_rows = found.config["packed_rows"]
+  return found.state, dict(found.config)
+
+
+def _finished(state: trainer_lib.State, schedule: Schedule) -> bool:
+  if int(state.epoch) >= schedule.num_epochs:
+    return True
+  # Before the first epoch nothing is spent.
+  return int(state.epoch) > 0 and bool(
+    trainer_lib.spent(state, 0, schedule.patience).all()
+  )
+
+
+def _check_finite(
+  loss: np.ndarray, trainer: trainer_lib.Trainer, epoch: int
+) -> None:
+  for value, run in zip(loss, trainer.runs, strict=True):
+    if not np.isfinite(value):
+      raise errors.UserError(
+        f"config.cf.learning_rate: {run.learning_rate:g} with seed {run.seed}"
+        f" gives loss {value} in epoch {epoch}, a finite loss expected: try a"
+        " lower one"
+      )

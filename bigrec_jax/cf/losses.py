@@ -1,0 +1,338 @@
+"""Losses of next-item prediction and the DRO term.
+
+Letters: N predictions, D width, I items, K negatives. Every function returns
+the loss of each prediction, [N]; the trainer takes the mean over the real ones.
+
+Sums over the catalogue go block by block when [N, I] scores would be large:
+the backward pass computes a block's scores again rather than keeping them.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bigrec_jax.cf.networks import Head
+
+# Scores, float32, that one block may hold; 64 Mi = 256 MiB.
+_BLOCK_SCORES = 1 << 26
+# Draws before a negative that is no negative is let through: with a history
+# of h items the chance is (h / I) ** 4.
+_TRIES = 4
+# Exponent of a padding row. Finite, so that a block of padding has a gradient.
+_ABSENT = -1e30
+# Exponent of the propensity in the DROS repository.
+_PROPENSITY_POWER = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSpec:
+  """What is minimised; hashable.
+
+  Attributes:
+    name: bce | bpr | sampled_softmax | softmax.
+    num_negatives: K, of the first three.
+    dro: whether the DRO term is added.
+    dro_beta: its temperature.
+    shards: over how many devices the rows of the head are split.
+  """
+
+  name: str
+  num_negatives: int
+  dro: bool
+  dro_beta: float
+  shards: int
+
+
+class Proposal(NamedTuple):
+  """What negatives are drawn from, as an alias table (Walker 1977).
+
+  Attributes:
+    accept: [I] float32, chance that place i gives item i.
+    alias: [I] int32, the item that it gives otherwise.
+    log_probability: [I] float32.
+  """
+
+  accept: np.ndarray
+  alias: np.ndarray
+  log_probability: np.ndarray
+
+
+def make_proposal(counts: np.ndarray, power: float) -> Proposal:
+  """Returns the proposal q_i ~ (c_i + 1) ** power; 0 = uniform.
+
+  Args:
+    counts: [I], how often each item is a target in train.
+    power: e.g. 0.75.
+  """
+  weight = (counts.astype(np.float64) + 1.0) ** power
+  probability = weight / weight.sum()
+  scaled = probability * len(counts)
+  accept, alias = np.ones(len(counts)), np.arange(len(counts), dtype=np.int32)
+  small = [int(i) for i in np.flatnonzero(scaled < 1.0)]
+  large = [int(i) for i in np.flatnonzero(scaled >= 1.0)]
+  while small and large:
+    poor, rich = small.pop(), large[-1]
+    accept[poor], alias[poor] = scaled[poor], rich
+    scaled[rich] -= 1.0 - scaled[poor]
+    if scaled[rich] < 1.0:
+      small.append(large.pop())
+  log_probability = np.log(probability).astype(np.float32)
+  return Proposal(accept.astype(np.float32), alias, log_probability)
+
+
+class Predictions(NamedTuple):
+  """What a step predicts.
+
+  Attributes:
+    states: [N, D].
+    targets: [N] int32.
+    forbidden: [N, F] int32 items that are no negatives of a prediction; -1 =
+      nothing.
+  """
+
+  states: jax.Array
+  targets: jax.Array
+  forbidden: jax.Array
+
+
+def bce(positive: jax.Array, negative: jax.Array) -> jax.Array:
+  """Returns binary cross-entropy with K negatives, [N].
+
+  (-log s(y+) - mean_k log s(-y_k)) / 2: with K = 1 the DROS repository's mean
+  over 2N; S3-Rec's is twice that, which Adam doesn't see.
+
+  Args:
+    positive: [N].
+    negative: [N, K].
+  """
+  return 0.5 * (
+    jax.nn.softplus(-positive) + jax.nn.softplus(negative).mean(axis=-1)
+  )
+
+
+def bpr(positive: jax.Array, negative: jax.Array) -> jax.Array:
+  """Returns -mean_k log s(y+ - y_k) (Rendle et al. 2009), [N]."""
+  return jax.nn.softplus(negative - positive[:, None]).mean(axis=-1)
+
+
+def sampled_softmax(
+  positive: jax.Array,
+  negative: jax.Array,
+  log_proposal: jax.Array,
+  hit: jax.Array,
+) -> jax.Array:
+  """Returns cross-entropy over the target and K drawn items, [N].
+
+  log(exp y+ + 1/K sum_k exp(y_k) / q_k) - y+, where draws that hit the target
+  count nothing. The logQ correction 1/(K q_k) makes the sum an unbiased
+  estimate of the full softmax's denominator; the target itself is always in
+  it, so it takes no correction.
+
+  Args:
+    positive: [N].
+    negative: [N, K].
+    log_proposal: [N, K] or [1, K]: log q_k of each draw.
+    hit: [N, K] bool: the draw is the target.
+  """
+  count = jnp.log(jnp.asarray(negative.shape[-1], jnp.float32))
+  corrected = jnp.where(hit, -jnp.inf, negative - log_proposal - count)
+  total = jnp.concatenate([positive[:, None], corrected], axis=-1)
+  return jax.nn.logsumexp(total, axis=-1) - positive
+
+
+def draw(
+  key: jax.Array, proposal: Proposal, forbidden: jax.Array, count: int
+) -> jax.Array:
+  """Draws `count` negatives for each prediction.
+
+  Args:
+    key: of this step.
+    proposal: what is drawn from.
+    forbidden: [N, F] int32, never drawn (as far as four tries go).
+    count: K.
+
+  Returns:
+    [N, K] int32.
+  """
+  tries = _sample(key, proposal, (_TRIES, forbidden.shape[0], count))
+  chosen = tries[-1]
+  for candidate in tries[-2::-1]:
+    bad = (candidate[:, :, None] == forbidden[:, None, :]).any(axis=-1)
+    chosen = jnp.where(bad, chosen, candidate)
+  return chosen
+
+
+def _sample(
+  key: jax.Array, proposal: Proposal, shape: tuple[int, ...]
+) -> jax.Array:
+  """Returns items drawn by the alias method, int32 [shape]."""
+  place_key, accept_key = jax.random.split(key)
+  num_items = proposal.accept.shape[0]
+  place = jax.random.randint(place_key, shape, 0, num_items, jnp.int32)
+  keep = jax.random.uniform(accept_key, shape) < proposal.accept[place]
+  return jnp.where(keep, place, proposal.alias[place])
+
+
+def _at(head: Head, states: jax.Array, items: jax.Array) -> jax.Array:
+  """Returns the scores of chosen items: [N, D] with [N, K] -> [N, K]."""
+  return jnp.einsum("nd,nkd->nk", states, head.kernel[items]) + head.bias[items]
+
+
+def _log_sum(
+  head: Head,
+  states: jax.Array,
+  num_items: int,
+  shards: int,
+  exponent: Callable[[jax.Array, jax.Array], jax.Array],
+) -> jax.Array:
+  """Returns log sum_i exp(exponent(score_i, i)) over the catalogue, [N].
+
+  Args:
+    head: [rows, D] and [rows].
+    states: [N, D].
+    num_items: I; rows from there on are left out.
+    shards: P; a block takes as many rows of each shard, so that the sum over
+      a split table needs no row to travel.
+    exponent: ([N, C] scores, [C] items) to [N, C].
+  """
+  rows, width = head.kernel.shape
+  share = rows // shards
+  blocks = -(-states.shape[0] * rows // _BLOCK_SCORES)
+  while share % blocks:
+    blocks += 1
+  size = share // blocks
+
+  def split(table):
+    table = table.reshape(shards, blocks, size, *table.shape[1:])
+    return table.swapaxes(0, 1)  # [blocks, P, size, ...]
+
+  items = split(jnp.arange(rows, dtype=jnp.int32))
+
+  def block(kernel, bias, item):
+    kernel, bias, item = (
+      kernel.reshape(-1, width),
+      bias.reshape(-1),
+      item.reshape(-1),
+    )
+    value = exponent(states @ kernel.T + bias[None], item)
+    value = jnp.where((item < num_items)[None], value, _ABSENT)
+    return jax.nn.logsumexp(value, axis=-1)
+
+  kernel, bias = split(head.kernel), split(head.bias)
+  if blocks == 1:
+    return block(kernel[0], bias[0], items[0])
+
+  def step(total, part):
+    return jnp.logaddexp(total, jax.checkpoint(block)(*part)), None
+
+  first = block(kernel[0], bias[0], items[0])
+  total, _ = jax.lax.scan(step, first, (kernel[1:], bias[1:], items[1:]))
+  return total
+
+
+def softmax(
+  head: Head, states: jax.Array, targets: jax.Array, num_items: int, shards: int
+) -> jax.Array:
+  """Returns full cross-entropy over the catalogue, [N]."""
+  total = _log_sum(head, states, num_items, shards, lambda score, item: score)
+  return total - _at(head, states, targets[:, None])[:, 0]
+
+
+def propensity(counts: jax.Array) -> jax.Array:
+  """Returns ps_i = ((c_i + 1) / sum_j (c_j + 1)) ** 0.05, [I]."""
+  counts = counts.astype(jnp.float32) + 1.0
+  return (counts / counts.sum()) ** _PROPENSITY_POWER
+
+
+def dro(
+  head: Head,
+  states: jax.Array,
+  targets: jax.Array,
+  weights: jax.Array,
+  beta: float,
+  shards: int,
+) -> jax.Array:
+  """Returns the DROS term (Yang et al. 2023, the repository's form), [N].
+
+  log( sum_i exp(ps_i y_i^2 / beta) - exp(ps_t y_t^2 / beta)
+       + exp(ps_t (y_t - 1)^2 / beta) )
+  taken as one log-sum-exp in which the target's own exponent differs: large
+  scores neither overflow nor cancel.
+
+  Args:
+    head: scores the items.
+    states: [N, D].
+    targets: [N] int32.
+    weights: [I] float32, `propensity`.
+    beta: temperature.
+    shards: see `LossSpec`.
+  """
+  num_items = weights.shape[0]
+  padded = jnp.pad(weights, (0, head.kernel.shape[0] - num_items))
+
+  def exponent(score, item):
+    own = targets[:, None] == item[None]
+    error = score - own.astype(score.dtype)
+    return padded[item][None] * error**2 / beta
+
+  return _log_sum(head, states, num_items, shards, exponent)
+
+
+def loss(
+  spec: LossSpec,
+  head: Head,
+  made: Predictions,
+  proposal: Proposal,
+  weights: jax.Array,
+  dro_alpha: jax.Array,
+  key: jax.Array,
+) -> jax.Array:
+  """Returns the loss of each prediction, [N] float32.
+
+  Args:
+    spec: what is minimised.
+    head: scores the items.
+    made: what is predicted.
+    proposal: what negatives are drawn from.
+    weights: [I] float32, see `dro`.
+    dro_alpha: scalar, weight of the DRO term.
+    key: of this step, for the negatives.
+  """
+  num_items = weights.shape[0]
+  states, targets = made.states, made.targets
+  if spec.name == "softmax":
+    value = softmax(head, states, targets, num_items, spec.shards)
+  elif spec.name == "sampled_softmax":
+    value = _sampled(spec, head, made, proposal, key)
+  else:
+    drawn = draw(key, proposal, made.forbidden, spec.num_negatives)
+    scores = _at(
+      head, states, jnp.concatenate([targets[:, None], drawn], axis=1)
+    )
+    pair = {"bce": bce, "bpr": bpr}[spec.name]
+    value = pair(scores[:, 0], scores[:, 1:])
+  if spec.dro:
+    value = value + dro_alpha * dro(
+      head, states, targets, weights, spec.dro_beta, spec.shards
+    )
+  return value
+
+
+def _sampled(
+  spec: LossSpec,
+  head: Head,
+  made: Predictions,
+  proposal: Proposal,
+  key: jax.Array,
+) -> jax.Array:
+  """Sampled softmax with one set of K draws for the whole step."""
+  drawn = _sample(key, proposal, (spec.num_negatives,))
+  log_proposal = proposal.log_probability[drawn]
+  negative = made.states @ head.kernel[drawn].T + head.bias[drawn][None]
+  positive = _at(head, made.states, made.targets[:, None])[:, 0]
+  hit = drawn[None, :] == made.targets[:, None]
+  return sampled_softmax(positive, negative, log_proposal[None], hit)

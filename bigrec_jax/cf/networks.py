@@ -1,0 +1,142 @@
+"""The networks by name, with the item table that turns states into scores."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bigrec_jax.cf import caser, gru4rec, layers, sasrec
+from bigrec_jax.cf.spec import NetworkSpec
+
+Params = Any
+
+# Mesh axes that split the rows of item tables. The "data" axis holds copies:
+# a step touches a few thousand rows, so fetching them would cost more than
+# the memory is worth. Large catalogues take mesh.fsdp or mesh.tensor.
+TABLE_AXES = ("fsdp", "tensor")
+_TABLES = ("items", "head", "head_bias")
+
+NETWORKS: dict[str, type[nn.Module]] = {
+  "gru4rec": gru4rec.Gru4Rec,
+  "caser": caser.Caser,
+  "sasrec": sasrec.SasRec,
+}
+
+
+class Head(NamedTuple):
+  """Scores items: state . kernel[i] + bias[i].
+
+  Attributes:
+    kernel: [rows, D] float32.
+    bias: [rows] float32.
+  """
+
+  kernel: jax.Array
+  bias: jax.Array
+
+
+def table_shards(mesh: Mesh) -> int:
+  """Returns over how many devices the rows of a table are split."""
+  return mesh.shape["fsdp"] * mesh.shape["tensor"]
+
+
+def init(spec: NetworkSpec, key: jax.Array) -> Params:
+  """Returns the parameters of one seed.
+
+  The network's own under "network"; an untied head beside it as "head"
+  [rows, D'] and "head_bias" [rows].
+  """
+  net_key, kernel_key, bias_key = jax.random.split(key, 3)
+  tokens = jnp.full((1, spec.max_length), spec.num_items, jnp.int32)
+  module = NETWORKS[spec.network](spec)
+  variables = module.init(
+    {"params": net_key}, tokens, jnp.ones((1,), jnp.int32), False, method="last"
+  )
+  params = {"network": variables["params"]}
+  if not spec.tied:
+    width = spec.hidden_size
+    if spec.network == "caser":
+      width = caser.features(spec)
+    uniform = layers.uniform(width)
+    params["head"] = uniform(kernel_key, (spec.rows, width))
+    params["head_bias"] = uniform(bias_key, (spec.rows,))
+  return params
+
+
+def head(spec: NetworkSpec, params: Params) -> Head:
+  """Returns the scoring table."""
+  if spec.tied:
+    table = params["network"]["items"]
+    return Head(table, jnp.zeros(table.shape[:1], table.dtype))
+  return Head(params["head"], params["head_bias"])
+
+
+def last_states(
+  spec: NetworkSpec,
+  params: Params,
+  tokens: jax.Array,
+  length: jax.Array,
+  dropout_key: jax.Array | None,
+) -> jax.Array:
+  """Returns the state after each history, [B, D].
+
+  Args:
+    spec: of the network.
+    params: of `init`.
+    tokens: [B, T] int32, padded at the right with spec.num_items.
+    length: [B] int32.
+    dropout_key: None = dropout is off.
+  """
+  return _apply(spec, params, dropout_key, "last", tokens, length)
+
+
+def all_states(
+  spec: NetworkSpec,
+  params: Params,
+  tokens: jax.Array,
+  positions: jax.Array,
+  segments: jax.Array,
+  dropout_key: jax.Array | None,
+) -> jax.Array:
+  """Returns the state after every position, [B, T, D]; see `SasRec`."""
+  return _apply(
+    spec, params, dropout_key, "__call__", tokens, positions, segments
+  )
+
+
+def _apply(
+  spec: NetworkSpec,
+  params: Params,
+  dropout_key: jax.Array | None,
+  method: str,
+  *inputs: jax.Array,
+) -> jax.Array:
+  train = dropout_key is not None
+  return NETWORKS[spec.network](spec).apply(
+    {"params": params["network"]},
+    *inputs,
+    train,
+    rngs={"dropout": dropout_key} if train else None,
+    method=method,
+  )
+
+
+def shardings(params: Params, mesh: Mesh, leading: int) -> Params:
+  """Returns the NamedSharding of every leaf: table rows split, the rest whole.
+
+  Args:
+    params: parameters, or anything whose leaves are named like them (Adam's
+      moments are).
+    mesh: the mesh.
+    leading: axes before the parameter's own (1 = stacked seeds).
+  """
+
+  def one(path: Any, leaf: Any) -> NamedSharding:
+    name = path[-1].key if hasattr(path[-1], "key") else ""
+    if name in _TABLES and jnp.ndim(leaf) > leading:
+      return NamedSharding(mesh, PartitionSpec(*(None,) * leading, TABLE_AXES))
+    return NamedSharding(mesh, PartitionSpec())
+
+  return jax.tree_util.tree_map_with_path(one, params)
