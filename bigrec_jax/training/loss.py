@@ -13,6 +13,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bigrec_jax import sharding
+
+_STATES = ("batch", "length", "width")
 
 
 def next_token_targets(
@@ -45,6 +50,7 @@ def cross_entropy(
   labels: jax.Array,
   mask: jax.Array,
   chunk: int,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the summed cross-entropy and the number of labels in it.
 
@@ -62,6 +68,7 @@ def cross_entropy(
     labels: int32 [B, T] token that each position predicts.
     mask: bool [B, T], which positions count.
     chunk: positions of every row whose logits are held at once.
+    mesh: for sharding constraints; None = one device.
 
   Returns:
     float32 scalar sum and int32 scalar count.
@@ -70,31 +77,31 @@ def cross_entropy(
     raise ValueError(f"{chunk=}, at least 1 expected")
   chunk = min(chunk, hidden.shape[1])
   with jax.named_scope("cross_entropy"):
-    return _loss_sum(hidden, head, labels, mask, chunk), jnp.sum(
-      mask, dtype=jnp.int32
-    )
+    total = _loss_sum(hidden, head, labels, mask, chunk, mesh)
+    return total, jnp.sum(mask, dtype=jnp.int32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _loss_sum(hidden, head, labels, mask, chunk):
-  return _run_chunks(hidden, head, labels, mask, chunk, False, False)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _loss_sum(hidden, head, labels, mask, chunk, mesh):
+  return _run_chunks(hidden, head, labels, mask, chunk, mesh, False, False)[0]
 
 
-def _loss_sum_forward(hidden, head, labels, mask, chunk):
+def _loss_sum_forward(hidden, head, labels, mask, chunk, mesh):
   total, d_hidden, d_head = _run_chunks(
     hidden.value,
     head.value,
     labels.value,
     mask.value,
     chunk,
+    mesh,
     hidden.perturbed,
     head.perturbed,
   )
   return total, (d_hidden, d_head)
 
 
-def _loss_sum_backward(chunk, residuals, cotangent):
-  del chunk
+def _loss_sum_backward(chunk, mesh, residuals, cotangent):
+  del chunk, mesh
   if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
     cotangent = jnp.zeros((), jnp.float32)
   scaled = [
@@ -112,11 +119,15 @@ def _run_chunks(
   labels: jax.Array,
   mask: jax.Array,
   chunk: int,
+  mesh: Mesh | None,
   want_hidden: bool,
   want_head: bool,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
   """Returns the loss sum and the gradients asked for (else None)."""
-  rows, length, width = hidden.shape
+  length = hidden.shape[1]
+  hidden = sharding.constrain(hidden, mesh, _STATES)
+  # Collected once over fsdp, not once a chunk; a split vocabulary stays split.
+  head = sharding.constrain(head, mesh, ("width", "vocab"))
   # Rows are sharded over devices, so positions are reordered within a row.
   order = jnp.argsort(~mask, axis=1, stable=True)  # [B, T]
   most = jnp.max(jnp.sum(mask, axis=1, dtype=jnp.int32))
@@ -166,6 +177,7 @@ def _run_chunks(
   turns = (most + chunk - 1) // chunk
   total, d_hidden, d_head = jax.lax.fori_loop(0, turns, body, init)
   if want_hidden:
+    d_hidden = sharding.constrain(d_hidden, mesh, _STATES)
     back = jnp.argsort(order, axis=1)[:, :, None]  # [B, T, 1]
     d_hidden = jnp.take_along_axis(d_hidden, back, axis=1)
   if want_head:

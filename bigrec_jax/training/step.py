@@ -39,7 +39,7 @@ class Steps:
 
   Attributes:
     init: params -> (TrainState, Sums), placed as the parameters are.
-    accumulate: (sums, state, base, batch, key) -> sums. Donates `sums`.
+    accumulate: (sums, state, base, batch) -> sums. Donates `sums`.
     apply: (state, sums, learning_rate) -> (state, zero sums, metrics), with
       metrics {"loss", "grad_norm"} float32 scalars. Donates state and sums.
     evaluate: (params, base, batch) -> (loss sum, label count).
@@ -57,6 +57,7 @@ def batch_loss(
   batch: Batch,
   chunk: int,
   dropout_key: jax.Array | None,
+  mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns loss sum and label count of one micro-batch.
 
@@ -67,6 +68,7 @@ def batch_loss(
       `loss_mask`.
     chunk: positions of every row whose logits are held at once.
     dropout_key: None switches dropout off.
+    mesh: for sharding constraints; None = one device.
   """
   rngs = None if dropout_key is None else {"dropout": dropout_key}
   with jax.named_scope("forward"):
@@ -82,7 +84,7 @@ def batch_loss(
   labels, mask = loss.next_token_targets(
     batch["tokens"], batch["segment_ids"], batch["loss_mask"]
   )
-  return loss.cross_entropy(hidden, head, labels, mask, chunk)
+  return loss.cross_entropy(hidden, head, labels, mask, chunk, mesh)
 
 
 def make_steps(
@@ -92,7 +94,7 @@ def make_steps(
   params: Tree,
   *,
   loss_chunk: int,
-  dropout: bool,
+  dropout_seed: int | None,
   variables: Callable[[Tree, Tree], dict[str, Tree]] = adapter_variables,
 ) -> Steps:
   """Builds the compiled functions of a run.
@@ -104,7 +106,8 @@ def make_steps(
     params: the trained parameters, placed on the mesh; only shapes and
       placement are read.
     loss_chunk: positions, over all rows of a device, of a block of logits.
-    dropout: whether training draws dropout masks.
+    dropout_seed: of the dropout masks, which also depend on step and
+      micro-batch but not on the mesh; None = no dropout.
     variables: puts base and trained parameters together for the model.
   """
   replicated = NamedSharding(mesh, PartitionSpec())
@@ -132,16 +135,15 @@ def make_steps(
       state_lib.zero_sums(params),
     )
 
-  def accumulate(sums, state, base, batch, key):
-    if dropout:
-      key = jax.random.fold_in(key, state.step)
+  def accumulate(sums, state, base, batch):
+    key = None
+    if dropout_seed is not None:
+      key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
       key = jax.random.fold_in(key, sums.micro)
-    else:
-      key = None
 
     def objective(params):
       return batch_loss(
-        model, variables(base, params), batch, chunk_of(batch), key
+        model, variables(base, params), batch, chunk_of(batch), key, mesh
       )
 
     (total, count), grads = jax.value_and_grad(objective, has_aux=True)(
@@ -172,7 +174,7 @@ def make_steps(
 
   def evaluate(params, base, batch):
     return batch_loss(
-      model, variables(base, params), batch, chunk_of(batch), None
+      model, variables(base, params), batch, chunk_of(batch), None, mesh
     )
 
   return Steps(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from bigrec_jax import config, sharding
 from bigrec_jax.training import loss
 
 B, T, D, V = 4, 23, 7, 31
@@ -81,24 +82,20 @@ def test_bfloat16_states_keep_a_float32_softmax():
 def test_sharded_rows_and_vocabulary_give_the_same():
   hidden, head, labels, mask = _problem(rows=8)
   head = np.pad(head, ((0, 0), (0, 1)))  # 32 divides over `tensor`.
-  mesh = jax.make_mesh(
-    (4, 2),
-    ("data", "tensor"),
-    axis_types=(jax.sharding.AxisType.Auto,) * 2,
-  )
+  mesh = sharding.make_mesh(config.MeshConfig(2, 2, 2))
 
   def put(value, *spec):
     return jax.device_put(value, NamedSharding(mesh, PartitionSpec(*spec)))
 
   def ours(hidden, head, labels, mask):
-    return loss.cross_entropy(hidden, head, labels, mask, 5)[0]
+    return loss.cross_entropy(hidden, head, labels, mask, 5, mesh)[0]
 
   step = jax.jit(jax.value_and_grad(ours))
   args = (
-    put(hidden, "data"),
+    put(hidden, ("data", "fsdp")),
     put(head, None, "tensor"),
-    put(labels, "data"),
-    put(mask, "data"),
+    put(labels, ("data", "fsdp")),
+    put(mask, ("data", "fsdp")),
   )
   value, grad = step(*args)
   expected = jax.value_and_grad(lambda *a: _naive(*a)[0])(

@@ -1,0 +1,107 @@
+"""LoRA fine-tuning as one call: examples in, adapter and curve on disk."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from absl import logging
+from jax.sharding import Mesh
+
+from bigrec_jax import config as config_lib, prompts, schema, sharding
+from bigrec_jax.data import pipeline, tokenization
+from bigrec_jax.data.catalogue import Catalogue
+from bigrec_jax.data.examples import Examples
+from bigrec_jax.models import hf_export, lora as lora_lib
+from bigrec_jax.training import loop, optimizer, run_files, step
+
+Tree = Any
+
+
+def fit(
+  *,
+  model: nn.Module,
+  params: Tree,
+  lora: Tree | None,
+  train_examples: Examples,
+  valid_examples: Examples,
+  catalogue: Catalogue,
+  prompt: prompts.Prompt,
+  tokenizer: tokenization.Tokenizer,
+  config: config_lib.TrainConfig,
+  seed: int,
+  mesh: Mesh,
+  paths: schema.Paths,
+  fingerprint: str,
+  base_name: str,
+) -> loop.FitResult:
+  """Trains until `adapter/` holds the best epoch, or resumes such a run.
+
+  Writes `adapter/`, `checkpoints/<fingerprint>/`, `metrics/train.jsonl` and
+  TensorBoard events under the workdir.
+
+  Args:
+    model: Llama with its adapter's configuration.
+    params: the frozen base, on the mesh.
+    lora: the adapter to start from; None = a fresh one by `seed`.
+    train_examples: the rows to train on.
+    valid_examples: the rows of the eval loss.
+    catalogue: titles of the examples.
+    prompt: renders them.
+    tokenizer: of the base.
+    config: section `train`.
+    seed: of the fresh adapter, the order and the dropout.
+    mesh: axes data, fsdp, tensor.
+    paths: of the workdir.
+    fingerprint: names all that the result depends on; a run resumes only
+      from checkpoints of the same name.
+    base_name: what `adapter_config.json` calls the base.
+
+  Returns:
+    What the run says of itself; the best adapter is in it too.
+
+  Raises:
+    UserError: a batch that doesn't divide over the mesh, no examples, or
+      training was stopped (interruption.TrainingStopped).
+  """
+  rows = config.micro_batch_size
+  sharding.check_batch(mesh, rows, "config.train.micro_batch_size")
+  if lora is None:
+    lora = lora_lib.init(
+      model.config, model.lora, seed, mesh, model.scan_layers
+    )
+  trainable, total = lora_lib.count(lora), lora_lib.count(params)
+  logging.info(
+    "train: %s trainable of %s parameters (%.3f %%)",
+    f"{trainable:,}",
+    f"{trainable + total:,}",
+    100 * trainable / (trainable + total),
+  )
+  text = (catalogue, prompt, tokenizer, config)
+  shard = {
+    "shard_index": jax.process_index(),
+    "shard_count": jax.process_count(),
+  }
+  stream = pipeline.TrainStream(
+    train_examples, *text, rows=rows, seed=seed, **shard
+  )
+  eval_batches = pipeline.eval_batches(
+    valid_examples, *text, rows=rows, batch_size=config.batch_size, **shard
+  )
+
+  def write_adapter(directory, tree):
+    hf_export.save_adapter(directory, model.lora, tree, base_name)
+
+  files = run_files.RunFiles(paths, fingerprint, write_adapter)
+  if jax.process_index() == 0:
+    files.claim()
+  steps = step.make_steps(
+    model,
+    optimizer.AdamW(config.weight_decay, config.max_grad_norm),
+    mesh,
+    lora,
+    loss_chunk=config.loss_chunk,
+    dropout_seed=seed if model.lora.dropout else None,
+  )
+  return loop.Trainer(
+    config, steps, params, lora, stream, eval_batches, mesh=mesh, files=files
+  ).run()
