@@ -141,23 +141,36 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.bootstrap_samples = 1000
 
   config.cf = cfg()
-  # most_pop | item_knn | gru4rec | caser | sasrec | dros | all
+  # most_pop | item_knn | gru4rec | caser | sasrec | dros, several of them with
+  # commas between, or all.
   config.cf.model = "sasrec"
   config.cf.family = "dros"  # dros | s3rec: which repository's networks.
   config.cf.loss = "bce"  # bce | bpr | sampled_softmax | softmax
   config.cf.num_negatives = 1
-  config.cf.dro_alpha = 0.0  # dros sets its own when this is 0.
+  config.cf.negative_power = 0.0  # Drawn by train count ** power; 0 = uniform.
+  config.cf.dro = False  # The DRO term for every network; dros always has it.
+  config.cf.dro_alpha = 0.5
   config.cf.dro_beta = 1.0
   config.cf.hidden_size = 64
-  config.cf.dropout = 0.1
+  config.cf.num_layers = 1  # Of sasrec and dros; s3rec's published one has 2.
+  config.cf.num_heads = 1  # Of sasrec and dros; s3rec's published one has 2.
+  config.cf.dropout = 0.1  # s3rec's published one has 0.5.
   config.cf.learning_rate = 1e-3
   config.cf.weight_decay = 1e-6
+  # Values in place of the two above: every pair trains in one program and the
+  # one with the best valid NDCG is kept.
+  config.cf.grid_learning_rate = ()
+  config.cf.grid_weight_decay = ()
   config.cf.batch_size = 256
   config.cf.num_epochs = 100
-  config.cf.patience = 10
-  config.cf.num_seeds = 1  # Several seeds train in one vmapped program.
-  config.cf.mask_seen = False
+  config.cf.patience = 10  # Epochs; 0 = never stop early.
+  config.cf.stop_cutoff = 20  # By valid NDCG at this cutoff.
+  config.cf.num_seeds = 1  # seed, seed + 1, ... train in one program.
+  config.cf.save_every_epochs = 10  # Checkpoints; 0 = at the end only.
+  config.cf.mask_seen = False  # Items seen before never precede the target.
   config.cf.neighbours = 100  # item_knn
+  config.cf.neighbour_decay = 1.0  # item_knn: weight per step into the past.
+  config.cf.max_dense_gib = 16.0  # Above: factorised scores only, no .npy.
 
   config.report = cfg()
   config.report.num_examples = 12

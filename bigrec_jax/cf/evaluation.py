@@ -270,3 +270,16 @@ def _encode(
   flat = jnp.concatenate([s.reshape(-1, s.shape[-1]) for s in states])
   flat = jnp.concatenate([flat, jnp.zeros_like(flat[:1])])
   return sharding.constrain(flat[source], mesh, ("", ""))
+
+
+def factors(
+  states: jax.Array, head: networks.Head, num_users: int, num_items: int
+) -> Factors:
+  """Fetches the factorised scores of a network, its bias as a column."""
+  states = np.asarray(states)[:num_users]
+  kernel, bias = (np.asarray(x)[:num_items] for x in head)
+  ones = np.ones((num_users, 1), np.float32)
+  return Factors(
+    np.concatenate([states, ones], axis=1),
+    np.concatenate([kernel, bias[:, None]], axis=1),
+  )

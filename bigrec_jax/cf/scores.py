@@ -78,6 +78,18 @@ class _Files:
     return self._beside("json")
 
 
+def exists(path: pathlib.Path) -> bool:
+  """Returns whether `write_scores` has finished a split.
+
+  Args:
+    path: `<split>.npy`.
+  """
+  files = _Files(path)
+  return files.record.exists() and (
+    path.exists() or (files.states.exists() and files.items.exists())
+  )
+
+
 def _row_digests(examples: Examples) -> np.ndarray:
   """Returns a number for each example's user, history and target, [N]."""
   columns = [examples.user, examples.target, *examples.history.T]

@@ -30,7 +30,7 @@ from bigrec_jax.cf.spec import NetworkSpec
 Tree = Any
 
 # Packed rows are compiled for in multiples of this.
-_ROW_UNIT = 8
+_ROW_UNIT = 2
 
 
 @dataclasses.dataclass(frozen=True)
