@@ -1,0 +1,58 @@
+"""One HTML page on everything that a workdir holds."""
+
+import datetime
+import pathlib
+
+from bigrec_jax import config as config_lib, errors, schema
+from bigrec_jax.data import doctor
+from bigrec_jax.reporting import (
+  page,
+  quality_sections,
+  run_data,
+  run_sections,
+)
+
+
+def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Writes `report/index.html`; parts that are missing are said to be.
+
+  Raises:
+    UserError: the workdir holds nothing to report, or a damaged file.
+  """
+  data = run_data.load(workdir)
+  if data.is_empty:
+    raise errors.UserError(
+      f"{workdir}: no data, metrics or predictions found; run --mode=pipeline,"
+      " or another mode that writes some, first"
+    )
+  made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+  findings = doctor.summary(data.doctor) if data.doctor else []
+  sections = (
+    ("results", "Results", quality_sections.headline(data)),
+    ("curves", "HR and NDCG against K", quality_sections.metric_curves(data)),
+    ("gamma", "Gamma on valid", quality_sections.gamma_curves(data)),
+    (
+      "popularity",
+      "Hits by item popularity",
+      quality_sections.popularity_groups(data),
+    ),
+    (
+      "examples",
+      "Examples",
+      quality_sections.examples(data, config.report.num_examples),
+    ),
+    ("training", "Training", run_sections.losses(data)),
+    ("speed", "Throughput", run_sections.throughput(data)),
+    ("data", "Data", run_sections.data_summary(data, findings)),
+    (
+      "settings",
+      "Configuration and fingerprints",
+      run_sections.settings(data, config.to_dict()),
+    ),
+  )
+  title = f"BIGRec report: {workdir.resolve().name}"
+  html = page.document(title, run_sections.lead(workdir, data, made), sections)
+  path = schema.Paths(workdir).report
+  with schema.atomic_path(path) as temporary:
+    temporary.write_text(html, encoding="utf-8")
+  print(f"report: {path}", flush=True)
