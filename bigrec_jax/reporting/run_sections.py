@@ -20,11 +20,7 @@ def data_summary(data: run_data.RunData, doctor: Sequence[str]) -> page.Html:
     doctor: the findings as lines of text.
   """
   parts: list[object] = []
-  counts = [
-    (key, value)
-    for key, value in _leaves(data.manifest)
-    if isinstance(value, int) and not isinstance(value, bool)
-  ]
+  counts = _counts(data.manifest)
   if counts:
     caption = "Counts in data/manifest.json."
     parts.append(page.table(["", "number"], counts, caption))
@@ -38,6 +34,18 @@ def data_summary(data: run_data.RunData, doctor: Sequence[str]) -> page.Html:
   else:
     parts.append(page.missing("data/doctor.json", "--mode=prepare makes it."))
   return page.join(parts)
+
+
+def _counts(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
+  """Returns what was counted, and the examples of each split."""
+  found = [
+    (k.replace("_", " "), v)
+    for k, v in _leaves(manifest.get("counts", {}))
+    if k
+  ]
+  for split, facts in manifest.get("splits", {}).items():
+    found.append((f"examples in {split}", facts.get("num_examples")))
+  return found
 
 
 def _catalogue_line(data: run_data.RunData) -> str:
@@ -131,7 +139,7 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
   prints = [
     (source, key, page.element("code", value))
     for source, value in (
-      ("data/manifest.json", data.manifest.get("fingerprints", {})),
+      ("data/manifest.json", _named(data.manifest)),
       ("metrics/ground_eval.json", data.ground.get("fingerprints", {})),
       *_records(data.paths),
     )
@@ -167,13 +175,16 @@ def _records(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """Yields the fingerprints in the records of the stages."""
   for path in sorted((paths.root / "records").glob("*.json")):
-    record = schema.read_json(path)
-    named = {
-      key: value
-      for key, value in record.items()
-      if isinstance(value, str) and _is_fingerprint(value)
-    }
-    yield f"records/{path.name}", named
+    yield f"records/{path.name}", _named(schema.read_json(path))
+
+
+def _named(value: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the leaves that are fingerprints."""
+  return {
+    key: leaf
+    for key, leaf in _leaves(value)
+    if isinstance(leaf, str) and _is_fingerprint(leaf)
+  }
 
 
 def _is_fingerprint(value: str) -> bool:

@@ -148,7 +148,11 @@ def whole(tmp_path_factory, config) -> pathlib.Path:
   )
   schema.write_json(
     paths.manifest,
-    {"counts": {"train": 800, "test": 100}, "fingerprints": {"train": "aa11"}},
+    {
+      "fingerprint": "aa11bb22cc33dd44",
+      "counts": {"items": 60, "users": 801},
+      "splits": {"test": {"num_examples": 202, "num_overrides": 0}},
+    },
   )
   schema.write_json(
     paths.doctor,
@@ -246,7 +250,14 @@ def test_figures_are_those_of_the_files(whole):
   assert "SASRec" in text and "Oracle" in text and "Most popular" in text
   # The evaluation with the lowest loss, 3.2 / 40 + 40 / 400.
   assert "step 40, with 0.1800 on valid" in text
-  for fact in ("1 min 15 s", "0123456789abcdef", "00112233445566ff", "800"):
+  for fact in (
+    "1 min 15 s",
+    "0123456789abcdef",
+    "00112233445566ff",
+    "aa11bb22cc33dd44",
+    "801",
+    "202",
+  ):
     assert fact in text
   assert "This whole is not complete" not in text
 
