@@ -4,6 +4,7 @@ One relevant item per user, so Recall@K is HR@K and the ideal DCG is 1. A rank
 is the number of items before the target: 0 is best.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,10 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
   hits = ranks[ranks < k]
   if not hits.size:
     return 0.0
+  gains = np.array([1.0 / math.log(rank + 2) for rank in range(k)])
   # np.sum adds in pairs; accumulate adds from left to right.
-  total = np.add.accumulate(1.0 / np.log(hits + 2.0))[-1]
-  return float(total / len(ranks) / (1.0 / np.log(2.0)))
+  total = np.add.accumulate(gains[hits])[-1]
+  return float(total / len(ranks) / (1.0 / math.log(2)))
 
 
 def mean_reciprocal_rank(ranks: np.ndarray) -> float:
