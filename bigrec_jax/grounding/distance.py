@@ -357,9 +357,12 @@ def nearest(
     table.norms[found],
     np,
   )
-  # Any of these may be the nearest; mostly it is one.
+  # Any of these may be the nearest; mostly it is one. The list of a catalogue
+  # with few distinct vectors ends in infinity.
+  listed = np.isfinite(near.distances)
+  lowest = np.where(listed, near.distances, 0.0) - np.where(listed, error, 0.0)
   reach = near.distances[:, :1] + error[:, :1]
-  maybe = (near.distances - error <= reach) & np.isfinite(near.distances)
+  maybe = listed & (lowest <= reach)
   users, places = np.nonzero(maybe)
   values = np.full(maybe.shape, np.inf)
   values[maybe] = exact_pairs(queries, table, users, found[maybe])
