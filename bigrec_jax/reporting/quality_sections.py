@@ -224,8 +224,8 @@ def popularity_groups(data: run_data.RunData) -> page.Html:
   )
   caption = (
     "Items are put in four equal groups by their number of interactions in"
-    " train; items without any are apart. Rare items are where a language"
-    " model can help and where injected popularity costs."
+    " train; items without any are apart. Injection at its single gamma. Rare"
+    " items are where a language model can help and injected popularity costs."
   )
   table = page.table(
     ["target", "test users", *(label for _, label, _ in series)],

@@ -22,7 +22,8 @@ PROTOCOLS = {
   "bigrec": "a gamma for each metric and K, chosen on valid",
   "single_gamma": "one gamma, chosen by valid NDCG@20",
 }
-_ALIASES = {"most_pop": "most_popular"}  # Of train_cf.
+# `cf` in a baseline is the ranking by the scores that are injected.
+_ALIASES = {"most_pop": "most_popular", "cf": "cf_alone"}
 _LABELS = {
   "random": "Random",
   "most_popular": "Most popular",
@@ -31,6 +32,7 @@ _LABELS = {
   "caser": "Caser",
   "sasrec": "SASRec",
   "dros": "DROS",
+  "cf_alone": "CF scores alone",
   "oracle": "Oracle",
   "oracle_mean_taste": "Oracle, mean taste",
 }
@@ -169,14 +171,16 @@ def _ranks(folder: pathlib.Path) -> dict[str, np.ndarray]:
 def systems(data: RunData, split: str) -> list[System]:
   """Returns every system that was ranked on a split, oracle last."""
   found = []
+  for name, row_split, row in _metric_rows(data.cf, "", ""):
+    if row_split in ("", split):
+      found.append(_baseline(name, row))
+  named = [system.values for system in found]
   for row in data.ground.get("baselines", []):
     if row.get("split", split) == split:
-      found.append(_baseline(row["name"], row))
-  known = {system.key for system in found}
-  for name, row_split, row in _metric_rows(data.cf, "", ""):
-    name = _ALIASES.get(name, name)
-    if name not in known and row_split in ("", split):
-      found.append(_baseline(name, row))
+      system = _baseline(row["name"], row)
+      # The scores injected may well be those of a model that is in cf.json.
+      if system.key != "cf_alone" or system.values not in named:
+        found.append(system)
   for row in data.ground.get("results", []):
     if row["split"] == split:
       found.append(
@@ -189,12 +193,17 @@ def systems(data: RunData, split: str) -> list[System]:
           ci95=row.get("ci95") or {},
         )
       )
-  order = {"baseline": 0, "bigrec": 1, "oracle": 2}
+  # Of two rows of one system the later, ground_eval's, stays.
   unique = {(s.kind, s.key, s.protocol): s for s in found}
-  return sorted(unique.values(), key=lambda s: order[s.kind])
+  order = {"baseline": 0, "bigrec": 1, "oracle": 2}
+  simple = {"random": 0, "most_popular": 1}
+  return sorted(
+    unique.values(), key=lambda s: (order[s.kind], simple.get(s.key, 2))
+  )
 
 
 def _baseline(name: str, row: Mapping[str, Any]) -> System:
+  name = _ALIASES.get(name, name)
   kind = "oracle" if name.startswith("oracle") else "baseline"
   label = _LABELS.get(name, name.replace("_", " "))
   values = {m: row.get(m, {}) for m in METRICS}

@@ -49,7 +49,7 @@ def _ground_eval(ranks: dict[str, np.ndarray], rng) -> dict:
   baselines = []
   for name, best in (
     ("random", 60),
-    ("most_popular", 45),
+    ("most_pop", 45),
     ("sasrec", 30),
     ("oracle", 12),
   ):
@@ -325,11 +325,17 @@ def test_cf_results_are_found_in_their_own_file(workdir):
     assert system.label == "GRU4Rec" and system.get("hr", 10) == 0.25
     # The copy of SASRec that ground_eval knows is not doubled.
     assert sum(s.key == "sasrec" for s in found) == 1
+  ground = schema.read_json(workdir / "metrics" / "ground_eval.json")
+  ground["baselines"].append({"name": "cf", "split": "test"} | row)
+  schema.write_json(workdir / "metrics" / "ground_eval.json", ground)
+  found = run_data.systems(run_data.load(workdir), "test")
+  assert "cf_alone" not in [s.key for s in found]  # It is gru4rec.
   schema.write_json(
     workdir / "metrics" / "cf.json", {"most_pop": {"test": row}}
   )
   found = run_data.systems(run_data.load(workdir), "test")
   assert sum(s.label == "Most popular" for s in found) == 1
+  assert found[0].key == "random" and found[-1].key == "oracle"
 
 
 def test_same_files_make_the_same_plots(config, whole, workdir):
