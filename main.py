@@ -11,6 +11,7 @@ is one line on stderr, 1 after anything else.
 
 import difflib
 import importlib
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -129,10 +130,24 @@ def _run(argv: list[str]) -> None:
   mode.run(config, workdir)
 
 
+def _set_up_logging() -> None:
+  """Shows our own notes, and of the libraries only warnings."""
+  package = os.sep + "bigrec_jax" + os.sep
+  handler = logging.get_absl_handler()
+  handler.addFilter(
+    lambda r: r.levelno >= python_logging.WARNING or package in r.pathname
+  )
+  handler.setFormatter(
+    python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+  )
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.INFO)
+  logging.set_stderrthreshold("info")
+
+
 def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
-  logging.set_verbosity(logging.INFO)
-  logging.use_absl_handler()
+  _set_up_logging()
   try:
     _run(argv)
   except errors.UserError as error:

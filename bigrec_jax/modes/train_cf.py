@@ -61,7 +61,7 @@ def ensure(run: session.Session, models: Sequence[str] | None = None) -> None:
     run: configuration and workdir.
     models: names; None = those of `cf.model` and `ground.cf_model`.
   """
-  prepare.ensure(run.config, run.paths)
+  prepare.ensure(run)
   if models is None:
     wanted = (*run.config.cf.models, run.config.ground.cf_model)
     models = [m for m in dict.fromkeys(wanted) if m]

@@ -1,0 +1,109 @@
+"""A few test users for people to look at: history, text, grounded items."""
+
+import numpy as np
+
+from bigrec_jax import schema
+from bigrec_jax.grounding import (
+  distance,
+  evaluate,
+  injection,
+  lists,
+  user_block,
+)
+from bigrec_jax.modes import session
+
+_LIST_LENGTH = 5
+
+
+def write(
+  run: session.Session,
+  split: evaluate.Split,
+  texts: list[str],
+  items: np.ndarray,
+  popularity: np.ndarray,
+  found: evaluate.Evaluation,
+) -> None:
+  """Writes `ranks/test_examples.json`: users spread evenly over the split.
+
+  Args:
+    run: configuration and workdir.
+    split: test.
+    texts: its cleaned predictions.
+    items: [I, D] embeddings of the catalogue.
+    popularity: [I] counts to inject.
+    found: the evaluation, for ranks and gammas.
+  """
+  count = min(run.config.report.num_examples, len(texts))
+  if not count:
+    return
+  chosen = np.linspace(0, len(texts) - 1, count).astype(int)
+  grounded = _grounded(run, split, chosen, items, popularity, found)
+  titles = run.catalogue.titles
+  examples = run.examples("test")
+  rows = []
+  for place, n in enumerate(chosen.tolist()):
+    history = examples.history[n]
+    rows.append(
+      {
+        "history": [titles[item] for item in history[history >= 0]],
+        "target": titles[examples.target[n]],
+        "predict": [texts[n]],
+        "grounded": {
+          name: [titles[item] for item in table[place]]
+          for name, table in grounded.items()
+        },
+        "rank": {name: int(found.ranks["test"][name][n]) for name in grounded},
+      }
+    )
+  schema.write_json(run.paths.ground_examples, rows)
+
+
+def _grounded(
+  run: session.Session,
+  split: evaluate.Split,
+  chosen: np.ndarray,
+  items: np.ndarray,
+  popularity: np.ndarray,
+  found: evaluate.Evaluation,
+) -> dict[str, np.ndarray]:
+  """Returns the first items [n, k] of each injection, at its single gamma."""
+  groups = np.arange(len(items), dtype=np.int32)
+  table = distance.item_table(items, groups, run.mesh)
+  block = user_block.open_block(
+    table,
+    user_block.members(groups),
+    split.queries[chosen],
+    split.targets[chosen],
+    len(chosen),
+    0,
+    "test",
+  )
+  k = min(_LIST_LENGTH, len(items))
+  plain = injection.Injection(None, None)
+  grounded = {"none": lists.top_items(block, plain, 0.0, k)}
+  for name, gamma in single_gammas(found).items():
+    weights = injection.Injection(
+      injection.Popularity(popularity, table) if "popularity" in name else None,
+      injection.cf_block(
+        np.asarray(split.cf_scores[chosen]),
+        0,
+        split.cf_name,
+        len(chosen),
+        table,
+      )
+      if "cf" in name
+      else None,
+    )
+    grounded[name] = lists.top_items(block, weights, gamma, k)
+  return grounded
+
+
+def single_gammas(found: evaluate.Evaluation) -> dict[str, float]:
+  """Returns {injection: the one gamma chosen by valid NDCG@20}."""
+  return {
+    row["injection"]: row["gamma"]
+    for row in found.results
+    if row["split"] == "test"
+    and row["protocol"] == "single_gamma"
+    and row["gamma"] is not None
+  }

@@ -1,0 +1,157 @@
+"""What the modes of one run share: paths, mesh, data, tokenizer, weights."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from absl import logging
+
+from bigrec_jax import config as config_lib, models, prompts, schema, sharding
+from bigrec_jax.data import catalogue as catalogue_lib, examples, tokenization
+from bigrec_jax.models import hf_import, llama, peft_import
+from bigrec_jax.modes import artefacts
+from bigrec_jax.reporting import progress
+
+WEIGHTS = "*.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+  """The frozen base on the mesh.
+
+  Attributes:
+    model: the Flax module without adapters.
+    params: its variables, sharded, maybe quantised.
+    fingerprint: names the weights, their precision and the tokenizer.
+  """
+
+  model: llama.Llama
+  params: Any
+  fingerprint: str
+
+
+class Session:
+  """One configuration on one workdir; loads each thing once, on first use."""
+
+  def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
+    self.config = config
+    self.paths = schema.Paths(workdir)
+    self._examples: dict[str, examples.Examples] = {}
+    self._ready: set[str] = set()
+    workdir.mkdir(parents=True, exist_ok=True)
+
+  def first_time(self, stage: str) -> bool:
+    """Returns whether a stage has not been looked at in this run yet."""
+    first = stage not in self._ready
+    self._ready.add(stage)
+    return first
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    """All devices as (data, fsdp, tensor)."""
+    mesh = sharding.make_mesh(self.config.mesh)
+    logging.info("mesh %s on %s", dict(mesh.shape), jax.devices()[0].platform)
+    return mesh
+
+  @functools.cached_property
+  def manifest(self) -> dict[str, Any]:
+    """Counts and fingerprints of the prepared data."""
+    return schema.read_json(self.paths.manifest)
+
+  @functools.cached_property
+  def catalogue(self) -> catalogue_lib.Catalogue:
+    """The prepared catalogue."""
+    return catalogue_lib.load(self.paths)
+
+  def examples(self, split: str) -> examples.Examples:
+    """The rows of a split that this configuration uses."""
+    if split not in self._examples:
+      data = self.config.data
+      count = getattr(data, f"num_{split}")
+      seed = self.config.seed if split == "train" else data.sample_seed
+      self._examples[split] = examples.load_examples(
+        self.paths, split, count, seed
+      )
+    return self._examples[split]
+
+  @functools.cached_property
+  def prompt(self) -> prompts.Prompt:
+    """The prompt of this configuration."""
+    return prompts.Prompt.from_config(self.config.prompt)
+
+  @property
+  def base_dir(self) -> pathlib.Path:
+    """The Hugging Face directory of the base."""
+    return pathlib.Path(self.config.model.path or self.paths.base)
+
+  @property
+  def tokenizer_dir(self) -> pathlib.Path:
+    """The directory of the tokenizer."""
+    return pathlib.Path(self.config.model.tokenizer or self.base_dir)
+
+  @functools.cached_property
+  def tokenizer(self) -> tokenization.Tokenizer:
+    """The base's tokenizer."""
+    return tokenization.load_tokenizer(self.tokenizer_dir)
+
+  @functools.cached_property
+  def base_fingerprint(self) -> str:
+    """Names weights, precision and tokenizer."""
+    model = self.config.model
+    return schema.fingerprint(
+      {
+        "config": artefacts.folder_fingerprint(self.base_dir, "config.json"),
+        "weights": artefacts.folder_fingerprint(self.base_dir, WEIGHTS),
+        "tokenizer": self.tokenizer.fingerprint,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+      }
+    )
+
+  @functools.cached_property
+  def base(self) -> Base:
+    """The base model and its weights on the mesh."""
+    config = self.config.model
+    arch, params = hf_import.load_base(self.base_dir, config, self.mesh)
+    model = models.build(arch, config, None, self.mesh)
+    return Base(model, params, self.base_fingerprint)
+
+  def load_adapter(
+    self, directory: pathlib.Path
+  ) -> tuple[config_lib.LoraConfig, Any]:
+    """Returns the settings and weights of a PEFT adapter of this base."""
+    return peft_import.load_adapter(
+      directory, self.base.model.config, self.config.model.scan_layers
+    )
+
+  def build(self, lora: config_lib.LoraConfig | None) -> llama.Llama:
+    """Returns the base's network with an adapter's places in it."""
+    return models.build(
+      self.base.model.config, self.config.model, lora, self.mesh
+    )
+
+  @contextlib.contextmanager
+  def stage(
+    self, name: str, total: int, unit: str
+  ) -> Iterator[progress.Progress]:
+    """Shows the progress of a stage and keeps its throughput for the report."""
+    with progress.Progress(total, unit, name) as bar:
+      yield bar
+    path = self.paths.throughput
+    known = schema.read_json(path) if path.exists() else {}
+    known[name] = {
+      "count": bar.done,
+      "unit": unit,
+      "seconds": round(bar.seconds, 3),
+      "per_second": round(bar.rate, 3),
+    }
+    schema.write_json(path, known)
+
+
+def say(line: str) -> None:
+  """Prints a line that the user should see whatever the log level."""
+  print(line, flush=True)

@@ -1,0 +1,151 @@
+"""LoRA fine-tuning of the base on the train split."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from absl import logging
+
+from bigrec_jax import config as config_lib, errors, schema
+from bigrec_jax.modes import artefacts, pretrain, session
+from bigrec_jax.training import trainer
+
+# What changes how training runs but not what comes out of it.
+_RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
+_WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+  """A PEFT directory and the name of its content."""
+
+  directory: pathlib.Path
+  fingerprint: str
+
+
+def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Trains until `adapter/` holds the best epoch; resumes what was begun.
+
+  Raises:
+    UserError: data, base or the adapter to start from cannot be used.
+  """
+  ensure(session.Session(config, workdir))
+
+
+def ensure(run: session.Session) -> Adapter:
+  """Trains where `adapter/` is missing or was made from anything else."""
+  pretrain.ensure(run)
+  made_from = _made_from(run)
+  record = run.paths.record("adapter")
+  if artefacts.is_current(record, made_from, run.paths.adapter / _WEIGHTS_FILE):
+    session.say(f"train: {run.paths.adapter} is current")
+    return _adapter(run.paths.adapter)
+  if record.exists():
+    for line in artefacts.differences(record, made_from):
+      session.say(f"train: again, because of {line}")
+    _set_aside(run.paths, record)
+  _fit(run, schema.fingerprint(made_from))
+  artefacts.write_record(record, made_from)
+  return _adapter(run.paths.adapter)
+
+
+def existing_adapter(run: session.Session) -> Adapter:
+  """Returns the adapter to decode with, without training one.
+
+  That is the workdir's own if it fits the base, else `model.adapter`.
+
+  Raises:
+    UserError: there is none.
+  """
+  adapter = find_adapter(run)
+  if adapter is None:
+    raise errors.UserError(
+      f"{run.paths.adapter}: no adapter of this base and data found; run"
+      " --mode=train first, or name one by --config.model.adapter"
+    )
+  return adapter
+
+
+def find_adapter(run: session.Session) -> Adapter | None:
+  """Returns the adapter to decode with, or None if one must be trained.
+
+  The workdir's adapter counts if it is of this base, prompt and data: other
+  training options (say, a learning rate left out of this command) are told
+  but do not cost hours of training again. `train` and `pipeline` are strict.
+  """
+  pretrain.ensure(run)
+  record = run.paths.record("adapter")
+  if record.exists() and (run.paths.adapter / _WEIGHTS_FILE).exists():
+    essential = ("base", "prompt", "train_examples")
+    changed = artefacts.differences(record, _made_from(run))
+    if not any(line.startswith(essential) for line in changed):
+      for line in changed:
+        logging.warning("the adapter was trained with other options: %s", line)
+      return _adapter(run.paths.adapter)
+  if run.config.model.adapter:
+    return _adapter(pathlib.Path(run.config.model.adapter))
+  return None
+
+
+def _adapter(directory: pathlib.Path) -> Adapter:
+  name = artefacts.folder_fingerprint(directory, "adapter_*")
+  return Adapter(directory, name)
+
+
+def _made_from(run: session.Session) -> dict[str, Any]:
+  config = run.config
+  options = config.to_dict()
+  start = config.model.adapter
+  return {
+    "base": run.base_fingerprint,
+    "start": _adapter(pathlib.Path(start)).fingerprint if start else "",
+    "lora": options["lora"],
+    "train": {
+      k: v for k, v in options["train"].items() if k not in _RUNTIME_KEYS
+    },
+    "prompt": options["prompt"],
+    "train_examples": run.examples("train").fingerprint,
+    "valid_examples": run.examples("valid").fingerprint,
+    "seed": config.seed,
+  }
+
+
+def _set_aside(paths: schema.Paths, record: pathlib.Path) -> None:
+  """Keeps the adapter that is about to be replaced: nothing is lost."""
+  old = schema.file_fingerprint(record)[:8]
+  if paths.adapter.exists():
+    kept = paths.root / f"adapter.{old}"
+    if not kept.exists():
+      paths.adapter.rename(kept)
+      session.say(f"train: the former adapter is kept in {kept}")
+  record.unlink()
+
+
+def _fit(run: session.Session, name: str) -> None:
+  """Runs the training loop; the trainer writes adapter and checkpoints."""
+  config = run.config
+  if config.model.adapter:
+    lora_config, lora = run.load_adapter(pathlib.Path(config.model.adapter))
+  else:
+    lora_config, lora = config.lora, None
+  session.say(
+    f"train: {len(run.examples('train')):,} examples, evaluated on"
+    f" {len(run.examples('valid')):,}, {jax.device_count()} device(s)"
+  )
+  trainer.fit(
+    model=run.build(lora_config),
+    params=run.base.params,
+    lora=lora,
+    train_examples=run.examples("train"),
+    valid_examples=run.examples("valid"),
+    catalogue=run.catalogue,
+    prompt=run.prompt,
+    tokenizer=run.tokenizer,
+    config=config.train,
+    seed=config.seed,
+    mesh=run.mesh,
+    paths=run.paths,
+    fingerprint=name,
+    base_name=str(run.base_dir),
+  )
