@@ -117,7 +117,7 @@ def _text(
     raise errors.UserError(
       f"{path}: line {number}: {shown} found, {key} as text expected"
     )
-  return text
+  return raw_files.repaired(text)
 
 
 def _read_meta(
@@ -135,7 +135,7 @@ def _read_meta(
     seen.add(item)
     title = meta.get("title", "")
     if isinstance(title, str) and len(title) >= _SHORTEST_TITLE:
-      titles[item] = title
+      titles[item] = raw_files.repaired(title)
   doctor.found("reviewed items that the metadata lack", len(reviewed - seen))
   doctor.found("metadata lines of an item that has one already", repeated)
   doctor.removed(

@@ -26,14 +26,12 @@ import numpy as np
 from bigrec_jax import errors, prompts
 from bigrec_jax.config import DataConfig
 from bigrec_jax.data import (
-  catalogue,
   doctor as doctor_lib,
   raw_files,
   splits,
   title_files,
+  titles_in_text,
 )
-
-_BETWEEN = '", "'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +69,21 @@ class Rows:
   windows: Mapping[str, splits.Windows]
   overrides: Mapping[str, Mapping[int, tuple[str, str]]]
   instructions: Sequence[tuple[str, str]]
+
+  def train_popularity(self) -> tuple[np.ndarray, str]:
+    """Returns [I] int64 counts of the train rows, and how they were made.
+
+    Windows of one user overlap, so items of histories may only be counted
+    where users are known: once per user and item.
+    """
+    train = self.windows["train"]
+    line, num_items = train.timeline, len(self.titles)
+    if line.user.min() >= 0:
+      pairs = np.unique(line.user * num_items + line.item)
+      counts = np.bincount(pairs % num_items, minlength=num_items)
+      return counts, "the number of users with the item in the train rows"
+    counts = np.bincount(line.item[train.targets], minlength=num_items)
+    return counts, "the number of train rows with the item as the target"
 
 
 def files(data: DataConfig) -> dict[str, pathlib.Path]:
@@ -178,7 +191,7 @@ def _windows(
 
 
 class _Reader:
-  """Turns the texts of rows into catalogue rows and counts what is odd."""
+  """Turns rows of text or ids into catalogue rows and counts what is odd."""
 
   def __init__(
     self,
@@ -187,17 +200,11 @@ class _Reader:
     max_history: int,
     doctor: doctor_lib.Doctor,
   ):
-    self._titles = tuple(titles.values())
-    self._catalogue = catalogue.Catalogue(
-      tuple(titles), self._titles, np.zeros(len(titles), np.int64)
-    )
+    self._finder = titles_in_text.Finder(titles)
     self._prompt = prompt
     self._max_history = max_history
     self._doctor = doctor
     self._instructions: Counter[tuple[str, str]] = Counter()
-    self._unknown: Counter[str] = Counter()
-    self._unread: list[str] = []
-    self._repaired = 0
     self._longer = 0
 
   def instructions(self) -> list[tuple[str, str]]:
@@ -208,28 +215,15 @@ class _Reader:
     """Yields the rows of one file."""
     if _is_csv(path):
       for number, fields in _csv_rows(path, self._doctor):
-        yield self._csv_row(path, number, fields)
+        yield self._csv_row(f"{path}: line {number}", fields)
     else:
       for number, value in raw_files.json_rows(path):
-        yield self._json_row(path, number, value)
+        yield self._json_row(f"{path}: row {number}", value)
 
   def report(self) -> None:
     """Tells what was odd."""
-    doctor = self._doctor
-    doctor.found(
-      "history titles that the catalogue lacks (kept in the text only)",
-      self._unknown.total(),
-      self._unknown,
-    )
-    doctor.found(
-      "inputs that aren't a list of quoted titles (kept as text only)",
-      len(self._unread),
-      self._unread,
-    )
-    doctor.found(
-      "titles found only after undoing ISO-8859-1 misreading", self._repaired
-    )
-    doctor.found(
+    self._finder.report(self._doctor)
+    self._doctor.found(
       f"histories longer than data.max_history = {self._max_history}",
       self._longer,
     )
@@ -238,127 +232,65 @@ class _Reader:
         self._prompt.instruction,
         self._prompt.history_lead,
       ):
-        doctor.note(
+        self._doctor.note(
           f"{count:,} rows have the instruction {instruction!r} and the"
           f" history lead {lead!r}; with these as config.prompt.instruction"
           " and config.prompt.history they would need no text of their own"
         )
 
-  def _json_row(
-    self, path: pathlib.Path, number: int, value: Mapping[str, Any]
-  ) -> Row:
-    where = f"{path}: row {number}"
+  def _json_row(self, where: str, value: Mapping[str, Any]) -> Row:
     instruction = _text(where, value, "instruction")
     text = _text(where, value, "input")
     output = _text(where, value, "output")
-    target = self._row_of(output.strip().removeprefix('"').removesuffix('"'))
-    if target is None:
-      target = self._row_of(output)
+    target = self._finder.output(output)
     if target is None:
       raise errors.UserError(
         f"{where}: output {output[:80]!r} found, a title of config.data"
         ".catalogue expected"
       )
-    history = self._history(where, text)
-    self._instructions[instruction, _lead(text)] += 1
-    kept = [self._titles[row] for row in history[-self._max_history :]]
-    same = (instruction, text) == (
-      self._prompt.instruction,
-      self._prompt.input_text(kept),
+    self._instructions[instruction, titles_in_text.lead(text)] += 1
+    row = self._row(self._finder.history(where, text), target)
+    rendered = self._prompt.input_text(
+      [self._finder.titles[item] for item in row.history]
     )
-    return self._row(history, target, None if same else (instruction, text))
+    if (instruction, text) == (self._prompt.instruction, rendered):
+      return row
+    return dataclasses.replace(row, text=(instruction, text))
 
-  def _row(
-    self,
-    history: Sequence[int],
-    target: int,
-    text: tuple[str, str] | None,
-    user: str = "",
-    timestamp: int = 0,
-  ) -> Row:
-    self._longer += len(history) > self._max_history
-    kept = tuple(history[-self._max_history :])
-    return Row(kept, target, user, timestamp, text)
-
-  def _history(self, where: str, text: str) -> list[int]:
-    """Returns the known items of an input block."""
-    body = text[len(_lead(text)) :].rstrip()
-    if not body:
-      return []
-    if len(body) < 2 or body[-1] != '"':
-      self._unread.append(where)
-      return []
-    pieces = body[1:-1].split(_BETWEEN)
-    rows = [self._row_of(piece) for piece in pieces]
-    if None in rows:
-      rows = self._join(pieces)
-    return [row for row in rows if row is not None]
-
-  def _join(self, pieces: Sequence[str]) -> list[int | None]:
-    """Looks pieces up, joining those of a title that has '", "' in it."""
-    rows: list[int | None] = []
-    start = 0
-    while start < len(pieces):
-      for stop in range(len(pieces), start, -1):
-        title = _BETWEEN.join(pieces[start:stop])
-        if (row := self._row_of(title)) is not None:
-          break
-      else:
-        stop = start + 1
-        self._unknown[pieces[start]] += 1
-      rows.append(row)
-      start = stop
-    return rows
-
-  def _row_of(self, title: str) -> int | None:
-    row = self._catalogue.index_of_title(title)
-    if row is None and not title.isascii():
-      # movies.dat in UTF-8, read as ISO-8859-1 by the published notebook.
-      try:
-        repaired = title.encode("iso-8859-1").decode("utf-8")
-      except UnicodeError:
-        return None
-      row = self._catalogue.index_of_title(repaired)
-      self._repaired += row is not None
-    return row
-
-  def _csv_row(
-    self, path: pathlib.Path, number: int, fields: Mapping[str, str]
-  ) -> Row:
-    where = f"{path}: line {number}"
-    text = fields["item_ids"]
+  def _csv_row(self, where: str, fields: Mapping[str, str]) -> Row:
+    text, time = fields["item_ids"], fields.get("timestamp")
     try:
       ids = json.loads(text.replace("'", '"'))
-      timestamp = int(fields.get("timestamp") or 0)
+      timestamp = int(time or 0)
     except ValueError:
       raise errors.UserError(
-        f"{where}: item_ids {text[:60]!r} and timestamp"
-        f" {fields.get('timestamp')!r} found, a list of ids and whole seconds"
-        " expected"
+        f"{where}: item_ids {text[:60]!r} and timestamp {time!r} found, a list"
+        " of ids and whole seconds expected"
       ) from None
     if not isinstance(ids, list) or not ids:
       raise errors.UserError(
         f"{where}: item_ids {text[:60]!r} found, a list with the target last"
         " expected"
       )
-    rows = [self._catalogue.index_of_external_id(str(key)) for key in ids]
-    if rows[-1] is None:
+    *history, target = self._finder.ids([str(key) for key in ids])
+    if target is None:
       raise errors.UserError(
         f"{where}: target {ids[-1]!r} found, an id of config.data.catalogue"
         " expected"
       )
-    for key, row in zip(ids, rows, strict=True):
-      if row is None:
-        self._unknown[str(key)] += 1
-    history = [row for row in rows[:-1] if row is not None]
-    user = fields.get("user_id") or ""
-    return self._row(history, rows[-1], None, user, timestamp)
+    known = [item for item in history if item is not None]
+    return self._row(known, target, fields.get("user_id") or "", timestamp)
 
-
-def _lead(text: str) -> str:
-  """Returns what comes before the first title, or before the end's blanks."""
-  first = text.find('"')
-  return text[:first] if first >= 0 else text.removesuffix("\n ")
+  def _row(
+    self,
+    history: Sequence[int],
+    target: int,
+    user: str = "",
+    timestamp: int = 0,
+  ) -> Row:
+    self._longer += len(history) > self._max_history
+    kept = tuple(history[-self._max_history :])
+    return Row(kept, target, user, timestamp, None)
 
 
 def _text(where: str, value: Mapping[str, Any], key: str) -> str:
@@ -367,7 +299,7 @@ def _text(where: str, value: Mapping[str, Any], key: str) -> str:
     if key in value:
       found = f"{key} {value[key]!r}"
     raise errors.UserError(f"{where}: {found} found, {key} as text expected")
-  return value[key]
+  return raw_files.repaired(value[key])
 
 
 def _csv_rows(

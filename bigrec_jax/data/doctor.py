@@ -127,6 +127,7 @@ def examine_titles(doctor: Doctor, titles: Sequence[str]) -> None:
   for what, test in (
     ("titles that read as a missing value", lambda t: t.strip() in MISSING),
     ("titles with nothing but quotes and blanks", lambda t: not t.strip(' "')),
+    ("titles with U+FFFD, a broken character", lambda t: "\ufffd" in t),
     ("titles with markup", _TAG.search),
     ("titles with HTML entities, kept as published", _ENTITY.search),
     (

@@ -153,5 +153,4 @@ def write_overrides(
   path = paths.data / f"overrides_{split}.jsonl"
   with open(path, "w", encoding="utf-8") as file:
     for row, (instruction, text) in sorted(overrides.items()):
-      line = json.dumps([row, instruction, text], ensure_ascii=False)
-      file.write(line + "\n")
+      file.write(json.dumps([row, instruction, text]) + "\n")

@@ -6,6 +6,7 @@ a text of their own, overrides_<split>.jsonl. All is written to a hidden folder
 beside it and renamed at the end: a kill leaves what was there.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -18,25 +19,19 @@ import numpy as np
 from bigrec_jax import errors, prompts, schema
 from bigrec_jax.config import DataConfig, PromptConfig
 from bigrec_jax.data import (
-  amazon,
-  bigrec_json,
   catalogue,
   doctor as doctor_lib,
   examples,
   export_json,
-  interactions,
+  formats,
   movielens,
-  sequences,
   splits,
-  synthetic,
   tfds_builder,
 )
 
 _VERSION = 1  # Of the prepared data; another one is prepared again.
 _BLOCK = 65_536
 _HASHED_WHOLE = 1 << 30  # Bytes; of larger files the ends and the time count.
-_LOGS = {"movielens": movielens, "amazon": amazon, "sequences": sequences}
-_RULES = {"movielens": "full", "amazon": "tail", "synthetic": "every"}
 _PATH_KEYS = ("raw_dir", "train", "valid", "test", "catalogue")
 _OWN_FILES = (
   "bigrec_windows",
@@ -45,18 +40,6 @@ _OWN_FILES = (
   "manifest.json",
   "overrides_*.jsonl",
 )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Content:
-  """What a format gives, ready to be written."""
-
-  titles: Mapping[str, str]  # By external id, in catalogue order.
-  windows: Mapping[str, splits.Windows]
-  popularity: np.ndarray  # [I] int64
-  overrides: Mapping[str, Mapping[int, tuple[str, str]]]
-  instructions: Sequence[tuple[str, str]]
-  counts: dict[str, int]
 
 
 def prepare(
@@ -77,17 +60,14 @@ def prepare(
   stamp = _stamp(data, prompt)
   doctor = doctor_lib.Doctor(data.format)
   text = prompts.Prompt.from_config(prompt)
-  content = _read(data, text, doctor)
-  _check_splits(content.windows)
+  content = formats.read(data, text, doctor)
   _examine(content, data, doctor)
-  staging = schema.Paths(paths.root / ".prepare")
-  shutil.rmtree(staging.root, ignore_errors=True)
-  staging.data.mkdir(parents=True)
-  exported = []
-  if data.export_json:
-    exported = _export(staging.root, content, data, text, doctor)
-  manifest = _write(staging, content, data, stamp, exported, doctor)
-  _swap(staging, paths, exported)
+  with _staging(paths) as staging:
+    exported = []
+    if data.export_json:
+      exported = _export(staging.root, content, data, text, doctor)
+    manifest = _write(staging, content, data, stamp, exported, doctor)
+    _swap(staging, paths, exported)
   seconds = time.monotonic() - start
   return [
     *doctor_lib.summary(doctor.to_dict()),
@@ -149,19 +129,11 @@ def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
 
 def _stamp(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
   """Returns options and raw files, by content."""
-  files = _files(data).items()
+  files = formats.files(data).items()
   return {
     "options": _options(data, prompt),
     "files": {role: _file_fingerprint(path) for role, path in files},
   }
-
-
-def _files(data: DataConfig) -> dict[str, pathlib.Path]:
-  if data.format == "bigrec":
-    return bigrec_json.files(data)
-  if data.format == "synthetic":
-    return {}
-  return _LOGS[data.format].files(data)
 
 
 def _file_fingerprint(path: pathlib.Path) -> str:
@@ -177,94 +149,8 @@ def _file_fingerprint(path: pathlib.Path) -> str:
   )
 
 
-def _read(
-  data: DataConfig, prompt: prompts.Prompt, doctor: doctor_lib.Doctor
-) -> _Content:
-  if data.format == "bigrec":
-    return _from_rows(bigrec_json.read(data, prompt, doctor), doctor)
-  if data.format == "synthetic":
-    log = _synthetic_log(data)
-  else:
-    log = _LOGS[data.format].read(data, doctor)
-  doctor_lib.examine_users(doctor, log.user, log.item, data.max_history)
-  line = splits.timeline(log)
-  if data.format == "sequences":
-    windows = splits.leave_one_out(line, data.max_history)
-    known = splits.in_train_by_position(line)
-    doctor.note("leave-one-out: last item = test, the one before = valid")
-  else:
-    rule = _RULES[data.format]
-    windows = splits.chronological(line, rule, data.max_history)
-    doctor.note(
-      f"targets: {splits.RULES[rule]}; H = {data.max_history}; split 8:1:1 by"
-      " target time"
-    )
-    _check_splits(windows)
-    known = splits.in_train(line, windows)
-  return _Content(
-    titles=_repaired(log.titles, doctor),
-    windows=windows,
-    popularity=np.bincount(line.item[known], minlength=len(log.titles)),
-    overrides={},
-    instructions=[(prompt.instruction, prompt.history_lead)],
-    counts={
-      "interactions": len(log),
-      "train_interactions": int(known.sum()),
-      "users": len(np.unique(log.user)),
-    },
-  )
-
-
-def _synthetic_log(data: DataConfig) -> interactions.Interactions:
-  world = synthetic.build(data.synthetic)
-  user, item, timestamp = world.interactions
-  titles = dict(zip(world.external_ids, world.titles, strict=True))
-  return interactions.Interactions(user, item, timestamp, titles)
-
-
-def _from_rows(rows: bigrec_json.Rows, doctor: doctor_lib.Doctor) -> _Content:
-  train = rows.windows["train"]
-  doctor.note(
-    "popularity counts the targets of train rows: rows alone do not tell"
-    " which history items are the same interaction"
-  )
-  return _Content(
-    titles=_repaired(rows.titles, doctor),
-    windows=rows.windows,
-    popularity=np.bincount(
-      train.timeline.item[train.targets], minlength=len(rows.titles)
-    ),
-    overrides=rows.overrides,
-    instructions=rows.instructions,
-    counts={"train_interactions": len(train)},
-  )
-
-
-def _repaired(
-  titles: Mapping[str, str], doctor: doctor_lib.Doctor
-) -> dict[str, str]:
-  """Replaces halves of surrogate pairs, which no UTF-8 file can hold."""
-  repaired = {
-    key: title.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    for key, title in titles.items()
-  }
-  odd = [key for key, title in titles.items() if repaired[key] != title]
-  doctor.found("titles with a broken character, replaced by U+FFFD", len(odd))
-  return repaired
-
-
-def _check_splits(windows: Mapping[str, splits.Windows]) -> None:
-  counts = {split: len(part) for split, part in windows.items()}
-  if not all(counts.values()):
-    shown = ", ".join(f"{split} {count}" for split, count in counts.items())
-    raise errors.UserError(
-      f"config.data: examples found: {shown}; at least one in each split"
-      " expected (are histories shorter than data.max_history?)"
-    )
-
-
 def _examine(
-  content: _Content, data: DataConfig, doctor: doctor_lib.Doctor
+  content: formats.Content, data: DataConfig, doctor: doctor_lib.Doctor
 ) -> None:
   doctor_lib.examine_titles(doctor, list(content.titles.values()))
   never = int(np.sum(content.popularity == 0))
@@ -286,7 +172,7 @@ def _blocks(windows: splits.Windows) -> Iterator[dict[str, np.ndarray]]:
 
 def _export(
   directory: pathlib.Path,
-  content: _Content,
+  content: formats.Content,
   data: DataConfig,
   prompt: prompts.Prompt,
   doctor: doctor_lib.Doctor,
@@ -315,7 +201,7 @@ def _export(
 
 def _write(
   paths: schema.Paths,
-  content: _Content,
+  content: formats.Content,
   data: DataConfig,
   stamp: Mapping[str, Any],
   exported: Sequence[str],
@@ -383,6 +269,18 @@ def _refuse_foreign_files(paths: schema.Paths) -> None:
       )
 
 
+@contextlib.contextmanager
+def _staging(paths: schema.Paths) -> Iterator[schema.Paths]:
+  """Yields an empty hidden workdir inside the workdir, removed at the end."""
+  staging = schema.Paths(paths.root / ".prepare")
+  shutil.rmtree(staging.root, ignore_errors=True)  # Of a killed run.
+  staging.data.mkdir(parents=True)
+  try:
+    yield staging
+  finally:
+    shutil.rmtree(staging.root, ignore_errors=True)
+
+
 def _old(paths: schema.Paths) -> pathlib.Path:
   return paths.root / ".data.old"
 
@@ -408,4 +306,3 @@ def _swap(
     paths.data.rename(_old(paths))
   staging.data.rename(paths.data)
   shutil.rmtree(_old(paths), ignore_errors=True)
-  shutil.rmtree(staging.root)

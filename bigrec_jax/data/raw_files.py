@@ -114,6 +114,17 @@ def _utf8_or_latin1(text: str) -> tuple[str, bool]:
   return text, False
 
 
+def repaired(text: str) -> str:
+  """Replaces halves of surrogate pairs by U+FFFD.
+
+  JSON can hold them as escapes, but they aren't text: no UTF-8 file and no
+  tokenizer takes them.
+  """
+  if text.isascii():
+    return text
+  return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def content(path: pathlib.Path) -> bytes:
   """Returns all bytes of a small file, unpacked.
 

@@ -23,6 +23,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -187,6 +188,12 @@ def _write_shard(
       bar.update(last - first)
   finally:
     writer.close()
+  written = array_record_module.ArrayRecordReader(path).num_records()
+  if written != stop - start:
+    raise OSError(
+      f"{path}: {written} of {stop - start} records were written; is the disk"
+      " full?"
+    )
 
 
 def write(
@@ -205,9 +212,14 @@ def write(
   builder = BigrecWindows(
     windows=windows, max_history=max_history, data_dir=directory
   )
-  # TFDS announces a download on stdout; there is none.
-  with contextlib.redirect_stdout(io.StringIO()):
+  # TFDS announces a download on stdout and makes a folder for it. There is
+  # none.
+  with (
+    tempfile.TemporaryDirectory() as downloads,
+    contextlib.redirect_stdout(io.StringIO()),
+  ):
     builder.download_and_prepare(
+      download_dir=downloads,
       file_format="array_record",
       download_config=tfds.download.DownloadConfig(try_download_gcs=False),
     )
@@ -253,40 +265,40 @@ def read_columns(
   }
   shard = None if rows is None else np.searchsorted(ends, rows, side="right")
   for number, path in enumerate(files):
-    start = int(ends[number]) - lengths[number]
+    start, end = int(ends[number]) - lengths[number], int(ends[number])
     if rows is None:
-      chosen = slice(start, int(ends[number]))
-      records = _open(path).read(0, lengths[number])
+      chosen = slice(start, end)
+      table = _read(path, range(lengths[number]), dtype)
     else:
       chosen = np.flatnonzero(shard == number)
       if not len(chosen):
         continue
-      records = _open(path).read((rows[chosen] - start).tolist())
-    expected = lengths[number] if rows is None else len(chosen)
-    table = _decode(path, records, expected, dtype)
+      table = _read(path, (rows[chosen] - start).tolist(), dtype)
     for name, column in columns.items():
       column[chosen] = table[name]
   return columns
 
 
-def _open(path: str) -> array_record_module.ArrayRecordReader:
+def _read(path: str, rows: Sequence[int], dtype: np.dtype) -> np.ndarray:
+  """Reads rows of one shard, a range from end to end."""
   try:
-    return array_record_module.ArrayRecordReader(
+    reader = array_record_module.ArrayRecordReader(
       path, options="readahead_buffer_size:0"
     )
-  except (RuntimeError, ValueError) as error:
+    if isinstance(rows, range):
+      records = reader.read(rows.start, rows.stop)
+    else:
+      records = reader.read(rows)
+  except (RuntimeError, ValueError, IndexError) as error:
     raise errors.UserError(
-      f"{path}: missing or damaged ({error}), --mode=prepare makes it"
+      f"{path}: missing or damaged ({error}); delete its folder and prepare"
+      " again"
     ) from None
-
-
-def _decode(
-  path: str, records: Sequence[bytes], count: int, dtype: np.dtype
-) -> np.ndarray:
   joined = b"".join(records)
-  if len(joined) != count * dtype.itemsize:
+  if len(joined) != len(rows) * dtype.itemsize:
     raise errors.UserError(
       f"{path}: {len(joined)} bytes in {len(records)} records found,"
-      f" {count * dtype.itemsize} expected; delete the folder and prepare again"
+      f" {len(rows) * dtype.itemsize} expected; delete its folder and prepare"
+      " again"
     )
   return np.frombuffer(joined, dtype)

@@ -88,7 +88,8 @@ def _from_json(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
       raise errors.UserError(
         f"{path}: key {key!r}: {title!r} found, a title expected"
       )
-  return list(value.items())
+  repaired = raw_files.repaired
+  return [(repaired(key), repaired(title)) for key, title in value.items()]
 
 
 def _lines(text: str) -> list[tuple[int, str]]:

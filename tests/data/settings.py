@@ -1,0 +1,25 @@
+"""Sections of the configuration for the tests of bigrec_jax.data."""
+
+import pathlib
+
+from bigrec_jax import config, schema
+from configs import common, movie
+
+
+def sections(
+  base: str = "game", **data
+) -> tuple[config.DataConfig, config.PromptConfig]:
+  """Returns the data and prompt sections with some data keys set."""
+  tree = {"game": common, "movie": movie}[base].get_config()
+  for key, value in data.items():
+    tree.data[key] = str(value) if isinstance(value, pathlib.Path) else value
+  tree.data.synthetic.num_users = 60
+  tree.data.synthetic.num_items = 160
+  built = config.from_config_dict(tree)
+  return built.data, built.prompt
+
+
+def workdir(path: pathlib.Path) -> schema.Paths:
+  """Makes a workdir."""
+  path.mkdir(parents=True, exist_ok=True)
+  return schema.Paths(path)
