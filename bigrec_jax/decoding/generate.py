@@ -1,0 +1,390 @@
+"""Prompts in, hypotheses out: batching, buckets and the compiled programs.
+
+Prompts are sorted by length and cut into batches of one size; a batch is
+padded to the smallest bucket that holds it, so the number of compiled
+programs is the number of buckets in use. A program is prefill and search
+together. What all prompts begin with is read once for all of them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh, NamedSharding
+
+from bigrec_jax import errors, sharding
+from bigrec_jax.config import GenerateConfig
+from bigrec_jax.decoding import (
+  beam_search,
+  constraints,
+  sampling,
+  selection,
+)
+from bigrec_jax.models import kv_cache
+from bigrec_jax.models.llama import Llama
+from bigrec_jax.reporting import progress as reporting
+
+_BUCKET_STEP = 128  # Beyond the last configured bucket.
+# The shared beginning is cut to whole blocks: its length is a static shape,
+# and few lengths mean few programs.
+_PREFIX_BLOCK = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypotheses:
+  """What was generated, in the order of the prompts.
+
+  Attributes:
+    tokens: [N][<= W] token lists, best first, each with the EOS that ended
+      it, if one did. A row has fewer than W only under a trie with fewer
+      titles than that.
+    scores: [N, W] float32, sum of log-probabilities over the length norm;
+      -inf where there is no hypothesis.
+  """
+
+  tokens: list[list[list[int]]]
+  scores: np.ndarray
+
+
+class Settings(NamedTuple):
+  """What a compiled program is made for, beside its shapes."""
+
+  num_beams: int
+  max_new_tokens: int
+  eos_ids: tuple[int, ...]
+  early_stopping: bool
+  sample: bool
+  warpers: sampling.Warpers | None
+
+
+class Batch(NamedTuple):
+  """The inputs of one call, rows split over the mesh.
+
+  Attributes:
+    tokens: [B, S] int32, right padded, without the shared beginning.
+    lengths: [B] int32, tokens of each row in `tokens`.
+    rows: [B] int32, places among all prompts; 0 for padding rows.
+    active: [B] bool, False for rows that only fill the batch.
+    norms: length norms, [B, T] each.
+  """
+
+  tokens: jax.Array
+  lengths: jax.Array
+  rows: jax.Array
+  active: jax.Array
+  norms: beam_search.LengthNorms
+
+
+def generate(
+  model: Llama,
+  params: Any,
+  lora: Any | None,
+  prompts: Sequence[Sequence[int]],
+  config: GenerateConfig,
+  eos_ids: tuple[int, ...],
+  mesh: Mesh,
+  *,
+  seed: int,
+  norm_lengths: np.ndarray | None,
+  trie: constraints.Trie | None,
+  progress: reporting.Reports,
+) -> Hypotheses:
+  """Writes `config.num_beams` hypotheses for every prompt.
+
+  Args:
+    model: The network, built for `mesh`.
+    params: Its base weights.
+    lora: Its adapter, or None.
+    prompts: Token ids; none is cut.
+    config: Section `generate`.
+    eos_ids: The tokens that end a hypothesis.
+    mesh: Rows are split over its axes data and fsdp.
+    seed: Of sampling; a row's text depends on it and the row alone.
+    norm_lengths: [N] prompt lengths that `length_norm_includes_prompt`
+      counts; None counts each prompt's own tokens, without padding.
+    trie: The titles that may be written, or None for any text.
+    progress: `update(n)` after n more prompts.
+
+  Raises:
+    UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
+      the batch does not divide over the mesh.
+  """
+  _check(model, prompts, config, mesh, trie)
+  settings = _settings(config, eos_ids, trie)
+  scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
+  tokens: list[list[list[int]]] = [[] for _ in prompts]
+  if not prompts:
+    return Hypotheses(tokens, scores)
+  if config.length_norm_includes_prompt and norm_lengths is None:
+    norm_lengths = np.array([len(p) for p in prompts], np.int64)
+  if not config.length_norm_includes_prompt:
+    norm_lengths = None
+  variables = {"params": params}
+  if lora is not None:
+    variables["lora"] = lora
+  prefix_ids = shared_beginning(prompts)
+  prefix = _read_prefix(model, variables, prefix_ids, mesh)
+  trie = sharding.put_replicated(mesh, trie)
+  seed_value = sharding.put_replicated(mesh, np.uint32(seed))
+
+  def collect(rows: np.ndarray, found: Any) -> None:
+    found_tokens, found_scores, lengths = jax.device_get(found)
+    for place, row in enumerate(rows):
+      scores[row] = found_scores[place]
+      tokens[row] = [
+        found_tokens[place, beam, :length].tolist()
+        for beam, length in enumerate(lengths[place])
+        if length
+      ]
+    progress.update(len(rows))
+
+  waiting = None
+  cut = len(prefix_ids)
+  for rows, batch in _batches(
+    prompts, cut, norm_lengths, config, settings, mesh
+  ):
+    found = _decode(model, settings, variables, batch, seed_value, prefix, trie)
+    # Fetched one batch late, so that the device never waits for the host.
+    if waiting is not None:
+      collect(*waiting)
+    waiting = (rows, found)
+  collect(*waiting)
+  return Hypotheses(tokens, scores)
+
+
+def _check(
+  model: Llama,
+  prompts: Sequence[Sequence[int]],
+  config: GenerateConfig,
+  mesh: Mesh,
+  trie: constraints.Trie | None,
+) -> None:
+  """Raises UserError for what would fail, or go wrong unseen, later."""
+  sharding.check_batch(mesh, config.batch_size, "config.generate.batch_size")
+  if trie is not None and trie.depth > config.max_new_tokens:
+    raise errors.UserError(
+      f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
+      f" least {trie.depth} expected: the longest title has that many tokens"
+    )
+  for row, prompt in enumerate(prompts):
+    if not len(prompt):
+      raise errors.UserError(f"prompt {row}: no token found, some expected")
+  longest = max(map(len, prompts), default=0) + config.max_new_tokens
+  positions = model.config.max_position_embeddings
+  if longest > positions:
+    # Rotary positions go on; Hugging Face generates here with a warning too.
+    logging.warning(
+      "the longest prompt with generate.max_new_tokens is %d tokens, more than"
+      " the base model's max_position_embeddings %d: expect worse texts",
+      longest,
+      positions,
+    )
+
+
+def _settings(
+  config: GenerateConfig,
+  eos_ids: tuple[int, ...],
+  trie: constraints.Trie | None,
+) -> Settings:
+  """Reduces the configuration to what changes the compiled program."""
+  warpers = None
+  if config.sample:
+    warpers = sampling.Warpers(config.temperature, config.top_k, config.top_p)
+  return Settings(
+    num_beams=config.num_beams,
+    # No title is longer than the trie is deep.
+    max_new_tokens=config.max_new_tokens if trie is None else trie.depth,
+    eos_ids=tuple(eos_ids),
+    early_stopping=config.early_stopping,
+    # One beam is greedy search, as in Hugging Face generate.
+    sample=config.sample or config.num_beams == 1,
+    warpers=warpers,
+  )
+
+
+def shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
+  """Returns the tokens with which all prompts begin, in whole blocks.
+
+  Every prompt keeps at least one token of its own.
+  """
+  first, last = min(prompts), max(prompts)  # All others lie between them.
+  limit = min(len(prompt) for prompt in prompts) - 1
+  size = 0
+  while size < limit and first[size] == last[size]:
+    size += 1
+  return list(first[: size - size % _PREFIX_BLOCK])
+
+
+def bucket_of(length: int, buckets: Sequence[int]) -> int:
+  """Returns the smallest bucket that holds `length` tokens.
+
+  Beyond the last bucket it is the next multiple of 128: a prompt is never
+  cut.
+  """
+  for bucket in sorted(buckets):
+    if length <= bucket:
+      return bucket
+  return -(-length // _BUCKET_STEP) * _BUCKET_STEP
+
+
+def _batches(
+  prompts: Sequence[Sequence[int]],
+  cut: int,
+  norm_lengths: np.ndarray | None,
+  config: GenerateConfig,
+  settings: Settings,
+  mesh: Mesh,
+) -> Iterator[tuple[np.ndarray, Batch]]:
+  """Yields the row numbers of each batch and its arrays on the mesh.
+
+  The longest prompts come first: memory runs out at once or never.
+  """
+  lengths = np.array([len(prompt) - cut for prompt in prompts], np.int32)
+  order = np.argsort(-lengths, kind="stable")
+  size = _batch_size(len(prompts), config.batch_size, mesh)
+  split = sharding.batch_sharding(mesh)
+  for start in range(0, len(order), size):
+    rows = order[start : start + size]
+    width = bucket_of(int(lengths[rows].max()), config.prompt_buckets)
+    tokens = np.zeros((size, width), np.int32)
+    for place, row in enumerate(rows):
+      tokens[place, : lengths[row]] = prompts[row][cut:]
+    padding = size - len(rows)
+    norms = beam_search.length_norms(
+      size,
+      settings.max_new_tokens,
+      config.length_penalty,
+      None
+      if norm_lengths is None
+      else np.pad(norm_lengths[rows], (0, padding), constant_values=1),
+    )
+    batch = Batch(
+      tokens=tokens,
+      lengths=np.pad(lengths[rows], (0, padding), constant_values=1),
+      rows=np.pad(rows.astype(np.int32), (0, padding)),
+      active=np.arange(size) < len(rows),
+      norms=norms,
+    )
+    yield rows, jax.tree.map(lambda x: _put(x, split), batch)
+
+
+def _batch_size(count: int, wanted: int, mesh: Mesh) -> int:
+  """Returns the rows of a batch: fewer than wanted if there are so few."""
+  size = sharding.batch_size_unit(mesh)
+  while size < min(count, wanted):
+    size *= 2
+  return min(size, wanted)
+
+
+def _put(value: np.ndarray, split: NamedSharding) -> jax.Array:
+  """Puts rows that every process knows whole on the devices that own them."""
+  return jax.make_array_from_callback(
+    value.shape, split, lambda index: value[index]
+  )
+
+
+def _read_prefix(
+  model: Llama, variables: Any, ids: list[int], mesh: Mesh
+) -> kv_cache.PromptCache | None:
+  """Returns keys and values of what all prompts begin with."""
+  if not ids:
+    return None
+  tokens = sharding.put_replicated(mesh, np.asarray([ids], np.int32))
+  return _prefill_one(model, variables, tokens)
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _prefill_one(
+  model: Llama, variables: Any, tokens: jax.Array
+) -> kv_cache.PromptCache:
+  """Reads one unpadded row [1, P]."""
+  lengths = jnp.full((1,), tokens.shape[1], jnp.int32)
+  _, cache = model.apply(variables, tokens, lengths, method="prefill")
+  return cache.as_prefix()
+
+
+@functools.partial(jax.jit, static_argnames=("model", "settings"))
+def _decode(
+  model: Llama,
+  settings: Settings,
+  variables: Any,
+  batch: Batch,
+  seed: jax.Array,
+  prefix: kv_cache.PromptCache | None,
+  trie: constraints.Trie | None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Prefill and search as one program.
+
+  Returns:
+    tokens [B, W, T], scores [B, W] and lengths [B, W], on every device.
+  """
+  first_logits, prompt = _prefill(model, variables, batch, prefix)
+
+  def step_fn(tokens, step, suffix):
+    hidden, suffix = model.apply(
+      variables, tokens, step, prompt, suffix, method="decode"
+    )
+    return model.apply(variables, hidden, method="logits"), suffix
+
+  def all_tokens(logits, nodes):
+    del nodes
+    return selection.all_tokens(logits)
+
+  # The last token chosen is never fed back.
+  suffix = kv_cache.init_suffix(
+    prompt, settings.num_beams, max(settings.max_new_tokens - 1, 1)
+  )
+  common = dict(
+    step_fn=step_fn,
+    expand=all_tokens if trie is None else trie.expand,
+    active=batch.active,
+    max_new_tokens=settings.max_new_tokens,
+    eos_ids=settings.eos_ids,
+  )
+  if settings.sample:
+    keys = sampling.row_keys(seed, batch.rows, settings.num_beams)
+    # Nothing is reordered, so each sample remains its own ancestor.
+    state = sampling.sample(
+      first_logits, suffix, keys=keys, warpers=settings.warpers, **common
+    )
+    found = sampling.finalise(state, batch.norms)
+  else:
+    state = beam_search.search(
+      first_logits,
+      suffix,
+      reorder=lambda cache, parents: cache.reorder(parents),
+      norms=batch.norms,
+      num_beams=settings.num_beams,
+      early_stopping=settings.early_stopping,
+      **common,
+    )
+    found = (
+      state.finished_tokens,
+      state.finished_scores,
+      state.finished_lengths,
+    )
+  if model.mesh is None:
+    return found
+  return jax.lax.with_sharding_constraint(
+    found, sharding.replicated(model.mesh)
+  )
+
+
+def _prefill(
+  model: Llama,
+  variables: Any,
+  batch: Batch,
+  prefix: kv_cache.PromptCache | None,
+) -> tuple[jax.Array, kv_cache.PromptCache]:
+  """Returns the logits [B, V] after each prompt, and the prompts' cache."""
+  hidden, prompt = model.apply(
+    variables, batch.tokens, batch.lengths, prefix, method="prefill"
+  )
+  last = (batch.lengths - 1)[:, None, None]
+  hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [B, D]
+  return model.apply(variables, hidden, method="logits"), prompt

@@ -1,0 +1,296 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from bigrec_jax import config, errors, sharding
+from bigrec_jax.decoding import beam_search, constraints, generate
+from bigrec_jax.models import hf_import, llama, lora as lora_lib
+from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.reporting import progress
+from configs import common
+
+VOCAB, EOS = 67, 2
+ARCH = LlamaConfig.from_arch(
+  config.ArchConfig(
+    hidden_size=24,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+    rope_theta=10000.0,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=False,
+  ),
+  VOCAB,
+)
+LORA = config.LoraConfig(4, 8.0, 0.0, ("q_proj", "v_proj"))
+DEFAULTS = config.from_config_dict(common.get_config()).generate
+
+
+def make_model(mesh, adapter):
+  return llama.Llama(
+    ARCH,
+    LORA if adapter else None,
+    dtype=jnp.dtype(jnp.float32),
+    scan_layers=True,
+    remat="none",
+    attention="xla",
+    mesh=mesh,
+  )
+
+
+def _random(template, scale):
+  """Numpy rather than jit: nothing compiles."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    if path[-1].key == "scale":
+      value = np.ones(leaf.shape, np.float32)
+    else:
+      value = rng.normal(size=leaf.shape) * scale(path)
+    return jax.device_put(value.astype(np.float32), leaf.sharding)
+
+  return jax.tree_util.tree_map_with_path(draw, template)
+
+
+def make_params(mesh):
+  # Peaky: the usual initial weights make all tokens nearly equal. EOS all the
+  # more, so that it occurs in some hypotheses and not in others.
+  columns = np.where(np.arange(VOCAB) == EOS, 0.8, 0.4)
+  return _random(
+    hf_import.abstract_base(ARCH, "float32", mesh),
+    lambda path: columns if path[0].key == "lm_head" else 0.1,
+  )
+
+
+def make_lora(mesh):
+  return _random(lora_lib.abstract(ARCH, LORA, mesh), lambda path: 0.3)
+
+
+def make_prompts(count, seed=0, header=21):
+  rng = np.random.default_rng(seed)
+  start = rng.integers(3, VOCAB, size=header).tolist()
+  return [
+    [*start, *rng.integers(3, VOCAB, size=rng.integers(1, 30)).tolist()]
+    for _ in range(count)
+  ]
+
+
+def options(**changes):
+  small = dict(
+    batch_size=8, max_new_tokens=7, prompt_buckets=(32,), num_beams=3
+  )
+  return dataclasses.replace(DEFAULTS, **(small | changes))
+
+
+class Setup:
+  """One model, decoded many ways."""
+
+  def __init__(self, shape=(1, 1, 1), adapter=True):
+    devices = jax.devices()[: int(np.prod(shape))]
+    self.mesh = sharding.make_mesh(config.MeshConfig(*shape), devices)
+    self.model = make_model(self.mesh, adapter)
+    self.params = make_params(self.mesh)
+    self.lora = make_lora(self.mesh) if adapter else None
+
+  def __call__(self, prompts, *, eos_ids=(EOS,), **changes):
+    extra = dict(
+      seed=changes.pop("seed", 0),
+      norm_lengths=changes.pop("norm_lengths", None),
+      trie=changes.pop("trie", None),
+      progress=changes.pop("progress", progress.NullProgress()),
+    )
+    return generate.generate(
+      self.model,
+      self.params,
+      self.lora,
+      prompts,
+      options(**changes),
+      eos_ids,
+      self.mesh,
+      **extra,
+    )
+
+
+@pytest.fixture(scope="module")
+def setup():
+  return Setup()
+
+
+def assert_same(found, expected, atol=1e-4):
+  assert found.tokens == expected.tokens
+  np.testing.assert_allclose(
+    found.scores, expected.scores, atol=atol, rtol=1e-5
+  )
+
+
+def rescored(setup, prompts, hypotheses):
+  """Sums of log-probabilities by plain full forward passes."""
+  texts = [
+    (prompt, tokens)
+    for prompt, row in zip(prompts, hypotheses.tokens, strict=True)
+    for tokens in row
+  ]
+  width = 64
+  tokens = np.zeros((len(texts), width), np.int32)
+  segments = np.zeros_like(tokens)
+  for n, (prompt, new) in enumerate(texts):
+    whole = [*prompt, *new]
+    tokens[n, : len(whole)] = whole
+    segments[n, : len(whole)] = 1
+  variables = {"params": setup.params, "lora": setup.lora}
+  positions = np.broadcast_to(np.arange(width, dtype=np.int32), tokens.shape)
+
+  @jax.jit
+  def forward(variables, *inputs):
+    hidden = setup.model.apply(variables, *inputs, True)
+    return setup.model.apply(variables, hidden, method="logits")
+
+  logits = forward(variables, tokens, positions, segments)
+  log_probs = scipy.special.log_softmax(np.asarray(logits, np.float64), -1)
+  return [
+    sum(log_probs[n, len(prompt) + i - 1, token] for i, token in enumerate(new))
+    for n, (prompt, new) in enumerate(texts)
+  ]
+
+
+class Counter:
+  def __init__(self):
+    self.counts = []
+
+  def update(self, count):
+    self.counts.append(count)
+
+
+def test_scores_are_those_of_full_forward_passes(setup):
+  prompts = make_prompts(11)
+  counter = Counter()
+  found = setup(prompts, progress=counter)
+  totals = rescored(setup, prompts, found)
+  flat = [tokens for row in found.tokens for tokens in row]
+  assert {len(row) for row in found.tokens} == {3}
+  expected = [
+    total / len(tokens) for total, tokens in zip(totals, flat, strict=True)
+  ]
+  np.testing.assert_allclose(
+    found.scores.ravel(), expected, atol=1e-4, rtol=1e-5
+  )
+  assert np.all(np.diff(found.scores, axis=1) <= 0)
+  assert sum(counter.counts) == 11
+  endings = {tokens[-1] == EOS for tokens in flat}
+  assert endings == {True, False}  # Some end, some are cut.
+
+
+def test_one_program_per_bucket(setup):
+  prompts = make_prompts(30, seed=1)
+  generate._decode.clear_cache()
+  first = setup(prompts, prompt_buckets=(16, 4))
+  assert generate._decode._cache_size() == 2
+  # Another penalty, other prompts of the same sizes: nothing new.
+  changed = setup(prompts, prompt_buckets=(16, 4), length_penalty=0.0)
+  assert not np.allclose(changed.scores, first.scores)
+  turned = setup(list(reversed(prompts)), prompt_buckets=(16, 4))
+  assert turned.tokens[::-1] == first.tokens
+  assert generate._decode._cache_size() == 2
+  # Beyond the last bucket prompts were read whole all the same.
+  assert_same(setup(prompts), first)
+
+
+def test_rows_do_not_depend_on_the_batch(setup):
+  prompts = make_prompts(11)
+  whole = setup(prompts)
+  # Other companions, batch size, bucket, padding rows and shared beginning.
+  for rows in ([3], [7, 2, 9, 4, 0]):
+    part = setup([prompts[row] for row in rows])
+    assert_same(
+      part,
+      generate.Hypotheses([whole.tokens[r] for r in rows], whole.scores[rows]),
+    )
+  drawn = setup(prompts, sample=True, temperature=1.7, top_k=0)
+  other = setup([*prompts, [5, 6, 7]], sample=True, temperature=1.7, top_k=0)
+  assert other.tokens[:11] == drawn.tokens
+  assert drawn.tokens != whole.tokens
+
+
+def test_prompts_beyond_the_last_bucket():
+  assert generate.bucket_of(300, (64, 128)) == 384
+  assert generate.bucket_of(65, (128, 64)) == 128
+
+
+def test_greedy_is_one_beam(setup):
+  prompts = make_prompts(5)
+  found = setup(prompts, num_beams=1)
+  totals = rescored(setup, prompts, found)
+  for row, total, score in zip(
+    found.tokens, totals, found.scores[:, 0], strict=True
+  ):
+    assert score == pytest.approx(total / len(row[0]), abs=1e-4)
+
+
+def test_length_norm_includes_prompt(setup):
+  prompts = make_prompts(5)
+  widths = np.array([50, 51, 52, 53, 54])
+  found = setup(prompts, length_norm_includes_prompt=True, norm_lengths=widths)
+  totals = rescored(setup, prompts, found)
+  n = 0
+  for row, width, scores in zip(
+    found.tokens, widths, found.scores, strict=True
+  ):
+    for tokens, score in zip(row, scores, strict=True):
+      length = width + len(tokens) - (tokens[-1] == EOS)
+      assert score == pytest.approx(totals[n] / length, abs=1e-4)
+      n += 1
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
+def test_mesh_does_not_matter(setup, shape):
+  prompts = make_prompts(11)
+  assert_same(Setup(shape)(prompts), setup(prompts))
+
+
+def test_constrained(setup):
+  rng = np.random.default_rng(3)
+  titles = [
+    [*rng.integers(3, 9, size=rng.integers(1, 5)).tolist(), EOS]
+    for _ in range(40)
+  ]
+  trie = constraints.build_trie(titles)
+  prompts = make_prompts(9)
+  found = setup(prompts, trie=trie, max_new_tokens=30)
+  known = {tuple(ids) for ids in titles}
+  assert all(tuple(ids) in known for row in found.tokens for ids in row)
+  totals = rescored(setup, prompts, found)
+  flat = [ids for row in found.tokens for ids in row]
+  expected = [t / len(ids) for t, ids in zip(totals, flat, strict=True)]
+  np.testing.assert_allclose(found.scores.ravel(), expected, atol=1e-4)
+  with pytest.raises(errors.UserError, match="max_new_tokens: 3 found"):
+    setup(prompts, trie=trie, max_new_tokens=3)
+
+
+def test_nothing_and_mistakes(setup):
+  assert setup([]).tokens == []
+  with pytest.raises(errors.UserError, match="prompt 1"):
+    setup([[3], []])
+  mesh = sharding.make_mesh(config.MeshConfig(4, 2, 1))
+  with pytest.raises(errors.UserError, match="batch_size: 12 found"):
+    generate._check(setup.model, [[3]], options(batch_size=12), mesh, None)
+
+
+def test_shared_beginning():
+  block = generate._PREFIX_BLOCK
+  start = list(range(block + 3))
+  prompts = [[*start, 50], [*start, 51, 52], [*start, 60]]
+  assert generate.shared_beginning(prompts) == start[:block]
+  assert generate.shared_beginning([start[:block], start]) == []
+  assert generate.shared_beginning([start]) == start[:block]
+
+
+def test_length_norms_are_exact():
+  norms = beam_search.length_norms(2, 3, 2.0, np.array([5, 9]))
+  np.testing.assert_array_equal(norms.ended, [[25, 36, 49], [81, 100, 121]])
+  np.testing.assert_array_equal(norms.running[0], [36, 49, 64])
