@@ -29,11 +29,11 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   findings = doctor.summary(data.doctor) if data.doctor else []
   sections = (
     ("results", "Results", quality_sections.headline(data)),
-    ("curves", "HR and NDCG against K", quality_sections.metric_curves(data)),
-    ("gamma", "Gamma on valid", quality_sections.gamma_curves(data)),
+    ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
+    ("gamma", "Gamma", quality_sections.gamma_curves(data)),
     (
       "popularity",
-      "Hits by item popularity",
+      "Item popularity",
       quality_sections.popularity_groups(data),
     ),
     (
@@ -46,7 +46,7 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
     ("data", "Data", run_sections.data_summary(data, findings)),
     (
       "settings",
-      "Configuration and fingerprints",
+      "Configuration, fingerprints",
       run_sections.settings(data, config.to_dict()),
     ),
   )

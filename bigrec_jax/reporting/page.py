@@ -168,7 +168,7 @@ a{color:var(--accent)}
 code{font-size:.92em;overflow-wrap:anywhere}
 nav{position:sticky;top:0;z-index:1;background:var(--ground);
 border-bottom:1px solid var(--line);margin-bottom:1.25rem}
-nav ul{display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;margin:0;padding:.6rem 0;
+nav ul{display:flex;flex-wrap:wrap;gap:.1rem 1rem;margin:0;padding:.6rem 0;
 list-style:none;font-size:.92rem}
 nav a{text-decoration:none}
 nav a:hover,nav a:focus{text-decoration:underline}

@@ -162,6 +162,8 @@ def _draw(axis: "Axes", panel: Panel, handles: dict[str, object]) -> None:
     axis.set_xlim(left=0)
   else:
     axis.set_xscale(panel.x_scale)
+  if panel.x_scale == "linear":
+    axis.xaxis.get_major_locator().set_params(integer=True)
   if panel.ticks:
     axis.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
     axis.minorticks_off()
@@ -202,7 +204,8 @@ def bars(
     axis.set_xticks(range(len(groups)), groups)
     axis.set_ylabel(y_label)
     axis.grid(axis="x", visible=False)
-    axis.margins(y=0.12)
+    highest = max((v for _, _, values in series for v in values), default=0)
+    axis.set_ylim(0, 1.12 * highest or 1)
     _legend(figure, handles)
     return _svg(figure, name, description)
 

@@ -114,7 +114,7 @@ def throughput(data: run_data.RunData) -> page.Html:
         stage,
         page.join([row.get("count"), " ", unit]),
         _duration(row.get("seconds")),
-        None if speed is None else f"{speed:,.1f} {unit}/s",
+        None if speed is None else f"{_short(speed)} {unit}/s",
       ]
     )
   return page.table(
@@ -124,11 +124,16 @@ def throughput(data: run_data.RunData) -> page.Html:
   )
 
 
+def _short(value: float) -> str:
+  """Returns three digits of a small number, all whole ones of a large."""
+  return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _duration(seconds: float | None) -> str | None:
   if seconds is None:
     return None
   if seconds < 60:
-    return f"{seconds:.1f} s"
+    return f"{_short(seconds)} s"
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
@@ -140,7 +145,7 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
     (source, key, page.element("code", value))
     for source, value in (
       ("data/manifest.json", _named(data.manifest)),
-      ("metrics/ground_eval.json", data.ground.get("fingerprints", {})),
+      ("metrics/ground_eval.json", _named(data.ground)),
       *_records(data.paths),
     )
     for key, value in _leaves(value)

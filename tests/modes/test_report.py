@@ -10,7 +10,7 @@ import pytest
 
 from bigrec_jax import config as config_lib, errors, metrics, schema
 from bigrec_jax.modes import report
-from bigrec_jax.reporting import run_data
+from bigrec_jax.reporting import quality_sections, run_data
 from configs import common
 
 CUTOFFS = (1, 3, 5, 10, 20, 50)
@@ -357,3 +357,19 @@ def test_damaged_file_is_named(config, workdir):
   (workdir / "metrics" / "ground_eval.json").write_text('{"results": [')
   with pytest.raises(errors.UserError, match=r"ground_eval\.json"):
     report.run(config, workdir)
+
+
+def test_injection_in_the_headline_is_chosen_on_valid(workdir):
+  path = workdir / "metrics" / "ground_eval.json"
+  ground = schema.read_json(path)
+  low, high = {"hr": {"10": [0.1, 0.2]}}, {"hr": {"10": [0.3, 0.1]}}
+  # On test, popularity+cf is the better of the two.
+  for curves, chosen in (
+    ({"popularity": high, "popularity+cf": low}, "popularity"),
+    ({"popularity": low, "popularity+cf": high}, "popularity+cf"),
+    ({}, "none"),
+  ):
+    schema.write_json(path, ground | {"gamma_curves": curves})
+    data = run_data.load(workdir)
+    found = run_data.systems(data, "test")
+    assert quality_sections._chosen(data, found, 10).key == chosen
