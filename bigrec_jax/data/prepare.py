@@ -66,7 +66,7 @@ def prepare(
     exported = []
     if data.export_json:
       exported = _export(staging.root, content, data, text, doctor)
-    manifest = _write(staging, content, data, stamp, exported, doctor)
+    manifest = _write(staging, content, data, prompt, stamp, exported, doctor)
     _swap(staging, paths, exported)
   seconds = time.monotonic() - start
   return [
@@ -98,18 +98,32 @@ def is_current(
   if not paths.manifest.exists() or not paths.catalogue.exists():
     return False
   manifest = schema.read_json(paths.manifest)
-  named = {key: getattr(data, key) for key in _PATH_KEYS}
+  if data.export_json and not _is_exported(manifest, prompt, paths):
+    return False
   try:
     stamp = _stamp(data, prompt)
   except errors.UserError:
-    options = _options(data, prompt)
-    if (manifest.get("options"), manifest.get("paths")) != (options, named):
+    found = manifest.get("options"), manifest.get("paths")
+    if found != (_options(data, prompt), _named_paths(data)):
       raise
     return True
-  exported = manifest.get("exported", [])
-  return manifest.get("fingerprint") == schema.fingerprint(stamp) and all(
-    (paths.root / name).exists() for name in exported
+  return manifest.get("fingerprint") == schema.fingerprint(stamp)
+
+
+def _is_exported(
+  manifest: Mapping[str, Any], prompt: PromptConfig, paths: schema.Paths
+) -> bool:
+  export = manifest.get("export") or {}
+  files = export.get("files", [])
+  return (
+    bool(files)
+    and export["prompt"] == [prompt.instruction, prompt.history]
+    and all((paths.root / name).exists() for name in files)
   )
+
+
+def _named_paths(data: DataConfig) -> dict[str, str]:
+  return {key: getattr(data, key) for key in _PATH_KEYS}
 
 
 def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
@@ -118,10 +132,9 @@ def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
     "format": data.format,
     "max_history": data.max_history,
     "encoding": data.encoding,
-    "export_json": data.export_json,
-    "instruction": prompt.instruction,
-    "history": prompt.history,
   }
+  if data.format == "bigrec":  # Decides which rows keep their own text.
+    options["prompt"] = [prompt.instruction, prompt.history]
   if data.format == "synthetic":
     options["synthetic"] = dataclasses.asdict(data.synthetic)
   return options
@@ -203,6 +216,7 @@ def _write(
   paths: schema.Paths,
   content: formats.Content,
   data: DataConfig,
+  prompt: PromptConfig,
   stamp: Mapping[str, Any],
   exported: Sequence[str],
   doctor: doctor_lib.Doctor,
@@ -220,7 +234,7 @@ def _write(
   manifest = {
     "fingerprint": schema.fingerprint(stamp),
     **stamp,
-    "paths": {key: getattr(data, key) for key in _PATH_KEYS},
+    "paths": _named_paths(data),
     "dataset": str(dataset.relative_to(paths.data)),
     "catalogue": items.fingerprint,
     "counts": {"items": len(items), **content.counts},
@@ -232,7 +246,12 @@ def _write(
       for split, windows in content.windows.items()
     },
     "instructions": [list(pair) for pair in content.instructions[:10]],
-    "exported": list(exported),
+    "export": {
+      "files": list(exported),
+      "prompt": [prompt.instruction, prompt.history],
+    }
+    if exported
+    else None,
   }
   schema.write_json(paths.manifest, manifest)
   return manifest

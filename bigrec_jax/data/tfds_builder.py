@@ -10,7 +10,7 @@ Every feature has a fixed size and TFDS' `bytes` encoding, so all records are
 equal but for the numbers in them. The writer lets TFDS serialise one example,
 finds where the numbers are and fills blocks of records as one uint8 matrix;
 the reader cuts the columns out of such a matrix. Measured on one core: about
-200 thousand records a second written and 500 thousand read, where TFDS' own
+200 thousand records a second written and 300 thousand read, where TFDS' own
 writer and parser need 50 to 100 microseconds a record. The price is about 190
 bytes a record on disk (1.8 GB for MovieLens-10M), most of it the group size
 of 1 that grain asks for. Shards are short because the time of a random read

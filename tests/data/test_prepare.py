@@ -1,5 +1,6 @@
 """Preparing a workdir: what is written, when again, what a kill leaves."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -112,13 +113,21 @@ def test_prepared_data_outlive_the_raw_files(movies, paths, tmp_path):
     prepare.is_current(*mistyped, paths)
 
 
-def test_missing_exports_are_made_again(tmp_path, paths):
+def test_exports_are_made_when_asked_for_or_missing(movies, tmp_path, paths):
   folder = raw.movielens(tmp_path / "raw")
+  prepare.prepare(*movies, paths)
+  fingerprint = schema.read_json(paths.manifest)["fingerprint"]
   sections = settings.sections(
     "movie", format="movielens", raw_dir=folder, export_json=True
   )
+  assert not prepare.is_current(*sections, paths)
   prepare.prepare(*sections, paths)
   assert prepare.is_current(*sections, paths)
+  assert prepare.is_current(*movies, paths)
+  # What is derived from the examples need not be made again.
+  assert schema.read_json(paths.manifest)["fingerprint"] == fingerprint
+  other = dataclasses.replace(sections[1], history="They saw: ")
+  assert not prepare.is_current(sections[0], other, paths)
   (paths.root / "valid.json").unlink()
   assert not prepare.is_current(*sections, paths)
 
