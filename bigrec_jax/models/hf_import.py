@@ -50,32 +50,12 @@ def abstract_base(
   """
 
   def make(entry, layer):
-    return _abstract(entry, layer, config, dtype, mesh, quantization)
+    return layout.abstract_leaf(
+      entry, layer, config.num_hidden_layers, dtype, mesh, quantization
+    )
 
   return layout.build_tree(
     layout.base_entries(config), config.num_hidden_layers, scan_layers, make
-  )
-
-
-def _abstract(
-  entry: layout.Entry,
-  layer: int | None,
-  config: LlamaConfig,
-  dtype: str,
-  mesh: Mesh,
-  quantization: str,
-) -> Any:
-  kind = quantization if entry.kind == "kernel" else "none"
-  shape = layout.full_shape(entry, config.num_hidden_layers, layer)
-  plain = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-  leaf = jax.eval_shape(lambda x: quantize.quantize(x, kind), plain)
-  axes = layout.full_axes(entry, layer, kind)
-  return jax.tree.map(
-    lambda array, own: jax.ShapeDtypeStruct(
-      array.shape, array.dtype, sharding=sharding.shardings_for(own, mesh)
-    ),
-    leaf,
-    axes,
   )
 
 
@@ -100,27 +80,21 @@ def init_base(
     scan_layers: stacked layers or one by one.
     quantization: of the linear layers' kernels.
   """
+  key = jax.random.key(seed)
+  count = config.num_hidden_layers
 
-  def draw(key, entry):
-    if entry.kind == "scale":
-      return jnp.ones(entry.shape, dtype)
-    if entry.kind == "bias":
-      return jnp.zeros(entry.shape, dtype)
-    normal = jax.random.normal(key, entry.shape, jnp.float32)
-    weight = (normal * jnp.float32(config.initializer_range)).astype(dtype)
+  def make(entry, layer):
     kind = quantization if entry.kind == "kernel" else "none"
-    return quantize.quantize(weight, kind)
+    leaf = layout.abstract_leaf(entry, layer, count, dtype, mesh, kind)
+    if entry.kind in ("scale", "bias"):
+      return layout.constant(1 if entry.kind == "scale" else 0, leaf)
+    layers = layout.layer_range(entry, layer, count)
+    spread = config.initializer_range
+    return layout.draw("normal", spread, key, entry, layers, leaf, kind)
 
-  make = functools.partial(
-    layout.draw_tree,
-    layout.base_entries(config),
-    config.num_hidden_layers,
-    scan_layers,
-    draw,
+  return layout.build_tree(
+    layout.base_entries(config), count, scan_layers, make
   )
-  abstract = abstract_base(config, dtype, mesh, scan_layers, quantization)
-  out = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  return jax.jit(make, out_shardings=out)(jax.random.key(seed))
 
 
 def read_config(directory: str | pathlib.Path) -> LlamaConfig:
@@ -157,7 +131,9 @@ def load_base(
   scan, kind = model_config.scan_layers, model_config.quantization
 
   def make(entry, layer):
-    abstract = _abstract(entry, layer, config, model_config.dtype, mesh, kind)
+    abstract = layout.abstract_leaf(
+      entry, layer, config.num_hidden_layers, model_config.dtype, mesh, kind
+    )
     if entry.layered and layer is None:
       numbers = range(config.num_hidden_layers)
       stored = [tensors[entry.hf_name.format(layer=n)] for n in numbers]

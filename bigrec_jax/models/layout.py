@@ -13,8 +13,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
-from bigrec_jax import quantize
+from bigrec_jax import quantize, sharding
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.sharding import Axes
@@ -231,15 +233,43 @@ def build_tree(
   return tree
 
 
-def full_shape(entry: Entry, num_layers: int, layer: int | None):
-  """Shape of the array that `build_tree` asks for."""
-  stacked = entry.layered and layer is None
-  return (num_layers, *entry.shape) if stacked else entry.shape
+def layer_range(entry: Entry, layer: int | None, num_layers: int) -> range:
+  """Returns the layers that the array which `build_tree` asks for holds."""
+  if not entry.layered:
+    return range(1)
+  return range(num_layers) if layer is None else range(layer, layer + 1)
 
 
-def full_axes(
-  entry: Entry, layer: int | None, quantization: str = "none"
+def abstract_leaf(
+  entry: Entry,
+  layer: int | None,
+  num_layers: int,
+  dtype: str,
+  mesh: Mesh,
+  quantization: str = "none",
 ) -> Any:
+  """Returns shape, dtype and sharding of what `build_tree` asks for.
+
+  Returns:
+    A ShapeDtypeStruct, or a quantised leaf of them for kernels.
+  """
+  kind = quantization if entry.kind == "kernel" else "none"
+  stacked = entry.layered and layer is None
+  shape = (num_layers, *entry.shape) if stacked else entry.shape
+  leaf = jax.eval_shape(
+    functools.partial(quantize.quantize, kind=kind),
+    jax.ShapeDtypeStruct(shape, jnp.dtype(dtype)),
+  )
+  return jax.tree.map(
+    lambda array, axes: jax.ShapeDtypeStruct(
+      array.shape, array.dtype, sharding=sharding.shardings_for(axes, mesh)
+    ),
+    leaf,
+    _full_axes(entry, layer, kind),
+  )
+
+
+def _full_axes(entry: Entry, layer: int | None, quantization: str) -> Any:
   """Logical axes of the array that `build_tree` asks for.
 
   Returns:
@@ -268,33 +298,74 @@ def _stacked(axes: Axes, entry: Entry, layer: int | None) -> Axes:
   return Axes(("layers", *axes.names), (1, *axes.units))
 
 
-def draw_tree(
-  entries: tuple[Entry, ...],
-  num_layers: int,
-  scan_layers: bool,
-  draw: Callable[[jax.Array, Entry], jax.Array],
+def constant(value: float, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+  """Returns an array of one value, each device making its own part."""
+
+  def part(index: tuple[slice, ...]) -> np.ndarray:
+    sizes = [
+      len(range(*own.indices(size)))
+      for own, size in zip(index, leaf.shape, strict=True)
+    ]
+    return np.full(sizes, value, leaf.dtype)
+
+  return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+
+
+def draw(
+  distribution: str,
+  scale: float,
   key: jax.Array,
-) -> dict[str, Any]:
-  """Builds a tree of random weights, equal for stacked and single layers.
+  entry: Entry,
+  layers: range,
+  abstract: Any,
+  quantization: str = "none",
+) -> Any:
+  """Returns a random weight, equal for stacked and single layers.
 
   Args:
-    entries: the weights.
-    num_layers: L.
-    scan_layers: see `build_tree`.
-    draw: returns one layer's weight from a key.
+    distribution: `normal`, or `uniform` on [-1, 1).
+    scale: factor on it.
     key: every weight's own key derives from it, its name and its layer.
+    entry: the weight.
+    layers: numbers of its layers; stacked if there are several or if
+      `abstract` is.
+    abstract: the wanted ShapeDtypeStruct, or a quantised leaf of them.
+    quantization: of the result.
   """
+  out = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  dtype = jax.tree.leaves(abstract)[0].dtype
+  dtype = jnp.dtype(jnp.float32) if quantization != "none" else dtype
+  stacked = len(abstract.shape) > len(entry.shape)
+  run = _drawer(distribution, entry.shape, stacked, dtype, quantization, out)
+  # A checksum of the name, not a running number: a weight keeps its values
+  # when another one is added or left out.
+  name = np.uint32(zlib.crc32(entry.hf_name.encode()))
+  return run(key, name, np.asarray(layers, np.uint32), np.float32(scale))
 
-  def make(entry, layer):
-    # A checksum of the name, not a running number: a weight keeps its values
-    # when another one is added or left out.
-    own = jax.random.fold_in(key, zlib.crc32(entry.hf_name.encode()))
-    if not entry.layered:
-      return draw(own, entry)
-    if layer is not None:
-      return draw(jax.random.fold_in(own, layer), entry)
-    layers = jnp.arange(num_layers, dtype=jnp.uint32)
+
+@functools.cache
+def _drawer(
+  distribution: str,
+  shape: tuple[int, ...],
+  stacked: bool,
+  dtype: jnp.dtype,
+  quantization: str,
+  out: Any,
+) -> Callable[..., Any]:
+  """Compiles one program per shape, not one for all weights of all layers."""
+
+  def one(key, scale):
+    if distribution == "normal":
+      value = jax.random.normal(key, shape, jnp.float32)
+    else:
+      value = jax.random.uniform(key, shape, jnp.float32, -1, 1)
+    return quantize.quantize((value * scale).astype(dtype), quantization)
+
+  def run(key, name, layers, scale):
+    own = jax.random.fold_in(key, name)
     keys = jax.vmap(functools.partial(jax.random.fold_in, own))(layers)
-    return jax.vmap(lambda k: draw(k, entry))(keys)
+    if not stacked:
+      return one(keys[0], scale)
+    return jax.vmap(one, in_axes=(0, None))(keys, scale)
 
-  return build_tree(entries, num_layers, scan_layers, make)
+  return jax.jit(run, out_shardings=out)

@@ -4,7 +4,6 @@ The adapter is a tree of its own, shaped like the base below `layers`, that
 holds `lora_a` [D, R] and `lora_b` [R, F] for target modules and nothing else.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -12,23 +11,31 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax import quantize, sharding
+from bigrec_jax import quantize
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.models import layout
 from bigrec_jax.models.config import LlamaConfig
 
 
-def shardings(
-  config: LlamaConfig, lora: LoraConfig, mesh: Mesh, scan_layers: bool
+def abstract(
+  config: LlamaConfig, lora: LoraConfig, mesh: Mesh, scan_layers: bool = True
 ) -> dict[str, Any]:
-  """Returns the adapter's tree of NamedShardings."""
-  axes = layout.build_tree(
+  """Returns the adapter's tree of ShapeDtypeStructs with their shardings.
+
+  Initial values, restoring and ahead-of-time compilation start from it.
+  """
+
+  def make(entry, layer):
+    return layout.abstract_leaf(
+      entry, layer, config.num_hidden_layers, "float32", mesh
+    )
+
+  return layout.build_tree(
     layout.lora_entries(config, lora),
     config.num_hidden_layers,
     scan_layers,
-    layout.full_axes,
+    make,
   )
-  return sharding.shardings_for(axes, mesh)
 
 
 def init(
@@ -50,19 +57,24 @@ def init(
     mesh: where the arrays go.
     scan_layers: stacked layers or one by one.
   """
-  entries = layout.lora_entries(config, lora)
+  key = jax.random.key(seed)
 
-  def draw(key, entry):
+  def make(entry, layer):
+    leaf = layout.abstract_leaf(
+      entry, layer, config.num_hidden_layers, "float32", mesh
+    )
     if entry.path[-1] == "lora_b":
-      return jnp.zeros(entry.shape, jnp.float32)
+      return layout.constant(0, leaf)
     bound = 1 / math.sqrt(entry.shape[0])
-    return jax.random.uniform(key, entry.shape, jnp.float32, -bound, bound)
+    layers = layout.layer_range(entry, layer, config.num_hidden_layers)
+    return layout.draw("uniform", bound, key, entry, layers, leaf)
 
-  make = functools.partial(
-    layout.draw_tree, entries, config.num_hidden_layers, scan_layers, draw
+  return layout.build_tree(
+    layout.lora_entries(config, lora),
+    config.num_hidden_layers,
+    scan_layers,
+    make,
   )
-  out = shardings(config, lora, mesh, scan_layers)
-  return jax.jit(make, out_shardings=out)(jax.random.key(seed))
 
 
 def merge(
