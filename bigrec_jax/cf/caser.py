@@ -47,7 +47,8 @@ class Caser(nn.Module):
       "items", layers.item_init(spec.family), (spec.rows, width)
     )
     tokens = self._frame(tokens, length)
-    image = table[tokens] * (tokens != spec.num_items)[..., None]  # [B, L, D]
+    real = (tokens != spec.num_items)[..., None]
+    image = jnp.where(real, table[tokens], 0.0)  # [B, L, D]
     found = []
     for height in HEIGHTS:
       if height <= spec.max_length:

@@ -82,7 +82,7 @@ class DrosBlock(nn.Module):
     inner = dense("outer")(jax.nn.relu(dense("inner")(h)))
     inner = layers.Dropout(self.spec.dropout, name="dropout")(inner, train)
     h = nn.LayerNorm(epsilon=1e-5, name="inner_norm")(inner + h)
-    return h * live[..., None]
+    return jnp.where(live[..., None], h, 0.0)
 
 
 class S3RecBlock(nn.Module):
@@ -157,7 +157,7 @@ class SasRec(nn.Module):
     if self.spec.family == "s3rec":
       return self.dropout(self.norm(x), train)
     x = self.dropout(x, train)
-    return x * (tokens != self.spec.num_items)[..., None]
+    return jnp.where((tokens != self.spec.num_items)[..., None], x, 0.0)
 
   def _finish(self, x: jax.Array) -> jax.Array:
     return self.norm(x) if self.spec.family == "dros" else x
