@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from bigrec_jax import prompts, schema
-from bigrec_jax.data import catalogue, examples, export_json, prepare
+from bigrec_jax.data import (
+  catalogue,
+  doctor as doctor_lib,
+  examples,
+  export_json,
+  prepare,
+  title_files,
+)
 from tests.data import published, settings
 
 
@@ -146,3 +153,19 @@ def test_leave_one_out(shared_data, tmp_path, name, users, items, interactions):
   loaded = catalogue.load(paths)
   assert len(loaded) == items
   assert loaded.popularity.sum() == interactions - 2 * users
+
+
+def test_the_published_game_catalogue(shared_data):
+  titles = title_files.read(
+    shared_data / "bigrec-catalogues" / "game_id2name.txt.gz",
+    "auto",
+    doctor_lib.Doctor("test"),
+  )
+  assert list(titles) == [str(n) for n in range(17_408)]
+  assert len(set(titles.values())) == 16_940
+  assert titles["0"] == " Xbox 360 Guitar Hero 5 Guitar Bundle"
+  items = catalogue.Catalogue(
+    tuple(titles), tuple(titles.values()), np.zeros(17_408, np.int64)
+  )
+  # SPECS quirk 14, with blanks and quotes stripped.
+  assert len(set(items.groups.tolist())) == 16_920
