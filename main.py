@@ -10,6 +10,7 @@ is one line on stderr, 1 after anything else.
 """
 
 import difflib
+import errno
 import importlib
 import logging as python_logging
 import os
@@ -152,6 +153,14 @@ def main(argv: list[str]) -> int:
     _run(argv)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
+    return 2
+  except OSError as error:
+    # The machine's limits, not a bug: say it plainly. Writes are atomic.
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
+      raise
+    print(
+      f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr
+    )
     return 2
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)

@@ -45,7 +45,7 @@ def top_items(
       for part in (weights.cf.low, weights.cf.span)
     )
   found = _candidates(
-    block.device.distances,
+    block.device.squared,
     least,
     gain,
     cf_range,
@@ -76,7 +76,7 @@ def _in_order(
 
 @functools.partial(jax.jit, static_argnames=("count", "layout", "mesh"))
 def _candidates(
-  distances: jax.Array,
+  squared: jax.Array,
   least: jax.Array,
   gain: injection.Gain,
   cf_range: tuple[jax.Array, jax.Array] | None,
@@ -88,7 +88,7 @@ def _candidates(
 ) -> jax.Array:
   """Returns the `count` items of lowest fused distance, [B, count]."""
 
-  def local(distances, gain, least, cf_range, gamma):
+  def local(squared, gain, least, cf_range, gamma):
     logs = jnp.zeros((1, 1), jnp.float32)
     if gain.popularity is not None:
       logs = logs + gain.popularity[0][None]
@@ -98,6 +98,7 @@ def _candidates(
       span = jnp.where(span > 0, span, jnp.float32(1))
       weight = (gain.cf - low[:, None]) / span[:, None]
       logs = logs + jnp.log1p(jnp.clip(weight, 0.0, 1.0))
+    distances = jnp.sqrt(jnp.maximum(squared, 0.0))
     above = jnp.maximum(distances - least[:, None], 0.0)
     fused = above * jnp.exp(-gamma * logs)
     first = counting.shard_index(mesh) * layout.rows
@@ -120,4 +121,4 @@ def _candidates(
     in_specs=(across, specs, whole, whole, whole),
     out_specs=whole,
     check_vma=False,  # all_gather's result is equal on every device.
-  )(distances, gain, least, cf_range, gamma)
+  )(squared, gain, least, cf_range, gamma)

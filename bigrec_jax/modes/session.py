@@ -141,13 +141,19 @@ class Session:
     """Shows the progress of a stage and keeps its throughput for the report."""
     with progress.Progress(total, unit, name) as bar:
       yield bar
+    self.keep_throughput(name, bar.done, unit, bar.seconds)
+
+  def keep_throughput(
+    self, name: str, count: int, unit: str, seconds: float
+  ) -> None:
+    """Adds how fast a stage was to metrics/throughput.json."""
     path = self.paths.throughput
     known = schema.read_json(path) if path.exists() else {}
     known[name] = {
-      "count": bar.done,
+      "count": count,
       "unit": unit,
-      "seconds": round(bar.seconds, 3),
-      "per_second": round(bar.rate, 3),
+      "seconds": round(seconds, 3),
+      "per_second": round(count / max(seconds, 1e-9), 3),
     }
     schema.write_json(path, known)
 

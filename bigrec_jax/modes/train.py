@@ -133,7 +133,7 @@ def _fit(run: session.Session, name: str) -> None:
     f"train: {len(run.examples('train')):,} examples, evaluated on"
     f" {len(run.examples('valid')):,}, {jax.device_count()} device(s)"
   )
-  trainer.fit(
+  result = trainer.fit(
     model=run.build(lora_config),
     params=run.base.params,
     lora=lora,
@@ -149,3 +149,4 @@ def _fit(run: session.Session, name: str) -> None:
     fingerprint=name,
     base_name=str(run.base_dir),
   )
+  run.keep_throughput("train", result.tokens, "tokens", result.seconds)
