@@ -1,0 +1,272 @@
+"""Users per second of beam search, ours and Hugging Face's, side by side.
+
+  python -m benchmarks.generate --peer --json=results.json
+
+Both sides get the same random weights, the same Amazon Toys prompts (token
+ids of the LLaMA-2 tokenizer), the same precision and the same cores, and take
+turns; medians of the rounds are compared. Compilation is timed apart. The
+published setting is batches of 8 in file order (SPECS.md 1.6); for the peer's
+best, its prompts are sorted by length and its batch size is searched.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from benchmarks import peers
+from bigrec_jax import config, models, prompts as prompts_lib, sharding
+from bigrec_jax.data import tokenization
+from bigrec_jax.decoding import generate
+from bigrec_jax.models import hf_export, hf_import
+from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.reporting import progress, table
+from configs import common
+
+_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+# Sizes by name: Llama shapes, tied only where the real checkpoints are.
+_SIZES = {
+  "15m": dict(
+    hidden_size=288,
+    intermediate_size=768,
+    num_hidden_layers=6,
+    num_attention_heads=6,
+    num_key_value_heads=6,
+    tie_word_embeddings=True,
+  ),
+  "7b": dict(
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+    tie_word_embeddings=False,
+  ),
+}
+_VOCAB = 32000
+_EOS = 2
+
+
+def read_prompts(data: pathlib.Path, count: int, seed: int) -> list[list[int]]:
+  """Returns token ids of `count` test prompts, drawn with a seed."""
+  with tempfile.TemporaryDirectory() as folder:
+    model = data / "tokenizers" / "llama2_tokenizer.model"
+    (pathlib.Path(folder) / "tokenizer.model").symlink_to(model)
+    tokenizer = tokenization.load_tokenizer(folder)
+  path = data / "amazon-toys" / "test.json.gz"
+  with gzip.open(path, "rt", encoding="utf-8") as file:
+    rows = json.load(file)
+  chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
+  prompt = prompts_lib.Prompt("consistent", "", "")
+  texts = [
+    prompt.inference_text(rows[row]["instruction"], rows[row]["input"])
+    for row in chosen
+  ]
+  return tokenizer.encode_batch(texts)
+
+
+class Ours:
+  """Our side: weights, and timed runs."""
+
+  def __init__(self, size: str, dtype: str, settings: config.GenerateConfig):
+    section = config.from_config_dict(common.get_config())
+    arch = config.ArchConfig(
+      **_SIZES[size],
+      max_position_embeddings=2048,
+      rope_theta=10000.0,
+      rms_norm_eps=1e-5,
+    )
+    # Logits as spread as a trained model's: with the usual 0.02 all tokens
+    # are nearly equal and the two sides would keep different beams.
+    self.llama_config = dataclasses.replace(
+      LlamaConfig.from_arch(arch, _VOCAB),
+      initializer_range=0.08 if size == "15m" else 0.02,
+    )
+    self.mesh = sharding.make_mesh(section.mesh)
+    model_config = dataclasses.replace(section.model, dtype=dtype)
+    self.model = models.build(self.llama_config, model_config, None, self.mesh)
+    self.params = hf_import.init_base(self.llama_config, 0, dtype, self.mesh)
+    self.settings = settings
+
+  def run(self, prompts: list[list[int]]) -> tuple[float, list]:
+    """Returns seconds and the hypotheses' tokens."""
+    start = time.perf_counter()
+    found = generate.generate(
+      self.model,
+      self.params,
+      None,
+      prompts,
+      self.settings,
+      (_EOS,),
+      self.mesh,
+      seed=0,
+      norm_lengths=None,
+      trie=None,
+      progress=progress.NullProgress(),
+    )
+    return time.perf_counter() - start, found.tokens
+
+
+class Peer:
+  """The other side, in a process of its own."""
+
+  def __init__(self, folder: str, prompts: list, threads: int, dtype: str):
+    path = pathlib.Path(folder) / "prompts.json"
+    path.write_text(json.dumps(prompts), encoding="utf-8")
+    script = pathlib.Path(__file__).with_name("peer_generate.py")
+    self.process = subprocess.Popen(
+      [
+        *(peers.interpreter(), str(script)),
+        *(str(pathlib.Path(folder) / "model"), str(path), str(threads), dtype),
+      ],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={**os.environ, "HF_HUB_OFFLINE": "1"},
+      text=True,
+    )
+    self.versions = json.loads(self.process.stdout.readline())
+
+  def run(self, **order: int) -> tuple[float, list]:
+    """Returns seconds and the hypotheses' tokens."""
+    self.process.stdin.write(json.dumps(order) + "\n")
+    self.process.stdin.flush()
+    answer = json.loads(self.process.stdout.readline())
+    return answer["seconds"], answer["tokens"]
+
+  def close(self) -> None:
+    """Ends the process."""
+    self.process.stdin.close()
+    self.process.wait()
+
+
+def _ended(tokens: list[int]) -> list[int]:
+  """Cuts a padded hypothesis after its EOS."""
+  return tokens[: tokens.index(_EOS) + 1] if _EOS in tokens else tokens
+
+
+def _agreement(ours: list, theirs: list) -> float:
+  """Returns the share of users whose best hypothesis is the same."""
+  same = [a[0] == _ended(b[0]) for a, b in zip(ours, theirs, strict=True)]
+  return statistics.mean(same)
+
+
+def _measure(arguments: argparse.Namespace, ours: Ours, prompts: list) -> dict:
+  """Runs the rounds, sides interleaved, and returns seconds by name."""
+  start = time.perf_counter()
+  ours.run(prompts)
+  first = time.perf_counter() - start
+  orders = {}
+  if arguments.peer:
+    common_order = dict(
+      num_beams=arguments.beams, max_new_tokens=arguments.max_new_tokens
+    )
+    orders["hf batch 8"] = dict(batch_size=8, sort=False, **common_order)
+    for size in arguments.peer_batches:
+      name = f"hf batch {size} sorted"
+      orders[name] = dict(batch_size=size, sort=True, **common_order)
+  seconds: dict[str, list[float]] = {"ours": []}
+  seconds |= {name: [] for name in orders}
+  agreement = {}
+  with tempfile.TemporaryDirectory() as folder:
+    peer = None
+    if orders:
+      hf_export.save_base(
+        pathlib.Path(folder) / "model", ours.llama_config, ours.params, None
+      )
+      threads = arguments.threads
+      peer = Peer(folder, prompts, threads, arguments.dtype)
+    for _ in range(arguments.rounds):
+      spent, tokens = ours.run(prompts)
+      seconds["ours"].append(spent)
+      for name, order in orders.items():
+        spent, theirs = peer.run(**order)
+        seconds[name].append(spent)
+        agreement[name] = _agreement(tokens, theirs)
+    versions = peer.versions if peer else {}
+    if peer:
+      peer.close()
+  lengths = [len(beam) for row in tokens for beam in row]
+  return {
+    "seconds": seconds,
+    "first_run_seconds": first,
+    "same_best_hypothesis": agreement,
+    "mean_new_tokens": statistics.mean(lengths),
+    "peer": versions,
+  }
+
+
+def _summary(measured: dict, users: int) -> tuple[list[list[str]], dict]:
+  """Returns table rows, and users per second by name."""
+  rates = {
+    name: users / statistics.median(spent)
+    for name, spent in measured["seconds"].items()
+  }
+  rows = [
+    [
+      name,
+      f"{rate:.2f}",
+      f"{rates['ours'] / rate:.2f}x",
+      f"{measured['same_best_hypothesis'].get(name, 1.0):.0%}",
+    ]
+    for name, rate in rates.items()
+  ]
+  return rows, rates
+
+
+def main() -> None:
+  """Parses arguments, measures, prints a table and writes JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--peer", action="store_true")
+  parser.add_argument("--json", default="")
+  parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
+  parser.add_argument("--size", choices=sorted(_SIZES), default="15m")
+  parser.add_argument("--dtype", default="float32")
+  parser.add_argument("--users", type=int, default=64)
+  parser.add_argument("--beams", type=int, default=4)
+  parser.add_argument("--max-new-tokens", type=int, default=128)
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--peer-batches", type=int, nargs="*", default=[16, 32])
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--seed", type=int, default=0)
+  arguments = parser.parse_args()
+  arguments.threads = len(os.sched_getaffinity(0))
+  settings = dataclasses.replace(
+    config.from_config_dict(common.get_config()).generate,
+    num_beams=arguments.beams,
+    max_new_tokens=arguments.max_new_tokens,
+    batch_size=arguments.batch,
+  )
+  prompts = read_prompts(arguments.data, arguments.users, arguments.seed)
+  ours = Ours(arguments.size, arguments.dtype, settings)
+  measured = _measure(arguments, ours, prompts)
+  rows, rates = _summary(measured, len(prompts))
+  print(table.format_table(["system", "users/s", "ours is", "same best"], rows))
+  result = {
+    "what": vars(arguments) | {"data": str(arguments.data)},
+    "users_per_second": rates,
+    "prompt_tokens_mean": statistics.mean(map(len, prompts)),
+    "hardware": {
+      "devices": [str(device) for device in jax.devices()],
+      "processor": platform.processor() or platform.machine(),
+      "cores": arguments.threads,
+    },
+    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    **measured,
+  }
+  if arguments.json:
+    path = pathlib.Path(arguments.json)
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+  main()
