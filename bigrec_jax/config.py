@@ -6,26 +6,15 @@ section that they need, never the whole.
 """
 
 import dataclasses
-import math
-from typing import Any, get_type_hints
+from typing import Any
 
 import ml_collections
 
-from bigrec_jax import errors
+from bigrec_jax import config_checks as checks, errors
 
 
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise errors.UserError(
-      f"config.{key}: {value!r} found, one of {', '.join(choices)} expected"
-    )
-
-
-def _at_least(key: str, value: float, least: float) -> None:
-  if not value >= least:  # Catches NaN as well.
-    raise errors.UserError(
-      f"config.{key}: {value} found, at least {least} expected"
-    )
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +47,12 @@ class ModelConfig:
   arch: ArchConfig
 
   def __post_init__(self):
-    _choice("model.dtype", self.dtype, ("float32", "bfloat16"))
-    _choice("model.quantization", self.quantization, ("none", "int8", "nf4"))
-    _choice("model.remat", self.remat, ("none", "full", "dots"))
-    _choice(
+    checks.choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+    checks.choice(
+      "model.quantization", self.quantization, ("none", "int8", "nf4")
+    )
+    checks.choice("model.remat", self.remat, ("none", "full", "dots"))
+    checks.choice(
       "model.attention", self.attention, ("auto", "xla", "cudnn", "splash")
     )
 
@@ -78,9 +69,9 @@ class PretrainConfig:
   warmup_steps: int
 
   def __post_init__(self):
-    _at_least("pretrain.vocab_size", self.vocab_size, 260)
-    _at_least("pretrain.num_steps", self.num_steps, 0)
-    _at_least("pretrain.batch_size", self.batch_size, 1)
+    checks.at_least("pretrain.vocab_size", self.vocab_size, 260)
+    checks.at_least("pretrain.num_steps", self.num_steps, 0)
+    checks.at_least("pretrain.batch_size", self.batch_size, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,21 +84,16 @@ class LoraConfig:
   target_modules: tuple[str, ...]
 
   def __post_init__(self):
-    _at_least("lora.rank", self.rank, 1)
+    checks.at_least("lora.rank", self.rank, 1)
     if not 0 <= self.dropout < 1:
       raise errors.UserError(
         f"config.lora.dropout: {self.dropout} found, 0 <= dropout < 1 expected"
       )
-    known = ("q_proj", "k_proj", "v_proj", "o_proj") + (
-      "gate_proj",
-      "up_proj",
-      "down_proj",
-    )
     for name in self.target_modules:
-      _choice("lora.target_modules", name, known)
+      checks.choice("lora.target_modules", name, _LORA_TARGETS)
     if not self.target_modules:
       raise errors.UserError(
-        f"config.lora.target_modules: empty, some of {', '.join(known)} expected"
+        f"config.lora.target_modules: empty, some of {_LORA_TARGETS} expected"
       )
 
 
@@ -140,13 +126,15 @@ class DataConfig:
   synthetic: SyntheticConfig
 
   def __post_init__(self):
-    _choice(
+    checks.choice(
       "data.format",
       self.format,
       ("synthetic", "movielens", "amazon", "bigrec", "sequences"),
     )
-    _choice("data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1"))
-    _at_least("data.max_history", self.max_history, 1)
+    checks.choice(
+      "data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1")
+    )
+    checks.at_least("data.max_history", self.max_history, 1)
     for key in ("num_train", "num_valid", "num_test"):
       value = getattr(self, key)
       if value != -1 and value < 1:
@@ -164,7 +152,7 @@ class PromptConfig:
   history: str
 
   def __post_init__(self):
-    _choice("prompt.style", self.style, ("consistent", "bigrec"))
+    checks.choice("prompt.style", self.style, ("consistent", "bigrec"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,15 +179,11 @@ class TrainConfig:
 
   def __post_init__(self):
     for key in ("batch_size", "micro_batch_size", "num_epochs", "max_length"):
-      _at_least(f"train.{key}", getattr(self, key), 1)
+      checks.at_least(f"train.{key}", getattr(self, key), 1)
     for key in ("warmup_steps", "early_stopping_patience", "save_every_steps"):
-      _at_least(f"train.{key}", getattr(self, key), 0)
-    _at_least("train.keep_checkpoints", self.keep_checkpoints, 1)
-    if not 0 < self.learning_rate < math.inf:
-      raise errors.UserError(
-        f"config.train.learning_rate: {self.learning_rate} found, a positive"
-        " number expected"
-      )
+      checks.at_least(f"train.{key}", getattr(self, key), 0)
+    checks.at_least("train.keep_checkpoints", self.keep_checkpoints, 1)
+    checks.positive("train.learning_rate", self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,9 +205,9 @@ class GenerateConfig:
   top_p: float
 
   def __post_init__(self):
-    _choice("generate.split", self.split, ("valid", "test", "all"))
+    checks.choice("generate.split", self.split, ("valid", "test", "all"))
     for key in ("batch_size", "num_beams", "max_new_tokens"):
-      _at_least(f"generate.{key}", getattr(self, key), 1)
+      checks.at_least(f"generate.{key}", getattr(self, key), 1)
 
   @property
   def splits(self) -> tuple[str, ...]:
@@ -238,7 +222,7 @@ class EmbedConfig:
   batch_size: int
 
   def __post_init__(self):
-    _at_least("embed.batch_size", self.batch_size, 1)
+    checks.at_least("embed.batch_size", self.batch_size, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,19 +256,19 @@ class GroundConfig:
   bootstrap_samples: int
 
   def __post_init__(self):
-    _choice("ground.duplicates", self.duplicates, ("best", "last"))
+    checks.choice("ground.duplicates", self.duplicates, ("best", "last"))
     for name in self.injections:
-      _choice(
+      checks.choice(
         "ground.injections", name, ("none", "popularity", "cf", "popularity+cf")
       )
     for name in self.protocols:
-      _choice("ground.protocols", name, ("bigrec", "single_gamma"))
+      checks.choice("ground.protocols", name, ("bigrec", "single_gamma"))
     if not self.cutoffs or min(self.cutoffs) < 1:
       raise errors.UserError(
         f"config.ground.cutoffs: {self.cutoffs} found, positive ranks expected"
       )
-    _at_least("ground.batch_size", self.batch_size, 1)
-    _at_least("ground.block_items", self.block_items, 1)
+    checks.at_least("ground.batch_size", self.batch_size, 1)
+    checks.at_least("ground.block_items", self.block_items, 1)
 
 
 CF_MODELS = ("most_pop", "item_knn", "gru4rec", "caser", "sasrec", "dros")
@@ -323,16 +307,18 @@ class CfConfig:
 
   def __post_init__(self):
     for name in self.models:
-      _choice("cf.model", name, (*CF_MODELS, "all"))
-    _choice("cf.family", self.family, ("dros", "s3rec"))
-    _choice("cf.loss", self.loss, ("bce", "bpr", "sampled_softmax", "softmax"))
+      checks.choice("cf.model", name, (*CF_MODELS, "all"))
+    checks.choice("cf.family", self.family, ("dros", "s3rec"))
+    checks.choice(
+      "cf.loss", self.loss, ("bce", "bpr", "sampled_softmax", "softmax")
+    )
     for key in ("num_negatives", "hidden_size", "num_layers", "num_heads"):
-      _at_least(f"cf.{key}", getattr(self, key), 1)
+      checks.at_least(f"cf.{key}", getattr(self, key), 1)
     for key in ("batch_size", "num_epochs", "stop_cutoff", "num_seeds"):
-      _at_least(f"cf.{key}", getattr(self, key), 1)
+      checks.at_least(f"cf.{key}", getattr(self, key), 1)
     for key in ("patience", "save_every_epochs", "weight_decay", "dro_alpha"):
-      _at_least(f"cf.{key}", getattr(self, key), 0)
-    _at_least("cf.neighbours", self.neighbours, 1)
+      checks.at_least(f"cf.{key}", getattr(self, key), 0)
+    checks.at_least("cf.neighbours", self.neighbours, 1)
     if not 0 <= self.dropout < 1:
       raise errors.UserError(
         f"config.cf.dropout: {self.dropout} found, 0 <= dropout < 1 expected"
@@ -378,7 +364,7 @@ class MeshConfig:
     sizes = (self.data, self.fsdp, self.tensor)
     if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
       raise errors.UserError(
-        f"config.mesh: {sizes} found, positive sizes and at most one -1 expected"
+        f"config.mesh: {sizes} found, positive sizes and one -1 expected"
       )
 
 
@@ -405,33 +391,10 @@ class Config:
     return dataclasses.asdict(self)
 
 
-def _build(cls: type, values: ml_collections.ConfigDict, prefix: str) -> Any:
-  hints = get_type_hints(cls)
-  given = set(values.keys())
-  if unknown := given - set(hints):
-    raise errors.UserError(
-      f"config.{prefix}{sorted(unknown)[0]}: unknown key, expected one of"
-      f" {', '.join(sorted(hints))}"
-    )
-  if missing := set(hints) - given:
-    raise errors.UserError(f"config.{prefix}{sorted(missing)[0]}: missing")
-  fields = {}
-  for name, hint in hints.items():
-    value = values[name]
-    if dataclasses.is_dataclass(hint):
-      value = _build(hint, value, f"{prefix}{name}.")
-    elif isinstance(value, (tuple, list)):
-      value = tuple(value)
-    elif hint is float:
-      value = float(value)
-    fields[name] = value
-  return cls(**fields)
-
-
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   """Turns a ConfigDict into the frozen Config.
 
   Raises:
     UserError: a key is unknown, missing or holds a value out of its range.
   """
-  return _build(Config, config, "")
+  return checks.build(Config, config, "")
