@@ -12,7 +12,6 @@ import ml_collections
 
 from bigrec_jax import config_checks as checks, errors
 
-
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
 
@@ -324,10 +323,7 @@ class CfConfig:
         f"config.cf.dropout: {self.dropout} found, 0 <= dropout < 1 expected"
       )
     for rate in (self.learning_rate, *self.grid_learning_rate):
-      if not 0 < rate < math.inf:
-        raise errors.UserError(
-          f"config.cf.learning_rate: {rate} found, a positive number expected"
-        )
+      checks.positive("cf.learning_rate", rate)
     if self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.cf.num_heads: {self.num_heads} found, a divisor of"
