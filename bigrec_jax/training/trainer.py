@@ -42,7 +42,8 @@ def fit(
   Args:
     model: Llama with its adapter's configuration.
     params: the frozen base, on the mesh.
-    lora: the adapter to start from; None = a fresh one by `seed`.
+    lora: the adapter to start from, on the host or placed; None = a fresh
+      one by `seed`.
     train_examples: the rows to train on.
     valid_examples: the rows of the eval loss.
     catalogue: titles of the examples.
@@ -69,6 +70,8 @@ def fit(
     lora = lora_lib.init(
       model.config, model.lora, seed, mesh, model.scan_layers
     )
+  like = lora_lib.abstract(model.config, model.lora, mesh, model.scan_layers)
+  lora = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)
   trainable, total = lora_lib.count(lora), lora_lib.count(params)
   logging.info(
     "train: %s trainable of %s parameters (%.3f %%)",

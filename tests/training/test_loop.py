@@ -32,7 +32,7 @@ def _compiled(mesh_sizes):
 
 
 def _trainer(
-  root, mesh_sizes=(8, 1, 1), stream=None, evaluation=EVAL, name="f", **train
+  root, mesh_sizes=(1, 1, 1), stream=None, evaluation=EVAL, name="f", **train
 ):
   mesh, steps, base, adapter = _compiled(mesh_sizes)
 
@@ -92,7 +92,7 @@ def test_the_curve_is_as_promised(uninterrupted):
 
 def test_the_first_loss_is_the_mean_over_the_step(uninterrupted):
   root, _ = uninterrupted
-  mesh, steps, base, adapter = _compiled((8, 1, 1))
+  mesh, steps, base, adapter = _compiled((1, 1, 1))
   total, count = 0.0, 0
   for batch in next(tiny.Stream()):
     one, n = steps.evaluate(adapter, base, sharding.put_batch(mesh, batch))
@@ -240,7 +240,7 @@ def test_eval_loss_weighs_tokens_not_batches(tmp_path):
   thin = tiny.batch(9)
   thin["loss_mask"][:, 3:] = 0
   trainer = _trainer(tmp_path, evaluation=[[tiny.batch(7), thin]])
-  mesh, steps, base, adapter = _compiled((8, 1, 1))
+  mesh, steps, base, adapter = _compiled((1, 1, 1))
   parts = [
     steps.evaluate(adapter, base, sharding.put_batch(mesh, b))
     for b in (tiny.batch(7), thin)

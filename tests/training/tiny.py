@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import numpy as np
@@ -57,18 +58,20 @@ def _weights():
   return numpy_tree((base, lora.init(LLAMA, lora_config(0.0), 1, mesh)))
 
 
-def build(mesh_sizes=(8, 1, 1), dropout=0.0, with_adapter=True):
+def build(mesh_sizes=(1, 1, 1), dropout=0.0, with_adapter=True):
   """Returns (mesh, model, base, adapter)."""
-  mesh = sharding.make_mesh(config_lib.MeshConfig(*mesh_sizes))
+  devices = jax.devices()[: math.prod(mesh_sizes)]
+  mesh = sharding.make_mesh(config_lib.MeshConfig(*mesh_sizes), devices)
   adapter_config = lora_config(dropout)
   model = models.build(
     LLAMA, config().model, adapter_config if with_adapter else None, mesh
   )
-  base, adapter = _weights()
   like = hf_import.abstract_base(LLAMA, "float32", mesh)
-  base = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), base, like)
-  placed = lora.shardings(LLAMA, adapter_config, mesh, True)
-  return mesh, model, base, jax.device_put(adapter, placed)
+  like = (like, lora.abstract(LLAMA, adapter_config, mesh))
+  base, adapter = jax.tree.map(
+    lambda x, y: jax.device_put(x, y.sharding), _weights(), like
+  )
+  return mesh, model, base, adapter
 
 
 def batch(seed, rows=8, length=T):

@@ -1,0 +1,48 @@
+"""A small store: catalogue, examples, prompt and tokenizer for whole runs."""
+
+import numpy as np
+
+from bigrec_jax import prompts
+from bigrec_jax.data import catalogue as catalogue_lib, pipeline, tokenization
+from bigrec_jax.data.examples import Examples
+
+ITEMS = 17
+
+
+def catalogue():
+  """Returns a catalogue of titles of 1 to 4 words."""
+  words = "red blue iron moon star quest saga racer puzzle city".split()
+  rng = np.random.default_rng(11)
+  titles = [
+    " ".join(rng.choice(words, rng.integers(1, 5))) + f" {i}"
+    for i in range(ITEMS)
+  ]
+  return catalogue_lib.Catalogue(
+    tuple(f"x{i}" for i in range(ITEMS)), tuple(titles), np.ones(ITEMS, int)
+  )
+
+
+def examples(split, count, seed):
+  """Returns examples with histories of 1 to 5 items."""
+  rng = np.random.default_rng(seed)
+  history = rng.integers(0, ITEMS, (count, 5)).astype(np.int32)
+  for row in history:
+    row[rng.integers(1, 6) :] = -1
+  return Examples(
+    split,
+    np.arange(count),
+    history,
+    rng.integers(0, ITEMS, count).astype(np.int32),
+    np.arange(count),
+    np.arange(count),
+  )
+
+
+PROMPT = prompts.Prompt("consistent", "Say what comes next.", "Seen: ")
+
+
+def tokenizer(directory):
+  """Trains a BPE tokenizer of 300 tokens into `directory`."""
+  texts = pipeline.training_texts(examples("train", 50, 0), catalogue(), PROMPT)
+  tokenization.train_bpe(texts, 300, directory)
+  return tokenization.load_tokenizer(directory)
