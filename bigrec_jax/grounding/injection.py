@@ -70,6 +70,19 @@ def log_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
   return total, jnp.float32(_ROUNDINGS * distance.UNIT) * size
 
 
+def no_less(gain: Gain, reference: Reference) -> jax.Array:
+  """Returns which [B, C] items surely have no less weight than the target."""
+  result = jnp.ones((1, 1), bool)
+  if gain.popularity is not None:
+    (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+    high, own_high = high[None], own_high[:, None]
+    tied = (high == own_high) & (low[None] >= own_low[:, None])
+    result = result & ((high > own_high) | tied)
+  if gain.cf is not None:
+    result = result & (gain.cf >= reference.cf[0][:, None])
+  return result
+
+
 class Popularity:
   """Min-max weights of the train popularity, on the host and the devices."""
 

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 
 from bigrec_jax import counting
-from bigrec_jax.grounding import critical, distance, injection, ranking
+from bigrec_jax.grounding import critical, distance, injection, ranking, sweep
 from bigrec_jax.grounding.user_block import UserBlock
 
-# Questions of one device call, and most scores [Q, I] that it may hold.
+# Users of one sweep, questions of one call about doubts, and most scores that
+# either may hold on a device.
+_USERS = 64
 _QUESTIONS = 32
 _SCORES = 1 << 26
 
@@ -90,8 +92,8 @@ def injected_ranks(
     columns = columns[np.argsort(np.abs(gammas[columns]), kind="stable")]
     if not columns.size:
       continue
-    sweep = _Sweep(block, weights, gammas[columns], sign, shape, limit)
-    part = sweep.ranks(live)
+    signed = _Sweep(block, weights, gammas[columns], sign, shape, limit)
+    part = signed.ranks(live)
     ranks[np.ix_(live, columns)] = part[live]
   return ranks
 
@@ -166,26 +168,47 @@ class _Sweep:
       target = _target(block, users, exact[users])
       return target, weights.reference(users, own[users])
 
-    target, reference = arguments(np.arange(count))
-    certain, possible = ranking.injected_counts(
-      block.device,
-      _padded(target, block.rows),
-      weights.gain,
-      _padded(reference, block.rows),
-      self._sign,
-      self._grid,
-      block.table.items,
-      **self._options,
-    )
-    ranks = np.asarray(certain)[:count, : len(self._gammas)].astype(np.int64)
-    open_ = np.asarray(possible)[:count, : len(self._gammas)] != ranks
+    wanted = np.flatnonzero(columns.any(axis=1))
+    if self._limit is not None and self._sign > 0:
+      target, reference = arguments(np.arange(count))
+      ahead = sweep.outranked(
+        block.device,
+        _padded(target, block.rows),
+        weights.gain,
+        _padded(reference, block.rows),
+        block.table.items,
+        **_options(block.table),
+      )
+      wanted = wanted[np.asarray(ahead)[wanted] < self._limit]
+    # Who isn't swept is outranked by `limit` items or more at every gamma.
+    certain = np.full(self._own.shape, self._limit or 0, np.int64)
+    possible = certain.copy()
+    size = _call_size(block, _USERS)
+    for part in counting.user_blocks(len(wanted), size):
+      users = wanted[part]
+      asked = counting.pad_rows(users, size)
+      target, reference = arguments(asked)
+      counts = sweep.injected_counts(
+        block.device,
+        asked,
+        target,
+        weights.gain,
+        reference,
+        self._sign,
+        self._grid,
+        block.table.items,
+        **self._options,
+      )
+      for found, count in zip((certain, possible), counts, strict=True):
+        found[users] = np.asarray(count)[: len(users), : len(self._gammas)]
+    ranks, open_ = certain, possible != certain
     if self._limit is not None:
       open_ &= ranks < self._limit
     users, places = np.nonzero(open_ & columns)
 
     def ask(questions: np.ndarray) -> ranking.Doubts:
       target, reference = arguments(users[questions])
-      return ranking.injected_doubts(
+      return sweep.injected_doubts(
         block.device,
         users[questions],
         places[questions].astype(np.int32),
@@ -235,7 +258,7 @@ def _settle(
     [Q] int64.
   """
   layout = block.table.layout
-  size = min(block.rows, _QUESTIONS, max(1, _SCORES // layout.rows))
+  size = _call_size(block, _QUESTIONS)
   ranks = np.zeros(len(users), np.int64)
   for part in counting.user_blocks(len(users), size):
     questions = np.arange(part.start, part.stop)
@@ -254,6 +277,11 @@ def _settle(
     ranks[part] = np.asarray(doubts.certain)[: len(questions)]
     ranks[part] += np.bincount(places[before], minlength=len(questions))
   return ranks
+
+
+def _call_size(block: UserBlock, most: int) -> int:
+  """Returns how many users or questions one call takes."""
+  return min(block.rows, most, max(1, _SCORES // block.table.layout.rows))
 
 
 def _options(table: distance.ItemTable) -> dict:

@@ -53,6 +53,7 @@ class UserBlock:
     rows: B.
     device: distances of B users.
     least: [n] float64, exact least distance.
+    farthest: [n], a squared distance that the farthest item surely reaches.
     twin: [n] int32, twin number of the nearest item.
     groups: [n] int32, group number of each target.
     members: [n, M] catalogue rows of the group, -1 = none.
@@ -64,6 +65,7 @@ class UserBlock:
   rows: int
   device: distance.Block
   least: np.ndarray
+  farthest: np.ndarray
   twin: np.ndarray
   groups: np.ndarray
   members: np.ndarray
@@ -134,6 +136,7 @@ def open_block(
     rows,
     device,
     least,
+    near.farthest,
     table.twins[nearest],
     groups,
     rows_of,
@@ -151,11 +154,7 @@ def check_spread(block: UserBlock, first_row: int, name: str) -> None:
     first_row: of the block within its split.
     name: the split.
   """
-  # One item at another distance than the nearest is proof; it is found at the
-  # target for all but a few users.
-  least = block.least[:, None]
-  spread = np.isfinite(block.distances) & (block.distances != least)
-  for user in np.flatnonzero(~spread.any(axis=1)):
+  for user in np.flatnonzero(block.farthest <= block.least**2):
     values = distance.exact_row(block.queries[user], block.table)
     if values.max() == values.min():
       raise errors.UserError(

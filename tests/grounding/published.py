@@ -134,7 +134,9 @@ def world(seed, num_items=211, width=37, users=(41, 37), duplicates="best"):
     length = np.linalg.norm(items[targets], axis=1, keepdims=True)
     queries = (items[targets] + noise * length).astype(np.float32)
     queries[0], queries[1] = items[3], items[100]  # The target itself.
-    queries[4:8] = items[[3, 99, 7, 200]]  # Another title, maybe thrice there.
+    queries[4:8] = items[
+      [3, 99, 7, num_items - 11]
+    ]  # Another title, maybe thrice there.
     queries[8] = items[targets[8]] * np.float32(1 + 3e-7)  # Nearly exact.
     popular = np.log1p(popularity)[None]
     cf = rng.standard_normal((count, num_items)) + popular

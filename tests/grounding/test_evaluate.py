@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.grounding import evaluate, ranking
+from bigrec_jax.grounding import evaluate, ranking, sweep
 from bigrec_jax.reporting import progress
 from configs import common
 from tests.grounding import published
@@ -213,7 +213,7 @@ def test_crowds_in_doubt_are_still_ranked_exactly():
 
 def test_one_compilation_per_program():
   world = published.world(seed=7, num_items=107, width=11)
-  programs = (ranking.plain_counts, ranking.injected_counts)
+  programs = (ranking.plain_counts, sweep.injected_counts)
   before = [program._cache_size() for program in programs]
   _run(world, _mesh(4, 2, 1), batch_size=8, injections=("popularity",))
   after = [program._cache_size() for program in programs]
