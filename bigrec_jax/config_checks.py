@@ -58,6 +58,9 @@ def build(cls: type, values: ml_collections.ConfigDict, prefix: str) -> Any:
     value = values[name]
     if dataclasses.is_dataclass(hint):
       value = build(hint, value, f"{prefix}{name}.")
+    elif hint == tuple[str, ...]:
+      # A flag's "a,b" arrives as one string; ("a", "b") as two.
+      value = tuple(p.strip() for part in value for p in part.split(","))
     elif isinstance(value, (tuple, list)):
       value = tuple(value)
     elif hint is float:

@@ -44,7 +44,7 @@ def parse_grid(text: str) -> np.ndarray:
   values = GRIDS.get(text)
   if values is None:
     try:
-      values = [float(part) for part in text.split(",")]
+      values = [float(part) for part in text.strip("()[] ").split(",")]
     except ValueError:
       values = [math.nan]
   if not all(0 <= value < 1e6 for value in values):  # Catches NaN as well.
