@@ -8,6 +8,7 @@ Each micro-batch shape compiles once.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -87,6 +88,42 @@ def batch_loss(
   return loss.cross_entropy(hidden, head, labels, mask, chunk, mesh)
 
 
+def _placements(
+  params: Tree, replicated: NamedSharding
+) -> tuple[state_lib.TrainState, state_lib.Sums]:
+  """Returns the shardings of state and sums: those of the parameters."""
+  placed = jax.tree.map(lambda leaf: leaf.sharding, params)
+  state = state_lib.TrainState(
+    step=replicated,
+    params=placed,
+    moments=optimizer.AdamState(mu=placed, nu=placed),
+  )
+  sums = state_lib.Sums(
+    grads=placed, loss=replicated, tokens=replicated, micro=replicated
+  )
+  return state, sums
+
+
+def _apply(
+  adamw: optimizer.AdamW,
+  state: state_lib.TrainState,
+  sums: state_lib.Sums,
+  learning_rate: jax.Array,
+) -> tuple[state_lib.TrainState, state_lib.Sums, dict[str, jax.Array]]:
+  """One optimizer step: the mean over all tokens, then empty sums."""
+  with jax.named_scope("optimizer"):
+    tokens = jnp.maximum(sums.tokens, 1).astype(jnp.float32)
+    grads = jax.tree.map(lambda g: g / tokens, sums.grads)
+    params, moments, norm = adamw.update(
+      state.params, grads, state.moments, state.step, learning_rate
+    )
+  metrics = {"loss": sums.loss / tokens, "grad_norm": norm}
+  state = state_lib.TrainState(
+    step=state.step + 1, params=params, moments=moments
+  )
+  return state, jax.tree.map(jnp.zeros_like, sums), metrics
+
+
 def make_steps(
   model: nn.Module,
   adamw: optimizer.AdamW,
@@ -111,15 +148,7 @@ def make_steps(
     variables: puts base and trained parameters together for the model.
   """
   replicated = NamedSharding(mesh, PartitionSpec())
-  placed = jax.tree.map(lambda leaf: leaf.sharding, params)
-  state_placed = state_lib.TrainState(
-    step=replicated,
-    params=placed,
-    moments=optimizer.AdamState(mu=placed, nu=placed),
-  )
-  sums_placed = state_lib.Sums(
-    grads=placed, loss=replicated, tokens=replicated, micro=replicated
-  )
+  state_placed, sums_placed = _placements(params, replicated)
   row_shards = mesh.shape["data"] * mesh.shape["fsdp"]
 
   def chunk_of(batch):
@@ -130,10 +159,7 @@ def make_steps(
     # A copy: jit hands an unchanged input back as it is, and `apply` donates
     # the state, which would delete the caller's parameters.
     params = jax.tree.map(jnp.copy, params)
-    return (
-      state_lib.init_state(params, adamw),
-      state_lib.zero_sums(params),
-    )
+    return state_lib.init_state(params, adamw), state_lib.zero_sums(params)
 
   def accumulate(sums, state, base, batch):
     key = None
@@ -159,19 +185,6 @@ def make_steps(
         micro=sums.micro + 1,
       )
 
-  def apply(state, sums, learning_rate):
-    with jax.named_scope("optimizer"):
-      tokens = jnp.maximum(sums.tokens, 1).astype(jnp.float32)
-      grads = jax.tree.map(lambda g: g / tokens, sums.grads)
-      params, moments, norm = adamw.update(
-        state.params, grads, state.moments, state.step, learning_rate
-      )
-    metrics = {"loss": sums.loss / tokens, "grad_norm": norm}
-    state = state_lib.TrainState(
-      step=state.step + 1, params=params, moments=moments
-    )
-    return state, jax.tree.map(jnp.zeros_like, sums), metrics
-
   def evaluate(params, base, batch):
     return batch_loss(
       model, variables(base, params), batch, chunk_of(batch), None, mesh
@@ -183,7 +196,7 @@ def make_steps(
       accumulate, donate_argnames="sums", out_shardings=sums_placed
     ),
     apply=jax.jit(
-      apply,
+      functools.partial(_apply, adamw),
       donate_argnames=("state", "sums"),
       out_shardings=(state_placed, sums_placed, replicated),
     ),

@@ -53,8 +53,8 @@ def fit(
     seed: of the fresh adapter, the order and the dropout.
     mesh: axes data, fsdp, tensor.
     paths: of the workdir.
-    fingerprint: names all that the result depends on; a run resumes only
-      from checkpoints of the same name.
+    fingerprint: of all that the result depends on; a run resumes only from
+      checkpoints of the same name.
     base_name: what `adapter_config.json` calls the base.
 
   Returns:
@@ -66,19 +66,8 @@ def fit(
   """
   rows = config.micro_batch_size
   sharding.check_batch(mesh, rows, "config.train.micro_batch_size")
-  if lora is None:
-    lora = lora_lib.init(
-      model.config, model.lora, seed, mesh, model.scan_layers
-    )
-  like = lora_lib.abstract(model.config, model.lora, mesh, model.scan_layers)
-  lora = jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)
-  trainable, total = lora_lib.count(lora), lora_lib.count(params)
-  logging.info(
-    "train: %s trainable of %s parameters (%.3f %%)",
-    f"{trainable:,}",
-    f"{trainable + total:,}",
-    100 * trainable / (trainable + total),
-  )
+  lora = _start(model, lora, seed, mesh)
+  _log_sizes(lora_lib.count(lora), lora_lib.count(params))
   text = (catalogue, prompt, tokenizer, config)
   shard = {
     "shard_index": jax.process_index(),
@@ -108,3 +97,21 @@ def fit(
   return loop.Trainer(
     config, steps, params, lora, stream, eval_batches, mesh=mesh, files=files
   ).run()
+
+
+def _log_sizes(trainable: int, frozen: int) -> None:
+  logging.info(
+    "train: %s trainable of %s parameters (%.3f %%)",
+    f"{trainable:,}",
+    f"{trainable + frozen:,}",
+    100 * trainable / (trainable + frozen),
+  )
+
+
+def _start(model: nn.Module, lora: Tree | None, seed: int, mesh: Mesh) -> Tree:
+  """Returns the adapter that training starts from, placed on the mesh."""
+  shape = (model.config, model.lora)
+  if lora is None:
+    lora = lora_lib.init(*shape, seed, mesh, model.scan_layers)
+  like = lora_lib.abstract(*shape, mesh, model.scan_layers)
+  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)
