@@ -115,7 +115,7 @@ def generate(
       the batch does not divide over the mesh.
   """
   _check(model, prompts, config, mesh, trie)
-  settings = _settings(config, eos_ids, trie)
+  settings = settings_of(config, eos_ids, trie)
   scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
   tokens: list[list[list[int]]] = [[] for _ in prompts]
   if not prompts:
@@ -148,7 +148,7 @@ def generate(
   for rows, batch in _batches(
     prompts, cut, norm_lengths, config, settings, mesh
   ):
-    found = _decode(model, settings, variables, batch, seed_value, prefix, trie)
+    found = decode(model, settings, variables, batch, seed_value, prefix, trie)
     # Fetched one batch late, so that the device never waits for the host.
     if waiting is not None:
       collect(*waiting)
@@ -186,7 +186,7 @@ def _check(
     )
 
 
-def _settings(
+def settings_of(
   config: GenerateConfig,
   eos_ids: tuple[int, ...],
   trie: constraints.Trie | None,
@@ -309,7 +309,7 @@ def _prefill_one(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
-def _decode(
+def decode(
   model: Llama,
   settings: Settings,
   variables: Any,
@@ -319,6 +319,15 @@ def _decode(
   trie: constraints.Trie | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Prefill and search as one program.
+
+  Args:
+    model: the network.
+    settings: from `settings_of`.
+    variables: collections `params` and, with an adapter, `lora`.
+    batch: the prompts.
+    seed: [] uint32, of sampling.
+    prefix: what all prompts begin with, already read, or None.
+    trie: the titles that may be written, or None.
 
   Returns:
     tokens [B, W, T], scores [B, W] and lengths [B, W], on every device.

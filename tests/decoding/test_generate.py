@@ -189,16 +189,16 @@ def test_scores_are_those_of_full_forward_passes(setup):
 def test_one_program_per_bucket(setup):
   prompts = make_prompts(30, seed=1)
   first = setup(prompts)
-  before = generate._decode._cache_size()
+  before = generate.decode._cache_size()
   split = setup(prompts, prompt_buckets=(16, 32))
-  assert generate._decode._cache_size() == before + 1
+  assert generate.decode._cache_size() == before + 1
   assert_same(split, first)
   # Another penalty, other prompts of the same sizes: nothing new.
   changed = setup(prompts, length_penalty=0.0)
   assert not np.allclose(changed.scores, first.scores)
   turned = setup(list(reversed(prompts)), prompt_buckets=(16, 32))
   assert turned.tokens[::-1] == first.tokens
-  assert generate._decode._cache_size() == before + 1
+  assert generate.decode._cache_size() == before + 1
 
 
 def test_rows_do_not_depend_on_the_batch(setup):
