@@ -32,7 +32,7 @@ from bigrec_jax.reporting import progress as reporting
 _BUCKET_STEP = 128  # Beyond the last configured bucket.
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.
-_PREFIX_BLOCK = 16
+PREFIX_BLOCK = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +217,7 @@ def shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
   size = 0
   while size < limit and first[size] == last[size]:
     size += 1
-  return list(first[: size - size % _PREFIX_BLOCK])
+  return list(first[: size - size % PREFIX_BLOCK])
 
 
 def bucket_of(length: int, buckets: Sequence[int]) -> int:

@@ -12,7 +12,7 @@ from bigrec_jax import counting, errors
 from bigrec_jax.grounding import distance
 
 # Distinct nearest vectors listed per user to find the exact minimum.
-_NEAR = 32
+NEAR = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +109,7 @@ def open_block(
     counting.pad_rows(queries, rows),
     table.mean,
     table.items,
-    near=min(_NEAR, len(table.host)),
+    near=min(NEAR, len(table.host)),
     layout=table.layout,
     mesh=table.mesh,
   )

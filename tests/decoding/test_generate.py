@@ -282,7 +282,7 @@ def test_nothing_and_mistakes(setup):
 
 
 def test_shared_beginning():
-  block = generate._PREFIX_BLOCK
+  block = generate.PREFIX_BLOCK
   start = list(range(block + 3))
   prompts = [[*start, 50], [*start, 51, 52], [*start, 60]]
   assert generate.shared_beginning(prompts) == start[:block]
