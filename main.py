@@ -33,6 +33,7 @@ MODES = (
   "report",
   "export",
   "pipeline",
+  "plan",
 )
 
 _CONFIG = config_flags.DEFINE_config_file(

@@ -28,6 +28,7 @@ setuptools.setup(
     "tqdm",
   ],
   extras_require={
+    "plan": ["libtpu"],  # The TPU compiler; jax's own extra [tpu] pins it.
     "test": ["pandas", "pytest", "ruff"],
     # Only tests and benchmarks compare with these.
     "peers": ["accelerate", "datasets", "peft", "torch", "transformers"],

@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from bigrec_jax import config_checks as checks, errors
+from bigrec_jax.config_plan import PlanConfig
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
@@ -380,6 +381,7 @@ class Config:
   ground: GroundConfig
   cf: CfConfig
   report: ReportConfig
+  plan: PlanConfig
   mesh: MeshConfig
 
   def to_dict(self) -> dict[str, Any]:

@@ -83,6 +83,10 @@ class Paths:
     return self.root / "report" / "index.html"
 
   @property
+  def plan(self) -> pathlib.Path:
+    return self.root / "plan.json"
+
+  @property
   def export(self) -> pathlib.Path:
     return self.root / "export"
 

@@ -175,6 +175,18 @@ def get_config() -> ml_collections.ConfigDict:
   config.report = cfg()
   config.report.num_examples = 12
 
+  # --mode=plan compiles for devices that need not be there.
+  config.plan = cfg()
+  config.plan.topology = "v5e:2x4"  # v5e:2x4 | v6e:2x4 | v5p:4x4x4 | cpu:8
+  config.plan.parts = ("train", "generate", "ground")
+  config.plan.text_tokens = 288  # Of a prompt with its answer, on average.
+  config.plan.prefix_tokens = 96  # With which all prompts begin; of those.
+  config.plan.new_tokens = 32  # Decoded until all users of a batch are done.
+  config.plan.num_items = 0  # 0 = the prepared catalogue's.
+  config.plan.memory_gib = 0.0  # Per device; 0 = the chip's.
+  config.plan.search = True  # Find the largest train.micro_batch_size.
+  config.plan.quick = False  # Compile with less effort: faster, upper bounds.
+
   config.mesh = cfg()
   config.mesh.data = -1  # -1 = what the devices leave.
   config.mesh.fsdp = 1

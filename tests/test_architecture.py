@@ -10,7 +10,16 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bigrec_jax"
 # Top to bottom: a module imports only from its own layer and those below.
-LAYERS = ("modes", "training", "decoding", "grounding", "cf", "models", "data")
+LAYERS = (
+  "modes",
+  "planning",
+  "training",
+  "decoding",
+  "grounding",
+  "cf",
+  "models",
+  "data",
+)
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,0 +1,284 @@
+"""Compiles train, generate and ground for devices that need not be there."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+
+from bigrec_jax import config as config_lib, errors, schema, sharding
+from bigrec_jax.models import lora as lora_lib
+from bigrec_jax.modes import session
+from bigrec_jax.planning import (
+  arguments,
+  chips,
+  compiling,
+  fit,
+  programs,
+  roofline,
+  tables,
+  topology,
+  unrolled,
+  work,
+)
+
+
+def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Writes plan.json and prints its tables; needs no weights and no data.
+
+  A topology that cannot hold the run is an answer, not a mistake: the plan is
+  written, the line says by how much, and the exit status is 0.
+
+  Raises:
+    UserError: the topology, the mesh, config.json or a batch is unusable.
+  """
+  target = topology.resolve(config.plan.topology)
+  plan = Plan(config, schema.Paths(workdir), target)
+  found = plan.make()
+  schema.write_json(plan.paths.plan, found)
+  session.say(tables.render(found))
+  session.say(f"plan: written to {plan.paths.plan}")
+
+
+class Plan:
+  """One configuration on one topology."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    paths: schema.Paths,
+    target: topology.Target,
+  ):
+    self.config, self.paths, self.target = config, paths, target
+    self.mesh = sharding.make_mesh(config.mesh, target.devices)
+    self.arch = arguments.read_arch(config)
+    self.net = arguments.network(self.arch, config, self.mesh)
+    self.devices = len(target.devices)
+    self.capacity = target.chip.memory if target.chip else None
+    if config.plan.memory_gib:
+      self.capacity = round(config.plan.memory_gib * chips.GIB)
+    self.sizes = work.Network(
+      config=self.arch,
+      lora=config.lora,
+      itemsize=jnp.dtype(config.model.dtype).itemsize,
+      quantization=config.model.quantization,
+      remat=config.model.remat,
+      attention=self.net.model.attention,
+      replicas=sharding.batch_size_unit(self.mesh),
+    )
+    self._programs: list[dict[str, Any]] = []
+
+  def make(self) -> dict[str, Any]:
+    """Compiles everything and returns plan.json."""
+    parts = {"train": self._train, "generate": self._generate}
+    parts["ground"] = self._ground
+    found = {name: parts[name]() for name in self.config.plan.parts}
+    chip = self.target.chip
+    return {
+      "topology": self.target.name,
+      "devices": self.devices,
+      "chip": dataclasses.asdict(chip) if chip else None,
+      "capacity_bytes": self.capacity,
+      "mesh": dict(self.mesh.shape),
+      "model": {
+        "source": self.config.model.path or "config.model.arch",
+        "parameters": lora_lib.count(self.net.base),
+        "adapter_parameters": lora_lib.count(self.net.adapter),
+        "dtype": self.config.model.dtype,
+        "quantization": self.config.model.quantization,
+        "remat": self.config.model.remat,
+        "attention": self.net.model.attention,
+      },
+      "fits": None
+      if self.capacity is None
+      else all(row["fits"] for row in self._programs),
+      "programs": self._programs,
+      **found,
+      "quick": self.config.plan.quick,
+      "versions": _versions(),
+    }
+
+  def _compile(
+    self, program: compiling.Program, done: work.Work, shape: Any
+  ) -> dict[str, Any]:
+    """Compiles one program and keeps its row."""
+    compiled = compiling.run(program, self.devices, self.config.plan.quick)
+    items = compiled.collectives
+    peak = compiled.memory.peak
+    fits = None if self.capacity is None else peak <= self.capacity
+    session.say("plan: " + fit.line(program.name, peak, self.capacity))
+    for loop in compiled.unknown_loops:
+      session.say(
+        f"plan: {program.name}: turns of {loop} unknown, counted once"
+      )
+    row = {
+      "name": program.name,
+      "shape": dataclasses.asdict(shape),
+      "fits": fits,
+      "memory": dataclasses.asdict(compiled.memory) | {"peak": peak},
+      "exceeds_by_bytes": max(0, peak - (self.capacity or peak)),
+      "work": dataclasses.asdict(done),
+      "xla_device_loops_once": {
+        "flops": compiled.xla_flops,
+        "bytes": compiled.xla_bytes,
+      },
+      "collectives": None if items is None else roofline.by_kind(items),
+      "unknown_loops": compiled.unknown_loops,
+      "seconds": None,
+      "bound": None,
+      "times": None,
+      "compile_seconds": round(compiled.seconds, 1),
+    }
+    if self.target.chip and items is not None:
+      times = roofline.times(
+        done, roofline.received(items), self.target.chip, self.devices
+      )
+      row["times"] = dataclasses.asdict(times)
+      row["seconds"], row["bound"] = times.seconds, times.bound
+    self._programs.append(row)
+    return row
+
+  def _train(self) -> dict[str, Any]:
+    config, train = self.config, self.config.train
+    rows = train.micro_batch_size
+    sharding.check_batch(self.mesh, rows, "config.train.micro_batch_size")
+    shape = programs.train_shape(config, self.mesh, rows)
+    done = work.accumulate(self.sizes, rows, shape.length, shape.chunk)
+    accumulate, apply = programs.train(self.net, config, rows)
+    first = self._compile(accumulate, done, shape)
+    last = self._compile(
+      apply, work.apply(lora_lib.count(self.net.adapter)), config.lora
+    )
+    texts = shape.length // config.plan.text_tokens if train.packing else 1
+    micro = -(-train.batch_size // (rows * max(texts, 1)))
+    found = {
+      "micro_batches_per_step": micro,
+      "xla_check": self._check(rows, shape),
+      "largest_micro_batch": self._search(first),
+    }
+    found |= _train_cost(first, last, micro, self.devices, self.target.chip)
+    return found | self._run_cost(found["seconds_per_step"])
+
+  def _check(self, rows: int, shape: programs.TrainShape) -> dict[str, float]:
+    """Compares the formula with XLA's count of unrolled layers."""
+    sizes = dataclasses.replace(self.sizes, attention="xla")
+    formula = work.accumulate(sizes, rows, shape.length, shape.length)
+    counted = unrolled.accumulate_flops(self.arch, self.config, rows)
+    return {
+      "xla_unrolled_flops": counted,
+      "formula_flops": formula.executed,
+      "ratio": counted / formula.executed,
+    }
+
+  def _search(self, first: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the largest micro-batch that fits."""
+    if self.capacity is None or not self.config.plan.search:
+      return None
+    unit = sharding.batch_size_unit(self.mesh)
+    limit = max(self.config.train.batch_size // unit, 1) * unit
+
+    def peak_of(rows: int) -> int:
+      program, _ = programs.train(self.net, self.config, rows)
+      program = dataclasses.replace(
+        program, name=f"{program.name}, {rows} rows"
+      )
+      compiled = compiling.run(program, self.devices, self.config.plan.quick)
+      peak = compiled.memory.peak
+      session.say("plan: " + fit.line(program.name, peak, self.capacity))
+      return peak
+
+    known = {self.config.train.micro_batch_size: first["memory"]["peak"]}
+    found = fit.largest(peak_of, known, unit, limit, self.capacity)
+    return dataclasses.asdict(found)
+
+  def _run_cost(self, seconds_per_step: float | None) -> dict[str, Any]:
+    """Returns steps and chip-hours of the configured run."""
+    train, wanted = self.config.train, self.config.data.num_train
+    stored = None
+    if self.paths.manifest.exists():
+      splits = schema.read_json(self.paths.manifest)["splits"]
+      stored = splits["train"]["num_examples"]
+    known = [n for n in (wanted, stored) if n is not None and n != -1]
+    if not known:
+      return {"examples": None, "steps": None, "chip_hours": None}
+    steps = train.num_epochs * -(-min(known) // train.batch_size)
+    hours = None
+    if seconds_per_step is not None:
+      hours = steps * seconds_per_step * self.devices / 3600
+    return {"examples": min(known), "steps": steps, "chip_hours": hours}
+
+  def _generate(self) -> dict[str, Any]:
+    shape = programs.generate_shape(self.config)
+    users = shape.users
+    sharding.check_batch(self.mesh, users, "config.generate.batch_size")
+    turns = programs.decode_turns(self.config)
+    about = (users, shape.prompt, shape.prefix)
+    prefill = work.prefill(self.sizes, *about)
+    token = work.decode_step(
+      self.sizes, *about, shape.beams, shape.steps, turns / 2
+    )
+    done = work.add((1, prefill), (turns, token))
+    row = self._compile(programs.decode(self.net, self.config), done, shape)
+    return {"users_per_second": _rate(users, row["seconds"])}
+
+  def _ground(self) -> dict[str, Any]:
+    items = self.config.plan.num_items
+    if not items and self.paths.manifest.exists():
+      items = schema.read_json(self.paths.manifest)["counts"]["items"]
+    if not items:
+      raise errors.UserError(
+        f"config.plan.num_items: 0 found and no {self.paths.manifest}; the"
+        " size of the catalogue expected (or leave ground out of plan.parts)"
+      )
+    shape = programs.ground_shape(
+      self.config, items, self.arch.hidden_size, self.mesh
+    )
+    near, count = programs.ground(shape, self.mesh)
+    layout = shape.layout
+    first = self._compile(
+      near, work.distances(shape.users, layout.padded, shape.width), shape
+    )
+    last = self._compile(
+      count, work.counting(shape.users, layout.padded), shape
+    )
+    seconds = _sum(first["seconds"], last["seconds"])
+    return {"items": items, "users_per_second": _rate(shape.users, seconds)}
+
+
+def _sum(*values: float | None) -> float | None:
+  return None if None in values else sum(values)
+
+
+def _rate(count: int, seconds: float | None) -> float | None:
+  return None if seconds is None else count / seconds
+
+
+def _train_cost(
+  first: dict[str, Any],
+  last: dict[str, Any],
+  micro: int,
+  devices: int,
+  chip: chips.Chip | None,
+) -> dict[str, Any]:
+  """Returns seconds, tokens/s and the MFU of an optimizer step's floor."""
+  if first["seconds"] is None or last["seconds"] is None:
+    return dict.fromkeys(("seconds_per_step", "tokens_per_second", "mfu"))
+  seconds = micro * first["seconds"] + last["seconds"]
+  tokens = micro * first["shape"]["rows"] * first["shape"]["length"]
+  flops = micro * first["work"]["flops"]
+  return {
+    "seconds_per_step": seconds,
+    "tokens_per_second": tokens / seconds,
+    "mfu": flops / (seconds * devices * chip.flops),
+  }
+
+
+def _versions() -> dict[str, str | None]:
+  found = {}
+  for name in ("jax", "jaxlib", "libtpu", "flax"):
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = None
+  return found

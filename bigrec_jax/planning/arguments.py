@@ -1,0 +1,109 @@
+"""Shapes, dtypes and placements of the arguments that the programs take."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bigrec_jax import config as config_lib, models, schema, sharding
+from bigrec_jax.models import hf_import, kv_cache, llama, lora as lora_lib
+from bigrec_jax.models.config import LlamaConfig
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network without its weights.
+
+  Attributes:
+    model: the Flax module with the adapter's places.
+    base: tree of ShapeDtypeStructs with shardings.
+    adapter: likewise.
+    mesh: of all of them.
+  """
+
+  model: llama.Llama
+  base: Tree
+  adapter: Tree
+  mesh: Mesh
+
+
+def read_arch(config: config_lib.Config) -> LlamaConfig:
+  """Returns the shape of the base: `model.path`/config.json or `model.arch`.
+
+  Raises:
+    UserError: the file is missing, or no LLaMA of ours.
+  """
+  if not config.model.path:
+    return LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
+  path = pathlib.Path(config.model.path) / "config.json"
+  return LlamaConfig.from_hf(schema.read_json(path), str(path))
+
+
+def network(
+  arch: LlamaConfig, config: config_lib.Config, mesh: Mesh
+) -> Network:
+  """Returns the network of a configuration on a mesh.
+
+  Args:
+    arch: the base's shape.
+    config: for the sections model and lora.
+    mesh: its devices may be there only to compile for.
+  """
+  model = config.model
+  return Network(
+    model=models.build(arch, model, config.lora, mesh),
+    base=hf_import.abstract_base(
+      arch, model.dtype, mesh, model.scan_layers, model.quantization
+    ),
+    adapter=lora_lib.abstract(arch, config.lora, mesh, model.scan_layers),
+    mesh=mesh,
+  )
+
+
+def array(
+  shape: tuple[int, ...], dtype: Any, placement: NamedSharding
+) -> jax.ShapeDtypeStruct:
+  """Returns an array that isn't there."""
+  return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=placement)
+
+
+def place(tree: Tree, placement: NamedSharding) -> Tree:
+  """Returns a tree of abstract arrays, placed alike."""
+  return jax.tree.map(lambda x: array(x.shape, x.dtype, placement), tree)
+
+
+def prefix(net: Network, tokens: int) -> kv_cache.PromptCache | None:
+  """Returns the cache of what all prompts begin with; None for no token."""
+  if not tokens:
+    return None
+  config, dtype = net.model.config, net.model.dtype
+  heads = (config.num_key_value_heads, tokens, config.head_dim)
+  layers = config.num_hidden_layers
+  whole = sharding.replicated(net.mesh)
+  empty = array((layers, 1, heads[0], 0, heads[2]), dtype, whole)
+  keys = array((layers, *heads), dtype, whole)
+  lengths = array((1,), np.int32, whole)
+  return kv_cache.PromptCache(empty, empty, lengths, (keys, keys))
+
+
+def over_items(
+  shape: tuple[int, ...], dtype: Any, mesh: Mesh, axis: int = 0
+) -> jax.ShapeDtypeStruct:
+  """Returns an array whose axis `axis` is the item axis."""
+  entries = (None,) * axis + (mesh.axis_names,)
+  return array(shape, dtype, NamedSharding(mesh, PartitionSpec(*entries)))
+
+
+def device_bytes(tree: Tree) -> int:
+  """Returns the bytes of one device's part of a tree of abstract arrays."""
+  total = 0
+  for leaf in jax.tree.leaves(tree):
+    own = leaf.sharding.shard_shape(leaf.shape)
+    total += int(np.prod(own, dtype=np.int64)) * leaf.dtype.itemsize
+  return total

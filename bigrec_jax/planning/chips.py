@@ -1,0 +1,38 @@
+"""Published peaks of the chips that a plan can be made for.
+
+Source: Google Cloud TPU documentation, pages "TPU v5e", "TPU v5p" and "TPU
+v6e (Trillium)", tables of key specifications, read in 2026. They give the
+inter-chip interconnect as a bidirectional sum over all links of a chip, so a
+chip receives at half of it at most. Peaks are never reached: a time computed
+from them is a floor.
+"""
+
+import dataclasses
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """One accelerator.
+
+  Attributes:
+    name: as users know it.
+    memory: bytes of HBM.
+    flops: bfloat16 FLOP/s.
+    bandwidth: of HBM, bytes/s.
+    network: bytes/s that a chip receives from others, over all links.
+  """
+
+  name: str
+  memory: int
+  flops: float
+  bandwidth: float
+  network: float
+
+
+CHIPS = {
+  "v5e": Chip("TPU v5e", 16 * GIB, 197e12, 819e9, 400e9 / 2),
+  "v5p": Chip("TPU v5p", 95 * GIB, 459e12, 2765e9, 1200e9 / 2),
+  "v6e": Chip("TPU v6e", 32 * GIB, 918e12, 1638e9, 800e9 / 2),
+}

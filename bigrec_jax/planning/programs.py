@@ -1,0 +1,263 @@
+"""The programs of train, generate and ground on abstract arguments.
+
+They are the very functions that those modes call, so what is planned is what
+runs; only the arguments are shapes instead of arrays.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from bigrec_jax import config as config_lib, counting, sharding
+from bigrec_jax.decoding import beam_search, generate
+from bigrec_jax.grounding import distance, ranking, user_block
+from bigrec_jax.planning import arguments, compiling
+from bigrec_jax.training import optimizer, state as state_lib, step
+
+_BATCH = ("tokens", "positions", "segment_ids", "loss_mask")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainShape:
+  """Sizes of a micro-batch: rows R, length T, positions of a logits chunk."""
+
+  rows: int
+  length: int
+  chunk: int
+
+
+def train_shape(config: config_lib.Config, mesh: Mesh, rows: int) -> TrainShape:
+  """Returns the shape of a micro-batch.
+
+  Args:
+    config: sections train and plan.
+    mesh: for the rows of a device.
+    rows: R.
+  """
+  train = config.train
+  length = train.max_length
+  if not train.packing:
+    length = next(
+      bucket
+      for bucket in sorted({*train.length_buckets, length})
+      if bucket >= min(config.plan.text_tokens, length)
+    )
+  here = max(1, rows // sharding.batch_size_unit(mesh))
+  chunk = min(length, max(1, train.loss_chunk // here))
+  return TrainShape(rows, length, chunk)
+
+
+def train(
+  net: arguments.Network, config: config_lib.Config, rows: int
+) -> tuple[compiling.Program, compiling.Program]:
+  """Returns the programs of an optimizer step: accumulate, and apply.
+
+  Args:
+    net: the network.
+    config: sections train, lora and plan.
+    rows: R of a micro-batch, in place of `train.micro_batch_size`.
+  """
+  shape = train_shape(config, net.mesh, rows)
+  adamw = optimizer.AdamW(config.train.weight_decay, config.train.max_grad_norm)
+  steps = step.make_steps(
+    net.model,
+    adamw,
+    net.mesh,
+    net.adapter,
+    loss_chunk=config.train.loss_chunk,
+    dropout_seed=0 if config.lora.dropout else None,
+  )
+  whole = sharding.replicated(net.mesh)
+  scalar = arguments.array((), np.int32, whole)
+  rate = arguments.array((), np.float32, whole)
+  moments = optimizer.AdamState(mu=net.adapter, nu=net.adapter)
+  state = state_lib.TrainState(scalar, net.adapter, moments)
+  sums = state_lib.Sums(net.adapter, rate, scalar, scalar)
+  rows_split = sharding.batch_sharding(net.mesh)
+  one = arguments.array((rows, shape.length), np.int32, rows_split)
+  batch = dict.fromkeys(_BATCH, one)
+  turns = -(-shape.length // shape.chunk)
+  # Arguments that a program does not use are dropped, but stay in memory.
+  return (
+    compiling.Program(
+      "train: accumulate",
+      lambda: steps.accumulate.lower(sums, state, net.base, batch),
+      arguments.device_bytes(moments),
+      _layer_loops(net) | {"cross_entropy)/while": turns},
+    ),
+    compiling.Program(
+      "train: apply",
+      lambda: steps.apply.lower(state, sums, rate),
+      arguments.device_bytes(net.base),
+      {},
+    ),
+  )
+
+
+def _layer_loops(net: arguments.Network) -> dict[str, int]:
+  return {"_run/while": net.model.config.num_hidden_layers}
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateShape:
+  """Sizes of a batch: users B, prompt S, shared prefix P, beams W, steps U."""
+
+  users: int
+  prompt: int
+  prefix: int
+  beams: int
+  steps: int
+
+
+def generate_shape(config: config_lib.Config) -> GenerateShape:
+  """Returns the shape of a batch of prompts of average length."""
+  own, plan = config.generate, config.plan
+  prefix = plan.prefix_tokens - plan.prefix_tokens % generate.PREFIX_BLOCK
+  return GenerateShape(
+    users=own.batch_size,
+    prompt=generate.bucket_of(plan.text_tokens - prefix, own.prompt_buckets),
+    prefix=prefix,
+    beams=own.num_beams,
+    steps=max(own.max_new_tokens - 1, 1),
+  )
+
+
+def decode_turns(config: config_lib.Config) -> int:
+  """Returns how often the beams are fed back before all users are done."""
+  most = min(config.plan.new_tokens, config.generate.max_new_tokens)
+  return max(most - 1, 1)
+
+
+def decode(
+  net: arguments.Network, config: config_lib.Config
+) -> compiling.Program:
+  """Returns the program of one batch of generate: prefill and beam loop.
+
+  Args:
+    net: the network.
+    config: sections generate and plan.
+  """
+  shape = generate_shape(config)
+  eos = net.model.config.eos_token_ids
+  settings = generate.settings_of(config.generate, eos, None)
+  split = sharding.batch_sharding(net.mesh)
+
+  def rows(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
+    return arguments.array((shape.users, *more), dtype, split)
+
+  norm = rows(np.float32, settings.max_new_tokens)
+  batch = generate.Batch(
+    tokens=rows(np.int32, shape.prompt),
+    lengths=rows(np.int32),
+    rows=rows(np.int32),
+    active=rows(np.bool_),
+    norms=beam_search.LengthNorms(norm, norm),
+  )
+  seed = arguments.array((), np.uint32, sharding.replicated(net.mesh))
+  variables = {"params": net.base, "lora": net.adapter}
+  # The layers' loop first: it also lies inside the loop over steps.
+  loops = _layer_loops(net) | {"while": decode_turns(config)}
+  return compiling.Program(
+    "generate",
+    lambda: generate.decode.lower(
+      net.model,
+      settings,
+      variables,
+      batch,
+      seed,
+      arguments.prefix(net, shape.prefix),
+      None,
+    ),
+    0,
+    loops,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundShape:
+  """Sizes of a block: users B, width D, and the layout of the items."""
+
+  users: int
+  width: int
+  layout: counting.ItemLayout
+
+
+def ground_shape(
+  config: config_lib.Config, items: int, width: int, mesh: Mesh
+) -> GroundShape:
+  """Returns the shape of a block of users.
+
+  Args:
+    config: sections ground and data.
+    items: I.
+    width: D.
+    mesh: over which the items are split.
+  """
+  layout = counting.item_layout(items, mesh, items)
+  own = config.ground
+  # As many users as grounding.evaluate takes.
+  fit = own.batch_size * own.block_items // layout.rows
+  return GroundShape(max(1, min(own.batch_size, fit)), width, layout)
+
+
+def ground(
+  shape: GroundShape, mesh: Mesh
+) -> tuple[compiling.Program, compiling.Program]:
+  """Returns the programs of a block of users: distances, and counting.
+
+  Args:
+    shape: sizes.
+    mesh: over which the items are split.
+  """
+  layout, whole = shape.layout, sharding.replicated(mesh)
+
+  def per_item(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
+    return arguments.over_items((layout.padded, *more), dtype, mesh)
+
+  items = distance.Items(
+    vectors=per_item(np.float32, shape.width),
+    norms=per_item(np.float32),
+    twins=per_item(np.int32),
+    groups=per_item(np.int32),
+  )
+
+  def per_user(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
+    return arguments.array((shape.users, *more), dtype, whole)
+
+  squared = arguments.over_items(
+    (shape.users, layout.padded), jnp.float32, mesh, axis=1
+  )
+  block = distance.Block(squared, per_user(np.float32))
+  target = ranking.Target(
+    distance=per_user(np.float32),
+    gap=per_user(np.float32),
+    twin=per_user(np.int32),
+    group=per_user(np.int32),
+  )
+  common = {"layout": layout, "mesh": mesh}
+  return (
+    compiling.Program(
+      "ground: distances",
+      lambda: distance.block.lower(
+        per_user(np.float32, shape.width),
+        arguments.array((shape.width,), np.float32, whole),
+        items,
+        near=min(user_block.NEAR, layout.num_items),
+        **common,
+      ),
+      0,
+      {},
+    ),
+    compiling.Program(
+      "ground: counting",
+      lambda: ranking.plain_counts.lower(
+        block, target, items, width=shape.width, **common
+      ),
+      arguments.device_bytes(items.vectors),
+      {},
+    ),
+  )

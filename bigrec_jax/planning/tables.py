@@ -1,0 +1,137 @@
+"""The plan as text for a terminal."""
+
+from typing import Any
+
+from bigrec_jax.planning import chips
+from bigrec_jax.reporting import table
+
+_NOT_KNOWN = "n/a"
+
+
+def render(plan: dict[str, Any]) -> str:
+  """Returns the tables and lines that `--mode=plan` prints.
+
+  Args:
+    plan: what plan.json holds.
+  """
+  parts = [_heading(plan), _memory(plan), _work(plan), _collectives(plan)]
+  lines = _train(plan) + _rates(plan)
+  if plan["chip"] is None:
+    lines.append("no published peaks for a CPU: times and bounds are n/a")
+  else:
+    lines.append("times are floors, at the chip's published peaks")
+  return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _heading(plan: dict[str, Any]) -> str:
+  model, mesh = plan["model"], plan["mesh"]
+  axes = " x ".join(f"{name} {size}" for name, size in mesh.items())
+  return (
+    f"{plan['topology']}: {plan['devices']} devices as {axes};"
+    f" {model['parameters'] / 1e9:.3f} B parameters in {model['dtype']}"
+    f" ({model['quantization']}), {model['attention']} attention,"
+    f" remat {model['remat']}"
+  )
+
+
+def _memory(plan: dict[str, Any]) -> str:
+  names = ("arguments", "outputs", "temporaries", "code", "elsewhere", "peak")
+  capacity = plan["capacity_bytes"]
+  rows = []
+  for row in plan["programs"]:
+    memory = row["memory"]
+    if memory["refused"]:
+      sizes = [_NOT_KNOWN] * 4 + [_gib(memory[n]) for n in names[4:]]
+    else:
+      sizes = [_gib(memory[name]) for name in names]
+    fits = {True: "yes", False: "no", None: _NOT_KNOWN}[row["fits"]]
+    rows.append([row["name"], *sizes, _gib(capacity), fits])
+  return table.format_table(["GiB a device", *names, "capacity", "fits"], rows)
+
+
+def _gib(size: int | None) -> str:
+  return _NOT_KNOWN if size is None else f"{size / chips.GIB:.3f}"
+
+
+def _work(plan: dict[str, Any]) -> str:
+  rows = []
+  for row in plan["programs"]:
+    done, times = row["work"], row["times"] or {}
+    rows.append(
+      [
+        row["name"],
+        f"{done['flops'] / 1e12:.3f}",
+        f"{done['executed'] / 1e12:.3f}",
+        f"{done['bytes'] / chips.GIB:.2f}",
+        *(_ms(times.get(n)) for n in ("compute", "memory", "network")),
+        row["bound"] or _NOT_KNOWN,
+      ]
+    )
+  headers = ["all devices", "TFLOP", "executed", "HBM GiB"]
+  headers += ["compute ms", "memory ms", "network ms", "bound"]
+  return table.format_table(headers, rows)
+
+
+def _ms(seconds: float | None) -> str:
+  return _NOT_KNOWN if seconds is None else f"{1e3 * seconds:.3f}"
+
+
+def _collectives(plan: dict[str, Any]) -> str:
+  rows = []
+  for row in plan["programs"]:
+    for kind, found in (row["collectives"] or {}).items():
+      size = f"{found['bytes'] / 2**20:.2f}"
+      rows.append([row["name"], kind, str(found["count"]), size])
+  if not rows:
+    return "no collectives"
+  return table.format_table(
+    ["a call", "collective", "times", "MiB a device receives"], rows
+  )
+
+
+def _train(plan: dict[str, Any]) -> list[str]:
+  """Returns the lines about training."""
+  train = plan.get("train")
+  if train is None:
+    return []
+  check, lines = train["xla_check"], []
+  lines.append(
+    f"train: XLA counts {check['xla_unrolled_flops'] / 1e12:.3f} TFLOP a"
+    " micro-batch with plain attention (1 and 2 unrolled layers,"
+    f" extrapolated), {check['ratio']:.3f} times the formula"
+  )
+  if train["seconds_per_step"] is not None:
+    lines.append(
+      f"train: {train['micro_batches_per_step']} micro-batches a step, at best"
+      f" {train['seconds_per_step']:.3f} s,"
+      f" {train['tokens_per_second']:,.0f} tokens/s, MFU"
+      f" {100 * train['mfu']:.0f} %"
+    )
+  if train["chip_hours"] is not None:
+    lines.append(
+      f"train: {train['steps']:,} steps ({train['examples']:,} examples):"
+      f" at least {train['chip_hours']:.2f} chip-hours"
+    )
+  elif train["steps"] is None:
+    lines.append(
+      "train: no chip-hours: neither data.num_train nor a prepared"
+      " data/manifest.json says how many examples"
+    )
+  search = train["largest_micro_batch"]
+  if search is not None:
+    tried = ", ".join(str(rows) for rows in sorted(search["probes"]))
+    lines.append(
+      f"train: largest micro_batch_size that fits: {search['rows']}"
+      f" ({_gib(search['peak'])} GiB a device; compiled: {tried})"
+      if search["rows"]
+      else f"train: no micro_batch_size fits (compiled: {tried})"
+    )
+  return lines
+
+
+def _rates(plan: dict[str, Any]) -> list[str]:
+  return [
+    f"{name}: at most {plan[name]['users_per_second']:,.1f} users/s"
+    for name in ("generate", "ground")
+    if name in plan and plan[name]["users_per_second"] is not None
+  ]
