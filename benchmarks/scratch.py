@@ -1,0 +1,69 @@
+"""A Python that has torch, transformers and peft, made where there is none.
+
+The product never imports them, so the environment that it is installed in may
+lack them. Then an environment with the pinned versions (constraints.txt) is
+made once under .scratch/.
+"""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import venv
+import zlib
+
+PEERS = ("torch", "transformers", "peft", "datasets", "pandas", "pytest")
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_READY = "ready"
+
+
+def missing() -> list[str]:
+  """Returns the peers that this interpreter cannot import."""
+  return [name for name in PEERS if importlib.util.find_spec(name) is None]
+
+
+def interpreter() -> str:
+  """Returns a Python that can import all peers: this one, or a scratch one.
+
+  Raises:
+    CalledProcessError: pip failed.
+  """
+  if not missing():
+    return sys.executable
+  home = _home()
+  python = home / ("Scripts" if os.name == "nt" else "bin") / "python"
+  if not (home / _READY).exists():
+    print(f"installing {', '.join(missing())} into {home}", file=sys.stderr)
+    venv.create(home, with_pip=True, clear=True)
+    command = [python, "-m", "pip", "install", "--quiet"]
+    command += ["--constraint", _ROOT / "constraints.txt"]
+    command += ["--editable", f"{_ROOT}[test,peers]"]
+    subprocess.run(command, check=True)
+    (home / _READY).touch()
+  return str(python)
+
+
+def ensure_peers(module: str) -> None:
+  """Returns if this interpreter has all peers, else starts again in one.
+
+  Args:
+    module: what `python -m` was given, e.g. "benchmarks.parity".
+
+  Raises:
+    RuntimeError: the scratch environment lacks a peer as well.
+    CalledProcessError: pip failed.
+  """
+  lacking = missing()
+  if not lacking:
+    return
+  if pathlib.Path(sys.prefix).resolve() == _home().resolve():
+    raise RuntimeError(f"{_home()}: no {', '.join(lacking)}; delete it")
+  python = interpreter()
+  os.execv(python, [python, "-m", module, *sys.argv[1:]])
+
+
+def _home() -> pathlib.Path:
+  """Returns a folder named by the versions that it holds."""
+  pinned = (_ROOT / "constraints.txt").read_bytes()
+  return _ROOT / ".scratch" / f"peers-{zlib.crc32(pinned):08x}"
