@@ -1,0 +1,357 @@
+"""Real tokens per second of LoRA training, ours and Trainer + PEFT's.
+
+  python -m benchmarks.train --peer --json=results.json
+
+Both sides get the same random weights, the same Amazon Toys examples (token
+ids of the LLaMA-2 tokenizer, cut at 512), rank 8 on q_proj and v_proj with
+dropout 0.05, optimizer steps of 128 examples, the same precision and the same
+cores. They take turns; medians of the rounds are compared. Only real tokens
+count, padding does not. Compilation is timed apart. The peer groups its
+examples by length, as the published train.py does, and gets the micro-batch
+it is fastest with.
+
+Model FLOPs, for MFU: per real token and frozen weight 2 forward and 2
+backward (no gradient of the weight itself), the head's among them; per real
+token and LoRA weight 2 and 4; for an example of n tokens and each layer
+attention's 2 D n^2 forward (causal: half the square) and 4 D n^2 backward.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import scratch
+from bigrec_jax import config as config_lib, models, prompts, schema, sharding
+from bigrec_jax.data import catalogue as catalogue_lib, pipeline, tokenization
+from bigrec_jax.data.examples import Examples
+from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
+from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.reporting import table
+from bigrec_jax.training import loop, optimizer, run_files, step
+from configs import common
+
+_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+_SIZES = {
+  "15m": dict(
+    hidden_size=288,
+    intermediate_size=768,
+    num_hidden_layers=6,
+    num_attention_heads=6,
+    num_key_value_heads=6,
+    tie_word_embeddings=True,
+  ),
+  "0.5b": dict(
+    hidden_size=896,
+    intermediate_size=4864,
+    num_hidden_layers=24,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+  ),
+  "7b": dict(
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=32,
+    tie_word_embeddings=False,
+  ),
+}
+_VOCAB = 32000
+
+
+def read_examples(
+  data: pathlib.Path, count: int
+) -> tuple[Examples, catalogue_lib.Catalogue, tokenization.Tokenizer]:
+  """Returns the first rows of the published 5,000-row sample of Toys."""
+  with tempfile.TemporaryDirectory() as folder:
+    model = data / "tokenizers" / "llama2_tokenizer.model"
+    (pathlib.Path(folder) / "tokenizer.model").symlink_to(model)
+    tokenizer = tokenization.load_tokenizer(folder)
+  path = data / "amazon-toys" / "train_5000.json.gz"
+  with gzip.open(path, "rt", encoding="utf-8") as file:
+    rows = json.load(file)[:count]
+  outputs = [row["output"].strip('"\n ') for row in rows]
+  titles = sorted(set(outputs))
+  number = {title: i for i, title in enumerate(titles)}
+  catalogue = catalogue_lib.Catalogue(
+    tuple(map(str, range(len(titles)))),
+    tuple(titles),
+    np.zeros(len(titles), np.int64),
+  )
+  everyone = np.arange(len(rows), dtype=np.int64)
+  examples = Examples(
+    split="train",
+    rows=everyone,
+    history=np.full((len(rows), 1), -1, np.int32),
+    target=np.array([number[title] for title in outputs], np.int32),
+    user=everyone,
+    timestamp=everyone,
+    overrides={
+      n: (row["instruction"], row["input"]) for n, row in enumerate(rows)
+    },
+  )
+  return examples, catalogue, tokenizer
+
+
+class Ours:
+  """Our side: the real training loop, checkpoint included, eval left out."""
+
+  def __init__(self, arguments: argparse.Namespace):
+    defaults = config_lib.from_config_dict(common.get_config())
+    self.config = dataclasses.replace(
+      defaults.train,
+      batch_size=arguments.batch,
+      micro_batch_size=arguments.rows,
+      num_epochs=1,
+      packing=not arguments.buckets,
+      length_buckets=tuple(arguments.buckets),
+      max_length=arguments.max_length,
+      loss_chunk=arguments.loss_chunk or defaults.train.loss_chunk,
+    )
+    arch = config_lib.ArchConfig(
+      **_SIZES[arguments.size],
+      max_position_embeddings=2048,
+      rope_theta=10000.0,
+      rms_norm_eps=1e-5,
+    )
+    self.arch = LlamaConfig.from_arch(arch, _VOCAB)
+    self.mesh = sharding.make_mesh(defaults.mesh)
+    model_config = dataclasses.replace(
+      defaults.model,
+      dtype=arguments.dtype,
+      scan_layers=not arguments.unroll,
+      remat=arguments.remat,
+    )
+    self.lora = defaults.lora
+    self.model = models.build(self.arch, model_config, self.lora, self.mesh)
+    scan = model_config.scan_layers
+    self.base = hf_import.init_base(
+      self.arch, 0, arguments.dtype, self.mesh, scan
+    )
+    self.adapter = lora_lib.init(self.arch, self.lora, 0, self.mesh, scan)
+    self.steps = step.make_steps(
+      self.model,
+      optimizer.AdamW(0.0, self.config.max_grad_norm),
+      self.mesh,
+      self.adapter,
+      loss_chunk=self.config.loss_chunk,
+      dropout_seed=0,
+    )
+    self._prompt = prompts.Prompt("consistent", "", "")
+    self._data = read_examples(arguments.data, arguments.examples)
+
+  def stream(self) -> pipeline.TrainStream:
+    """Returns one epoch."""
+    examples, catalogue, tokenizer = self._data
+    return pipeline.TrainStream(
+      examples,
+      catalogue,
+      self._prompt,
+      tokenizer,
+      self.config,
+      rows=self.config.micro_batch_size,
+      seed=0,
+    )
+
+  def token_lists(self) -> list[list[int]]:
+    """Returns the token ids of all examples, for the peer."""
+    encoded = self.stream().encoded
+    found = encoded.get(range(len(encoded)))
+    return [example.tokens.tolist() for example in found]
+
+  def run(self) -> dict[str, Any]:
+    """Trains one epoch; returns seconds, tokens, losses, utilisation."""
+    stream = self.stream()
+    with tempfile.TemporaryDirectory() as folder:
+      paths = schema.Paths(pathlib.Path(folder))
+      files = run_files.RunFiles(paths, "f", lambda directory, tree: None)
+      trainer = loop.Trainer(
+        self.config,
+        self.steps,
+        self.base,
+        self.adapter,
+        stream,
+        [],
+        mesh=self.mesh,
+        files=files,
+      )
+      start = time.perf_counter()
+      result = trainer.run()
+      seconds = time.perf_counter() - start
+      lines = paths.train_metrics.read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    return {
+      "seconds": seconds,
+      "tokens": result.tokens,
+      "losses": losses,
+      "utilisation": stream.utilisation,
+    }
+
+
+class Peer:
+  """The other side, in a process of its own."""
+
+  def __init__(self, folder: str, arguments: argparse.Namespace, ids: list):
+    path = pathlib.Path(folder) / "rows.json"
+    path.write_text(json.dumps(ids), encoding="utf-8")
+    script = pathlib.Path(__file__).with_name("peer_train.py")
+    command = [scratch.interpreter(), script, pathlib.Path(folder) / "model"]
+    command += [path, str(arguments.threads), arguments.dtype]
+    self._process = subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={**os.environ, "HF_HUB_OFFLINE": "1"},
+      text=True,
+    )
+    self.versions = json.loads(self._process.stdout.readline())
+    self._batch = arguments.batch
+
+  def run(self, micro_batch: int, examples: int) -> dict[str, Any]:
+    """Trains one epoch; returns seconds, tokens and losses."""
+    order = {"micro_batch": micro_batch, "batch": self._batch, "epochs": 1}
+    order["examples"] = examples
+    self._process.stdin.write(json.dumps(order) + "\n")
+    self._process.stdin.flush()
+    return json.loads(self._process.stdout.readline())
+
+  def close(self) -> None:
+    """Ends the process."""
+    self._process.stdin.close()
+    self._process.wait()
+
+
+def model_flops(arch: LlamaConfig, rank: int, lengths: list[int]) -> float:
+  """Returns forward and backward FLOPs of an epoch; see the module's text."""
+  width, keys = arch.hidden_size, arch.num_key_value_heads * arch.head_dim
+  queries = arch.num_attention_heads * arch.head_dim
+  layer = width * (2 * queries + 2 * keys) + 3 * width * arch.intermediate_size
+  frozen = arch.num_hidden_layers * layer + width * arch.vocab_size
+  adapter = arch.num_hidden_layers * rank * (2 * width + queries + keys)
+  tokens = sum(lengths)
+  squares = sum(n * n for n in lengths)
+  attention = 6 * queries * squares * arch.num_hidden_layers
+  return tokens * (4 * frozen + 6 * adapter) + attention
+
+
+def matmul_peak(dtype: str) -> float:
+  """Returns the FLOP/s of a large matrix product here and now."""
+  size = 2048 if jax.devices()[0].platform == "cpu" else 8192
+  x = jnp.ones((size, size), dtype)
+  product = jax.jit(jnp.matmul)
+  jax.block_until_ready(product(x, x))
+  start = time.perf_counter()
+  for _ in range(5):
+    y = product(x, x)
+  jax.block_until_ready(y)
+  return 5 * 2 * size**3 / (time.perf_counter() - start)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Runs the rounds, sides interleaved; returns everything measured."""
+  ours = Ours(arguments)
+  start = time.perf_counter()
+  ours.run()
+  first = time.perf_counter() - start
+  ids = ours.token_lists()
+  runs: dict[str, list[dict]] = {"ours": []}
+  peer, versions = None, {}
+  with tempfile.TemporaryDirectory() as folder:
+    if arguments.peer:
+      hf_export.save_base(
+        pathlib.Path(folder) / "model", ours.arch, ours.base, None
+      )
+      peer = Peer(folder, arguments, ids)
+      versions = peer.versions
+      peer.run(arguments.peer_micro_batches[0], arguments.batch)  # Warms up.
+    for _ in range(arguments.rounds):
+      runs["ours"].append(ours.run())
+      for size in arguments.peer_micro_batches if peer else ():
+        found = peer.run(size, arguments.examples)
+        runs.setdefault(f"hf micro-batch {size}", []).append(found)
+    if peer:
+      peer.close()
+  rates = {
+    name: statistics.median(run["tokens"] / run["seconds"] for run in found)
+    for name, found in runs.items()
+  }
+  lengths = [len(x) for x in ids]
+  flops = model_flops(ours.arch, ours.lora.rank, lengths) / sum(lengths)
+  peak = matmul_peak(arguments.dtype)
+  return {
+    "tokens_per_second": rates,
+    "mfu": {name: rate * flops / peak for name, rate in rates.items()},
+    "matmul_peak_flops_per_second": peak,
+    "model_flops_per_token": flops,
+    "mean_tokens_per_example": statistics.mean(lengths),
+    "first_run_seconds": first,
+    "peer": versions,
+    "runs": runs,
+  }
+
+
+def _arguments() -> argparse.Namespace:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--peer", action="store_true")
+  parser.add_argument("--json", default="")
+  parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
+  parser.add_argument("--size", choices=sorted(_SIZES), default="15m")
+  parser.add_argument("--dtype", default="float32")
+  parser.add_argument("--examples", type=int, default=256)
+  parser.add_argument("--batch", type=int, default=128)
+  parser.add_argument("--rows", type=int, default=4)
+  parser.add_argument("--max-length", type=int, default=512)
+  parser.add_argument("--buckets", type=int, nargs="*", default=[])
+  parser.add_argument("--loss-chunk", type=int, default=0)
+  parser.add_argument("--unroll", action="store_true")
+  parser.add_argument("--remat", default="none")
+  parser.add_argument(
+    "--peer-micro-batches", type=int, nargs="*", default=[4, 16]
+  )
+  parser.add_argument("--rounds", type=int, default=3)
+  arguments = parser.parse_args()
+  arguments.threads = len(os.sched_getaffinity(0))
+  return arguments
+
+
+def main() -> None:
+  """Parses arguments, measures, prints a table and writes JSON."""
+  arguments = _arguments()
+  measured = measure(arguments)
+  rates, mfu = measured["tokens_per_second"], measured["mfu"]
+  rows = [
+    [name, f"{rate:,.0f}", f"{rates['ours'] / rate:.2f}x", f"{mfu[name]:.1%}"]
+    for name, rate in rates.items()
+  ]
+  headers = ["system", "real tokens/s", "ours is", "MFU"]
+  print(table.format_table(headers, rows))
+  result = {
+    "what": vars(arguments) | {"data": str(arguments.data)},
+    "hardware": {
+      "devices": [str(device) for device in jax.devices()],
+      "processor": platform.processor() or platform.machine(),
+      "cores": arguments.threads,
+    },
+    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    **measured,
+  }
+  if arguments.json:
+    schema.write_json(arguments.json, result)
+
+
+if __name__ == "__main__":
+  main()
