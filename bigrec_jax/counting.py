@@ -99,6 +99,8 @@ def put_items(items: Any, layout: ItemLayout, mesh: Mesh) -> Any:
       start, stop, _ = index[0].indices(layout.padded)
       part = np.asarray(array[start:stop])
       missing = stop - start - len(part)
+      if not missing:
+        return part  # No copy of what may be most of the host's memory.
       return np.pad(part, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
     return jax.make_array_from_callback(shape, sharding, rows)
