@@ -73,24 +73,48 @@ def self_attention(
   """
   if implementation == "splash" and q.shape[1] % _SPLASH_BLOCK == 0:
     return _splash(q, k, v, segment_ids, mesh)
-  same = segment_ids[:, :, None] == segment_ids[:, None, :]  # [B, T, T]
+  same = segment_ids[:, :, None] == segment_ids[:, None, :]  # [B, T, S]
   if implementation == "cudnn":
     return jax.nn.dot_product_attention(
       q, k, v, mask=same[:, None], is_causal=True, implementation="cudnn"
     )
-  length = q.shape[1]
+  rows, length, heads, size = q.shape
+  keys = k.shape[2]
   causal = np.tril(np.ones((length, length), np.bool_))
   mask = same & causal[None]
-  group = q.shape[2] // k.shape[2]
-  grouped = jnp.reshape(q, (*q.shape[:2], k.shape[2], group, q.shape[3]))
+  # Heads first, and keys with positions last: the products are then plain
+  # matrix products, which XLA's CPU dot runs up to 4 times faster than the
+  # same contraction over [B, T, N, H].
+  query = by_key_head(q, keys)  # [B, K, T*G, H]
   scores = jnp.einsum(
-    "btkgh,bskh->bkgts", grouped, k, preferred_element_type=jnp.float32
+    "bkqh,bkhs->bkqs",
+    query,
+    jnp.transpose(k, (0, 2, 3, 1)),
+    preferred_element_type=jnp.float32,
   )
-  scores = scores * np.float32(q.shape[-1] ** -0.5)
-  scores = jnp.where(mask[:, None, None], scores, MASKED)
+  scores = scores * np.float32(size**-0.5)
+  scores = jnp.reshape(scores, (rows, keys, length, heads // keys, length))
+  scores = jnp.where(mask[:, None, :, None], scores, MASKED)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v)
-  return jnp.reshape(mixed, q.shape)
+  weights = jnp.reshape(weights, (rows, keys, -1, length))
+  mixed = jnp.einsum("bkqs,bksh->bkqh", weights, jnp.swapaxes(v, 1, 2))
+  return by_position(mixed, length)
+
+
+def by_key_head(x: jax.Array, keys: int) -> jax.Array:
+  """[B, T, K*G, H] -> [B, K, T*G, H]: all queries of one key head."""
+  rows, length, heads, size = x.shape
+  x = jnp.reshape(x, (rows, length, keys, heads // keys, size))
+  x = jnp.moveaxis(x, 2, 1)
+  return jnp.reshape(x, (rows, keys, length * (heads // keys), size))
+
+
+def by_position(x: jax.Array, length: int) -> jax.Array:
+  """[B, K, T*G, H] -> [B, T, K*G, H], the inverse of by_key_head."""
+  rows, keys, queries, size = x.shape
+  x = jnp.reshape(x, (rows, keys, length, queries // length, size))
+  x = jnp.moveaxis(x, 1, 2)
+  return jnp.reshape(x, (rows, length, keys * (queries // length), size))
 
 
 @flax.struct.dataclass
@@ -98,8 +122,8 @@ class Part:
   """Some of the keys that a query sees.
 
   Attributes:
-    k: [B, K, S, H], or [K, S, H] where all rows share the keys.
-    v: like k.
+    k: [B, K, H, S], or [K, H, S] where all rows share the keys.
+    v: [B, K, S, H] or [K, S, H].
     mask: bool, broadcastable to [B, 1, Q, S]; None = everything is visible.
   """
 
@@ -127,7 +151,7 @@ def attend_parts(
   scale = np.float32(q.shape[-1] ** -0.5)
   scores = []
   for part in parts:
-    keys = "bksh" if part.k.ndim == 4 else "ksh"
+    keys = "bkhs" if part.k.ndim == 4 else "khs"
     score = jnp.einsum(
       f"bkqh,{keys}->bkqs", q, part.k, preferred_element_type=jnp.float32
     )

@@ -226,7 +226,7 @@ def _load_stacked(
 ) -> Any:
   """Fills a stacked array layer by layer, in place."""
   kind = model_config.quantization if entry.kind == "kernel" else "none"
-  zeros, write = _stacker(kind, _Hashable(abstract))
+  zeros, write = _stacker(kind, abstract)
   stack = zeros()
   for layer, tensor in enumerate(stored):
     array = _load_one(entry, tensor, model_config, mesh)
@@ -238,32 +238,14 @@ def _shardings(abstract: Any) -> Any:
   return jax.tree.map(lambda leaf: leaf.sharding, abstract)
 
 
-class _Hashable:
-  """Lets a tree of ShapeDtypeStructs key the cache of compiled functions."""
-
-  def __init__(self, tree: Any):
-    self.tree = tree
-    leaves, self.structure = jax.tree.flatten(tree)
-    self.key = tuple((x.shape, x.dtype, x.sharding) for x in leaves)
-
-  def __hash__(self) -> int:
-    return hash((self.key, self.structure))
-
-  def __eq__(self, other: object) -> bool:
-    return isinstance(other, _Hashable) and (self.key, self.structure) == (
-      other.key,
-      other.structure,
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _stacker(kind: str, abstract: _Hashable):
+@functools.cache
+def _stacker(kind: str, abstract: Any):
   """Returns compiled functions: an empty stack, and writing a layer to it."""
-  out = _shardings(abstract.tree)
+  out = _shardings(abstract)
 
   def zeros():
     return jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract.tree
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract
     )
 
   def write(stack, array, layer):
@@ -282,7 +264,9 @@ def _stacker(kind: str, abstract: _Hashable):
   )
 
 
+@functools.cache
 def _quantizer(kind: str, out: Any):
+  # Cached: one compilation for all layers.
   return jax.jit(
     functools.partial(quantize.quantize, kind=kind), out_shardings=out
   )

@@ -29,7 +29,6 @@ class Context:
     segment_ids: [B, T] int32, or None when decoding.
     prompt_mask: decoding: [B, 1, 1, S] bool; else None.
     suffix_mask: decoding: [B, 1, W*G, T*W] bool; else None.
-    prefix_mask: prefill after a prefix: True; static.
     deterministic: no dropout; static.
     keep_keys: return each layer's keys and values; static.
   """
@@ -48,9 +47,9 @@ class Past:
   """One layer's cached keys and values (kv_cache.py), or None each.
 
   Attributes:
-    prefix: ([K, P, H], [K, P, H]).
-    prompt: ([B, K, S, H], [B, K, S, H]).
-    suffix: ([B, K, T, W, H], [B, K, T, W, H]).
+    prefix: ([K, H, P], [K, P, H]).
+    prompt: ([B, K, H, S], [B, K, S, H]).
+    suffix: ([B, K, H, T, W], [B, K, T, W, H]).
   """
 
   prefix: tuple[jax.Array, jax.Array] | None = None
@@ -218,8 +217,8 @@ class Attention(nn.Module):
     """Mixes [B, T, D] over what each token may see.
 
     Returns:
-      [B, T, D], and the keys and values [B, K, T, H] of these tokens if
-      `context.keep_keys`, else None.
+      [B, T, D], and the keys [B, K, H, T] and values [B, K, T, H] of these
+      tokens if `context.keep_keys`, else None.
     """
     config = self.config
     heads, keys, size = (
@@ -254,23 +253,7 @@ class Attention(nn.Module):
     )(mixed, context.deterministic)
     if not context.keep_keys:
       return out, None
-    return out, (jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2))
-
-
-def _by_key_head(x: jax.Array, keys: int) -> jax.Array:
-  """[B, T, K*G, H] -> [B, K, T*G, H]: all queries of one key head."""
-  rows, length, heads, size = x.shape
-  x = jnp.reshape(x, (rows, length, keys, heads // keys, size))
-  x = jnp.moveaxis(x, 2, 1)
-  return jnp.reshape(x, (rows, keys, length * (heads // keys), size))
-
-
-def _by_position(x: jax.Array, length: int) -> jax.Array:
-  """[B, K, T*G, H] -> [B, T, K*G, H], the inverse of _by_key_head."""
-  rows, keys, queries, size = x.shape
-  x = jnp.reshape(x, (rows, keys, length, queries // length, size))
-  x = jnp.moveaxis(x, 1, 2)
-  return jnp.reshape(x, (rows, length, keys * (queries // length), size))
+    return out, (jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2))
 
 
 def _decode_attention(
@@ -294,14 +277,16 @@ def _decode_attention(
   if past.prefix is not None:
     parts.append(attention.Part(*past.prefix))
   parts.append(attention.Part(*past.prompt, mask=context.prompt_mask))
-  flat = lambda x: jnp.reshape(x, (rows, keys, -1, size))  # noqa: E731
-  suffix = [flat(x) for x in past.suffix]  # [B, K, T*W, H]
-  parts.append(attention.Part(*suffix, mask=context.suffix_mask))
+  suffix_k = jnp.reshape(past.suffix[0], (rows, keys, size, -1))
+  suffix_v = jnp.reshape(past.suffix[1], (rows, keys, -1, size))
+  parts.append(attention.Part(suffix_k, suffix_v, mask=context.suffix_mask))
   own = [
-    _by_key_head(jnp.repeat(x, group, axis=2), keys) for x in (k, v)
+    attention.by_key_head(jnp.repeat(x, group, axis=2), keys) for x in (k, v)
   ]  # [B, K, W*G, H]
-  mixed = attention.attend_parts(_by_key_head(q, keys), parts, tuple(own))
-  return _by_position(mixed, beams)
+  mixed = attention.attend_parts(
+    attention.by_key_head(q, keys), parts, tuple(own)
+  )
+  return attention.by_position(mixed, beams)
 
 
 def _prefixed_attention(
@@ -313,11 +298,13 @@ def _prefixed_attention(
   causal = np.tril(np.ones((length, length), np.bool_))
   mask = (ids[:, :, None] == ids[:, None, :]) & causal[None]  # [B, T, S]
   mask = jnp.repeat(mask, q.shape[2] // keys, axis=1)[:, None]
-  own = attention.Part(jnp.swapaxes(k, 1, 2), jnp.swapaxes(v, 1, 2), mask=mask)
-  mixed = attention.attend_parts(
-    _by_key_head(q, keys), (attention.Part(*past.prefix), own)
+  own = attention.Part(
+    jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2), mask=mask
   )
-  return _by_position(mixed, length)
+  mixed = attention.attend_parts(
+    attention.by_key_head(q, keys), (attention.Part(*past.prefix), own)
+  )
+  return attention.by_position(mixed, length)
 
 
 class Mlp(nn.Module):

@@ -198,7 +198,7 @@ class Llama(nn.Module):
     """Embeds, applies the layers and the final norm.
 
     Returns:
-      [B, T, D], and the keys and values [L, B, K, T, H] or None.
+      [B, T, D], and keys [L, B, K, H, T] and values [L, B, K, T, H] or None.
     """
     with jax.named_scope("embed"):
       # Gathered over fsdp first: looked up in slices of the width, the rows

@@ -66,11 +66,15 @@ def test_parts_equal_one_softmax_over_all_keys():
   q = draw(rows, keys, queries, size)
   shared = [draw(keys, 4, size) for _ in range(2)]
   private = [draw(rows, keys, 6, size) for _ in range(2)]
+  flip = lambda k, v: (jnp.swapaxes(k, -1, -2), v)  # noqa: E731
   own = [draw(rows, keys, queries, size) for _ in range(2)]
   mask = generator.random((rows, 1, queries, 6)) < 0.5
   ours = attention.attend_parts(
     q,
-    [attention.Part(*shared), attention.Part(*private, mask=jnp.asarray(mask))],
+    [
+      attention.Part(*flip(*shared)),
+      attention.Part(*flip(*private), mask=jnp.asarray(mask)),
+    ],
     (own[0], own[1]),
   )
   for b in range(rows):

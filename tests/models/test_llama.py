@@ -106,7 +106,8 @@ def test_prefill_equals_full_forward():
 
   logits, cache = prefill(variables, tokens, lengths)
   np.testing.assert_allclose(logits, full, atol=1e-5)
-  assert cache.k.shape == (3, 3, 2, 13, 6)  # [L, B, K, S, H]
+  assert cache.k.shape == (3, 3, 2, 6, 13)  # [L, B, K, H, S]
+  assert cache.v.shape == (3, 3, 2, 13, 6)  # [L, B, K, S, H]
 
 
 def test_scanned_layers_equal_layers_one_by_one():
@@ -352,6 +353,6 @@ def test_bfloat16_base_with_float32_adapter_stays_near_float32():
   assert hidden.dtype == jnp.bfloat16
   narrow = common.forward(model, {"params": low, "lora": tree}, *inputs)
   assert narrow.dtype == np.float32
-  # Roundings of 2^-9 each add up like a random walk over some ten products.
+  # 8 bits of mantissa, of which each of the 3 layers may lose one.
   error = np.sqrt(np.mean(np.square(narrow - wide)) / np.mean(np.square(wide)))
-  assert error < 0.02
+  assert error < 2**-5
