@@ -31,6 +31,7 @@ COMPARISONS = {
   "logits": ("parity_model", "logits"),
   "embed": ("parity_model", "embed"),
   "adapter": ("parity_model", "adapter"),
+  "train": ("parity_train", "train"),
   "generate": ("parity_model", "generation"),
   "ground": ("parity_ground", "ground"),
   "files": ("parity_ground", "files"),
