@@ -41,8 +41,10 @@ def _oracle(table, targets, descending, seen=None):
   return np.array(result)
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (8, 1, 1), (2, 2, 2)])
-@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(
+  ("sizes", "descending"),
+  [((1, 1, 1), False), ((8, 1, 1), True), ((2, 2, 2), False)],
+)
 def test_ranks_equal_a_stable_sort(sizes, descending):
   mesh = _mesh(*sizes)
   table, targets = _world(11, 53, seed=1)
@@ -89,8 +91,9 @@ def test_best_of_duplicates_counts_from_the_first_row_of_the_group():
   np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)])
-@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(
+  ("sizes", "descending"), [((8, 1, 1), False), ((2, 2, 2), True)]
+)
 def test_top_k_equals_a_stable_sort(sizes, descending):
   mesh = _mesh(*sizes)
   table, _ = _world(5, 1009, seed=3)

@@ -122,6 +122,10 @@ def _centre(
   )(vectors)
 
 
+_centre_copied = jax.jit(_centre, static_argnums=(1, 2))
+_centre_in_place = jax.jit(_centre, static_argnums=(1, 2), donate_argnums=0)
+
+
 def item_table(
   embeddings: np.ndarray, groups: np.ndarray, mesh: Mesh
 ) -> ItemTable:
@@ -135,9 +139,12 @@ def item_table(
   Raises:
     UserError: an embedding holds NaN or infinity, or squares overflow.
   """
+  embeddings = np.asarray(embeddings, np.float32)
   layout = counting.item_layout(len(embeddings), mesh, len(embeddings))
   put = functools.partial(counting.put_items, layout=layout, mesh=mesh)
-  centre = jax.jit(_centre, static_argnums=(1, 2), donate_argnums=0)
+  # A CPU device may have taken the caller's own memory: leave that alone.
+  shared = mesh.devices.flat[0].platform == "cpu"
+  centre = _centre_copied if shared else _centre_in_place
   mean, vectors, norms = centre(put(embeddings), layout, mesh)
   host_norms = whole(norms, mesh)[: len(embeddings)]
   check_finite("item embeddings", embeddings, host_norms)
