@@ -129,12 +129,12 @@ def test_equals_the_published_procedure(duplicates, grid, injections):
 
 def test_popularity_script_tunes_hr_by_ndcg_on_request():
   world = published.world(seed=2)
-  options = {"gamma_grid": "movie_pda", "injections": ("popularity",)}
-  mesh = _mesh(1, 1, 1)
+  options = {"gamma_grid": "movie_ci", "injections": ("popularity",)}
+  mesh = _mesh(2, 2, 2)
   quirky = _run(world, mesh, protocol_quirks=True, **options)
-  _assert_published(quirky, world, "popularity", "movie_pda", quirks=True)
+  _assert_published(quirky, world, "popularity", "movie_ci", quirks=True)
   right = _run(world, mesh, **options)
-  _assert_published(right, world, "popularity", "movie_pda")
+  _assert_published(right, world, "popularity", "movie_ci")
   names = {"split": "test", "injection": "popularity", "protocol": "bigrec"}
   gamma = _row(quirky, **names)["gamma"]
   assert gamma["hr"] == gamma["ndcg"] != _row(right, **names)["gamma"]["hr"]
@@ -230,7 +230,7 @@ def test_without_cf_scores_only_popularity_is_injected():
     name: dataclasses.replace(split, cf_scores=None)
     for name, split in _splits(world).items()
   }
-  found = _run(world, _mesh(1, 1, 1), splits, gamma_grid="0,1")
+  found = _run(world, _mesh(2, 2, 2), splits)
   assert {r["injection"] for r in found.results} == {"none", "popularity"}
   assert {r["name"] for r in found.baselines} == {"most_pop", "random"}
 
@@ -289,13 +289,13 @@ def test_what_would_end_in_nan_is_refused(spoil, message):
   world = published.world(seed=9)
   spoil(world)
   with pytest.raises(errors.UserError, match=message):
-    _run(world, _mesh(1, 1, 1), gamma_grid="0,1")
+    _run(world, _mesh(2, 2, 2))
 
 
 def test_gamma_needs_valid():
   world = published.world(seed=10)
   splits = _splits(world, ("test",))
   with pytest.raises(errors.UserError, match="no valid predictions"):
-    _run(world, _mesh(1, 1, 1), splits)
-  found = _run(world, _mesh(1, 1, 1), splits, injections=("none",))
+    _run(world, _mesh(2, 2, 2), splits)
+  found = _run(world, _mesh(2, 2, 2), splits, injections=("none",))
   assert {row["split"] for row in found.results} == {"test"}
