@@ -35,7 +35,7 @@ class Caser(nn.Module):
 
   @nn.compact
   def last(
-    self, tokens: jax.Array, length: jax.Array, train: bool
+    self, tokens: jax.Array, length: jax.Array, noise: jax.Array | None
   ) -> jax.Array:
     """Returns the state after the last position; see `SasRec.last`.
 
@@ -53,13 +53,13 @@ class Caser(nn.Module):
     for height in HEIGHTS:
       if height <= spec.max_length:
         found.append(self._horizontal(image, height))
-    normal = nn.initializers.glorot_normal()
     bias = nn.initializers.constant(0.1)
-    weights = self.param("vertical", normal, (spec.max_length, 1))
+    scale = (2.0 / (2 * spec.max_length)) ** 0.5
+    weights = self.param("vertical", layers.normal(scale), (spec.max_length, 1))
     offset = self.param("vertical_bias", bias, (1,))
     mixed = jnp.einsum("bld,l->bd", image, weights[:, 0]) + offset[None]
     x = jnp.concatenate([*found, jax.nn.relu(mixed)], axis=-1)
-    x = layers.Dropout(spec.dropout, name="dropout")(x, train)
+    x = layers.Dropout(spec.dropout, name="dropout")(x, noise)
     if spec.family == "s3rec":
       x = layers.dense("s3rec", x.shape[-1], width, "out")(x)
     return x
@@ -86,7 +86,7 @@ class Caser(nn.Module):
     scale = (2.0 / (height * width * (1 + FILTERS))) ** 0.5
     kernel = self.param(
       f"horizontal_{height}",
-      nn.initializers.normal(scale),
+      layers.normal(scale),
       (height, width, FILTERS),
     )
     bias = self.param(

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import checkpoints, errors
-from bigrec_jax.cf import networks, trainer as trainer_lib
+from bigrec_jax.cf import networks, steps, trainer as trainer_lib
 from bigrec_jax.reporting import progress as progress_lib
 
 # Valid NDCG of one run's parameters.
@@ -101,7 +101,7 @@ def _loop(
     ndcg = [
       score(of_run(state.params, run)) for run in range(len(trainer.runs))
     ]
-    state = trainer_lib.keep_best(
+    state = steps.keep_best(
       state, jnp.asarray(ndcg, jnp.float32), patience=schedule.patience
     )
     evaluated = time.perf_counter()
@@ -130,7 +130,7 @@ def _loop(
 
 def _start(
   trainer: trainer_lib.Trainer, saved: checkpoints.Checkpoints | None
-) -> tuple[trainer_lib.State, dict[str, Any]]:
+) -> tuple[steps.State, dict[str, Any]]:
   """Returns the latest checkpoint, or the state before the first epoch."""
   found = saved.restore_latest(trainer.abstract()) if saved else None
   if found is None:
@@ -140,12 +140,12 @@ def _start(
   return found.state, dict(found.config)
 
 
-def _finished(state: trainer_lib.State, schedule: Schedule) -> bool:
+def _finished(state: steps.State, schedule: Schedule) -> bool:
   if int(state.epoch) >= schedule.num_epochs:
     return True
   # Before the first epoch nothing is spent.
   return int(state.epoch) > 0 and bool(
-    trainer_lib.spent(state, 0, schedule.patience).all()
+    steps.spent(state, 0, schedule.patience).all()
   )
 
 

@@ -37,7 +37,11 @@ class Gru4Rec(nn.Module):
       self.out = layers.dense("s3rec", width, width, "out")
 
   def _run(
-    self, tokens: jax.Array, start: jax.Array, live: jax.Array, train: bool
+    self,
+    tokens: jax.Array,
+    start: jax.Array,
+    live: jax.Array,
+    noise: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns (last states [B, D], all states [B, T, D]).
 
@@ -45,7 +49,7 @@ class Gru4Rec(nn.Module):
     """
     x = self.items[tokens]
     if self.spec.family == "s3rec":
-      x = self.dropout(x, train)
+      x = self.dropout(x, noise)
     inputs = x @ self.input_kernel + self.input_bias[None, None]  # [B, T, 3D]
 
     def step(h, now):
@@ -73,21 +77,21 @@ class Gru4Rec(nn.Module):
     tokens: jax.Array,
     positions: jax.Array,
     segments: jax.Array,
-    train: bool,
+    noise: jax.Array | None,
   ) -> jax.Array:
     """Returns the state after every position; see `SasRec.__call__`."""
     del positions  # Order is what recurrence knows.
     before = jnp.pad(segments, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
     start = segments != before
-    _, states = self._run(tokens, start, segments >= 0, train)
+    _, states = self._run(tokens, start, segments >= 0, noise)
     return self._finish(states)
 
   def last(
-    self, tokens: jax.Array, length: jax.Array, train: bool
+    self, tokens: jax.Array, length: jax.Array, noise: jax.Array | None
   ) -> jax.Array:
     """Returns the state after the last position; see `SasRec.last`."""
     order = jnp.arange(tokens.shape[1])
     live = order[None, :] < jnp.maximum(length, 1)[:, None]
     start = jnp.broadcast_to((order == 0)[None], live.shape)
-    final, _ = self._run(tokens, start, live, train)
+    final, _ = self._run(tokens, start, live, noise)
     return self._finish(final)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bigrec_jax.cf import noise as noise_lib
 from bigrec_jax.cf.networks import Head
 
 # Scores, float32, that one block may hold; 64 Mi = 256 MiB.
@@ -145,12 +146,12 @@ def sampled_softmax(
 
 
 def draw(
-  key: jax.Array, proposal: Proposal, forbidden: jax.Array, count: int
+  noise: jax.Array, proposal: Proposal, forbidden: jax.Array, count: int
 ) -> jax.Array:
   """Draws `count` negatives for each prediction.
 
   Args:
-    key: of this step.
+    noise: seed of this step.
     proposal: what is drawn from.
     forbidden: [N, F] int32, never drawn (as far as four tries go).
     count: K.
@@ -158,7 +159,7 @@ def draw(
   Returns:
     [N, K] int32.
   """
-  tries = _sample(key, proposal, (_TRIES, forbidden.shape[0], count))
+  tries = _sample(noise, proposal, (_TRIES, forbidden.shape[0], count))
   chosen = tries[-1]
   for candidate in tries[-2::-1]:
     bad = (candidate[:, :, None] == forbidden[:, None, :]).any(axis=-1)
@@ -167,13 +168,13 @@ def draw(
 
 
 def _sample(
-  key: jax.Array, proposal: Proposal, shape: tuple[int, ...]
+  noise: jax.Array, proposal: Proposal, shape: tuple[int, ...]
 ) -> jax.Array:
   """Returns items drawn by the alias method, int32 [shape]."""
-  place_key, accept_key = jax.random.split(key)
   num_items = proposal.accept.shape[0]
-  place = jax.random.randint(place_key, shape, 0, num_items, jnp.int32)
-  keep = jax.random.uniform(accept_key, shape) < proposal.accept[place]
+  place = noise_lib.integers(noise_lib.fold(noise, 1), shape, num_items)
+  draw = noise_lib.uniform(noise_lib.fold(noise, 2), shape)
+  keep = draw < proposal.accept[place]
   return jnp.where(keep, place, proposal.alias[place])
 
 
@@ -289,7 +290,7 @@ def loss(
   proposal: Proposal,
   weights: jax.Array,
   dro_alpha: jax.Array,
-  key: jax.Array,
+  noise: jax.Array,
 ) -> jax.Array:
   """Returns the loss of each prediction, [N] float32.
 
@@ -300,16 +301,16 @@ def loss(
     proposal: what negatives are drawn from.
     weights: [I] float32, see `dro`.
     dro_alpha: scalar, weight of the DRO term.
-    key: of this step, for the negatives.
+    noise: seed of this step's negatives.
   """
   num_items = weights.shape[0]
   states, targets = made.states, made.targets
   if spec.name == "softmax":
     value = softmax(head, states, targets, num_items, spec.shards)
   elif spec.name == "sampled_softmax":
-    value = _sampled(spec, head, made, proposal, key)
+    value = _sampled(spec, head, made, proposal, noise)
   else:
-    drawn = draw(key, proposal, made.forbidden, spec.num_negatives)
+    drawn = draw(noise, proposal, made.forbidden, spec.num_negatives)
     scores = _at(
       head, states, jnp.concatenate([targets[:, None], drawn], axis=1)
     )
@@ -327,10 +328,10 @@ def _sampled(
   head: Head,
   made: Predictions,
   proposal: Proposal,
-  key: jax.Array,
+  noise: jax.Array,
 ) -> jax.Array:
   """Sampled softmax with one set of K draws for the whole step."""
-  drawn = _sample(key, proposal, (spec.num_negatives,))
+  drawn = _sample(noise, proposal, (spec.num_negatives,))
   log_proposal = proposal.log_probability[drawn]
   negative = made.states @ head.kernel[drawn].T + head.bias[drawn][None]
   positive = _at(head, made.states, made.targets[:, None])[:, 0]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax.cf import caser, gru4rec, layers, sasrec
@@ -42,18 +43,19 @@ def table_shards(mesh: Mesh) -> int:
   return mesh.shape["fsdp"] * mesh.shape["tensor"]
 
 
-def init(spec: NetworkSpec, key: jax.Array) -> Params:
-  """Returns the parameters of one seed.
+def init(spec: NetworkSpec, seed: int) -> Params:
+  """Returns the parameters of one seed, float32 arrays.
 
   The network's own under "network"; an untied head beside it as "head"
   [rows, D'] and "head_bias" [rows].
   """
-  net_key, kernel_key, bias_key = jax.random.split(key, 3)
-  tokens = jnp.full((1, spec.max_length), spec.num_items, jnp.int32)
+  net_key, kernel_key, bias_key = jax.random.split(jax.random.key(seed), 3)
   module = NETWORKS[spec.network](spec)
-  variables = module.init(
-    {"params": net_key}, tokens, jnp.ones((1,), jnp.int32), False, method="last"
+  shapes = (
+    jax.ShapeDtypeStruct((1, spec.max_length), jnp.int32),
+    jax.ShapeDtypeStruct((1,), jnp.int32),
   )
+  variables = module.lazy_init(net_key, *shapes, None, method="last")
   params = {"network": variables["params"]}
   if not spec.tied:
     width = spec.hidden_size
@@ -62,7 +64,7 @@ def init(spec: NetworkSpec, key: jax.Array) -> Params:
     uniform = layers.uniform(width)
     params["head"] = uniform(kernel_key, (spec.rows, width))
     params["head_bias"] = uniform(bias_key, (spec.rows,))
-  return params
+  return jax.tree.map(np.asarray, params)
 
 
 def head(spec: NetworkSpec, params: Params) -> Head:
@@ -78,7 +80,7 @@ def last_states(
   params: Params,
   tokens: jax.Array,
   length: jax.Array,
-  dropout_key: jax.Array | None,
+  noise: jax.Array | None,
 ) -> jax.Array:
   """Returns the state after each history, [B, D].
 
@@ -87,9 +89,9 @@ def last_states(
     params: of `init`.
     tokens: [B, T] int32, padded at the right with spec.num_items.
     length: [B] int32.
-    dropout_key: None = dropout is off.
+    noise: seed of dropout; None = off.
   """
-  return _apply(spec, params, dropout_key, "last", tokens, length)
+  return _apply(spec, params, noise, "last", tokens, length)
 
 
 def all_states(
@@ -98,28 +100,21 @@ def all_states(
   tokens: jax.Array,
   positions: jax.Array,
   segments: jax.Array,
-  dropout_key: jax.Array | None,
+  noise: jax.Array | None,
 ) -> jax.Array:
   """Returns the state after every position, [B, T, D]; see `SasRec`."""
-  return _apply(
-    spec, params, dropout_key, "__call__", tokens, positions, segments
-  )
+  return _apply(spec, params, noise, "__call__", tokens, positions, segments)
 
 
 def _apply(
   spec: NetworkSpec,
   params: Params,
-  dropout_key: jax.Array | None,
+  noise: jax.Array | None,
   method: str,
   *inputs: jax.Array,
 ) -> jax.Array:
-  train = dropout_key is not None
   return NETWORKS[spec.network](spec).apply(
-    {"params": params["network"]},
-    *inputs,
-    train,
-    rngs={"dropout": dropout_key} if train else None,
-    method=method,
+    {"params": params["network"]}, *inputs, noise, method=method
   )
 
 
@@ -135,7 +130,7 @@ def shardings(params: Params, mesh: Mesh, leading: int) -> Params:
 
   def one(path: Any, leaf: Any) -> NamedSharding:
     name = path[-1].key if hasattr(path[-1], "key") else ""
-    if name in _TABLES and jnp.ndim(leaf) > leading:
+    if name in _TABLES and leaf.ndim > leading:
       return NamedSharding(mesh, PartitionSpec(*(None,) * leading, TABLE_AXES))
     return NamedSharding(mesh, PartitionSpec())
 

@@ -11,13 +11,15 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from bigrec_jax.cf import noise as noise_lib
 
-def shuffled(key: jax.Array, number: int, batch_size: int) -> jax.Array:
+
+def shuffled(noise: jax.Array, number: int, batch_size: int) -> jax.Array:
   """Returns a random order of rows in batches, [steps, B] int32.
 
   The last batch is filled up with -1.
   """
-  order = jax.random.permutation(key, number).astype(jnp.int32)
+  order = jnp.argsort(noise_lib.bits(noise, (number,))).astype(jnp.int32)
   steps = -(-number // batch_size)
   order = jnp.pad(order, (0, steps * batch_size - number), constant_values=-1)
   return order.reshape(steps, batch_size)
@@ -47,12 +49,12 @@ def _first_fit(length: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "width"))
 def packed(
-  key: jax.Array, length: jax.Array, *, batch_size: int, width: int
+  noise: jax.Array, length: jax.Array, *, batch_size: int, width: int
 ) -> tuple[jax.Array, jax.Array]:
   """Returns a packed plan of one epoch.
 
   Args:
-    key: of this seed and epoch.
+    noise: seed of this run and epoch.
     length: [N] int32, inputs of each training row, at most `width`.
     batch_size: sequences per step.
     width: L, positions of a packed row.
@@ -63,7 +65,7 @@ def packed(
     needed: scalar int32: packed rows that the fullest step uses. Rows from
       there on are all padding, so the caller cuts them off.
   """
-  order = shuffled(key, length.shape[0], batch_size)  # [steps, B]
+  order = shuffled(noise, length.shape[0], batch_size)  # [steps, B]
   steps = order.shape[0]
   size = jnp.where(order >= 0, length[order], 0)
   longest_first = jnp.argsort(-size, axis=1)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax.cf import losses, networks, trainer
+from bigrec_jax.cf import losses, networks, steps
 from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.config import CfConfig
 
@@ -22,7 +22,7 @@ _KNN_KEYS = ("neighbours", "neighbour_decay")
 
 def recipe(
   model: str, config: CfConfig, num_items: int, max_length: int, mesh: Mesh
-) -> trainer.Recipe:
+) -> steps.Recipe:
   """Returns what is compiled for a model of `TRAINED`.
 
   Args:
@@ -52,15 +52,15 @@ def recipe(
     dro_beta=config.dro_beta,
     shards=shards,
   )
-  return trainer.Recipe(network, loss, config.batch_size, config.negative_power)
+  return steps.Recipe(network, loss, config.batch_size, config.negative_power)
 
 
-def runs(config: CfConfig, seed: int) -> list[trainer.Run]:
+def runs(config: CfConfig, seed: int) -> list[steps.Run]:
   """Returns every seed of every grid point, seeds next to each other."""
   rates = config.grid_learning_rate or (config.learning_rate,)
   decays = config.grid_weight_decay or (config.weight_decay,)
   return [
-    trainer.Run(seed + k, rate, decay, config.dro_alpha)
+    steps.Run(seed + k, rate, decay, config.dro_alpha)
     for rate, decay in itertools.product(rates, decays)
     for k in range(config.num_seeds)
   ]

@@ -33,7 +33,7 @@ def _attend(
   num_heads: int,
   scale: float,
   thin: nn.Module,
-  train: bool,
+  noise: jax.Array | None,
 ) -> jax.Array:
   """Returns multi-head attention, [B, Q, D]; probabilities are thinned."""
 
@@ -42,7 +42,7 @@ def _attend(
 
   scores = jnp.einsum("bqhe,bthe->bhqt", split(query), split(key)) * scale
   scores = jnp.where(visible[:, None], scores, _HIDDEN)
-  weights = thin(jax.nn.softmax(scores, axis=-1), train)
+  weights = thin(jax.nn.softmax(scores, axis=-1), noise)
   mixed = jnp.einsum("bhqt,bthe->bqhe", weights, split(value))
   return mixed.reshape(query.shape)
 
@@ -59,7 +59,7 @@ class DrosBlock(nn.Module):
     context: jax.Array,  # [B, T, D]
     visible: jax.Array,  # [B, Q, T]
     live: jax.Array,  # [B, Q] bool
-    train: bool,
+    noise: jax.Array | None,
   ) -> jax.Array:
     """Returns [B, Q, D], zero where not live."""
     width = self.spec.hidden_size
@@ -76,11 +76,11 @@ class DrosBlock(nn.Module):
       self.spec.num_heads,
       1.0 / math.sqrt(width),  # Of the full width, whatever the heads.
       layers.Dropout(self.spec.dropout, name="attention_dropout"),
-      train,
+      noise,
     )
     h = nn.LayerNorm(epsilon=1e-5, name="attention_norm")(mixed + query)
     inner = dense("outer")(jax.nn.relu(dense("inner")(h)))
-    inner = layers.Dropout(self.spec.dropout, name="dropout")(inner, train)
+    inner = layers.Dropout(self.spec.dropout, name="dropout")(inner, noise)
     h = nn.LayerNorm(epsilon=1e-5, name="inner_norm")(inner + h)
     return jnp.where(live[..., None], h, 0.0)
 
@@ -97,7 +97,7 @@ class S3RecBlock(nn.Module):
     context: jax.Array,  # [B, T, D]
     visible: jax.Array,  # [B, Q, T]
     live: jax.Array,  # [B, Q]; unused: padding is never read again.
-    train: bool,
+    noise: jax.Array | None,
   ) -> jax.Array:
     """Returns [B, Q, D]."""
     del live
@@ -114,15 +114,15 @@ class S3RecBlock(nn.Module):
       self.spec.num_heads,
       1.0 / math.sqrt(width // self.spec.num_heads),
       layers.Dropout(rate, name="attention_dropout"),
-      train,
+      noise,
     )
     mixed = layers.Dropout(rate, name="mixed_dropout")(
-      dense("mixed")(mixed), train
+      dense("mixed")(mixed), noise
     )
     h = nn.LayerNorm(epsilon=1e-12, name="attention_norm")(mixed + query)
     inner = jax.nn.gelu(dense("inner", width, 4 * width)(h), approximate=False)
     inner = dense("outer", 4 * width, width)(inner)
-    inner = layers.Dropout(rate, name="dropout")(inner, train)
+    inner = layers.Dropout(rate, name="dropout")(inner, noise)
     return nn.LayerNorm(epsilon=1e-12, name="inner_norm")(inner + h)
 
 
@@ -142,7 +142,7 @@ class SasRec(nn.Module):
     scale = 1.0 if spec.family == "dros" else layers.S3REC_SCALE
     self.position = self.param(
       "position",
-      nn.initializers.normal(scale),
+      layers.normal(scale),
       (spec.max_length, spec.hidden_size),
     )
     self.blocks = [block(spec) for _ in range(spec.num_layers)]
@@ -151,12 +151,12 @@ class SasRec(nn.Module):
     self.dropout = layers.Dropout(spec.dropout)
 
   def _embed(
-    self, tokens: jax.Array, positions: jax.Array, train: bool
+    self, tokens: jax.Array, positions: jax.Array, noise: jax.Array | None
   ) -> jax.Array:
     x = self.items[tokens] + self.position[positions]  # [B, T, D]
     if self.spec.family == "s3rec":
-      return self.dropout(self.norm(x), train)
-    x = self.dropout(x, train)
+      return self.dropout(self.norm(x), noise)
+    x = self.dropout(x, noise)
     return jnp.where((tokens != self.spec.num_items)[..., None], x, 0.0)
 
   def _finish(self, x: jax.Array) -> jax.Array:
@@ -167,7 +167,7 @@ class SasRec(nn.Module):
     tokens: jax.Array,
     positions: jax.Array,
     segments: jax.Array,
-    train: bool,
+    noise: jax.Array | None,
   ) -> jax.Array:
     """Returns the state after every position.
 
@@ -175,7 +175,7 @@ class SasRec(nn.Module):
       tokens: [B, T] int32 items, spec.num_items = padding.
       positions: [B, T] int32 in 0..max_length-1.
       segments: [B, T] int32; a position sees its own number only. -1 = padding.
-      train: whether dropout is on.
+      noise: seed of dropout; None = off.
 
     Returns:
       [B, T, D] float32.
@@ -185,13 +185,13 @@ class SasRec(nn.Module):
     same = segments[:, :, None] == segments[:, None, :]  # [B, T, T]
     live = segments >= 0
     visible = same & causal[None] & live[:, None, :]
-    x = self._embed(tokens, positions, train)
+    x = self._embed(tokens, positions, noise)
     for block in self.blocks:
-      x = block(x, x, visible, live, train)
+      x = block(x, x, visible, live, noise)
     return self._finish(x)
 
   def last(
-    self, tokens: jax.Array, length: jax.Array, train: bool
+    self, tokens: jax.Array, length: jax.Array, noise: jax.Array | None
   ) -> jax.Array:
     """Returns the state after the last position only.
 
@@ -201,7 +201,7 @@ class SasRec(nn.Module):
       tokens: [B, T] int32, padded at the right with spec.num_items; T at most
         max_length.
       length: [B] int32, items of each row; 0 counts as one of padding.
-      train: whether dropout is on.
+      noise: seed of dropout; None = off.
 
     Returns:
       [B, D] float32.
@@ -211,13 +211,13 @@ class SasRec(nn.Module):
     positions = self.spec.positions(length, width)
     order = jnp.arange(width)
     live = order[None, :] < length[:, None]  # [B, T]
-    x = self._embed(tokens, positions, train)
+    x = self._embed(tokens, positions, noise)
     causal = order[None, :] <= order[:, None]
     visible = causal[None] & live[:, None, :]
     for block in self.blocks[:-1]:
-      x = block(x, x, visible, live, train)
+      x = block(x, x, visible, live, noise)
     query = jnp.take_along_axis(x, last[:, None, None], axis=1)  # [B, 1, D]
     x = self.blocks[-1](
-      query, x, live[:, None, :], (length > 0)[:, None], train
+      query, x, live[:, None, :], (length > 0)[:, None], noise
     )
     return self._finish(x)[:, 0]

@@ -85,9 +85,11 @@ def exists(path: pathlib.Path) -> bool:
     path: `<split>.npy`.
   """
   files = _Files(path)
-  return files.record.exists() and (
-    path.exists() or (files.states.exists() and files.items.exists())
-  )
+  if not files.record.exists() or "unfinished" in schema.read_json(
+    files.record
+  ):
+    return False
+  return path.exists() or (files.states.exists() and files.items.exists())
 
 
 def _row_digests(examples: Examples) -> np.ndarray:
@@ -129,9 +131,10 @@ def write_scores(
   """
   files = _Files(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Until the new record is there, whatever is here belongs to nothing.
-  for stale in (files.record, files.states, files.items):
-    stale.unlink(missing_ok=True)
+  # A kill before the end leaves this, not scores that nobody vouches for.
+  schema.write_json(files.record, {"unfinished": True})
+  files.states.unlink(missing_ok=True)
+  files.items.unlink(missing_ok=True)
   shape = (len(examples), len(catalogue))
   read = source
   if isinstance(source, Factors):
@@ -269,6 +272,10 @@ def _check_record(
   files: _Files, examples: Examples, catalogue: Catalogue
 ) -> None:
   record = schema.read_json(files.record)
+  if "unfinished" in record:
+    raise errors.UserError(
+      f"{files.dense}: writing it was cut short; run --mode=train_cf again"
+    )
   same_rows = record.get("examples") == examples.fingerprint
   same_columns = record.get("catalogue") == catalogue.fingerprint
   if same_rows and same_columns:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bigrec_jax.cf import losses, rows, trainer
+from bigrec_jax.cf import losses, rows, steps, trainer
 from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.data.examples import Examples
 
@@ -71,9 +71,9 @@ def make_trainer(
     else rows.windows(data)
   )
   shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
-  recipe = trainer.Recipe(
+  recipe = steps.Recipe(
     network_spec, losses.LossSpec(loss, 1, dro, 1.0, shards), batch_size, 0.0
   )
   counts = rows.target_counts(data, network_spec.num_items)
-  runs = runs or [trainer.Run(0, rate, 1e-6, 0.5)]
+  runs = runs or [steps.Run(0, rate, 1e-6, 0.5)]
   return trainer.Trainer(recipe, made, counts, runs, mesh)

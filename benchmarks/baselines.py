@@ -1,0 +1,242 @@
+"""Measures the CF baselines on the real data sets; see docs/baselines.md.
+
+  python -m benchmarks.baselines --shared=../shared/data --data=beauty \
+    --model=sasrec --set family=s3rec --set num_layers=2 --out=runs/baselines
+
+Data: beauty, toys (leave-one-out, histories of 50, seen items masked), game,
+toys_chronological, movielens_small (chronological, histories of 10, nothing
+masked). Each result is one JSON file in --out; training goes on where it was
+if it is killed.
+"""
+
+import argparse
+import ast
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from benchmarks import cf_data
+from bigrec_jax import config as config_lib, metrics, schema, sharding
+from bigrec_jax.cf import (
+  evaluation,
+  fitting,
+  item_knn,
+  networks,
+  popularity,
+  recipes,
+  rows,
+  trainer,
+)
+from bigrec_jax.reporting import progress
+from configs import common
+
+CUTOFFS = (1, 3, 5, 10, 20, 50)
+SPLITS = ("valid", "test")
+DATA = {
+  "beauty": ("amazon-2014-loo/Beauty.txt.gz", cf_data.leave_one_out),
+  "toys": ("amazon-2014-loo/Toys_and_Games.txt.gz", cf_data.leave_one_out),
+  "game": ("game-dllm2rec", cf_data.game),
+  "toys_chronological": ("amazon-toys", cf_data.toys_chronological),
+  "movielens_small": ("ml-latest-small", cf_data.movielens_small),
+}
+LONG_HISTORY, HISTORY = 50, 10
+
+
+def load(shared: pathlib.Path, name: str) -> tuple[cf_data.Dataset, int]:
+  """Returns a data set of `DATA` and its longest history."""
+  place, reader = DATA[name]
+  if reader is cf_data.leave_one_out:
+    return reader(shared / place, LONG_HISTORY), LONG_HISTORY
+  return reader(shared / place), HISTORY
+
+
+def cf_config(changes: list[str]) -> config_lib.CfConfig:
+  """Returns section `cf` of the defaults with `key=value` changes."""
+  config = common.get_config()
+  for change in changes:
+    key, value = change.split("=", 1)
+    try:
+      config.cf[key] = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      config.cf[key] = value
+  return config_lib.from_config_dict(config).cf
+
+
+def few_shot(data: cf_data.Dataset, count: int, seed: int) -> cf_data.Dataset:
+  """Returns the data with `count` random train rows; -1 = all."""
+  if count == -1:
+    return data
+  train = data.splits["train"]
+  order = np.random.default_rng(seed).permutation(len(train))[:count]
+  return cf_data.Dataset(
+    data.splits | {"train": train.take(order)},
+    data.num_items,
+    data.popularity,
+    data.all_popularity,
+    data.seen,
+  )
+
+
+def _rankers(data: cf_data.Dataset, mesh) -> dict[str, evaluation.Ranker]:
+  return {
+    split: evaluation.Ranker(
+      data.splits[split].target,
+      data.num_items,
+      mesh,
+      most_users=512,
+      seen=data.seen.get(split),
+    )
+    for split in SPLITS
+  }
+
+
+def counted(data: cf_data.Dataset, model: str, config, mesh) -> dict:
+  """Measures most_pop, leaky_pop or item_knn; returns ranks and books."""
+  rankers = _rankers(data, mesh)
+  started = time.perf_counter()
+  if model == "item_knn":
+    knn = item_knn.fit(
+      rows.interactions(data.splits["train"]),
+      data.num_items,
+      config.neighbours,
+      config.neighbour_decay,
+    )
+    ranks = {
+      s: [
+        rankers[s].score_rows(
+          lambda part, s=s: knn.scores(data.splits[s].history[part])
+        )
+      ]
+      for s in SPLITS
+    }
+  else:
+    counts = data.popularity if model == "most_pop" else data.all_popularity
+    ranks = {
+      s: [rankers[s].factors(popularity.fit(counts, len(data.splits[s])))]
+      for s in SPLITS
+    }
+  return {"ranks": ranks, "seconds_total": time.perf_counter() - started}
+
+
+def trained(
+  data: cf_data.Dataset,
+  length: int,
+  model: str,
+  config: config_lib.CfConfig,
+  seed: int,
+  mesh,
+  directory: pathlib.Path,
+) -> dict:
+  """Trains a network; returns ranks and books."""
+  recipe = recipes.recipe(model, config, data.num_items, length, mesh)
+  spec, train = recipe.network, data.splits["train"]
+  made = (
+    rows.chains(train, length) if spec.per_position else rows.windows(train)
+  )
+  counts = rows.target_counts(train, data.num_items)
+  trainer_ = trainer.Trainer(
+    recipe, made, counts, recipes.runs(config, seed), mesh
+  )
+  rankers = _rankers(data, mesh)
+  encoders = {
+    s: evaluation.Encoder(spec, data.splits[s].history, mesh, rankers[s].block)
+    for s in SPLITS
+  }
+
+  def rank(params, split):
+    states = encoders[split](params)
+    return rankers[split].head(networks.head(spec, params), states)
+
+  started = time.perf_counter()
+  with progress.Progress(config.num_epochs, "epochs", model) as bar:
+    fitted = fitting.fit(
+      trainer_,
+      lambda p: metrics.ndcg(rank(p, "valid"), config.stop_cutoff),
+      fitting.Schedule(
+        config.num_epochs, config.patience, config.save_every_epochs
+      ),
+      directory,
+      bar,
+    )
+  seconds = time.perf_counter() - started
+  kept = recipes.best_point(fitted.books["best_ndcg"], config.num_seeds)
+  params = [fitting.of_run(fitted.params, k) for k in kept]
+  warm = [e for e in fitted.books["curve"] if not e["compiled"]]
+  return {
+    "ranks": {s: [rank(p, s) for p in params] for s in SPLITS},
+    "runs": [trainer_.runs[k]._asdict() for k in kept],
+    "train_rows": len(made),
+    "epochs": len(fitted.books["curve"]),
+    "best_epoch": [fitted.books["best_epoch"][k] for k in kept],
+    "seconds_per_epoch": float(np.median([e["seconds"] for e in warm])),
+    "eval_seconds": float(np.median([e["eval_seconds"] for e in warm])),
+    "seconds_this_process": seconds,
+    "curve": fitted.books["curve"],
+  }
+
+
+def report(result: dict) -> dict:
+  """Replaces ranks by metrics: mean over seeds, and their deviation."""
+  ranks = result.pop("ranks")
+  for split, each in ranks.items():
+    found = [metrics.summarise(r, CUTOFFS) for r in each]
+    for name in metrics.METRICS:
+      table = np.array([list(f[name].values()) for f in found])
+      result[f"{split}_{name}"] = dict(
+        zip(CUTOFFS, table.mean(axis=0).tolist(), strict=True)
+      )
+      if len(found) > 1:
+        result[f"{split}_{name}_std"] = dict(
+          zip(CUTOFFS, table.std(axis=0, ddof=1).tolist(), strict=True)
+        )
+  return result
+
+
+def main() -> None:
+  """Runs one model on one data set."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--shared", type=pathlib.Path, required=True)
+  parser.add_argument("--data", choices=DATA, required=True)
+  parser.add_argument("--model", required=True)
+  parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--num_train", type=int, default=-1)
+  parser.add_argument("--name", default="")
+  parser.add_argument("--out", type=pathlib.Path, required=True)
+  flags = parser.parse_args()
+  config = cf_config(flags.set)
+  data, length = load(flags.shared, flags.data)
+  data = few_shot(data, flags.num_train, flags.seed)
+  mesh = sharding.make_mesh(config_lib.MeshConfig(-1, 1, 1))
+  name = flags.name or f"{flags.data}-{flags.model}"
+  if flags.model in recipes.TRAINED:
+    result = trained(
+      data,
+      length,
+      flags.model,
+      config,
+      flags.seed,
+      mesh,
+      flags.out.resolve() / "checkpoints" / name,
+    )
+  else:
+    result = counted(data, flags.model, config, mesh)
+  result = report(result) | {
+    "data": flags.data,
+    "model": flags.model,
+    "changes": flags.set,
+    "seed": flags.seed,
+    "num_train": flags.num_train,
+    "devices": [str(d.device_kind) for d in jax.devices()],
+    "jax": jax.__version__,
+  }
+  schema.write_json(flags.out / f"{name}.json", result)
+  shown = {k: v for k, v in result.items() if k != "curve"}
+  print(json.dumps(shown, indent=1))
+
+
+if __name__ == "__main__":
+  main()
