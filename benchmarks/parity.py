@@ -10,6 +10,7 @@ two vocabularies of ../shared/data are used where that folder exists.
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import logging
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from benchmarks import scratch
+from benchmarks import parity_row, scratch
 
 # Name -> module and function; the peers are imported only when one runs.
 COMPARISONS = {
@@ -73,10 +74,8 @@ def _set_up() -> None:
   logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-def _run(names: list[str]) -> list[tuple[str, object]]:
+def _run(names: list[str]) -> list[tuple[str, parity_row.Row]]:
   """Returns (comparison, row) of every row, and shows each as it comes."""
-  from benchmarks import parity_row
-
   rows = []
   with tempfile.TemporaryDirectory(prefix="parity-") as folder:
     for name in names:
@@ -87,12 +86,13 @@ def _run(names: list[str]) -> list[tuple[str, object]]:
       root = pathlib.Path(folder) / name
       root.mkdir()
       start = time.perf_counter()
-      for row in compare(root):
-        seconds = time.perf_counter() - start
-        cells = parity_row.Row.cells(row)
-        print(f"{seconds:6.1f} s  {'  '.join(cells)}", file=sys.stderr)
-        rows.append((name, row))
-        start = time.perf_counter()
+      # What peers and modes print is not the table.
+      with contextlib.redirect_stdout(sys.stderr):
+        for row in compare(root):
+          seconds = time.perf_counter() - start
+          print(f"{seconds:6.1f} s  {'  '.join(row.cells())}", flush=True)
+          rows.append((name, row))
+          start = time.perf_counter()
   return rows
 
 
@@ -101,7 +101,6 @@ def main() -> int:
   arguments = _arguments()
   scratch.ensure_peers("benchmarks.parity")
   _set_up()
-  from benchmarks import parity_row
   from bigrec_jax import schema
   from bigrec_jax.reporting import table
 
