@@ -279,6 +279,7 @@ class CfConfig:
   """Collaborative-filtering baselines."""
 
   model: str
+  num_train: int
   family: str
   loss: str
   num_negatives: int

@@ -137,13 +137,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.cf_model = ""  # Use cf/<model>/{valid,test}.npy.
   config.ground.popularity = ""  # JSON, external id -> count.
   config.ground.batch_size = 512  # Users per block.
-  config.ground.block_items = 8192  # Catalogue rows per block and device.
+  # A device holds the distances of batch_size users to this many items at a
+  # time; of fewer users where it has more items.
+  config.ground.block_items = 32768
   config.ground.bootstrap_samples = 1000
 
   config.cf = cfg()
   # most_pop | item_knn | gru4rec | caser | sasrec | dros, several of them with
   # commas between, or all.
   config.cf.model = "sasrec"
+  config.cf.num_train = 0  # Train rows; 0 = data.num_train's, -1 = all.
   config.cf.family = "dros"  # dros | s3rec: which repository's networks.
   config.cf.loss = "bce"  # bce | bpr | sampled_softmax | softmax
   config.cf.num_negatives = 1

@@ -32,5 +32,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.train.max_length = 256
   config.generate.max_new_tokens = 32
   config.generate.batch_size = 64
+  # The base has read all train rows, so CF sees them too.
+  config.cf.num_train = -1
+  config.cf.model = "most_pop,sasrec"
   config.ground.cf_model = "sasrec"
   return common.variant(config, arg)

@@ -162,7 +162,6 @@ class _Sweep:
   ) -> np.ndarray:
     """Returns [n, G] ranks of one target per user, where `columns`."""
     block, weights = self._block, self._weights
-    count = len(block)
 
     def arguments(users: np.ndarray) -> tuple:
       target = _target(block, users, exact[users])
@@ -170,7 +169,7 @@ class _Sweep:
 
     wanted = np.flatnonzero(columns.any(axis=1))
     if self._limit is not None and self._sign > 0:
-      target, reference = arguments(np.arange(count))
+      target, reference = arguments(np.arange(len(block)))
       ahead = sweep.outranked(
         block.device,
         _padded(target, block.rows),

@@ -65,25 +65,41 @@ def ensure(run: session.Session, models: Sequence[str] | None = None) -> None:
   if models is None:
     wanted = (*run.config.cf.models, run.config.ground.cf_model)
     models = [m for m in dict.fromkeys(wanted) if m]
-  for model in models:
-    _ensure_one(run, model)
-  if jax.process_index() == 0:
+  made = [model for model in models if _ensure_one(run, model)]
+  if made and jax.process_index() == 0:
     known = schema.read_json(_metrics_path(run))
     session.say(_table(known, run.config, models))
+
+
+def _num_train(run: session.Session) -> int:
+  """Returns how many train rows a model sees; 0 = the LLM's own."""
+  return run.config.cf.num_train or run.config.data.num_train
+
+
+def _train_examples(run: session.Session) -> examples_lib.Examples:
+  """Returns the train rows, by default those that the LLM is tuned on."""
+  if _num_train(run) == run.config.data.num_train:
+    return run.examples("train")
+  return examples_lib.load_examples(
+    run.paths, "train", _num_train(run), run.config.seed
+  )
 
 
 def _metrics_path(run: session.Session) -> pathlib.Path:
   return run.paths.metrics / "cf.json"
 
 
-def _ensure_one(run: session.Session, model: str) -> None:
+def _ensure_one(run: session.Session, model: str) -> bool:
+  """Returns whether the model had to be trained."""
+  if not run.first_time(f"cf_{model}"):
+    return False
   made_from = _made_from(run, model)
   record = run.paths.record(f"cf_{model}")
   files = [run.paths.cf_scores(model, split) for split in SPLITS]
   written = all(scores.exists(file) for file in files)
   if written and artefacts.is_current(record, made_from, _metrics_path(run)):
     session.say(f"train_cf: {files[0].parent} is current")
-    return
+    return False
   for line in artefacts.differences(record, made_from):
     session.say(f"train_cf: {model}: {line}")
   record.unlink(missing_ok=True)
@@ -103,6 +119,7 @@ def _ensure_one(run: session.Session, model: str) -> None:
       )
     _write_metrics(run, model, outcome)
     artefacts.write_record(record, made_from)
+  return True
 
 
 def _made_from(run: session.Session, model: str) -> dict[str, Any]:
@@ -114,7 +131,8 @@ def _made_from(run: session.Session, model: str) -> dict[str, Any]:
     "max_history": run.config.data.max_history,
     "catalogue": run.catalogue.fingerprint,
     "examples": {
-      split: run.examples(split).fingerprint for split in ("train", *SPLITS)
+      "train": _train_examples(run).fingerprint,
+      **{split: run.examples(split).fingerprint for split in SPLITS},
     },
     "seed": run.config.seed if model in recipes.TRAINED else 0,
   }
@@ -136,7 +154,7 @@ def _make(
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
   options = run.config.cf
   knn = item_knn.fit(
-    rows_lib.interactions(run.examples("train")),
+    rows_lib.interactions(_train_examples(run)),
     len(run.catalogue),
     options.neighbours,
     options.neighbour_decay,
@@ -153,9 +171,9 @@ def _make(
 
 def _popularity(run: session.Session) -> np.ndarray:
   """Returns counts of the train part, or of the few-shot sample's rows."""
-  if run.config.data.num_train == -1:
+  if _num_train(run) == -1:
     return run.catalogue.popularity
-  pairs = rows_lib.interactions(run.examples("train"))
+  pairs = rows_lib.interactions(_train_examples(run))
   return np.bincount(pairs[:, 1], minlength=len(run.catalogue))
 
 
@@ -185,7 +203,7 @@ def _train(
   """Trains every seed and grid point of a network."""
   config = run.config.cf
   length = run.config.data.max_history
-  train = run.examples("train")
+  train = _train_examples(run)
   recipe = recipes.recipe(model, config, len(run.catalogue), length, run.mesh)
   spec = recipe.network
   rows = (
