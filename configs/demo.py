@@ -34,6 +34,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.generate.batch_size = 64
   # The base has read all train rows, so CF sees them too.
   config.cf.num_train = -1
+  config.cf.loss = "softmax"
+  config.cf.num_epochs = 20
+  config.cf.patience = 3
   config.cf.model = "most_pop,sasrec"
   config.ground.cf_model = "sasrec"
   return common.variant(config, arg)
