@@ -21,6 +21,8 @@ from bigrec_jax import sharding
 # Finite, so that a row without any visible key stays free of NaN.
 MASKED = np.float32(-1e30)
 _SPLASH_BLOCK = 128  # Tokens; the kernel works on whole blocks.
+# Plain attention: queries at a time, and how many blocks are unrolled at most.
+_QUERY_BLOCK, _MOST_BLOCKS = 128, 8
 
 
 def choose(wanted: str, platform: str, dtype: jnp.dtype, head_dim: int) -> str:
@@ -78,27 +80,54 @@ def self_attention(
     return jax.nn.dot_product_attention(
       q, k, v, mask=same[:, None], is_causal=True, implementation="cudnn"
     )
-  rows, length, heads, size = q.shape
+  return _blocks(q, k, v, segment_ids)
+
+
+def _blocks(
+  q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array
+) -> jax.Array:
+  """Attends a block of queries at a time, to the keys up to its end.
+
+  That leaves out most of the keys that causality hides, and the scores of a
+  block stay in a CPU's cache: forward and backward take 2.4 times less than
+  over whole rows of 512 (docs/performance.md). Arguments as self_attention.
+  """
+  length, heads, size = q.shape[1:]
   keys = k.shape[2]
-  causal = np.tril(np.ones((length, length), np.bool_))
-  mask = same & causal[None]
+  group = heads // keys
   # Heads first, and keys with positions last: the products are then plain
   # matrix products, which XLA's CPU dot runs up to 4 times faster than the
   # same contraction over [B, T, N, H].
-  query = by_key_head(q, keys)  # [B, K, T*G, H]
-  scores = jnp.einsum(
-    "bkqh,bkhs->bkqs",
-    query,
-    jnp.transpose(k, (0, 2, 3, 1)),
-    preferred_element_type=jnp.float32,
-  )
-  scores = scores * np.float32(size**-0.5)
-  scores = jnp.reshape(scores, (rows, keys, length, heads // keys, length))
-  scores = jnp.where(mask[:, None, :, None], scores, MASKED)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  weights = jnp.reshape(weights, (rows, keys, -1, length))
-  mixed = jnp.einsum("bkqs,bksh->bkqh", weights, jnp.swapaxes(v, 1, 2))
-  return by_position(mixed, length)
+  query = by_key_head(q, keys)
+  key = jnp.transpose(k, (0, 2, 3, 1))  # [B, K, H, S]
+  value = jnp.swapaxes(v, 1, 2)  # [B, K, S, H]
+  block = max(_QUERY_BLOCK, -(-length // _MOST_BLOCKS))
+  mixed = []
+  for start in range(0, length, block):
+    end = min(start + block, length)
+    same = segment_ids[:, start:end, None] == segment_ids[:, None, :end]
+    causal = np.tri(end - start, end, start, np.bool_)
+    bias = jnp.where(same & causal[None], np.float32(0), MASKED)
+    scores = jnp.einsum(
+      "bkqh,bkhs->bkqs",
+      query[:, :, start * group : end * group],
+      key[..., :end],
+      preferred_element_type=jnp.float32,
+    )
+    scores = scores * np.float32(size**-0.5)
+    scores = scores + jnp.repeat(bias, group, axis=1)[:, None]
+    top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    weights = jnp.exp(scores - top)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    # Divided after the product: H numbers a query rather than S.
+    part = jnp.einsum(
+      "bkqs,bksh->bkqh",
+      weights.astype(v.dtype),
+      value[:, :, :end],
+      preferred_element_type=jnp.float32,
+    )
+    mixed.append((part / total).astype(q.dtype))
+  return by_position(jnp.concatenate(mixed, axis=2), length)
 
 
 def by_key_head(x: jax.Array, keys: int) -> jax.Array:

@@ -39,6 +39,14 @@ def test_xla_equals_the_definition(heads, keys):
   np.testing.assert_allclose(ours, naive(q, k, v, segments), atol=1e-5)
 
 
+@pytest.mark.parametrize("block", [4, 11])
+def test_blocks_of_queries_change_nothing(monkeypatch, block):
+  monkeypatch.setattr(attention, "_QUERY_BLOCK", block)
+  q, k, v, segments = inputs(2, 11, 6, 3, 7)
+  ours = attention.self_attention(q, k, v, segments, "xla")
+  np.testing.assert_allclose(ours, naive(q, k, v, segments), atol=1e-5)
+
+
 def test_splash_equals_xla_in_interpret_mode():
   q, k, v, segments = inputs(1, 128, 2, 1, 64)
 
