@@ -35,7 +35,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import peer_ground, scratch
 from bigrec_jax import counting, schema, sharding
@@ -253,18 +253,25 @@ def _score(queries: jax.Array, items: Any) -> jax.Array:
 
 
 def _large_catalogue(count: int, width: int, mesh: Mesh, block: int) -> Any:
-  """Returns (layout, items) of made-up vectors; one copy in memory."""
+  """Returns (layout, items) of made-up vectors; one copy in memory.
+
+  `counting.put_items` would copy them once more to pad them: here the padding
+  is there from the start.
+  """
+  layout = counting.item_layout(count, mesh, block)
   # Aligned as XLA wants it, so that a CPU device takes it as it is.
-  store = np.empty(count * width + 16, np.float32)
+  store = np.empty(layout.padded * width + 16, np.float32)
   shift = (-store.ctypes.data % 64) // 4
-  vectors = store[shift : shift + count * width].reshape(count, width)
-  norms = np.empty(count, np.float32)
+  store = store[shift : shift + layout.padded * width]
+  vectors = store.reshape(layout.padded, width)
+  vectors[count:] = 0.0
+  norms = np.zeros(layout.padded, np.float32)
   for part in counting.user_blocks(count, 65536):
     made = peer_ground.rows(part.start, part.stop, width)
     vectors[part] = made
     norms[part] = np.einsum("ij,ij->i", made, made)
-  layout = counting.item_layout(count, mesh, block)
-  return layout, counting.put_items((vectors, norms), layout, mesh)
+  split = NamedSharding(mesh, PartitionSpec("items"))
+  return layout, jax.device_put((vectors, norms), split)
 
 
 def _our_lists(arguments: argparse.Namespace) -> tuple[np.ndarray, Any]:
