@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib, counting, sharding
-from bigrec_jax.decoding import beam_search, generate, program
+from bigrec_jax.decoding import beam_search, generate
 from bigrec_jax.grounding import distance, ranking, user_block
 from bigrec_jax.planning import arguments, compiling
 from bigrec_jax.training import optimizer, state as state_lib, step
@@ -143,16 +143,14 @@ def decode(
   """
   shape = generate_shape(config)
   eos = net.model.config.eos_token_ids
-  settings = program.settings_of(config.generate, eos, None)
-  # One loop over steps, on the largest cache: its turns are counted once.
-  settings = settings._replace(sizes=settings.sizes[-1:])
+  settings = generate.settings_of(config.generate, eos, None)
   split = sharding.batch_sharding(net.mesh)
 
   def rows(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
     return arguments.array((shape.users, *more), dtype, split)
 
   norm = rows(np.float32, settings.max_new_tokens)
-  batch = program.Batch(
+  batch = generate.Batch(
     tokens=rows(np.int32, shape.prompt),
     lengths=rows(np.int32),
     rows=rows(np.int32),
@@ -165,7 +163,7 @@ def decode(
   loops = _layer_loops(net) | {"while": decode_turns(config)}
   return compiling.Program(
     "generate",
-    lambda: program.decode.lower(
+    lambda: generate.decode.lower(
       net.model,
       settings,
       variables,

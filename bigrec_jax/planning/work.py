@@ -127,10 +127,7 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
     down = 2 * tokens * net.linear(("down_proj",))
     repeated = product - down + adapter + pair * done
   elif net.remat == "dots":
-    # Of plain attention only the scores, unless an adapter of o_proj needs
-    # the mix; a kernel runs whole or not at all.
-    whole = net.attention != "xla" or "o_proj" in net.lora.target_modules
-    repeated = pair * done * (1.0 if whole else 0.5)
+    repeated = pair * done
   executed = head + layers * (
     2 * product + 3 * adapter + (3 + again) * pair * done + repeated
   )
