@@ -83,13 +83,17 @@ def prefix(net: Network, tokens: int) -> kv_cache.PromptCache | None:
   if not tokens:
     return None
   config, dtype = net.model.config, net.model.dtype
-  heads = (config.num_key_value_heads, tokens, config.head_dim)
-  layers = config.num_hidden_layers
+  lead = (config.num_hidden_layers, 1, config.num_key_value_heads)
   whole = sharding.replicated(net.mesh)
-  empty = array((layers, 1, heads[0], 0, heads[2]), dtype, whole)
-  keys = array((layers, *heads), dtype, whole)
+
+  def pair(lead: tuple[int, ...], length: int) -> tuple:
+    # Keys have their positions last, values their widths (kv_cache).
+    k, v = (config.head_dim, length), (length, config.head_dim)
+    return tuple(array((*lead, *shape), dtype, whole) for shape in (k, v))
+
   lengths = array((1,), np.int32, whole)
-  return kv_cache.PromptCache(empty, empty, lengths, (keys, keys))
+  prefix = pair((lead[0], lead[2]), tokens)
+  return kv_cache.PromptCache(*pair(lead, 0), lengths, prefix)
 
 
 def over_items(
