@@ -22,7 +22,7 @@ from bigrec_jax.grounding.user_block import UserBlock
 # either may hold on a device.
 _USERS = 64
 _QUESTIONS = 32
-_SCORES = 1 << 26
+_SCORES = 1 << 24
 
 # (users, items, question of each) -> which items come before its target.
 Compare = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

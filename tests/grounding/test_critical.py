@@ -70,10 +70,10 @@ def test_both_ways_of_counting_agree():
 
 
 @pytest.mark.parametrize(
-  "grid", ["movie_ci", "game_ci", "movie_pda", "1e-5,1e-4,7,7.0001,999"]
+  "text", ["movie_ci", "game_ci", "movie_pda", "1e-5,1e-4,7,7.0001,999"]
 )
-def test_a_bucket_is_what_a_search_finds(grid):
-  gammas = calibrate.parse_grid(grid)
+def test_a_bucket_is_what_a_search_finds(text):
+  gammas = calibrate.parse_grid(text)
   gammas = gammas[gammas > 0]
   shape = critical.grid_shape(gammas)
   rng = np.random.default_rng(2)
@@ -85,3 +85,7 @@ def test_a_bucket_is_what_a_search_finds(grid):
   keys = _keys(values[None], np.ones_like(values)[None], gammas, shape, True)
   want = np.searchsorted(gammas.astype(np.float32), values)
   np.testing.assert_array_equal(keys[0], want)
+  # As on accelerators.
+  grid = jax.tree.map(jnp.asarray, critical.grid(gammas, shape))
+  found = critical.bucket_by_comparison(jnp.asarray(values), grid)
+  np.testing.assert_array_equal(found, want)
