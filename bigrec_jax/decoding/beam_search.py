@@ -12,7 +12,7 @@ Rows never look at each other. Hugging Face stops a batch as one, but rows
 that are done change no more, so the outcome is the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -20,14 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigrec_jax.decoding import selection
+from bigrec_jax.decoding import selection, stepping
 
-# A model step: (tokens [B, W], step, carry) -> (logits [B, W, V], carry).
-StepFn = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 # Follows the beams: (carry, parents [B, W]) -> carry.
 ReorderFn = Callable[[Any, jax.Array], Any]
-# (logits [B, W, V], trie nodes [B, W]) -> candidates.
-ExpandFn = Callable[[jax.Array, jax.Array], selection.Candidates]
 
 
 class BeamState(flax.struct.PyTreeNode):
@@ -258,20 +254,15 @@ def advance(
   return new_state, _take_beams(parents, kept)
 
 
-def last_tokens(state: BeamState) -> jax.Array:
-  """Returns the newest token of every running beam, [B, W] int32."""
-  return jax.lax.dynamic_index_in_dim(
-    state.tokens, state.step - 1, axis=2, keepdims=False
-  )
-
-
 def search(
   first_logits: jax.Array,
   carry: Any,
   *,
-  step_fn: StepFn,
+  step_fn: stepping.StepFn,
   reorder: ReorderFn,
-  expand: ExpandFn,
+  grow: Callable[[Any, int], Any],
+  sizes: Sequence[int],
+  expand: stepping.ExpandFn,
   active: jax.Array,
   norms: LengthNorms,
   num_beams: int,
@@ -279,13 +270,15 @@ def search(
   eos_ids: tuple[int, ...],
   early_stopping: bool,
 ) -> BeamState:
-  """Runs a whole search; one `while_loop` that stops when all rows are done.
+  """Runs a whole search, which stops when all rows are done.
 
   Args:
     first_logits: [B, V] float32 after the prompt.
-    carry: What the model keeps between steps.
+    carry: What the model keeps between steps, for `sizes[0]` tokens.
     step_fn: The model.
     reorder: Makes the carry follow the beams after each step.
+    grow: Makes the carry hold more tokens.
+    sizes: From `stepping.segments`.
     expand: Which tokens may follow; `selection.all_tokens` or a trie's.
     active: [B] bool, False for rows that only fill the batch.
     norms: From `length_norms`.
@@ -302,16 +295,23 @@ def search(
   found = expand(first_logits[:, None], state.nodes[:, :1])
   state, _ = advance(state, found, norms, eos_ids, early_stopping)
 
-  def unfinished(loop: tuple[BeamState, Any]) -> jax.Array:
-    state, _ = loop
-    return (state.step < max_new_tokens) & ~jnp.all(done(state, early_stopping))
+  def unfinished(state: BeamState) -> jax.Array:
+    more = state.step < max_new_tokens
+    return more & ~jnp.all(done(state, early_stopping))
 
-  def body(loop: tuple[BeamState, Any]) -> tuple[BeamState, Any]:
-    state, carry = loop
-    logits, carry = step_fn(last_tokens(state), state.step - 1, carry)
+  def choose(
+    state: BeamState, logits: jax.Array, carry: Any
+  ) -> tuple[BeamState, Any]:
     found = expand(logits, state.nodes)
     state, parents = advance(state, found, norms, eos_ids, early_stopping)
     return state, reorder(carry, parents)
 
-  state, _ = jax.lax.while_loop(unfinished, body, (state, carry))
-  return state
+  return stepping.run(
+    state,
+    carry,
+    step_fn=step_fn,
+    choose=choose,
+    grow=grow,
+    unfinished=unfinished,
+    sizes=sizes,
+  )

@@ -5,13 +5,14 @@ top-k, top-p. The random key of a token is made of seed, row, sample and step
 alone, so a user's text does not depend on who shares the batch.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from bigrec_jax.decoding import beam_search, selection
+from bigrec_jax.decoding import beam_search, selection, stepping
 
 
 class Warpers(NamedTuple):
@@ -150,20 +151,24 @@ def sample(
   first_logits: jax.Array,
   carry: Any,
   *,
-  step_fn: beam_search.StepFn,
-  expand: beam_search.ExpandFn,
+  step_fn: stepping.StepFn,
+  grow: Callable[[Any, int], Any],
+  sizes: Sequence[int],
+  expand: stepping.ExpandFn,
   active: jax.Array,
   keys: jax.Array,
   warpers: Warpers | None,
   max_new_tokens: int,
   eos_ids: tuple[int, ...],
 ) -> SampleState:
-  """Draws W hypotheses a row; one `while_loop`, stops when all have ended.
+  """Draws W hypotheses a row and stops when all have ended.
 
   Args:
     first_logits: [B, V] float32 after the prompt.
-    carry: What the model keeps between steps.
+    carry: What the model keeps between steps, for `sizes[0]` tokens.
     step_fn: The model.
+    grow: Makes the carry hold more tokens.
+    sizes: From `stepping.segments`.
     expand: Which tokens may follow; `selection.all_tokens` or a trie's.
     active: [B] bool, False for rows that only fill the batch.
     keys: [B, W] from `row_keys`; their shape says how many are drawn.
@@ -191,21 +196,24 @@ def sample(
   found = expand(logits, state.nodes)
   state = _advance(state, found, keys, warpers, eos_ids)
 
-  def unfinished(loop: tuple[SampleState, Any]) -> jax.Array:
-    state, _ = loop
+  def unfinished(state: SampleState) -> jax.Array:
     return (state.step < max_new_tokens) & jnp.any(state.running)
 
-  def body(loop: tuple[SampleState, Any]) -> tuple[SampleState, Any]:
-    state, carry = loop
-    tokens = jax.lax.dynamic_index_in_dim(
-      state.tokens, state.step - 1, axis=2, keepdims=False
-    )
-    logits, carry = step_fn(tokens, state.step - 1, carry)
+  def choose(
+    state: SampleState, logits: jax.Array, carry: Any
+  ) -> tuple[SampleState, Any]:
     found = expand(logits, state.nodes)
     return _advance(state, found, keys, warpers, eos_ids), carry
 
-  state, _ = jax.lax.while_loop(unfinished, body, (state, carry))
-  return state
+  return stepping.run(
+    state,
+    carry,
+    step_fn=step_fn,
+    choose=choose,
+    grow=grow,
+    unfinished=unfinished,
+    sizes=sizes,
+  )
 
 
 def finalise(

@@ -56,6 +56,11 @@ class Past:
   prompt: tuple[jax.Array, jax.Array] | None = None
   suffix: tuple[jax.Array, jax.Array] | None = None
 
+  def of_layer(self, index: int) -> "Past":
+    """Picks one layer of caches that hold all of them, stacked or tuples."""
+    pick = lambda pair: pair and (pair[0][index], pair[1][index])  # noqa: E731
+    return Past(pick(self.prefix), pick(self.prompt), pick(self.suffix))
+
 
 def rotary_frequencies(
   head_dim: int, theta: float, scaling: RopeScaling | None

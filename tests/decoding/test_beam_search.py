@@ -9,6 +9,8 @@ from bigrec_jax.decoding import beam_search, selection
 from tests.decoding import lookup_model
 
 VOCAB, T = 37, 9
+# The loop in two segments; `grow` has nothing to do for this model.
+SIZES = (3, 60)
 PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]
 
 
@@ -28,6 +30,8 @@ def _search(model, starts, active, norms, **options):
     logits,
     jnp.broadcast_to(carry, (carry.shape[0], options["num_beams"])),
     step_fn=model.step,
+    grow=lambda carry, size: carry,
+    sizes=SIZES,
     reorder=model.reorder,
     expand=lambda logits, nodes: selection.all_tokens(logits),
     active=active,

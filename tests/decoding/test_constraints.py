@@ -15,6 +15,8 @@ from bigrec_jax.decoding import (
 from tests.decoding import lookup_model
 
 VOCAB, EOS = 37, 4
+# The loop in two segments; `grow` has nothing to do for this model.
+SIZES = (3, 60)
 PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]
 
 
@@ -39,6 +41,8 @@ def _search(model, starts, norms, trie, **options):
     logits,
     jnp.broadcast_to(carry, (carry.shape[0], options["num_beams"])),
     step_fn=model.step,
+    grow=lambda carry, size: carry,
+    sizes=SIZES,
     reorder=model.reorder,
     expand=trie.expand,
     active=jnp.ones(len(PROMPTS), jnp.bool_),
@@ -162,6 +166,8 @@ def test_sampling_draws_titles_only(model):
       logits,
       jnp.broadcast_to(carry, (5, 3)),
       step_fn=model.step,
+      grow=lambda carry, size: carry,
+      sizes=SIZES,
       expand=trie.expand,
       active=jnp.ones(5, jnp.bool_),
       keys=sampling.row_keys(np.uint32(0), jnp.arange(5, dtype=jnp.int32), 3),

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 from bigrec_jax import config, errors, sharding
-from bigrec_jax.decoding import beam_search, constraints, generate
+from bigrec_jax.decoding import beam_search, constraints, generate, program
 from bigrec_jax.models import hf_import, llama, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.reporting import progress
@@ -189,16 +189,24 @@ def test_scores_are_those_of_full_forward_passes(setup):
 def test_one_program_per_bucket(setup):
   prompts = make_prompts(30, seed=1)
   first = setup(prompts)
-  before = generate.decode._cache_size()
+  before = program.decode._cache_size()
   split = setup(prompts, prompt_buckets=(16, 32))
-  assert generate.decode._cache_size() == before + 1
+  assert program.decode._cache_size() == before + 1
   assert_same(split, first)
   # Another penalty, other prompts of the same sizes: nothing new.
   changed = setup(prompts, length_penalty=0.0)
   assert not np.allclose(changed.scores, first.scores)
   turned = setup(list(reversed(prompts)), prompt_buckets=(16, 32))
   assert turned.tokens[::-1] == first.tokens
-  assert generate.decode._cache_size() == before + 1
+  assert program.decode._cache_size() == before + 1
+
+
+def test_a_larger_cache_when_the_first_is_full(setup, monkeypatch):
+  prompts = make_prompts(11)
+  whole = setup(prompts)
+  monkeypatch.setattr(program, "_FIRST_SEGMENT", 2)
+  assert program.settings_of(options(), (EOS,), None).sizes == (2, 6)
+  assert_same(setup(prompts), whole)
 
 
 def test_rows_do_not_depend_on_the_batch(setup):

@@ -10,8 +10,10 @@ from bigrec_jax.models import hf_export
 from tests.decoding import test_generate as ours
 
 pytestmark = pytest.mark.torch
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tests.peers import hugging_face  # noqa: E402
 
 T = 9
 PROMPTS = ours.make_prompts(6, seed=8, header=17)
@@ -26,55 +28,18 @@ def setup():
 def reference(setup, tmp_path_factory):
   path = tmp_path_factory.mktemp("base") / "model"
   hf_export.save_base(path, ours.ARCH, setup.params, None)
-  model = transformers.AutoModelForCausalLM.from_pretrained(
-    path, attn_implementation="eager", dtype=torch.float32
-  )
-  return model.eval()
+  return hugging_face.load(path)
 
 
-def hf_generate(model, prompts, eos_ids, num_beams, **changes):
-  """Left-padded batch, as the published inference.py makes it."""
-  width = max(map(len, prompts))
-  tokens = np.zeros((len(prompts), width), np.int64)
-  mask = np.zeros_like(tokens)
-  for row, prompt in enumerate(prompts):
-    tokens[row, width - len(prompt) :] = prompt
-    mask[row, width - len(prompt) :] = 1
-  settings = dict(
+def hf_generate(model, prompts, eos_ids, num_beams, **flags):
+  return hugging_face.generate(
+    model,
+    prompts,
+    eos_ids=eos_ids,
     num_beams=num_beams,
-    num_return_sequences=num_beams,
-    do_sample=False,
     max_new_tokens=T,
-    eos_token_id=list(eos_ids),
-    pad_token_id=0,
-    return_dict_in_generate=True,
-    output_scores=True,
+    **flags,
   )
-  allowed = changes.pop("prefix_allowed_tokens_fn", None)
-  with torch.no_grad():
-    found = model.generate(
-      input_ids=torch.from_numpy(tokens),
-      attention_mask=torch.from_numpy(mask),
-      generation_config=transformers.GenerationConfig(**settings, **changes),
-      prefix_allowed_tokens_fn=allowed,
-    )
-  rows = []
-  for sequence in found.sequences[:, width:].tolist():
-    ends = [n for n, token in enumerate(sequence) if token in eos_ids]
-    rows.append(sequence[: ends[0] + 1] if ends else sequence)
-  if num_beams > 1:
-    scores = found.sequences_scores.numpy()
-  else:
-    steps = model.compute_transition_scores(
-      found.sequences, found.scores, normalize_logits=True
-    ).numpy()
-    scores = np.array(
-      [s[: len(row)].sum() / len(row) for s, row in zip(steps, rows)]  # noqa: B905
-    )
-  beams = [
-    rows[start : start + num_beams] for start in range(0, len(rows), num_beams)
-  ]
-  return beams, scores.reshape(len(prompts), num_beams)
 
 
 @pytest.mark.parametrize("eos_ids", [(2,), (2, 11, 40)])
@@ -130,7 +95,7 @@ def test_constrained_equals_hugging_face(setup, reference):
     (ours.EOS,),
     4,
     length_penalty=0.0,
-    prefix_allowed_tokens_fn=allowed,
+    allowed=allowed,
   )
   found = setup(
     PROMPTS,

@@ -35,7 +35,7 @@ def hf_logits(model, tokens, mask=None):
     tokens = torch.from_numpy(np.asarray(tokens, np.int64))
     if mask is not None:
       mask = torch.from_numpy(np.asarray(mask, np.int64))
-    return model(input_ids=tokens, attention_mask=mask).logits.numpy()
+    return model(input_ids=tokens, attention_mask=mask).logits.float().numpy()
 
 
 @pytest.mark.parametrize("kind", list(common.KINDS))
@@ -49,6 +49,21 @@ def test_logits_equal(kind, tmp_path):
   theirs = hf_logits(reference, tokens)
   assert np.abs(theirs).max() > 0.5  # Else equality says little.
   np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_bfloat16_is_as_near_to_float32_as_hugging_face(tmp_path):
+  config, params, reference = saved(tmp_path / "m", "qwen2")
+  inputs = common.batch(length=37)
+  exact = hf_logits(reference, inputs[0])
+  low = hf_logits(reference.to(torch.bfloat16), inputs[0])
+  ours = common.forward(
+    common.build(config, dtype="bfloat16"),
+    {"params": jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)},
+    *inputs,
+  )
+  ours_error = np.sqrt(np.mean(np.square(ours - exact)))
+  theirs_error = np.sqrt(np.mean(np.square(low - exact)))
+  assert ours_error < 1.2 * theirs_error
 
 
 def test_left_padding_of_hugging_face_equals_our_right_padding(tmp_path):

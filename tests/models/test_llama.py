@@ -18,6 +18,10 @@ TOLERANCE = 1e-4
 LORA = LoraConfig(3, 6.0, 0.1, ("q_proj", "v_proj", "down_proj"))
 
 
+unstack = jax.jit(llama.unstack_layers)
+stack = jax.jit(llama.stack_layers)
+
+
 def adapter(config, on=None):
   return common.noisy_adapter(config, LORA, on)
 
@@ -36,7 +40,7 @@ def test_logits_equal_committed_numbers_of_hugging_face(kind):
     np.testing.assert_allclose(ours[0, -4:], golden[kind], atol=TOLERANCE)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["prefix", "whole"])
+@pytest.fixture(scope="module", params=["whole", "prefix", "per_layer"])
 def decoded(request):
   """Beams decoded with the cache, and the texts that they stand for."""
   config = common.KINDS["llama3"]
@@ -50,12 +54,16 @@ def decoded(request):
   prefill = jax.jit(
     lambda *args: model.apply(variables, *args, method="prefill")
   )
-  decode = jax.jit(lambda *args: model.apply(variables, *args, method="decode"))
-  if request.param:
+  if request.param != "whole":
     _, header = prefill(tokens[:1, :4], np.array([4], np.int32))
     _, prompt = prefill(tokens[:, 4:], lengths - 4, header.as_prefix())
   else:
     _, prompt = prefill(tokens, lengths)
+  unrolled, single = model, variables
+  if request.param == "per_layer":
+    prompt, unrolled = prompt.per_layer(), model.clone(scan_layers=False)
+    single = {name: unstack(tree) for name, tree in variables.items()}
+  decode = jax.jit(lambda *args: unrolled.apply(single, *args, method="decode"))
   suffix = kv_cache.init_suffix(prompt, beams, steps)
   written = np.zeros((users, beams, 0), np.int32)
   seen = []
@@ -116,7 +124,6 @@ def test_scanned_layers_equal_layers_one_by_one():
     "params": common.noisy_params(config),
     "lora": adapter(config),
   }
-  unstack, stack = jax.jit(llama.unstack_layers), jax.jit(llama.stack_layers)
   single = {name: unstack(tree) for name, tree in stacked.items()}
   assert set(single["lora"]) == {"layers_0", "layers_1", "layers_2"}
   back = stack(single["params"])
@@ -133,9 +140,7 @@ def test_initial_weights_do_not_depend_on_scanning_or_mesh():
   config = dataclasses.replace(common.LLAMA, num_hidden_layers=2)
   single = hf_import.init_base(config, 3, "float32", common.mesh(), False)
   spread = hf_import.init_base(config, 3, "float32", common.mesh(2, 2, 2))
-  jax.tree.map(
-    np.testing.assert_array_equal, jax.jit(llama.stack_layers)(single), spread
-  )
+  jax.tree.map(np.testing.assert_array_equal, stack(single), spread)
   kernel = spread["layers"]["mlp"]["up_proj"]["kernel"]
   assert np.std(kernel) == pytest.approx(0.02, rel=0.1)
   assert np.abs(kernel[0] - kernel[1]).max() > 0.01
