@@ -20,8 +20,11 @@ from bigrec_jax import counting, sharding
 from bigrec_jax.cf import networks, rows
 from bigrec_jax.cf.spec import NetworkSpec
 
-# Scores, float32, of one block of users on one device; 32 Mi = 128 MiB.
-_BLOCK_SCORES = 1 << 25
+# Scores, float32, of one block of users on one device. A CPU wants a block to
+# stay in its cache, and below the 32 MiB from which malloc gives every block
+# fresh pages: 4 times faster than with 128 MiB (docs/performance.md).
+_BLOCK_SCORES = {"cpu": 1 << 21}
+_ACCELERATOR_BLOCK_SCORES = 1 << 25
 # Positions of one block of histories: [U, T] has about this many.
 _BLOCK_POSITIONS = 1 << 14
 _SHORTEST = 8  # Histories up to this length share one program.
@@ -41,8 +44,10 @@ class Factors:
 
 
 def user_block(num_items: int, mesh: Mesh, most: int) -> int:
-  """Returns U: at most `most`, so that a device holds 128 MiB of scores."""
-  return int(np.clip(_BLOCK_SCORES // -(-num_items // mesh.size), 1, most))
+  """Returns U, at most `most`: as many users as a device ranks at a time."""
+  platform = mesh.devices.flat[0].platform
+  scores = _BLOCK_SCORES.get(platform, _ACCELERATOR_BLOCK_SCORES)
+  return int(np.clip(scores // -(-num_items // mesh.size), 1, most))
 
 
 def dot(queries: jax.Array, items: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -105,7 +110,7 @@ class Ranker:
     self._mesh = mesh
     self._layout = counting.item_layout(num_items, mesh, num_items)
     self._targets = self._put(targets)
-    self._seen = None if seen is None else self._put(seen)
+    self._seen = None if seen is None else self._put(_distinct(seen))
 
   def _put(self, array: np.ndarray) -> list[jax.Array]:
     return [
@@ -168,6 +173,13 @@ class Ranker:
         )
       )
     return np.concatenate([np.asarray(x) for x in found])[: self._number]
+
+
+def _distinct(seen: np.ndarray) -> np.ndarray:
+  """Replaces an item's repeats in a row by -1; rows lose their order."""
+  seen = np.sort(seen, axis=1)
+  again = np.pad(seen[:, 1:] == seen[:, :-1], [(0, 0), (1, 0)])
+  return np.where(again, np.int32(-1), seen)
 
 
 @functools.partial(jax.jit, static_argnums=2)
