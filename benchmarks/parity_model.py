@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,7 @@ from bigrec_jax.reporting import progress
 from configs import common
 from tests.data import published, raw
 from tests.peers import hugging_face, scripts
+from tests.reference import old_generate, old_search
 
 _VOCAB = 307
 _SHAPE = dict(
@@ -351,3 +353,22 @@ class _Generated:
     cases = self._ended + self._cut
     yield Row(f"generate, {ends}: texts", peer, cases, self._wrong_texts, 0)
     yield Row(f"generate, {ends}: scores", peer, cases, self._score, 1e-4)
+
+
+def old_generation(root: pathlib.Path) -> Iterator[Row]:
+  """Compares beams with what the version that the paper ran with gave."""
+  search = old_search.Search(root)
+  golden = json.loads(old_generate.GOLDEN.read_text())
+  cases = wrong = 0
+  largest = 0.0
+  for result in golden["results"]:
+    tokens, scores = result.pop("tokens"), np.array(result.pop("scores"))
+    found = search(length_norm_includes_prompt=True, **result)
+    for mine, other in zip(found.tokens, tokens, strict=True):
+      cases += len(other)
+      wrong += sum(a != b for a, b in zip(mine, other, strict=True))
+    largest = max(largest, float(np.abs(found.scores - scores).max()))
+  peer = f"transformers {golden['transformers']}, recorded"
+  what = "generate, length_norm_includes_prompt"
+  yield Row(f"{what}: ids", peer, cases, wrong, 0)
+  yield Row(f"{what}: scores", peer, cases, largest, 1e-4)
