@@ -18,14 +18,10 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.models import kv_cache
-from bigrec_jax.models.llama import Llama, unstack_layers
+from bigrec_jax.models.llama import Llama, taken_apart
 
 # Tokens; enough for nearly all titles (SPECS.md: 5 to 40).
 _FIRST_SEGMENT = 32
-# On a CPU a loop over stacked layers copies every layer's weights and caches
-# out of the stack at every token; deep networks would compile for long.
-_UNROLLED_PLATFORM = "cpu"
-_MOST_UNROLLED_LAYERS = 12
 
 
 class Settings(NamedTuple):
@@ -126,7 +122,9 @@ def decode(
     tokens [B, W, T], scores [B, W] and lengths [B, W], on every device.
   """
   first_logits, prompt = _prefill(model, variables, batch, prefix)
-  model, variables, prompt = _for_steps(model, variables, prompt)
+  if model.scan_layers:
+    model, variables = taken_apart(model, variables)
+    prompt = prompt if model.scan_layers else prompt.per_layer()
 
   def step_fn(tokens, step, suffix):
     hidden, suffix = model.apply(
@@ -175,21 +173,6 @@ def decode(
   return jax.lax.with_sharding_constraint(
     found, sharding.replicated(model.mesh)
   )
-
-
-def _for_steps(
-  model: Llama, variables: Any, prompt: kv_cache.PromptCache
-) -> tuple[Llama, Any, kv_cache.PromptCache]:
-  """Takes stacked layers apart where decode steps are faster on them so."""
-  devices = jax.devices() if model.mesh is None else model.mesh.devices.flat
-  if not (
-    model.scan_layers
-    and devices[0].platform == _UNROLLED_PLATFORM
-    and model.config.num_hidden_layers <= _MOST_UNROLLED_LAYERS
-  ):
-    return model, variables, prompt
-  variables = {name: unstack_layers(tree) for name, tree in variables.items()}
-  return model.clone(scan_layers=False), variables, prompt.per_layer()
 
 
 def _prefill(

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bigrec_jax.models import llama
 from bigrec_jax.training import loss, optimizer, state as state_lib
 
 Tree = Any
@@ -72,6 +73,7 @@ def batch_loss(
     mesh: for sharding constraints; None = one device.
   """
   rngs = None if dropout_key is None else {"dropout": dropout_key}
+  model, variables = llama.taken_apart(model, variables)
   with jax.named_scope("forward"):
     hidden = model.apply(
       variables,
