@@ -20,7 +20,8 @@ from bigrec_jax import sharding
 
 # Finite, so that a row without any visible key stays free of NaN.
 MASKED = np.float32(-1e30)
-_SPLASH_BLOCK = 128  # Tokens; the kernel works on whole blocks.
+# Tokens; the kernel works on whole blocks, and faster on large ones.
+_SPLASH_BLOCK, _LARGE_SPLASH = 128, 512
 # Plain attention: queries at a time, and how many blocks are unrolled at most.
 _QUERY_BLOCK, _MOST_BLOCKS = 128, 8
 
@@ -47,6 +48,21 @@ def choose(wanted: str, platform: str, dtype: jnp.dtype, head_dim: int) -> str:
   if platform == "tpu" and head_dim % 64 == 0:
     return "splash"
   return "xla"
+
+
+def block_of(length: int, implementation: str) -> int:
+  """Returns how many queries `xla` or `splash` takes at a time.
+
+  A block is multiplied with all keys up to its end, so this is also what says
+  how much of the causal half is computed for nothing.
+
+  Args:
+    length: T.
+    implementation: `xla`, or `splash` where its kernel runs.
+  """
+  if implementation == "splash" and length % _SPLASH_BLOCK == 0:
+    return _LARGE_SPLASH if length % _LARGE_SPLASH == 0 else _SPLASH_BLOCK
+  return max(_QUERY_BLOCK, -(-length // _MOST_BLOCKS))
 
 
 def self_attention(
@@ -101,7 +117,7 @@ def _blocks(
   query = by_key_head(q, keys)
   key = jnp.transpose(k, (0, 2, 3, 1))  # [B, K, H, S]
   value = jnp.swapaxes(v, 1, 2)  # [B, K, S, H]
-  block = max(_QUERY_BLOCK, -(-length // _MOST_BLOCKS))
+  block = block_of(length, "xla")
   mixed = []
   for start in range(0, length, block):
     end = min(start + block, length)
@@ -228,6 +244,7 @@ def _splash(
 
   def local(q, k, v, segment_ids):
     length, heads = q.shape[1], q.shape[2]
+    block = block_of(length, "splash")
     mask = splash_mask.MultiHeadMask(
       [splash_mask.CausalMask((length, length))] * heads
     )
@@ -235,7 +252,7 @@ def _splash(
       **dict.fromkeys(
         ("block_q", "block_kv", "block_kv_compute", "block_q_dkv")
         + ("block_kv_dkv", "block_kv_dkv_compute", "block_q_dq", "block_kv_dq"),
-        min(length, 512) if length % 512 == 0 else _SPLASH_BLOCK,
+        block,
       )
     )
     kernel = splash_kernel.make_splash_mha(

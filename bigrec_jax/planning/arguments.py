@@ -82,18 +82,16 @@ def prefix(net: Network, tokens: int) -> kv_cache.PromptCache | None:
   """Returns the cache of what all prompts begin with; None for no token."""
   if not tokens:
     return None
-  config, dtype = net.model.config, net.model.dtype
-  lead = (config.num_hidden_layers, 1, config.num_key_value_heads)
   whole = sharding.replicated(net.mesh)
 
-  def pair(lead: tuple[int, ...], length: int) -> tuple:
-    # Keys have their positions last, values their widths (kv_cache).
-    k, v = (config.head_dim, length), (length, config.head_dim)
-    return tuple(array((*lead, *shape), dtype, whole) for shape in (k, v))
+  def read(variables: Tree, ids: jax.Array) -> kv_cache.PromptCache:
+    lengths = jnp.full((1,), tokens, jnp.int32)
+    _, cache = net.model.apply(variables, ids, lengths, method="prefill")
+    return cache.as_prefix()
 
-  lengths = array((1,), np.int32, whole)
-  prefix = pair((lead[0], lead[2]), tokens)
-  return kv_cache.PromptCache(*pair(lead, 0), lengths, prefix)
+  variables = {"params": net.base, "lora": net.adapter}
+  ids = array((1, tokens), np.int32, whole)
+  return place(jax.eval_shape(read, variables, ids), whole)
 
 
 def over_items(

@@ -2,8 +2,9 @@
 
 XLA lists an instruction inside a loop once; here it counts as often as the
 loop turns. The number of turns is `known_trip_count` where the compiler says
-it (CPU); the TPU compiler's text does not, so the caller says how often which
-loops turn, by the end of their `op_name`.
+it (CPU); else it is read from the loop's counter, its limit and its step. How
+often a loop turns that ends on what it finds, the caller says, by the end of
+its `op_name`.
 
 On TPU a collective that overlaps with computation appears in several
 `async_collective_fusion`s, all with one channel: it counts once.
@@ -25,6 +26,9 @@ _CALLS = re.compile(
 _BRANCHES = re.compile(
   r"(?:branch_computations|called_computations)=\{([^}]*)\}"
 )
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_CONSTANT = re.compile(r"\s*constant\((\d+)\)")
+_INDEX = re.compile(r"get-tuple-element\(.*index=(\d+)")
 _BODY = re.compile(r"\bbody=%?([\w.\-]+)")
 _TRIPS = re.compile(r"known_trip_count[\"':={ ]+n[\"': ]+(\d+)")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
@@ -66,6 +70,7 @@ class _Instruction:
   opcode: str
   shape: str
   rest: str
+  root: bool
 
 
 def _bytes(shape: str) -> list[int]:
@@ -88,7 +93,10 @@ def _split(line: str) -> _Instruction | None:
   opcode = re.match(r"\s*([a-z][\w\-]*)\(", text[end:])
   if opcode is None:
     return None
-  return _Instruction(match.group(1), opcode.group(1), text[:end], text[end:])
+  root = line.lstrip().startswith("ROOT ")
+  return _Instruction(
+    match.group(1), opcode.group(1), text[:end], text[end:], root
+  )
 
 
 def _type_end(text: str) -> int:
@@ -152,14 +160,67 @@ def _collective(
   return Collective(kind, received, group, times, name.group(1) if name else "")
 
 
-def _turns(one: _Instruction, loops: Mapping[str, int]) -> int | None:
+def _turns(
+  one: _Instruction,
+  loops: Mapping[str, int],
+  computations: Mapping[str, list[_Instruction]],
+) -> int | None:
+  """Returns the turns of a `while`, or None where nothing says."""
   if match := _TRIPS.search(one.rest):
     return int(match.group(1))
+  condition, body = _CONDITION.search(one.rest), _BODY.search(one.rest)
+  if condition and body:
+    turns = _counted(
+      computations.get(condition.group(1), []),
+      computations.get(body.group(1), []),
+    )
+    if turns is not None:
+      return turns
   name = _OP_NAME.search(one.rest)
   for ending, turns in loops.items():
     if name and name.group(1).endswith(ending):
       return turns
   return None
+
+
+def _counted(
+  condition: list[_Instruction], body: list[_Instruction]
+) -> int | None:
+  """Returns the turns of `for (i = 0; i < limit; i += step)`."""
+  inside = {other.name: other for other in condition}
+  test = next((other for other in condition if other.root), None)
+  if test is None or "direction=LT" not in test.rest:
+    return None
+  sides = [inside.get(name) for name in _operands(test)]
+  if len(sides) != 2 or None in sides:
+    return None
+  place, limit = _INDEX.search(sides[0].rest), _constant(sides[1])
+  result = next((other for other in body if other.root), None)
+  if place is None or limit is None or result is None:
+    return None
+  names = _operands(result)
+  steps = {other.name: other for other in body}
+  if int(place.group(1)) >= len(names):
+    return None
+  added = steps.get(names[int(place.group(1))])
+  if added is None or added.opcode != "add":
+    return None
+  step = [
+    value
+    for name in _operands(added)
+    if name in steps and (value := _constant(steps[name])) is not None
+  ]
+  return -(-limit // step[0]) if len(step) == 1 and step[0] > 0 else None
+
+
+def _operands(one: _Instruction) -> list[str]:
+  inside = one.rest[one.rest.index("(") :]
+  return re.findall(r"%([\w.\-]+)", inside[: inside.index(")")])
+
+
+def _constant(one: _Instruction) -> int | None:
+  match = _CONSTANT.match(one.rest)
+  return int(match.group(1)) if match else None
 
 
 def collectives(
@@ -197,7 +258,7 @@ def collectives(
         if body is None or other != body.group(1):
           walk(other, times, loop, doubts)
           continue
-        turns = _turns(one, loops)
+        turns = _turns(one, loops, computations)
         label = _OP_NAME.search(one.rest)
         more = (label.group(1) if label else one.name,) if turns is None else ()
         walk(other, times * (turns or 1), other, doubts + more)

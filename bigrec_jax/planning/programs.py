@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib, counting, sharding
-from bigrec_jax.decoding import beam_search, generate
+from bigrec_jax.decoding import beam_search, generate, program
 from bigrec_jax.grounding import distance, ranking, user_block
 from bigrec_jax.planning import arguments, compiling
 from bigrec_jax.training import optimizer, state as state_lib, step
@@ -143,14 +143,16 @@ def decode(
   """
   shape = generate_shape(config)
   eos = net.model.config.eos_token_ids
-  settings = generate.settings_of(config.generate, eos, None)
+  settings = program.settings_of(config.generate, eos, None)
+  # One loop over steps, on the largest cache: its turns are counted once.
+  settings = settings._replace(sizes=settings.sizes[-1:])
   split = sharding.batch_sharding(net.mesh)
 
   def rows(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
     return arguments.array((shape.users, *more), dtype, split)
 
   norm = rows(np.float32, settings.max_new_tokens)
-  batch = generate.Batch(
+  batch = program.Batch(
     tokens=rows(np.int32, shape.prompt),
     lengths=rows(np.int32),
     rows=rows(np.int32),
@@ -163,7 +165,7 @@ def decode(
   loops = _layer_loops(net) | {"while": decode_turns(config)}
   return compiling.Program(
     "generate",
-    lambda: generate.decode.lower(
+    lambda: program.decode.lower(
       net.model,
       settings,
       variables,

@@ -22,7 +22,7 @@ size, R rows, T tokens of a row, B users, S prompt, P prefix, W beams, U steps.
 import dataclasses
 
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import layout
+from bigrec_jax.models import attention, layout
 from bigrec_jax.models.config import LlamaConfig
 
 # Bits of a weight with its scales (quantize.py: nf4 has one float32 a block).
@@ -91,6 +91,21 @@ class Network:
     """Bytes of the output matrix."""
     return self.config.hidden_size * self.config.vocab_size * self.itemsize
 
+  def pairs(self, length: int) -> int:
+    """Products of a query and a key that attention over a row computes.
+
+    Blocks of queries meet all keys up to their end; cuDNN's own blocks are
+    not known, so that it counts the whole square.
+    """
+    if self.attention == "cudnn":
+      return length * length
+    block = attention.block_of(length, self.attention)
+    starts = range(0, length, block)
+    ends = [min(start + block, length) for start in starts]
+    return sum(
+      (end - start) * end for start, end in zip(starts, ends, strict=True)
+    )
+
   def _sizes(self, modules: tuple[str, ...]) -> list[tuple[int, int]]:
     kernels = {
       entry.path[1]: entry.shape
@@ -115,7 +130,7 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
   adapter = 2 * tokens * net.adapter()
   pair = 4 * config.num_attention_heads * config.head_dim
   seen = rows * length * (length + 1) / 2
-  done = seen if net.attention == "splash" else rows * length * length
+  done = rows * net.pairs(length)
   head = 4 * tokens * config.hidden_size * config.vocab_size
   useful = layers * (2 * product + 3 * adapter + 3 * pair * seen) + head
   repeated = 0.0
@@ -127,6 +142,7 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
     down = 2 * tokens * net.linear(("down_proj",))
     repeated = product - down + adapter + pair * done
   elif net.remat == "dots":
+    # Scores and mix: the softmax's divisor is the mix's too.
     repeated = pair * done
   executed = head + layers * (
     2 * product + 3 * adapter + (3 + again) * pair * done + repeated
@@ -135,12 +151,30 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
   moved = passes * layers * tokens * net.edges() * net.itemsize
   moved += passes * layers * net.layer_bytes() * net.replicas
   if net.attention == "xla":  # float32 scores, written, masked and read.
-    scores = rows * config.num_attention_heads * length * length * 4
+    scores = config.num_attention_heads * done * 4
     moved += (passes + 1) * 2 * layers * scores
   turns = -(-length // chunk)
   moved += 2 * turns * net.head_bytes() * net.replicas
   moved += 3 * tokens * config.vocab_size * 4
   return Work(useful, executed, moved)
+
+
+def first_input(net: Network, rows: int, length: int) -> float:
+  """Returns FLOPs of the gradient of the first layer's input.
+
+  Nobody needs it, as nothing below is trained. A loop over layers makes it
+  all the same, and `accumulate` counts it; layers one by one do not.
+
+  Args:
+    net: the network.
+    rows: R.
+    length: T.
+  """
+  readers = ("q_proj", "k_proj", "v_proj")
+  adapted = sum(name in net.lora.target_modules for name in readers)
+  weights = net.linear(readers)
+  weights += adapted * net.lora.rank * net.config.hidden_size
+  return 2.0 * rows * length * weights
 
 
 def apply(parameters: int) -> Work:
@@ -160,14 +194,14 @@ def prefill(net: Network, users: int, prompt: int, prefix: int) -> Work:
   common = layers * 2 * tokens * (net.linear() + net.adapter())
   common += layers * pair * tokens * prefix
   common += 2 * users * config.hidden_size * config.vocab_size
-  splash = net.attention == "splash" and not prefix
   seen = users * prompt * (prompt + 1) / 2
-  done = seen if splash else users * prompt * prompt
+  # After a prefix, plain attention over all of the prompt.
+  done = users * (prompt * prompt if prefix else net.pairs(prompt))
   moved = layers * tokens * net.edges() * net.itemsize
   moved += (layers * net.layer_bytes() + net.head_bytes()) * net.replicas
-  if not splash:
-    heads = config.num_attention_heads
-    moved += 4 * layers * users * heads * prompt * (prompt + prefix) * 4
+  if prefix or net.attention != "splash":  # float32 scores, as in training.
+    scores = config.num_attention_heads * (done + tokens * prefix) * 4
+    moved += 4 * layers * scores
   return Work(
     common + layers * pair * seen, common + layers * pair * done, moved
   )
