@@ -72,8 +72,9 @@ def self_attention(
   segment_ids: jax.Array,
   implementation: str,
   mesh: Mesh | None = None,
+  prefix: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
-  """Attends causally within equal segment ids.
+  """Attends causally within equal segment ids, and to all of a prefix.
 
   Padding (segment 0) sees only padding before it, so every row has a visible
   key and every result is finite.
@@ -85,10 +86,14 @@ def self_attention(
     segment_ids: [B, T] int32.
     implementation: `xla`, `cudnn` or `splash`.
     mesh: where splash runs; None = one device.
+    prefix: keys [K, H, P] and values [K, P, H] that all rows share. The flash
+      kernels know no prefix: with one, `xla` is what runs.
 
   Returns:
     [B, T, N, H].
   """
+  if prefix is not None:
+    return _blocks(q, k, v, segment_ids, prefix)
   if implementation == "splash" and q.shape[1] % _SPLASH_BLOCK == 0:
     return _splash(q, k, v, segment_ids, mesh)
   same = segment_ids[:, :, None] == segment_ids[:, None, :]  # [B, T, S]
@@ -100,7 +105,11 @@ def self_attention(
 
 
 def _blocks(
-  q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segment_ids: jax.Array,
+  prefix: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
   """Attends a block of queries at a time, to the keys up to its end.
 
@@ -117,17 +126,24 @@ def _blocks(
   query = by_key_head(q, keys)
   key = jnp.transpose(k, (0, 2, 3, 1))  # [B, K, H, S]
   value = jnp.swapaxes(v, 1, 2)  # [B, K, S, H]
+  shared = 0 if prefix is None else prefix[1].shape[-2]  # P
+  if prefix is not None:
+    # Copied to every row: one product and one softmax over P + S keys.
+    copies = [jnp.broadcast_to(x, (len(q), *x.shape)) for x in prefix]
+    key = jnp.concatenate([copies[0], key], axis=3)
+    value = jnp.concatenate([copies[1], value], axis=2)
   block = block_of(length, "xla")
   mixed = []
   for start in range(0, length, block):
     end = min(start + block, length)
     same = segment_ids[:, start:end, None] == segment_ids[:, None, :end]
-    causal = np.tri(end - start, end, start, np.bool_)
+    same = jnp.pad(same, [(0, 0), (0, 0), (shared, 0)], constant_values=True)
+    causal = np.tri(end - start, shared + end, shared + start, np.bool_)
     bias = jnp.where(same & causal[None], np.float32(0), MASKED)
     scores = jnp.einsum(
       "bkqh,bkhs->bkqs",
       query[:, :, start * group : end * group],
-      key[..., :end],
+      key[..., : shared + end],
       preferred_element_type=jnp.float32,
     )
     scores = scores * np.float32(size**-0.5)
@@ -139,7 +155,7 @@ def _blocks(
     part = jnp.einsum(
       "bkqs,bksh->bkqh",
       weights.astype(v.dtype),
-      value[:, :, :end],
+      value[:, :, : shared + end],
       preferred_element_type=jnp.float32,
     )
     mixed.append((part / total).astype(q.dtype))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import quantize, sharding
+from bigrec_jax import noise, quantize, sharding
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.models import attention
 from bigrec_jax.models.config import LlamaConfig, RopeScaling
@@ -190,8 +190,8 @@ class Linear(nn.Module):
     a = make("lora_a", (x.shape[-1], lora.rank)).astype(x.dtype)
     b = make("lora_b", (lora.rank, self.features)).astype(x.dtype)
     if not deterministic and lora.dropout:
-      key = self.make_rng("dropout")
-      kept = jax.random.bernoulli(key, 1.0 - lora.dropout, x.shape)
+      seed = jax.random.bits(self.make_rng("dropout"))
+      kept = noise.keep(seed, x.shape, lora.dropout)
       x = jnp.where(kept, x / np.asarray(1.0 - lora.dropout, x.dtype), 0)
     return jnp.matmul(jnp.matmul(x, a), b) * np.asarray(
       lora.alpha / lora.rank, x.dtype
@@ -246,11 +246,15 @@ class Attention(nn.Module):
     v = project("v_proj", keys, "kv_heads")
     if past.suffix is not None:
       mixed = _decode_attention(q, k, v, past, context)
-    elif past.prefix is not None:
-      mixed = _prefixed_attention(q, k, v, past, context)
     else:
       mixed = attention.self_attention(
-        q, k, v, context.segment_ids, self.implementation, self.mesh
+        q,
+        k,
+        v,
+        context.segment_ids,
+        self.implementation,
+        self.mesh,
+        past.prefix,
       )
     mixed = jnp.reshape(mixed, (*x.shape[:2], heads * size))
     out = Linear(
@@ -292,24 +296,6 @@ def _decode_attention(
     attention.by_key_head(q, keys), parts, tuple(own)
   )
   return attention.by_position(mixed, beams)
-
-
-def _prefixed_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, past: Past, context: Context
-) -> jax.Array:
-  """Prompt tokens see the shared prefix and, causally, their own prompt."""
-  length, keys = k.shape[1], k.shape[2]
-  ids = context.segment_ids
-  causal = np.tril(np.ones((length, length), np.bool_))
-  mask = (ids[:, :, None] == ids[:, None, :]) & causal[None]  # [B, T, S]
-  mask = jnp.repeat(mask, q.shape[2] // keys, axis=1)[:, None]
-  own = attention.Part(
-    jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2), mask=mask
-  )
-  mixed = attention.attend_parts(
-    attention.by_key_head(q, keys), (attention.Part(*past.prefix), own)
-  )
-  return attention.by_position(mixed, length)
 
 
 class Mlp(nn.Module):

@@ -47,6 +47,54 @@ def test_blocks_of_queries_change_nothing(monkeypatch, block):
   np.testing.assert_allclose(ours, naive(q, k, v, segments), atol=1e-5)
 
 
+@pytest.mark.parametrize("block", [4, 128])
+def test_a_prefix_equals_its_tokens_in_front_of_every_segment(
+  monkeypatch, block
+):
+  """Values and gradients, those of the prefix's keys and values included."""
+  monkeypatch.setattr(attention, "_QUERY_BLOCK", block)
+  q, k, v, _ = inputs(3, 11, 6, 3, 7)
+  segments = np.ones((3, 11), np.int32)
+  before = inputs(1, 5, 6, 3, 7, seed=1)[:3]
+
+  def shared(k, v, k_before, v_before):
+    prefix = jnp.transpose(k_before[0], (1, 2, 0)), v_before[0].swapaxes(0, 1)
+    return attention.self_attention(q, k, v, segments, "cudnn", prefix=prefix)
+
+  def whole(k, v, k_before, v_before):
+    joined = [
+      jnp.concatenate([jnp.broadcast_to(a, (3, *a.shape[1:])), b], axis=1)
+      for a, b in ((before[0], q), (k_before, k), (v_before, v))
+    ]
+    ids = np.ones((3, 16), np.int32)
+    return attention.self_attention(*joined, ids, "xla")[:, 5:]
+
+  (ours, pull), (expected, pull_expected) = (
+    jax.vjp(f, k, v, *before[1:]) for f in (shared, whole)
+  )
+  np.testing.assert_allclose(ours, expected, atol=1e-5)
+  weight = inputs(3, 11, 6, 3, 7, seed=2)[0]
+  for one, other in zip(pull(weight), pull_expected(weight), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_segments_after_a_prefix_do_not_see_each_other():
+  q, k, v, segments = inputs(2, 11, 4, 2, 7)
+  k_before, v_before = inputs(1, 5, 4, 2, 7, seed=1)[1:3]
+  prefix = jnp.transpose(k_before[0], (1, 2, 0)), v_before[0].swapaxes(0, 1)
+  ours = attention.self_attention(q, k, v, segments, "xla", prefix=prefix)
+  for b in range(2):
+    for segment in np.unique(segments[b]):
+      at = segments[b] == segment
+      alone = attention.self_attention(
+        *(x[b : b + 1, at] for x in (q, k, v)),
+        np.ones((1, at.sum()), np.int32),
+        "xla",
+        prefix=prefix,
+      )
+      np.testing.assert_allclose(ours[b, at], alone[0], atol=1e-5)
+
+
 def test_splash_equals_xla_in_interpret_mode():
   q, k, v, segments = inputs(1, 128, 2, 1, 64)
 
