@@ -46,17 +46,19 @@ MODELS = {
   "llama-3-8b": _model(4096, 14336, 32, 32, 8, 128256, rope_theta=500000.0),
   "llama-2-70b": _model(8192, 28672, 80, 64, 8, 32000),
 }
-_TRAIN = "--config.plan.parts=('train',) --config.model.remat=full"
+_TRAIN = "--config.plan.parts=('train',) --config.mesh.data=1"
 _GENERATE = (
   "--config.plan.parts=('generate',) --config.generate.max_new_tokens=64"
 )
-# case: (model, topology, options); meshes are data, fsdp, tensor.
+_FSDP_8 = "--config.mesh.fsdp=8"
+_ONLY_THIS = "--config.plan.search=False"
+# case: (model, topology, options); meshes are data, fsdp, tensor. A step of
+# 128 texts is 72 packed rows, so rows of a micro-batch should divide them.
 CASES = {
   "train_7b_v5e_2x4": (
     "llama-7b",
     "v5e:2x4",
-    f"{_TRAIN} --config.mesh.data=1 --config.mesh.fsdp=8"
-    " --config.train.micro_batch_size=32",
+    f"{_TRAIN} {_FSDP_8} --config.train.micro_batch_size=24",
   ),
   "generate_7b_v5e_2x4": (
     "llama-7b",
@@ -67,8 +69,7 @@ CASES = {
   "train_8b_v6e_2x4": (
     "llama-3-8b",
     "v6e:2x4",
-    f"{_TRAIN} --config.mesh.data=1 --config.mesh.fsdp=8"
-    " --config.train.micro_batch_size=64",
+    f"{_TRAIN} {_FSDP_8} --config.train.micro_batch_size=40",
   ),
   "generate_8b_v6e_2x4": (
     "llama-3-8b",
@@ -79,20 +80,27 @@ CASES = {
   "train_70b_v5p_4x4x4": (
     "llama-2-70b",
     "v5p:4x4x4",
-    f"{_TRAIN} --config.mesh.data=1 --config.mesh.fsdp=64"
-    " --config.train.micro_batch_size=128 --config.plan.search=False",
-  ),
-  "generate_70b_v5p_4x4x4": (
-    "llama-2-70b",
-    "v5p:4x4x4",
-    f"{_GENERATE} --config.mesh.data=8 --config.mesh.tensor=8"
-    " --config.generate.batch_size=512",
+    f"{_TRAIN} --config.mesh.fsdp=8 --config.mesh.tensor=8"
+    " --config.train.micro_batch_size=72",
   ),
   "train_70b_v5e_2x4": (
     "llama-2-70b",
     "v5e:2x4",
-    f"{_TRAIN} --config.mesh.data=1 --config.mesh.fsdp=8"
-    " --config.train.micro_batch_size=8 --config.plan.search=False",
+    f"{_TRAIN} {_FSDP_8} --config.model.remat=full"
+    f" --config.train.micro_batch_size=8 {_ONLY_THIS}",
+  ),
+  "train_70b_int8_v5e_2x4": (
+    "llama-2-70b",
+    "v5e:2x4",
+    f"{_TRAIN} {_FSDP_8} --config.model.remat=full"
+    " --config.model.quantization=int8"
+    f" --config.train.micro_batch_size=8 {_ONLY_THIS}",
+  ),
+  "train_7b_xla_v5e_2x4": (
+    "llama-7b",
+    "v5e:2x4",
+    f"{_TRAIN} {_FSDP_8} --config.model.attention=xla"
+    f" --config.train.micro_batch_size=24 {_ONLY_THIS}",
   ),
   "ground_100m_v5p_4x4x4": (
     "llama-7b",

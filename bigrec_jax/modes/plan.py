@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ from bigrec_jax.planning import (
   unrolled,
   work,
 )
+
+_MOST_USERS = 4096  # About a test split; more would only be empty.
 
 
 def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -154,11 +157,15 @@ class Plan:
     # Packed without a gap, or each text in a row of its own.
     needed = -(-tokens // shape.length) if train.packing else train.batch_size
     micro = -(-needed // rows)
+
+    def program_of(rows: int) -> compiling.Program:
+      return programs.train(self.net, config, rows)[0]
+
     found = {
       "micro_batches_per_step": micro,
       "tokens_per_step": tokens,
       "xla_check": self._check(rows, shape),
-      "largest_micro_batch": self._search(first),
+      "largest_micro_batch": self._search(first, program_of, rows, needed),
     }
     found |= _train_cost(
       first, last, micro, tokens, self.devices, self.target.chip
@@ -178,24 +185,36 @@ class Plan:
       "ratio": counted / expected,
     }
 
-  def _search(self, first: dict[str, Any]) -> dict[str, Any] | None:
-    """Returns the largest micro-batch that fits."""
+  def _search(
+    self,
+    first: dict[str, Any],
+    program_of: Callable[[int], compiling.Program],
+    rows: int,
+    useful: int,
+  ) -> dict[str, Any] | None:
+    """Returns the largest batch that fits.
+
+    Args:
+      first: the row of the program that is compiled already.
+      program_of: gives the program for so many rows.
+      rows: of `first`.
+      useful: more rows than that would be empty.
+    """
     if self.capacity is None or not self.config.plan.search:
       return None
     unit = sharding.batch_size_unit(self.mesh)
-    limit = max(self.config.train.batch_size // unit, 1) * unit
 
     def peak_of(rows: int) -> int:
-      program, _ = programs.train(self.net, self.config, rows)
-      program = dataclasses.replace(
-        program, name=f"{program.name}, {rows} rows"
-      )
+      program = program_of(rows)
+      name = f"{program.name}, {rows} rows"
+      program = dataclasses.replace(program, name=name)
       compiled = compiling.run(program, self.devices, self.config.plan.quick)
       peak = compiled.memory.peak
       session.say("plan: " + fit.line(program.name, peak, self.capacity))
       return peak
 
-    known = {self.config.train.micro_batch_size: first["memory"]["peak"]}
+    known = {rows: first["memory"]["peak"]}
+    limit = max(-(-useful // unit) * unit, rows)
     found = fit.largest(peak_of, known, unit, limit, self.capacity)
     return dataclasses.asdict(found)
 
@@ -227,7 +246,16 @@ class Plan:
     )
     done = work.add((1, prefill), (turns, token))
     row = self._compile(programs.decode(self.net, self.config), done, shape)
-    return {"users_per_second": _rate(users, row["seconds"])}
+
+    def program_of(users: int) -> compiling.Program:
+      own = dataclasses.replace(self.config.generate, batch_size=users)
+      config = dataclasses.replace(self.config, generate=own)
+      return programs.decode(self.net, config)
+
+    return {
+      "users_per_second": _rate(users, row["seconds"]),
+      "largest_batch": self._search(row, program_of, users, _MOST_USERS),
+    }
 
   def _ground(self) -> dict[str, Any]:
     items = self.config.plan.num_items

@@ -31,7 +31,7 @@ class Search:
   """What a search found.
 
   Attributes:
-    rows: the largest micro-batch that was compiled and fits; 0 = none.
+    rows: the largest batch that was compiled and fits; 0 = none.
     peak: bytes of a device with it.
     limit: the most that made sense to ask for.
     probes: {rows: peak bytes} of all that were compiled.

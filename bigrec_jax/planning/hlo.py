@@ -7,7 +7,9 @@ often a loop turns that ends on what it finds, the caller says, by the end of
 its `op_name`.
 
 On TPU a collective that overlaps with computation appears in several
-`async_collective_fusion`s, all with one channel: it counts once.
+`async_collective_fusion`s, all with one channel: it counts once. One that
+starts before a loop and ends behind it has fusions inside, which do not repeat
+it: there it counts as often as where it starts.
 """
 
 import collections
@@ -40,7 +42,10 @@ KINDS = (
   "all-to-all",
   "collective-permute",
 )
+_PIECE = "async_collective_fusion"
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
+
+_Path = tuple[str, ...]  # Bodies of the loops around an instruction.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,16 +244,18 @@ def collectives(
     whose turns nobody knows: they count once.
   """
   computations, entry = _computations(text)
-  found: dict[tuple[str, ...], Collective] = {}
+  found: dict[tuple[_Path, str, str], Collective] = {}
+  pieces: dict[tuple[_Path, str, str], bool] = {}
   unknown = collections.Counter()
 
-  def walk(name: str, times: int, loop: str, doubts: tuple[str, ...]) -> None:
+  def walk(name: str, times: int, loop: _Path, doubts: tuple[str, ...]) -> None:
     for one in computations.get(name, ()):
       item = _collective(one, name, times, devices)
       if item is not None:
         channel = _CHANNEL.search(one.rest)
-        same = channel.group(1) if channel else one.name
-        found.setdefault((loop, item.kind, same), item)
+        key = (loop, item.kind, channel.group(1) if channel else one.name)
+        found.setdefault(key, item)
+        pieces[key] = pieces.get(key, True) and name.startswith(_PIECE)
         unknown.update(doubts)
       body = _BODY.search(one.rest) if one.opcode == "while" else None
       called = _CALLS.findall(one.rest)
@@ -261,7 +268,13 @@ def collectives(
         turns = _turns(one, loops, computations)
         label = _OP_NAME.search(one.rest)
         more = (label.group(1) if label else one.name,) if turns is None else ()
-        walk(other, times * (turns or 1), other, doubts + more)
+        walk(other, times * (turns or 1), (*loop, other), doubts + more)
 
-  walk(entry, 1, "", ())
-  return list(found.values()), list(unknown)
+  walk(entry, 1, (), ())
+  kept = [
+    item
+    for (loop, *same), item in found.items()
+    if not pieces[loop, *same]
+    or not any((loop[:n], *same) in found for n in range(len(loop)))
+  ]
+  return kept, list(unknown)

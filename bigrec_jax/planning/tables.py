@@ -117,20 +117,27 @@ def _train(plan: dict[str, Any]) -> list[str]:
       "train: no chip-hours: neither data.num_train nor a prepared"
       " data/manifest.json says how many examples"
     )
-  search = train["largest_micro_batch"]
-  if search is not None:
-    tried = ", ".join(str(rows) for rows in sorted(search["probes"]))
-    lines.append(
-      f"train: largest micro_batch_size that fits: {search['rows']}"
-      f" ({_gib(search['peak'])} GiB a device; compiled: {tried})"
-      if search["rows"]
-      else f"train: no micro_batch_size fits (compiled: {tried})"
-    )
+  lines += _largest(train["largest_micro_batch"], "train: micro_batch_size")
   return lines
 
 
-def _rates(plan: dict[str, Any]) -> list[str]:
+def _largest(search: dict[str, Any] | None, name: str) -> list[str]:
+  """Returns the line about the largest batch, if it was searched."""
+  if search is None:
+    return []
+  tried = ", ".join(str(rows) for rows in sorted(search["probes"]))
+  if not search["rows"]:
+    return [f"{name}: none fits (compiled: {tried})"]
+  more = ", the most there is" if search["rows"] == search["limit"] else ""
   return [
+    f"{name}: at most {search['rows']} fits{more}"
+    f" ({_gib(search['peak'])} GiB a device; compiled: {tried})"
+  ]
+
+
+def _rates(plan: dict[str, Any]) -> list[str]:
+  found = plan.get("generate", {}).get("largest_batch")
+  return _largest(found, "generate: batch_size") + [
     f"{name}: at most {plan[name]['users_per_second']:,.1f} users/s"
     for name in ("generate", "ground")
     if name in plan and plan[name]["users_per_second"] is not None

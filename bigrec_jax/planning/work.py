@@ -91,15 +91,15 @@ class Network:
     """Bytes of the output matrix."""
     return self.config.hidden_size * self.config.vocab_size * self.itemsize
 
-  def pairs(self, length: int) -> int:
+  def pairs(self, length: int, implementation: str) -> int:
     """Products of a query and a key that attention over a row computes.
 
     Blocks of queries meet all keys up to their end; cuDNN's own blocks are
     not known, so that it counts the whole square.
     """
-    if self.attention == "cudnn":
+    if implementation == "cudnn":
       return length * length
-    block = attention.block_of(length, self.attention)
+    block = attention.block_of(length, implementation)
     starts = range(0, length, block)
     ends = [min(start + block, length) for start in starts]
     return sum(
@@ -130,7 +130,7 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
   adapter = 2 * tokens * net.adapter()
   pair = 4 * config.num_attention_heads * config.head_dim
   seen = rows * length * (length + 1) / 2
-  done = rows * net.pairs(length)
+  done = rows * net.pairs(length, net.attention)
   head = 4 * tokens * config.hidden_size * config.vocab_size
   useful = layers * (2 * product + 3 * adapter + 3 * pair * seen) + head
   repeated = 0.0
@@ -195,11 +195,12 @@ def prefill(net: Network, users: int, prompt: int, prefix: int) -> Work:
   common += layers * pair * tokens * prefix
   common += 2 * users * config.hidden_size * config.vocab_size
   seen = users * prompt * (prompt + 1) / 2
-  # After a prefix, plain attention over all of the prompt.
-  done = users * (prompt * prompt if prefix else net.pairs(prompt))
+  # No kernel knows a prefix.
+  chosen = "xla" if prefix else net.attention
+  done = users * net.pairs(prompt, chosen)
   moved = layers * tokens * net.edges() * net.itemsize
   moved += (layers * net.layer_bytes() + net.head_bytes()) * net.replicas
-  if prefix or net.attention != "splash":  # float32 scores, as in training.
+  if chosen == "xla":  # float32 scores, as in training.
     scores = config.num_attention_heads * (done + tokens * prefix) * 4
     moved += 4 * layers * scores
   return Work(

@@ -96,4 +96,4 @@ def test_a_tpu_slice_without_the_hardware(tmp_path):
     assert 0 < row["memory"]["peak"] < found["capacity_bytes"]
   assert found["train"]["chip_hours"] > 0
   assert found["generate"]["users_per_second"] > 0
-  assert "largest micro_batch_size" not in text
+  assert "micro_batch_size" not in text

@@ -98,6 +98,23 @@ def test_one_channel_in_several_fusions_counts_once_and_turns_are_given():
   ]
 
 
+def test_a_collective_that_lasts_through_a_loop_counts_where_it_starts():
+  start = """\
+%fused_computation.3 (p: bf16[1,16,32]) -> bf16[1,128,32] {
+  %p = bf16[1,16,32]{2,1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %all-gather.3 = bf16[1,128,32]{2,1,0:T(8,128)(2,1)} all-gather(%p), channel_id=58, replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, dimensions={1}
+}
+
+ENTRY"""
+  call = """\
+  %async-collective-start = bf16[1,128,32]{2,1,0} fusion(%x), kind=kCustom, calls=%fused_computation.3
+  %while.1"""
+  text = TPU.replace("ENTRY", start).replace("  %while.1", call)
+  items, _ = hlo.collectives(text, {"_run/while": 32}, 8)
+  received = 128 * 32 * 2 * 7 / 8
+  assert [i.times for i in items if i.bytes == received] == [1]
+
+
 def test_a_loop_that_counts_has_as_many_turns_as_its_limit_over_its_step():
   more = """\
 %c (arg: (s32[], bf16[1,16,32])) -> pred[] {
