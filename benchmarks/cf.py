@@ -28,7 +28,7 @@ import time
 import jax
 import numpy as np
 
-from benchmarks import cf_data, peer_cf, peers
+from benchmarks import cf_data, peer_cf, scratch
 from bigrec_jax import schema, sharding
 from bigrec_jax.cf import (
   evaluation,
@@ -150,7 +150,7 @@ def peer(data: cf_data.Dataset, epochs: int) -> dict:
     np.save(folder / "target.npy", test.target)
     seen = data.seen["test"]
     np.save(folder / "seen.npy", np.where(seen >= 0, seen, pad))
-    command = [peers.interpreter(), peer_cf.__file__, name]
+    command = [scratch.interpreter(), peer_cf.__file__, name]
     out = subprocess.run(command, check=True, capture_output=True, text=True)
   return json.loads(out.stdout)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigrec_jax.cf import noise as noise_lib
+from bigrec_jax import noise as noise_lib
 from bigrec_jax.cf.networks import Head
 
 # Scores, float32, that one block may hold; 64 Mi = 256 MiB.

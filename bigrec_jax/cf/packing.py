@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from bigrec_jax.cf import noise as noise_lib
+from bigrec_jax import noise as noise_lib
 
 
 def shuffled(noise: jax.Array, number: int, batch_size: int) -> jax.Array:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
-from bigrec_jax.cf import losses, networks, noise as noise_lib
+from bigrec_jax import noise as noise_lib, sharding
+from bigrec_jax.cf import losses, networks
 from bigrec_jax.cf.spec import NetworkSpec
 
 Tree = Any

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
-from bigrec_jax.cf import losses, networks, noise as noise_lib, packing, steps
+from bigrec_jax import noise as noise_lib, sharding
+from bigrec_jax.cf import losses, networks, packing, steps
 from bigrec_jax.cf.rows import Rows
 
 # Packed rows are compiled for in multiples of this.

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax.cf import noise
+from bigrec_jax import noise
 
 BITS = jax.jit(noise.bits, static_argnums=1)
 

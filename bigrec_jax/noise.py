@@ -1,6 +1,6 @@
 """Noise of training steps: a hash of counters.
 
-Dropout and negatives need many draws and no more than that neighbours don't
+Dropout and negatives need many draws and no more than that neighbours do not
 correlate. Two rounds of a 32-bit integer hash cost a few operations that fuse
 into what uses them, where `jax.random`'s threefry cost 15 % of a step and
 half of its compile time (measured on 2 CPU cores). The value at a place
