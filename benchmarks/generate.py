@@ -24,7 +24,7 @@ import time
 import jax
 import numpy as np
 
-from benchmarks import peers
+from benchmarks import scratch
 from bigrec_jax import config, models, prompts as prompts_lib, sharding
 from bigrec_jax.data import tokenization
 from bigrec_jax.decoding import generate
@@ -126,7 +126,7 @@ class Peer:
     script = pathlib.Path(__file__).with_name("peer_generate.py")
     self.process = subprocess.Popen(
       [
-        *(peers.interpreter(), str(script)),
+        *(scratch.interpreter(), str(script)),
         *(str(pathlib.Path(folder) / "model"), str(path), str(threads), dtype),
       ],
       stdin=subprocess.PIPE,
