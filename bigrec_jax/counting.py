@@ -32,7 +32,6 @@ ScoreFn = Callable[[Any, Any], jax.Array]
 # Top-k looks at the best of each group of this many items first. Near
 # sqrt(C / k), which minimises groups + k * group; a power of two for the lanes.
 _GROUP = 32
-_MOST_EXACT_FLOAT32 = 1 << 24  # Whole numbers up to here have a float32.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,8 +326,8 @@ def count_before(
   tied = (scores == best[:, None]) & (columns[None] < index[:, None])
   before = (scores < best[:, None]) | tied
   # XLA adds float32 several at a time on a CPU, which it does not int32:
-  # three times faster, and exact as long as every count is.
-  exact = scores.shape[1] <= _MOST_EXACT_FLOAT32
+  # three times faster, and exact: whole numbers up to 2**24 are float32s.
+  exact = scores.shape[1] <= 1 << 24
   kind = jnp.float32 if exact else jnp.int32
   return before.sum(axis=1, dtype=kind).astype(jnp.int32)
 
