@@ -176,7 +176,7 @@ class Plan:
     """Compares the formula with XLA's count of layers one by one."""
     sizes = dataclasses.replace(self.sizes, attention="xla")
     formula = work.accumulate(sizes, rows, shape.length, shape.length)
-    spared = work.first_input(sizes, rows, shape.length)
+    spared = work.first_layer(sizes, rows, shape.length)
     expected = formula.executed - spared
     counted = unrolled.accumulate_flops(self.arch, self.config, rows)
     return {

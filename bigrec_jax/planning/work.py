@@ -159,11 +159,12 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
   return Work(useful, executed, moved)
 
 
-def first_input(net: Network, rows: int, length: int) -> float:
-  """Returns FLOPs of the gradient of the first layer's input.
+def first_layer(net: Network, rows: int, length: int) -> float:
+  """Returns FLOPs of gradients in the first layer that nobody needs.
 
-  Nobody needs it, as nothing below is trained. A loop over layers makes it
-  all the same, and `accumulate` counts it; layers one by one do not.
+  Nothing below it is trained, so its input needs none, nor do queries, keys
+  or values without an adapter. A loop over layers makes them all the same,
+  and `accumulate` counts them; layers one by one do not.
 
   Args:
     net: the network.
@@ -171,10 +172,14 @@ def first_input(net: Network, rows: int, length: int) -> float:
     length: T.
   """
   readers = ("q_proj", "k_proj", "v_proj")
-  adapted = sum(name in net.lora.target_modules for name in readers)
+  plain = [name for name in readers if name not in net.lora.target_modules]
   weights = net.linear(readers)
-  weights += adapted * net.lora.rank * net.config.hidden_size
-  return 2.0 * rows * length * weights
+  weights += (3 - len(plain)) * net.lora.rank * net.config.hidden_size
+  # One product of attention each, and that of the scores that q and k share.
+  products = len(plain) + ("q_proj" in plain and "k_proj" in plain)
+  product = 2 * net.config.num_attention_heads * net.config.head_dim
+  pairs = rows * net.pairs(length, net.attention)
+  return 2.0 * rows * length * weights + products * product * pairs
 
 
 def apply(parameters: int) -> Work:
