@@ -1,6 +1,6 @@
 """Plans of real models on TPU slices that need not be there.
 
-  python -m benchmarks.plan [--case=NAME ...] [--results=benchmarks/results]
+  python -m benchmarks.plan [--case NAME ...] [--effort=quick] [--show]
 
 Writes a config.json of each published model to a temporary folder (no
 weights), runs `main.py --mode=plan` and keeps its plan.json as
@@ -139,25 +139,114 @@ def run(case: str, results: pathlib.Path, effort: str) -> dict:
 
 
 def summary(plans: list[dict]) -> str:
-  """Returns one row a program: memory, roofline, bound and what it gives."""
+  """Returns tables: memory, roofline, collectives, and what comes of it."""
+  each = [
+    (f"{plan['case']}: {program['name'].split(': ')[-1]}", plan, program)
+    for plan in plans
+    for program in plan["programs"]
+  ]
+  parts = [_memory(each), _roofline(each), _collectives(each)]
+  train = [plan for plan in plans if "train" in plan]
+  rest = [plan for plan in plans if "train" not in plan]
+  return "\n\n".join([*parts, _train(train), _rates(rest)])
+
+
+def _memory(each) -> str:
+  rows = []
+  for name, plan, program in each:
+    memory, capacity = program["memory"], plan["capacity_bytes"]
+    held = memory["arguments"] + memory["outputs"] + memory["elsewhere"]
+    excess = _gib(program["exceeds_by_bytes"])
+    rows.append(
+      [
+        name,
+        "n/a" if memory["refused"] else _gib(held),
+        "n/a" if memory["refused"] else _gib(memory["temporaries"]),
+        _gib(memory["peak"]),
+        _gib(capacity),
+        "yes" if program["fits"] else f"no, by {excess}",
+      ]
+    )
+  headers = ["GiB a chip", "held", "temporaries", "peak", "of", "fits"]
+  return table.format_table(headers, rows)
+
+
+def _gib(size: float) -> str:
+  return f"{size / 2**30:.2f}"
+
+
+def _roofline(each) -> str:
+  rows = []
+  for name, _, program in each:
+    done, times = program["work"], program["times"]
+    found = [
+      name,
+      f"{done['flops'] / 1e12:.1f}",
+      f"{done['executed'] * done['passes'] / 1e12:.1f}",
+      f"{done['bytes'] / 1e9:.1f}",
+    ]
+    keys = ("compute", "memory", "network")
+    found += [f"{1e3 * times[key]:.2f}" if times else "n/a" for key in keys]
+    rows.append([*found, program["bound"] or "n/a"])
+  headers = ["all chips, a call", "TFLOP", "executed", "HBM GB"]
+  headers += ["compute ms", "memory ms", "network ms", "bound"]
+  return table.format_table(headers, rows)
+
+
+def _collectives(each) -> str:
+  rows = [
+    [name, kind, f"{found['count']}", f"{found['bytes'] / 1e6:.1f}"]
+    for name, _, program in each
+    for kind, found in (program["collectives"] or {}).items()
+  ]
+  headers = ["a chip, a call", "collective", "times", "MB received"]
+  return table.format_table(headers, rows)
+
+
+def _train(plans: list[dict]) -> str:
   rows = []
   for plan in plans:
-    for program in plan["programs"]:
-      times = program["times"] or {}
-      rows.append(
-        [
-          f"{plan['case']}: {program['name'].split(': ')[-1]}",
-          f"{program['memory']['peak'] / 2**30:.2f}",
-          {True: "yes", False: "no", None: "n/a"}[program["fits"]],
-          *(
-            f"{1e3 * times[name]:.1f}" if times else "n/a"
-            for name in ("compute", "memory", "network")
-          ),
-          program["bound"] or "n/a",
-        ]
-      )
-  headers = ["program", "GiB a chip", "fits", "compute ms", "memory ms"]
-  return table.format_table([*headers, "network ms", "bound"], rows)
+    train = plan["train"]
+    cost = ["n/a"] * 4
+    if train["seconds_per_step"] is not None:
+      cost = [
+        f"{train['seconds_per_step']:.3f}",
+        f"{train['tokens_per_second']:,.0f}",
+        f"{100 * train['mfu']:.0f} %",
+        f"{train['chip_hours']:.2f}",
+      ]
+    rows.append(
+      [
+        plan["case"],
+        plan["programs"][0]["shape"]["rows"],
+        train["micro_batches_per_step"],
+        *cost,
+        _largest(train["largest_micro_batch"]),
+        f"{train['xla_check']['ratio']:.3f}",
+      ]
+    )
+  headers = ["train", "rows", "micro-batches", "s a step", "tokens/s", "MFU"]
+  headers += ["chip-hours", "rows that fit", "XLA / formula"]
+  return table.format_table(headers, rows)
+
+
+def _rates(plans: list[dict]) -> str:
+  rows = []
+  for plan in plans:
+    part = "ground" if "ground" in plan else "generate"
+    largest = plan[part].get("largest_batch")
+    rate = f"{plan[part]['users_per_second']:,.0f}"
+    users = plan["programs"][0]["shape"]["users"]
+    rows.append([plan["case"], users, rate, _largest(largest)])
+  headers = ["generate, ground", "users", "users/s", "users that fit"]
+  return table.format_table(headers, rows)
+
+
+def _largest(search: dict | None) -> str:
+  if search is None:
+    return "not searched"
+  more = " (all)" if search["rows"] == search["limit"] else ""
+  return f"{search['rows']}{more}"
 
 
 def main() -> None:
@@ -168,6 +257,9 @@ def main() -> None:
     "--results", type=pathlib.Path, default=_ROOT / "benchmarks" / "results"
   )
   parser.add_argument(
+    "--show", action="store_true", help="print what is kept, compile nothing"
+  )
+  parser.add_argument(
     "--effort",
     choices=("quick", "full"),
     default="full",
@@ -176,9 +268,11 @@ def main() -> None:
   )
   options = parser.parse_args()
   options.results.mkdir(parents=True, exist_ok=True)
-  print(
-    summary([run(c, options.results, options.effort) for c in options.case])
-  )
+  if not options.show:
+    for case in options.case:
+      run(case, options.results, options.effort)
+  kept = [options.results / f"plan_{case}.json" for case in options.case]
+  print(summary([schema.read_json(path) for path in kept]))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ v6e (Trillium)", tables of key specifications, read in 2026. They give the
 inter-chip interconnect as a bidirectional sum over all links of a chip, so a
 chip receives at half of it at most. Peaks are never reached: a time computed
 from them is a floor.
+
+Memory is not the published 16, 95 and 32 GiB but what libtpu 0.0.51 calls
+"available HBM" when it refuses a program; the rest it keeps for itself.
 """
 
 import dataclasses
@@ -18,7 +21,7 @@ class Chip:
 
   Attributes:
     name: as users know it.
-    memory: bytes of HBM.
+    memory: bytes of HBM that a program may take.
     flops: bfloat16 FLOP/s.
     bandwidth: of HBM, bytes/s.
     network: bytes/s that a chip receives from others, over all links.
@@ -32,7 +35,7 @@ class Chip:
 
 
 CHIPS = {
-  "v5e": Chip("TPU v5e", 16 * GIB, 197e12, 819e9, 400e9 / 2),
-  "v5p": Chip("TPU v5p", 95 * GIB, 459e12, 2765e9, 1200e9 / 2),
-  "v6e": Chip("TPU v6e", 32 * GIB, 918e12, 1638e9, 800e9 / 2),
+  "v5e": Chip("TPU v5e", round(15.75 * GIB), 197e12, 819e9, 400e9 / 2),
+  "v5p": Chip("TPU v5p", round(95.73 * GIB), 459e12, 2765e9, 1200e9 / 2),
+  "v6e": Chip("TPU v6e", round(31.24 * GIB), 918e12, 1638e9, 800e9 / 2),
 }

@@ -1,7 +1,9 @@
 """Compiles a program ahead of time and reads what XLA says about it."""
 
 import dataclasses
+import pathlib
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 
@@ -10,8 +12,11 @@ from absl import logging
 
 from bigrec_jax.planning import hlo
 
+# Of libtpu 0.0.42 and 0.0.51; both count arguments too, whatever they say.
 _FULL = re.compile(
-  r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE
+  r"(?:Used |memory required for HLO temporaries \()([\d.]+)([KMGT]?)"
+  r"(?: of [\d.]+[KMGT]? hbm|\) exceeds available HBM)",
+  re.IGNORECASE,
 )
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -98,15 +103,18 @@ def run(program: Program, devices: int, quick: bool) -> Compiled:
   start = time.monotonic()
   logging.info("plan: compiling %s", program.name)
   lowered = program.lower()
-  options = {"exec_time_optimization_effort": -1.0} if quick else None
-  try:
-    compiled = lowered.compile(compiler_options=options)
-  except jax.errors.JaxRuntimeError as error:
-    used = refused_bytes(str(error))
-    if used is None:
-      raise
-    memory = Memory(refused=used, elsewhere=program.elsewhere)
-    return Compiled(memory, None, [], None, None, time.monotonic() - start)
+  options = {"exec_time_optimization_effort": -1.0} if quick else {}
+  with tempfile.TemporaryDirectory() as folder:
+    options |= {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+    try:
+      compiled = lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+      used = refused_bytes(str(error))
+      if used is None:
+        raise
+      memory = Memory(refused=used, elsewhere=program.elsewhere)
+      return Compiled(memory, None, [], None, None, time.monotonic() - start)
+    text = _text(compiled, pathlib.Path(folder))
   found = compiled.memory_analysis()
   memory = Memory(
     arguments=found.argument_size_in_bytes,
@@ -115,7 +123,7 @@ def run(program: Program, devices: int, quick: bool) -> Compiled:
     code=found.generated_code_size_in_bytes,
     elsewhere=program.elsewhere,
   )
-  items, unknown = hlo.collectives(compiled.as_text(), program.loops, devices)
+  items, unknown = hlo.collectives(text, program.loops, devices)
   cost = compiled.cost_analysis() or {}
   return Compiled(
     memory=memory,
@@ -125,6 +133,16 @@ def run(program: Program, devices: int, quick: bool) -> Compiled:
     xla_bytes=cost.get("bytes accessed"),
     seconds=time.monotonic() - start,
   )
+
+
+def _text(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
+  """Returns the compiled program as the compiler wrote it.
+
+  `as_text` has jaxlib read it back first, which fails for some programs of a
+  newer libtpu ("async-update instruction should have 1 operands").
+  """
+  written = list(folder.glob("*after_optimizations.txt"))
+  return written[0].read_text() if len(written) == 1 else compiled.as_text()
 
 
 def refused_bytes(message: str) -> int | None:

@@ -17,12 +17,18 @@ def test_lines_say_what_fits_and_by_how_much_not():
   assert "not known (config.plan.memory_gib)" in fit.line("train", GIB, None)
 
 
-def test_bytes_in_the_compilers_refusal():
-  message = (
+@pytest.mark.parametrize(
+  "message",
+  [
     "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in"
     " memory space hbm. Used 25.31G of 15.75G hbm. Exceeded hbm capacity by"
-    " 9.56G."
-  )
+    " 9.56G.",
+    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM,"
+    " the total memory required for HLO temporaries (25.31G) exceeds available"
+    " HBM (15.75G). HLO module: jit_decode.",
+  ],
+)
+def test_bytes_in_the_compilers_refusal(message):
   assert compiling.refused_bytes(message) == round(25.31 * GIB)
   assert compiling.refused_bytes("INVALID_ARGUMENT: a bug") is None
   memory = compiling.Memory(refused=10 * GIB, elsewhere=GIB)
