@@ -14,6 +14,9 @@ Model FLOPs, for MFU: per real token and frozen weight 2 forward and 2
 backward (no gradient of the weight itself), the head's among them; per real
 token and LoRA weight 2 and 4; for an example of n tokens and each layer
 attention's 2 D n^2 forward (causal: half the square) and 4 D n^2 backward.
+We compute the header that all examples share once per micro-batch: its tokens
+are real in every example, as they are for the peer, but its FLOPs count only
+as often as they are done. `--whole-examples` repeats it, as the peer does.
 """
 
 import argparse
@@ -40,7 +43,7 @@ from bigrec_jax.data.examples import Examples
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.reporting import table
-from bigrec_jax.training import loop, optimizer, run_files, step
+from bigrec_jax.training import loop, optimizer, run_files, step, trainer
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -121,6 +124,7 @@ class Ours:
       length_buckets=tuple(arguments.buckets),
       max_length=arguments.max_length,
       loss_chunk=arguments.loss_chunk or defaults.train.loss_chunk,
+      share_header=not arguments.whole_examples,
     )
     arch = config_lib.ArchConfig(
       **_SIZES[arguments.size],
@@ -165,6 +169,7 @@ class Ours:
       self.config,
       rows=self.config.micro_batch_size,
       seed=0,
+      share_header=trainer.shares_header(self.config, self.model),
     )
 
   def token_lists(self) -> list[list[int]]:
@@ -173,13 +178,22 @@ class Ours:
     found = encoded.get(range(len(encoded)))
     return [example.tokens.tolist() for example in found]
 
+  def repeated_headers(self) -> tuple[int, int]:
+    """Returns how often an epoch spares the header, and its tokens."""
+    stream = self.stream()
+    if stream.header is None:
+      return 0, 0
+    batches = [b for batches in stream for b in batches if "header" in b]
+    length = stream.header.length
+    return stream.header_tokens // length - len(batches), length
+
   def run(self) -> dict[str, Any]:
     """Trains one epoch; returns seconds, tokens, losses, utilisation."""
     stream = self.stream()
     with tempfile.TemporaryDirectory() as folder:
       paths = schema.Paths(pathlib.Path(folder))
       files = run_files.RunFiles(paths, "f", lambda directory, tree: None)
-      trainer = loop.Trainer(
+      run = loop.Trainer(
         self.config,
         self.steps,
         self.base,
@@ -190,7 +204,7 @@ class Ours:
         files=files,
       )
       start = time.perf_counter()
-      result = trainer.run()
+      result = run.run()
       seconds = time.perf_counter() - start
       lines = paths.train_metrics.read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
@@ -290,11 +304,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, found in runs.items()
   }
   lengths = [len(x) for x in ids]
-  flops = model_flops(ours.arch, ours.lora.rank, lengths) / sum(lengths)
+  whole = model_flops(ours.arch, ours.lora.rank, lengths)
+  spared, header = ours.repeated_headers()
+  done = whole - spared * model_flops(ours.arch, ours.lora.rank, [header])
+  flops = dict.fromkeys(rates, whole / sum(lengths))
+  flops["ours"] = done / sum(lengths)
   peak = matmul_peak(arguments.dtype)
   return {
     "tokens_per_second": rates,
-    "mfu": {name: rate * flops / peak for name, rate in rates.items()},
+    "mfu": {name: rate * flops[name] / peak for name, rate in rates.items()},
+    "header_tokens": header,
     "matmul_peak_flops_per_second": peak,
     "model_flops_per_token": flops,
     "mean_tokens_per_example": statistics.mean(lengths),
@@ -317,6 +336,7 @@ def _arguments() -> argparse.Namespace:
   parser.add_argument("--max-length", type=int, default=512)
   parser.add_argument("--buckets", type=int, nargs="*", default=[])
   parser.add_argument("--loss-chunk", type=int, default=0)
+  parser.add_argument("--whole-examples", action="store_true")
   parser.add_argument("--unroll", action="store_true")
   parser.add_argument("--remat", default="none")
   parser.add_argument(

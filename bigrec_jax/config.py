@@ -170,6 +170,7 @@ class TrainConfig:
   shuffle: bool
   packing: bool
   length_buckets: tuple[int, ...]
+  share_header: bool
   max_grad_norm: float
   weight_decay: float
   loss_chunk: int

@@ -5,6 +5,10 @@ int32 [R, T] arrays: `tokens`, `positions` (restart in each example),
 `segment_ids` (0 = padding, 1.. = example within the row) and `loss_mask` (1
 where the token is a label). Rows are padded at the right; a micro-batch that
 lacks rows is filled with empty ones.
+
+Where examples share their beginning (shared_header.py), rows hold only their
+own parts, positions go on from the header's, and `header` and `header_mask`,
+int32 [C] each, are the header's tokens and labels.
 """
 
 import bisect
@@ -15,6 +19,7 @@ import numpy as np
 from bigrec_jax.data import encoding
 
 MicroBatch = dict[str, np.ndarray]
+ROWLESS = ("header", "header_mask")  # Equal for all rows and processes.
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -56,6 +61,7 @@ def fill(
   num_rows: int,
   length: int,
   pad_id: int,
+  first_position: int = 0,
 ) -> MicroBatch:
   """Lays examples into one micro-batch [num_rows, length].
 
@@ -64,6 +70,7 @@ def fill(
     num_rows: R.
     length: T.
     pad_id: token id where there is no example.
+    first_position: of every example.
   """
   shape = (num_rows, length)
   batch = {
@@ -77,7 +84,7 @@ def fill(
     for segment, example in enumerate(row, start=1):
       end = start + len(example.tokens)
       batch["tokens"][r, start:end] = example.tokens
-      batch["positions"][r, start:end] = np.arange(end - start)
+      batch["positions"][r, start:end] = first_position + np.arange(end - start)
       batch["segment_ids"][r, start:end] = segment
       batch["loss_mask"][r, start + example.first_label : end] = 1
       start = end
@@ -89,6 +96,7 @@ def packed(
   num_rows: int,
   max_length: int,
   pad_id: int,
+  first_position: int = 0,
 ) -> list[MicroBatch]:
   """Returns micro-batches [num_rows, max_length], several examples a row."""
   rows = best_fit([len(e.tokens) for e in examples], max_length)
@@ -98,6 +106,7 @@ def packed(
       num_rows,
       max_length,
       pad_id,
+      first_position,
     )
     for at in range(0, len(rows), num_rows)
   ]
@@ -109,6 +118,7 @@ def bucketed(
   max_length: int,
   buckets: Sequence[int],
   pad_id: int,
+  first_position: int = 0,
 ) -> list[MicroBatch]:
   """Returns micro-batches [num_rows, bucket], one example a row.
 
@@ -121,6 +131,7 @@ def bucketed(
     max_length: the largest bucket; longer entries of `buckets` are left out.
     buckets: lengths T that may be compiled.
     pad_id: token id of padding.
+    first_position: of every example.
   """
   lengths = bucket_lengths(buckets, max_length)
   order = sorted(range(len(examples)), key=lambda i: -len(examples[i].tokens))
@@ -129,7 +140,7 @@ def bucketed(
     rows = [[examples[i]] for i in order[at : at + num_rows]]
     longest = len(rows[0][0].tokens)
     length = lengths[bisect.bisect_left(lengths, longest)]
-    batches.append(fill(rows, num_rows, length, pad_id))
+    batches.append(fill(rows, num_rows, length, pad_id, first_position))
   return batches
 
 
@@ -143,5 +154,14 @@ def shard_rows(batch: MicroBatch, index: int, count: int) -> MicroBatch:
   rows = len(batch["tokens"])
   if rows % count:
     raise ValueError(f"{rows=} do not divide over {count=} processes")
-  size = rows // count
-  return {k: v[index * size : (index + 1) * size] for k, v in batch.items()}
+  own = slice(rows // count * index, rows // count * (index + 1))
+  return {k: v if k in ROWLESS else v[own] for k, v in batch.items()}
+
+
+def count_tokens(batch: MicroBatch) -> tuple[int, int]:
+  """Returns the real tokens in the rows, and those the header stands for."""
+  own = int((batch["segment_ids"] > 0).sum())
+  if "header" not in batch:
+    return own, 0
+  examples = int(batch["segment_ids"].max(axis=1).sum())
+  return own, examples * (len(batch["header"]) - 1)

@@ -9,6 +9,7 @@ How many micro-batches packing gives depends on all examples of a step, and
 processes that disagreed on it would wait for each other for ever.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,13 @@ import numpy as np
 
 from bigrec_jax import errors, prompts, schema
 from bigrec_jax.config import TrainConfig
-from bigrec_jax.data import encoding, packing, text_streams, tokenization
+from bigrec_jax.data import (
+  encoding,
+  packing,
+  shared_header,
+  text_streams,
+  tokenization,
+)
 from bigrec_jax.data.catalogue import Catalogue
 from bigrec_jax.data.examples import Examples
 
@@ -57,12 +64,31 @@ def _micro_batches(
   config: TrainConfig,
   rows: int,
   pad_id: int,
+  header: shared_header.Header | None,
 ) -> list[packing.MicroBatch]:
-  if config.packing:
-    return packing.packed(examples, rows, config.max_length, pad_id)
-  return packing.bucketed(
-    examples, rows, config.max_length, config.length_buckets, pad_id
-  )
+  """Lays out the examples of a step; those without the header apart."""
+
+  def lay_out(examples, first_position):
+    if config.packing:
+      return packing.packed(
+        examples, rows, config.max_length, pad_id, first_position
+      )
+    return packing.bucketed(
+      examples,
+      rows,
+      config.max_length,
+      config.length_buckets,
+      pad_id,
+      first_position,
+    )
+
+  if header is None:
+    return lay_out(examples, 0)
+  own = [header.own_part(example) for example in examples]
+  sharing = lay_out([part for part in own if part is not None], header.length)
+  others = [e for e, part in zip(examples, own, strict=True) if part is None]
+  shared = dict(zip(packing.ROWLESS, header, strict=True))
+  return [batch | shared for batch in sharing] + lay_out(others, 0)
 
 
 class TrainStream:
@@ -75,8 +101,11 @@ class TrainStream:
     encoded: the tokenised examples, with counts of truncated ones.
     steps_per_epoch: ceil(examples / batch_size).
     num_steps: of all epochs.
+    header: what micro-batches hold once for all examples, or None.
     step: steps given so far; equals `num_steps` at the end.
-    tokens: real tokens given so far, of all processes.
+    tokens: real tokens given so far, of all processes; those of the header
+      count for every example.
+    header_tokens: those of them that a header stood for.
     slots: places for tokens given so far, padding included.
   """
 
@@ -90,6 +119,7 @@ class TrainStream:
     *,
     rows: int,
     seed: int,
+    share_header: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
   ):
@@ -104,6 +134,7 @@ class TrainStream:
       rows: R of a micro-batch over all processes; a multiple of the mesh's
         row shards.
       seed: of the order.
+      share_header: take the common beginning out of the examples.
       shard_index: which part of the rows this process gets.
       shard_count: how many parts there are.
 
@@ -122,6 +153,7 @@ class TrainStream:
       max_length=config.max_length,
       train_on_inputs=config.train_on_inputs,
     )
+    self.header = shared_header.find(self.encoded) if share_header else None
     self._config = config
     self._rows = rows
     self._pad_id = tokenizer.pad_id
@@ -151,12 +183,16 @@ class TrainStream:
     self._read_options = grain.ReadOptions(
       num_threads=1, prefetch_buffer_size=_PREFETCHED_STEPS
     )
-    self.tokens = self.slots = 0
+    self.tokens = self.header_tokens = self.slots = 0
     self._seek(0)
 
   def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
     return _micro_batches(
-      self.encoded.get(numbers), self._config, self._rows, self._pad_id
+      self.encoded.get(numbers),
+      self._config,
+      self._rows,
+      self._pad_id,
+      self.header,
     )
 
   def _seek(self, step: int) -> None:
@@ -172,8 +208,11 @@ class TrainStream:
       raise StopIteration
     batches = next(self._iterator)
     self.step += 1
-    self.tokens += sum(int((b["segment_ids"] > 0).sum()) for b in batches)
-    self.slots += sum(b["tokens"].size for b in batches)
+    for batch in batches:
+      own, shared = packing.count_tokens(batch)
+      self.tokens += own + shared
+      self.header_tokens += shared
+      self.slots += batch["tokens"].size
     return [packing.shard_rows(b, *self._shard) for b in batches]
 
   @property
@@ -189,13 +228,15 @@ class TrainStream:
   @property
   def utilisation(self) -> float:
     """Share of the given slots that hold real tokens; 1.0 before the first."""
-    return self.tokens / self.slots if self.slots else 1.0
+    own = self.tokens - self.header_tokens
+    return own / self.slots if self.slots else 1.0
 
   def get_state(self) -> dict[str, Any]:
     """Returns where the stream is, as JSON."""
     return {
       "step": self.step,
       "tokens": self.tokens,
+      "header_tokens": self.header_tokens,
       "slots": self.slots,
       "made_of": self._made_of,
     }
@@ -213,6 +254,7 @@ class TrainStream:
         f" run's ({self._made_of}): restore them or use another workdir"
       )
     self.tokens, self.slots = state["tokens"], state["slots"]
+    self.header_tokens = state["header_tokens"]
     self._seek(state["step"])
 
 
@@ -231,9 +273,11 @@ class EvalBatches:
     *,
     rows: int,
     batch_size: int,
+    share_header: bool,
     shard: tuple[int, int],
   ):
     self._encoded = encoded
+    self._share_header = share_header
     self._config = config
     self._pad_id = pad_id
     self._rows = rows
@@ -243,6 +287,11 @@ class EvalBatches:
   def __len__(self) -> int:
     return -(-len(self._encoded) // self._batch_size)
 
+  @functools.cached_property
+  def _header(self) -> shared_header.Header | None:
+    # Of these examples: that of the train split may be another.
+    return shared_header.find(self._encoded) if self._share_header else None
+
   def __iter__(self) -> Iterator[list[packing.MicroBatch]]:
     for at in range(0, len(self._encoded), self._batch_size):
       end = min(at + self._batch_size, len(self._encoded))
@@ -251,6 +300,7 @@ class EvalBatches:
         self._config,
         self._rows,
         self._pad_id,
+        self._header,
       )
       yield [packing.shard_rows(b, *self._shard) for b in batches]
 
@@ -264,6 +314,7 @@ def eval_batches(
   *,
   rows: int,
   batch_size: int,
+  share_header: bool = False,
   shard_index: int = 0,
   shard_count: int = 1,
 ) -> EvalBatches:
@@ -277,6 +328,7 @@ def eval_batches(
     config: the train section.
     rows: R of a micro-batch over all processes.
     batch_size: examples per item of the result.
+    share_header: take the common beginning out of the examples.
     shard_index: which part of the rows this process gets.
     shard_count: how many parts there are.
   """
@@ -294,6 +346,7 @@ def eval_batches(
     tokenizer.pad_id,
     rows=rows,
     batch_size=batch_size,
+    share_header=share_header,
     shard=(shard_index, shard_count),
   )
 

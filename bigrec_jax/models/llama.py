@@ -94,25 +94,54 @@ class Llama(nn.Module):
     positions: jax.Array,
     segment_ids: jax.Array,
     deterministic: bool,
+    prefix: tuple[Any, Any] | None = None,
   ) -> jax.Array:
     """Runs whole texts, several to a row if packed.
 
     Args:
       tokens: [B, T] int32.
-      positions: [B, T] int32, from 0 in every segment.
+      positions: [B, T] int32, from 0 in every segment, or from P.
       segment_ids: [B, T] int32, 0 = padding; a token sees earlier tokens of
         its own segment only.
       deterministic: False = LoRA dropout, with rng `dropout`.
+      prefix: keys [L, K, H, P] and values [L, K, P, H] (tuples of layers if
+        not scanned) of `read_header`, for texts without their beginning.
 
     Returns:
       [B, T, D] hidden states after the final norm.
     """
     cos, sin = layers.rotary_tables(positions, self.config)
     context = layers.Context(cos, sin, segment_ids, deterministic=deterministic)
-    hidden, _ = self._run(tokens, layers.Past(), context)
+    hidden, _ = self._run(tokens, layers.Past(prefix=prefix), context)
     if self.is_initializing():
       self.head_weight()
     return hidden
+
+  def read_header(
+    self, header: jax.Array, deterministic: bool
+  ) -> tuple[jax.Array, tuple[Any, Any]]:
+    """Runs the common beginning of the texts that `__call__` then continues.
+
+    Gradients of those texts flow back through its keys and values.
+
+    Args:
+      header: [P] int32.
+      deterministic: as there; a mask is drawn once, not once for each text.
+
+    Returns:
+      [1, P, D] hidden states after the final norm, and the `prefix`.
+    """
+    slots = jnp.arange(len(header), dtype=jnp.int32)[None]
+    cos, sin = layers.rotary_tables(slots, self.config)
+    context = layers.Context(
+      cos,
+      sin,
+      jnp.ones_like(slots),
+      deterministic=deterministic,
+      keep_keys=True,
+    )
+    hidden, keys = self._run(header[None], layers.Past(), context)
+    return hidden, jax.tree.map(lambda x: x[..., 0, :, :, :], keys)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Maps hidden states [..., D] to float32 logits [..., V]."""

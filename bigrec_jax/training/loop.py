@@ -204,7 +204,7 @@ class Trainer:
         self._sums,
         self._state,
         self._base,
-        sharding.put_batch(self._mesh, batch),
+        step.put_batch(self._mesh, batch),
       )
     config, books = self._config, self._books
     rate = optimizer.linear_schedule(
@@ -258,7 +258,7 @@ class Trainer:
       self._steps.evaluate(
         self._state.params,
         self._base,
-        sharding.put_batch(self._mesh, batch),
+        step.put_batch(self._mesh, batch),
       )
       for batches in self._eval_batches
       for batch in batches

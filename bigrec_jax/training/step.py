@@ -15,13 +15,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bigrec_jax import sharding
+from bigrec_jax.data import packing
 from bigrec_jax.models import llama
 from bigrec_jax.training import loss, optimizer, state as state_lib
 
 Tree = Any
-Batch = Mapping[str, jax.Array]  # tokens, positions, ... int32 [R, T].
+Batch = Mapping[str, jax.Array]  # See data/packing.py.
 
 
 def adapter_variables(base: Tree, params: Tree) -> dict[str, Tree]:
@@ -67,27 +70,53 @@ def batch_loss(
     model: the Llama module.
     variables: its collections.
     batch: int32 [R, T] arrays `tokens`, `positions`, `segment_ids` and
-      `loss_mask`.
+      `loss_mask`; maybe `header` and `header_mask`, which count as often as
+      there are examples (data/packing.py).
     chunk: positions of every row whose logits are held at once.
     dropout_key: None switches dropout off.
     mesh: for sharding constraints; None = one device.
   """
-  rngs = None if dropout_key is None else {"dropout": dropout_key}
   model, variables = llama.taken_apart(model, variables)
+
+  def apply(key, *inputs, **options):
+    rngs = None if key is None else {"dropout": key}
+    return model.apply(
+      variables, *inputs, deterministic=key is None, rngs=rngs, **options
+    )
+
+  def loss_sum(hidden, tokens, segment_ids, loss_mask):
+    head = model.apply(variables, method="head_weight")  # [D, V]
+    labels, mask = loss.next_token_targets(tokens, segment_ids, loss_mask)
+    return loss.cross_entropy(hidden, head, labels, mask, chunk, mesh)
+
+  rows = (batch["tokens"], batch["segment_ids"])
+  if "header" not in batch:
+    with jax.named_scope("forward"):
+      hidden = apply(dropout_key, rows[0], batch["positions"], rows[1])
+    return loss_sum(hidden, *rows, batch["loss_mask"])  # [R, T, D]
+
+  header = batch["header"]  # [C]
+  keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+  with jax.named_scope("header"):
+    first, prefix = apply(keys[0], header[:-1], method="read_header")
+    # One position more, which predicts nothing: the last token's.
+    first = jnp.pad(first, ((0, 0), (0, 1), (0, 0)))  # [1, C, D]
+    one = header[None], jnp.ones_like(header)[None], batch["header_mask"][None]
+    header_loss, header_labels = loss_sum(first, *one)
   with jax.named_scope("forward"):
-    hidden = model.apply(
-      variables,
-      batch["tokens"],
-      batch["positions"],
-      batch["segment_ids"],
-      deterministic=dropout_key is None,
-      rngs=rngs,
-    )  # [R, T, D]
-  head = model.apply(variables, method="head_weight")  # [D, V]
-  labels, mask = loss.next_token_targets(
-    batch["tokens"], batch["segment_ids"], batch["loss_mask"]
-  )
-  return loss.cross_entropy(hidden, head, labels, mask, chunk, mesh)
+    hidden = apply(keys[1], rows[0], batch["positions"], rows[1], prefix=prefix)
+  total, count = loss_sum(hidden, *rows, batch["loss_mask"])
+  # Every example of the micro-batch has the header's labels.
+  examples = jnp.sum(jnp.max(batch["segment_ids"], axis=1), dtype=jnp.int32)
+  total += examples.astype(jnp.float32) * header_loss
+  return total, count + examples * header_labels
+
+
+def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:
+  """Puts a micro-batch on the mesh: rows split, the header on every device."""
+  whole = {k: v for k, v in batch.items() if k in packing.ROWLESS}
+  rows = {k: v for k, v in batch.items() if k not in whole}
+  return sharding.put_batch(mesh, rows) | sharding.put_replicated(mesh, whole)
 
 
 def _placements(

@@ -69,15 +69,15 @@ def fit(
   lora = _start(model, lora, seed, mesh)
   _log_sizes(lora_lib.count(lora), lora_lib.count(params))
   text = (catalogue, prompt, tokenizer, config)
-  shard = {
+  layout = {
+    "rows": rows,
+    "share_header": shares_header(config, model),
     "shard_index": jax.process_index(),
     "shard_count": jax.process_count(),
   }
-  stream = pipeline.TrainStream(
-    train_examples, *text, rows=rows, seed=seed, **shard
-  )
+  stream = pipeline.TrainStream(train_examples, *text, seed=seed, **layout)
   eval_batches = pipeline.eval_batches(
-    valid_examples, *text, rows=rows, batch_size=config.batch_size, **shard
+    valid_examples, *text, batch_size=config.batch_size, **layout
   )
 
   def write_adapter(directory, tree):
@@ -97,6 +97,14 @@ def fit(
   return loop.Trainer(
     config, steps, params, lora, stream, eval_batches, mesh=mesh, files=files
   ).run()
+
+
+def shares_header(config: config_lib.TrainConfig, model: nn.Module) -> bool:
+  """Whether what all examples begin with is computed once per micro-batch.
+
+  The flash kernels (cudnn, splash) cannot attend to a shared prefix.
+  """
+  return config.share_header and model.attention == "xla"
 
 
 def _log_sizes(trainable: int, frozen: int) -> None:

@@ -60,12 +60,15 @@ def _config(**changes):
   return dataclasses.replace(config, **(values | changes))
 
 
-def _stream(world, *, rows=2, seed=0, shards=(0, 1), **changes):
+def _stream(
+  world, *, rows=2, seed=0, share_header=False, shards=(0, 1), **changes
+):
   return pipeline.TrainStream(
     *world,
     _config(**changes),
     rows=rows,
     seed=seed,
+    share_header=share_header,
     shard_index=shards[0],
     shard_count=shards[1],
   )

@@ -1,0 +1,148 @@
+"""A header computed once equals the header computed in every example."""
+
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from bigrec_jax.data import encoding, packing, shared_header
+from bigrec_jax.models import llama
+from bigrec_jax.training import step
+from tests.training import tiny
+
+LENGTH, HEADER = 64, 20
+
+
+class Encoded(list):
+  """Stands for encoding.EncodedExamples."""
+
+  def get(self, numbers):
+    return [self[n] for n in numbers]
+
+
+def _examples(on_inputs, count=19, seed=0):
+  rng = np.random.default_rng(seed)
+  header = rng.integers(1, tiny.V, HEADER)
+  found = Encoded()
+  for n in range(count):
+    own = rng.integers(1, tiny.V, rng.integers(3, 25))
+    own[0] = n + 1  # So that no more than the header is common.
+    first_label = 1 if on_inputs else HEADER + 2
+    tokens = np.concatenate([header, own]).astype(np.int32)
+    found.append(encoding.Encoded(tokens, first_label, False))
+  return found
+
+
+def _batches(examples, packed, header=None):
+  shared, position = {}, 0
+  if header is not None:
+    examples = [header.own_part(example) for example in examples]
+    shared, position = (
+      dict(zip(packing.ROWLESS, header, strict=True)),
+      header.length,
+    )
+  if packed:
+    found = packing.packed(examples, 8, LENGTH, 0, position)
+  else:
+    found = packing.bucketed(examples, 8, LENGTH, (32,), 0, position)
+  return [batch | shared for batch in found]
+
+
+def _loss_and_gradients(batches, mesh_sizes=(1, 1, 1), **model_changes):
+  mesh, model, base, adapter = tiny.build(mesh_sizes)
+  model = model.clone(**model_changes)
+  rng = np.random.default_rng(1)
+  adapter = jax.tree.map(  # B is zero at first, and A has no gradient then.
+    lambda x: jax.device_put(
+      rng.normal(0, 0.2, x.shape).astype(x.dtype), x.sharding
+    ),
+    adapter,
+  )
+
+  @jax.jit
+  def one(adapter, batch):
+    variables = step.adapter_variables(base, adapter)
+    return jax.value_and_grad(
+      lambda lora: step.batch_loss(
+        model, variables | {"lora": lora}, batch, 7, None, mesh
+      ),
+      has_aux=True,
+    )(adapter)
+
+  parts = [one(adapter, step.put_batch(mesh, batch)) for batch in batches]
+  total = sum(float(value[0]) for value, _ in parts)
+  count = sum(int(value[1]) for value, _ in parts)
+  gradients = [tiny.numpy_tree(gradient) for _, gradient in parts]
+  return total, count, jax.tree.map(lambda *x: sum(x), *gradients)
+
+
+def _assert_equal(ours, expected):
+  assert ours[1] == expected[1] > 0
+  assert ours[0] == pytest.approx(expected[0], rel=1e-5)
+  largest = max(np.abs(x).max() for x in jax.tree.leaves(expected[2]))
+  assert largest > 1
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=1e-4, atol=1e-5 * largest
+    ),
+    ours[2],
+    expected[2],
+  )
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("on_inputs", [True, False])
+def test_loss_and_gradients_equal_those_of_whole_examples(packed, on_inputs):
+  examples = _examples(on_inputs)
+  header = shared_header.find(examples)
+  assert header.length == HEADER - 1
+  shared = _batches(examples, packed, header)
+  whole = _batches(examples, packed)
+  assert len(shared) <= len(whole)
+  assert sum(x["tokens"].size for x in shared) < sum(
+    x["tokens"].size for x in whole
+  )
+  counts = [packing.count_tokens(batch) for batch in shared]
+  assert sum(own + other for own, other in counts) == sum(
+    len(example.tokens) for example in examples
+  )
+  _assert_equal(_loss_and_gradients(shared), _loss_and_gradients(whole))
+
+
+@functools.cache
+def _shared_on_one_device():
+  examples = _examples(True)
+  shared = _batches(examples, True, shared_header.find(examples))
+  return shared, _loss_and_gradients(shared)
+
+
+def test_scanned_and_recomputed_layers_agree(monkeypatch):
+  shared, expected = _shared_on_one_device()
+  monkeypatch.setattr(llama, "_MOST_UNROLLED_LAYERS", 0)
+  _assert_equal(_loss_and_gradients(shared, remat="dots"), expected)
+
+
+def test_meshes_agree():
+  shared, expected = _shared_on_one_device()
+  _assert_equal(_loss_and_gradients(shared, (2, 2, 2)), expected)
+
+
+@pytest.mark.parametrize("scanned", [True, False])
+def test_dropout_draws_the_header_and_the_rows_apart(monkeypatch, scanned):
+  if scanned:
+    monkeypatch.setattr(llama, "_MOST_UNROLLED_LAYERS", 0)
+  examples = _examples(True)
+  (batch, *_) = _batches(examples, True, shared_header.find(examples))
+  mesh, model, base, adapter = tiny.build(dropout=0.5)
+  adapter = jax.tree.map(lambda x: x + np.float32(0.1), adapter)
+  variables = step.adapter_variables(base, adapter)
+
+  @jax.jit
+  def loss(key):
+    return step.batch_loss(model, variables, batch, 7, key, mesh)[0]
+
+  one, again, other = (float(loss(jax.random.key(n))) for n in (1, 1, 2))
+  assert one == again != other
+  assert math.isfinite(one)
