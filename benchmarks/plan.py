@@ -64,7 +64,7 @@ CASES = {
     "llama-7b",
     "v5e:2x4",
     f"{_GENERATE} --config.mesh.data=1 --config.mesh.tensor=8"
-    " --config.generate.batch_size=64",
+    " --config.generate.batch_size=256",
   ),
   "train_8b_v6e_2x4": (
     "llama-3-8b",
@@ -75,7 +75,7 @@ CASES = {
     "llama-3-8b",
     "v6e:2x4",
     f"{_GENERATE} --config.mesh.data=1 --config.mesh.tensor=8"
-    f" --config.generate.batch_size=128 {_ONLY_THIS}",
+    f" --config.generate.batch_size=256 {_ONLY_THIS}",
   ),
   "train_70b_v5p_4x4x4": (
     "llama-2-70b",

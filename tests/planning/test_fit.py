@@ -55,3 +55,13 @@ def test_the_largest_batch_of_a_straight_line(capacity, best):
 def test_a_search_that_starts_too_large_comes_down():
   found = fit.largest(lambda rows: 20 + 10 * rows, {64: 660}, 8, 128, 300)
   assert (found.rows, found.peak) == (24, 260)
+
+
+def test_the_programs_own_text_is_read_and_no_helpers(tmp_path):
+  for name, text in [
+    ("module_0000.jit_block.cl_1.after_optimizations.txt", "HloModule block"),
+    ("module_0000.jit_block.cl_1.before_optimizations.txt", "too early"),
+    ("module_0005.extracted.cl_1.after_optimizations.txt", "a helper"),
+  ]:
+    (tmp_path / name).write_text(text)
+  assert compiling._text(None, tmp_path) == "HloModule block"
