@@ -54,7 +54,7 @@ class Plan:
     target: topology.Target,
   ):
     self.config, self.paths, self.target = config, paths, target
-    self.mesh = sharding.make_mesh(config.mesh, target.devices)
+    self.mesh = topology.mesh(config.mesh, target)
     self.arch = arguments.read_arch(config)
     self.net = arguments.network(self.arch, config, self.mesh)
     self.devices = len(target.devices)

@@ -8,8 +8,10 @@ from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import Mesh
 
-from bigrec_jax import errors
+from bigrec_jax import errors, sharding
+from bigrec_jax.config import MeshConfig
 from bigrec_jax.planning import chips
 
 _FORM = re.compile(r"(v5e|v5p|v6e):(\d+(?:x\d+)+)|cpu:(\d+)")
@@ -73,6 +75,22 @@ def resolve(name: str) -> Target:
       f" {kind}: expected"
     )
   return Target(name, _tpu(name, math.prod(sizes)), chips.CHIPS[kind])
+
+
+def mesh(config: MeshConfig, target: Target) -> Mesh:
+  """Returns the mesh over a target's devices.
+
+  Raises:
+    UserError: the sizes do not fit their number, or not the slice's torus.
+  """
+  try:
+    return sharding.make_mesh(config, target.devices)
+  except NotImplementedError:  # jax finds no axes of the torus for a size.
+    raise errors.UserError(
+      f"config.mesh: data {config.data}, fsdp {config.fsdp}, tensor"
+      f" {config.tensor} found, sizes that are products of whole axes of"
+      f" {target.name} expected"
+    ) from None
 
 
 def _cpu(count: int) -> tuple[Any, ...]:

@@ -76,6 +76,20 @@ def test_mistakes_are_one_line(tmp_path):
   assert not (tmp_path / "plan.json").exists()
 
 
+@pytest.mark.skipif(LIBTPU is None, reason="libtpu is not installed")
+def test_a_mesh_that_is_no_torus_of_the_slice_is_one_line(tmp_path):
+  line = command.mistake(
+    *DEMO,
+    f"--workdir={tmp_path}",
+    "--config.plan.topology=v5p:4x4x4",
+    "--config.mesh.data=1",
+    "--config.mesh.fsdp=8",
+    "--config.mesh.tensor=8",
+  )
+  assert "config.mesh: data 1, fsdp 8, tensor 8 found" in line
+  assert "whole axes of v5p:4x4x4 expected" in line
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(LIBTPU is None, reason="libtpu is not installed")
 def test_a_tpu_slice_without_the_hardware(tmp_path):
