@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bigrec_jax import errors, schema
-from bigrec_jax.data import splits, tfds_builder
+from bigrec_jax.data import splits, window_files
 
 _NO_OVERRIDES: Mapping[int, tuple[str, str]] = types.MappingProxyType({})
 
@@ -105,11 +105,11 @@ def load_examples(
   rows = choose(available, count, seed)
   if len(rows) == available:
     # Shards are read from end to end, then put in order.
-    columns = tfds_builder.read_columns(directory, split, None)
+    columns = window_files.read_columns(directory, split, None)
     if not np.array_equal(rows, np.arange(available)):
       columns = {name: column[rows] for name, column in columns.items()}
   else:
-    columns = tfds_builder.read_columns(directory, split, rows)
+    columns = window_files.read_columns(directory, split, rows)
   overrides = read_overrides(paths, split)
   if overrides:
     overrides = {

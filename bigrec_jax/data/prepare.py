@@ -26,7 +26,6 @@ from bigrec_jax.data import (
   formats,
   movielens,
   splits,
-  tfds_builder,
 )
 
 _VERSION = 1  # Of the prepared data; another one is prepared again.
@@ -221,6 +220,8 @@ def _write(
   exported: Sequence[str],
   doctor: doctor_lib.Doctor,
 ) -> dict[str, Any]:
+  from bigrec_jax.data import tfds_builder  # TFDS takes a second to import.
+
   items = catalogue.Catalogue(
     tuple(content.titles),
     tuple(content.titles.values()),

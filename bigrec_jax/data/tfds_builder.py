@@ -9,7 +9,7 @@ time. Any TFDS user reads it:
 Every feature has a fixed size and TFDS' `bytes` encoding, so all records are
 equal but for the numbers in them. The writer lets TFDS serialise one example,
 finds where the numbers are and fills blocks of records as one uint8 matrix;
-the reader cuts the columns out of such a matrix. Measured on one core: about
+window_files cuts the columns out of such a matrix. Measured on one core: about
 200 thousand records a second written and 300 thousand read, where TFDS' own
 writer and parser need 50 to 100 microseconds a record. The price is about 190
 bytes a record on disk (1.8 GB for MovieLens-10M), most of it the group size
@@ -24,23 +24,15 @@ import io
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from bigrec_jax import errors
-from bigrec_jax.data import splits
+from bigrec_jax.data import splits, window_files
 from bigrec_jax.reporting import progress
 
-_DTYPES = {
-  "history": np.dtype("<i4"),
-  "target": np.dtype("<i4"),
-  "user": np.dtype("<i8"),
-  "timestamp": np.dtype("<i8"),
-}
-_LAYOUT = "layout"
 _SHARD = 32_768  # Records.
 _BLOCK = 8_192  # Records encoded or decoded at a time.
 _OPTIONS = "group_size:1,snappy"
@@ -73,7 +65,7 @@ class BigrecWindows(tfds.core.DatasetBuilder):
           dtype=dtype.type,
           encoding="bytes",
         )
-        for name, dtype in _DTYPES.items()
+        for name, dtype in window_files.DTYPES.items()
       }
     )
     return tfds.core.DatasetInfo(
@@ -84,7 +76,7 @@ class BigrecWindows(tfds.core.DatasetBuilder):
       features=features,
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(
-        {_LAYOUT: dataclasses.asdict(layout(features))}
+        {window_files.LAYOUT: dataclasses.asdict(layout(features))}
       ),
     )
 
@@ -120,38 +112,11 @@ class BigrecWindows(tfds.core.DatasetBuilder):
     raise ValueError("read the windows with tfds.builder_from_directory")
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """Where the numbers are in a record.
-
-  Attributes:
-    record: a serialised example as hexadecimal digits; its numbers are filler.
-    offsets: first byte of each column's numbers.
-    max_history: H, the width of column `history`.
-  """
-
-  record: str
-  offsets: Mapping[str, int]
-  max_history: int
-
-  def dtype(self) -> np.dtype:
-    """Returns the record as a numpy structure with a field per column."""
-    shape = {"history": (self.max_history,)}
-    return np.dtype(
-      {
-        "names": list(_DTYPES),
-        "formats": [(d, shape.get(n, ())) for n, d in _DTYPES.items()],
-        "offsets": [self.offsets[name] for name in _DTYPES],
-        "itemsize": len(self.record) // 2,
-      }
-    )
-
-
-def layout(features: tfds.features.FeaturesDict) -> Layout:
+def layout(features: tfds.features.FeaturesDict) -> window_files.Layout:
   """Finds the layout by serialising an example with telling numbers."""
   width = features["history"].shape[0]
   filler = {}
-  for number, (name, dtype) in enumerate(_DTYPES.items()):
+  for number, (name, dtype) in enumerate(window_files.DTYPES.items()):
     telling = bytes([ord("a") + number]) * dtype.itemsize
     value = np.frombuffer(telling, dtype)[0]
     filler[name] = np.full(features[name].shape, value, dtype)
@@ -161,12 +126,12 @@ def layout(features: tfds.features.FeaturesDict) -> Layout:
     if record.count(value.tobytes()) != 1:
       raise ValueError(f"no unique place of {name} in {record!r}")
     offsets[name] = record.index(value.tobytes())
-  return Layout(record.hex(), offsets, width)
+  return window_files.Layout(record.hex(), offsets, width)
 
 
 def _write_shard(
   path: str,
-  where: Layout,
+  where: window_files.Layout,
   windows: splits.Windows,
   start: int,
   stop: int,
@@ -224,81 +189,3 @@ def write(
       download_config=tfds.download.DownloadConfig(try_download_gcs=False),
     )
   return pathlib.Path(builder.data_dir)
-
-
-def read_columns(
-  directory: pathlib.Path, split: str, rows: np.ndarray | None
-) -> dict[str, np.ndarray]:
-  """Reads columns of a split.
-
-  Args:
-    directory: folder that `write` returned.
-    split: train, valid or test.
-    rows: [N] int64 row numbers in any order, or None for all rows.
-
-  Returns:
-    history [N, H] int32, target [N] int32, user [N] int64, timestamp [N]
-    int64, in the order of `rows`.
-
-  Raises:
-    UserError: the dataset is missing or damaged.
-  """
-  try:
-    info = tfds.builder_from_directory(directory).info
-    where = Layout(**info.metadata[_LAYOUT])
-    part = info.splits[split]
-    files = [os.fspath(path) for path in part.filepaths]
-    lengths = part.shard_lengths
-  except (OSError, KeyError, TypeError, ValueError) as error:
-    raise errors.UserError(
-      f"{directory}: no prepared split {split} ({error}), --mode=prepare makes"
-      " it"
-    ) from None
-  ends = np.cumsum(lengths)
-  count = int(ends[-1]) if rows is None else len(rows)
-  dtype = where.dtype()
-  # Shard by shard into the columns: all records at once would take as much
-  # memory again as the numbers in them.
-  columns = {
-    name: np.empty((count, *dtype[name].shape), dtype[name].base)
-    for name in _DTYPES
-  }
-  shard = None if rows is None else np.searchsorted(ends, rows, side="right")
-  for number, path in enumerate(files):
-    start, end = int(ends[number]) - lengths[number], int(ends[number])
-    if rows is None:
-      chosen = slice(start, end)
-      table = _read(path, range(lengths[number]), dtype)
-    else:
-      chosen = np.flatnonzero(shard == number)
-      if not len(chosen):
-        continue
-      table = _read(path, (rows[chosen] - start).tolist(), dtype)
-    for name, column in columns.items():
-      column[chosen] = table[name]
-  return columns
-
-
-def _read(path: str, rows: Sequence[int], dtype: np.dtype) -> np.ndarray:
-  """Reads rows of one shard, a range from end to end."""
-  try:
-    reader = array_record_module.ArrayRecordReader(
-      path, options="readahead_buffer_size:0"
-    )
-    if isinstance(rows, range):
-      records = reader.read(rows.start, rows.stop)
-    else:
-      records = reader.read(rows)
-  except (RuntimeError, ValueError, IndexError) as error:
-    raise errors.UserError(
-      f"{path}: missing or damaged ({error}); delete its folder and prepare"
-      " again"
-    ) from None
-  joined = b"".join(records)
-  if len(joined) != len(rows) * dtype.itemsize:
-    raise errors.UserError(
-      f"{path}: {len(joined)} bytes in {len(records)} records found,"
-      f" {len(rows) * dtype.itemsize} expected; delete its folder and prepare"
-      " again"
-    )
-  return np.frombuffer(joined, dtype)

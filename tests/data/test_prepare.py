@@ -20,6 +20,7 @@ from bigrec_jax.data import (
   formats,
   prepare,
   tfds_builder,
+  window_files,
 )
 from tests.data import raw, settings
 
@@ -282,7 +283,7 @@ def test_a_million_windows_are_quick(tmp_path):
   start = time.monotonic()
   folder = tfds_builder.write(tmp_path, windows, 10)
   written = time.monotonic()
-  tfds_builder.read_columns(folder, "train", None)
+  window_files.read_columns(folder, "train", None)
   read = time.monotonic()
   total = sum(len(part) for part in windows.values())
   assert total / (written - start) > 20_000

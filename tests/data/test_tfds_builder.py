@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax import errors
-from bigrec_jax.data import splits, tfds_builder
+from bigrec_jax.data import splits, tfds_builder, window_files
 from tests.data import test_splits
 
 
@@ -25,7 +25,7 @@ def dataset(windows, tmp_path, monkeypatch):
 
 def test_all_rows_come_back(dataset, windows):
   for split, part in windows.items():
-    found = tfds_builder.read_columns(dataset, split, None)
+    found = window_files.read_columns(dataset, split, None)
     for name, expected in part.columns(slice(None)).items():
       np.testing.assert_array_equal(found[name], expected)
       assert found[name].dtype == expected.dtype
@@ -33,7 +33,7 @@ def test_all_rows_come_back(dataset, windows):
 
 def test_some_rows_come_back_in_the_order_asked_for(dataset, windows):
   rows = np.random.default_rng(0).permutation(len(windows["train"]))[:29]
-  found = tfds_builder.read_columns(dataset, "train", rows)
+  found = window_files.read_columns(dataset, "train", rows)
   for name, expected in windows["train"].columns(rows).items():
     np.testing.assert_array_equal(found[name], expected)
 
@@ -65,17 +65,17 @@ assert "jax" not in sys.modules
 
 def test_a_missing_or_damaged_dataset_is_named(dataset, tmp_path):
   with pytest.raises(errors.UserError, match="no prepared split train"):
-    tfds_builder.read_columns(tmp_path / "nowhere", "train", None)
+    window_files.read_columns(tmp_path / "nowhere", "train", None)
   with pytest.raises(errors.UserError, match="no prepared split other"):
-    tfds_builder.read_columns(dataset, "other", None)
+    window_files.read_columns(dataset, "other", None)
   shard = sorted(dataset.glob("*train*"))[0]
   content = shard.read_bytes()
   shard.write_bytes(content[:100])
   with pytest.raises(errors.UserError, match=shard.name):
-    tfds_builder.read_columns(dataset, "train", None)
+    window_files.read_columns(dataset, "train", None)
   shard.unlink()
   with pytest.raises(errors.UserError, match=shard.name):
-    tfds_builder.read_columns(dataset, "train", None)
+    window_files.read_columns(dataset, "train", None)
 
 
 def test_an_empty_split_is_refused(windows, tmp_path):
