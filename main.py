@@ -110,14 +110,18 @@ def _default_workdir() -> str:
 
 
 def _set_up_jax(workdir: pathlib.Path) -> None:
-  import jax  # Not at the top: a mistake in a flag is told at once.
+  """Says where compiled programs are kept, before JAX is imported.
 
-  # Compiled programs outlive the process: the next start skips compiling.
-  if not jax.config.jax_compilation_cache_dir:
-    cache = workdir.resolve().parent / ".compilation_cache"
-    jax.config.update("jax_compilation_cache_dir", os.fspath(cache))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+  Not every mode imports it, and those that do only once there is work.
+  Programs outlive the process: the next start reads them. All of them are
+  kept, as a mode has dozens that take a few hundredths of a second each.
+  """
+  cache = workdir.resolve().parent / ".compilation_cache"
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.fspath(cache))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   if _DISTRIBUTED.value:
+    import jax
+
     jax.distributed.initialize()
 
 

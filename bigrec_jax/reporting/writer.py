@@ -1,8 +1,11 @@
 """Metrics as JSON lines for programs and as TensorBoard events for people."""
 
+import importlib
 import json
 import os
 import pathlib
+import sys
+import types
 from types import TracebackType
 from typing import Self
 
@@ -33,8 +36,7 @@ class MetricsWriter:
     self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
     self._events = None
     if tensorboard is not None:
-      import tensorboardX  # Slow to import; only training needs it.
-
+      tensorboardX = _tensorboard()
       purge = None if resume_step is None else resume_step + 1
       self._events = tensorboardX.SummaryWriter(
         os.fspath(tensorboard), purge_step=purge
@@ -69,6 +71,22 @@ class MetricsWriter:
     self._file.close()
     if self._events is not None:
       self._events.close()
+
+
+def _tensorboard() -> types.ModuleType:
+  """Imports tensorboardX; only training needs it.
+
+  It imports torch where there is one, to accept tensors. That takes seconds,
+  and we write numbers only; so it is told that there is none.
+  """
+  hidden = "torch" not in sys.modules
+  if hidden:
+    sys.modules["torch"] = None
+  try:
+    return importlib.import_module("tensorboardX")
+  finally:
+    if hidden:
+      del sys.modules["torch"]
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict]:
