@@ -50,6 +50,23 @@ def test_a_module_imports_only_from_its_layer_and_below(path):
     assert not name.startswith(("torch", "peft", "configs")), module
 
 
+def loaded_by(modules: list[str], heavy: tuple[str, ...]) -> str:
+  """Returns which of `heavy` a fresh interpreter has after the imports."""
+  code = (
+    "import importlib, sys\n"
+    f"for name in {modules!r}: importlib.import_module(name)\n"
+    f"print([m for m in {heavy!r} if m in sys.modules])"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return result.stdout.strip()
+
+
 def test_data_and_text_modules_do_not_load_jax():
   modules = [
     "bigrec_jax.config",
@@ -62,19 +79,20 @@ def test_data_and_text_modules_do_not_load_jax():
     for path in (PACKAGE / "data").glob("*.py")
     if path.stem != "__init__"
   ]
-  code = (
-    "import importlib, sys\n"
-    f"for name in {modules!r}: importlib.import_module(name)\n"
-    "print([m for m in ('jax', 'torch', 'tensorflow') if m in sys.modules])"
-  )
-  result = subprocess.run(
-    [sys.executable, "-c", code],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  assert result.stdout.strip() == "[]"
+  assert loaded_by(modules, ("jax", "torch", "tensorflow")) == "[]"
+
+
+def test_a_mode_loads_what_is_slow_to_import_only_for_work():
+  """A start that finds everything current is over in a second or two."""
+  heavy = ("jax", "flax", "optax", "orbax", "scipy", "grain", "matplotlib")
+  heavy += ("tensorflow_datasets", "torch", "tensorboardX")
+  modes = ["main", "bigrec_jax.data.examples"]
+  modes += [
+    f"bigrec_jax.modes.{path.stem}"
+    for path in (PACKAGE / "modes").glob("*.py")
+    if path.stem not in ("__init__", "plan", "grounded_examples")
+  ]
+  assert loaded_by(modes, heavy) == "[]"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.name))

@@ -6,7 +6,6 @@ table, which is split over the whole mesh, and only its ranks come back.
 Letters: N users, U users of a block, D width, I items, T positions, S seen.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import counting, sharding
 from bigrec_jax.cf import networks, rows
+from bigrec_jax.cf.factors import Factors
 from bigrec_jax.cf.spec import NetworkSpec
 
 # Scores, float32, of one block of users on one device. A CPU wants a block to
@@ -28,19 +28,6 @@ _ACCELERATOR_BLOCK_SCORES = 1 << 25
 # Positions of one block of histories: [U, T] has about this many.
 _BLOCK_POSITIONS = 1 << 14
 _SHORTEST = 8  # Histories up to this length share one program.
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Factors:
-  """Scores in factorised form: scores[n, i] = states[n] . items[i].
-
-  Attributes:
-    states: [N, D] float32.
-    items: [I, D] float32; a bias is one more column (its state is 1).
-  """
-
-  states: np.ndarray
-  items: np.ndarray
 
 
 def user_block(num_items: int, mesh: Mesh, most: int) -> int:

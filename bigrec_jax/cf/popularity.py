@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bigrec_jax.cf.evaluation import Factors
+from bigrec_jax.cf.factors import Factors
 
 
 def fit(counts: np.ndarray, num_users: int) -> Factors:

@@ -1,13 +1,18 @@
 """From the configuration to what a named model is trained with."""
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jax.sharding import Mesh
 
-from bigrec_jax.cf import losses, networks, steps
-from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.config import CfConfig
+
+# What is compiled is imported where it is made: to see that scores are
+# current, only the settings are compared.
+if TYPE_CHECKING:
+  from jax.sharding import Mesh
+
+  from bigrec_jax.cf import steps
 
 # Models that are trained by gradients; the others are counted.
 TRAINED = ("gru4rec", "caser", "sasrec", "dros")
@@ -21,8 +26,8 @@ _KNN_KEYS = ("neighbours", "neighbour_decay")
 
 
 def recipe(
-  model: str, config: CfConfig, num_items: int, max_length: int, mesh: Mesh
-) -> steps.Recipe:
+  model: str, config: CfConfig, num_items: int, max_length: int, mesh: "Mesh"
+) -> "steps.Recipe":
   """Returns what is compiled for a model of `TRAINED`.
 
   Args:
@@ -32,6 +37,9 @@ def recipe(
     max_length: L, the longest history.
     mesh: whose shards the item tables divide over.
   """
+  from bigrec_jax.cf import losses, networks, steps
+  from bigrec_jax.cf.spec import NetworkSpec
+
   shards = networks.table_shards(mesh)
   unit = shards * (_ROWS_UNIT if num_items >= _ROWS_UNIT else 1)
   network = NetworkSpec(
@@ -55,8 +63,10 @@ def recipe(
   return steps.Recipe(network, loss, config.batch_size, config.negative_power)
 
 
-def runs(config: CfConfig, seed: int) -> list[steps.Run]:
+def runs(config: CfConfig, seed: int) -> "list[steps.Run]":
   """Returns every seed of every grid point, seeds next to each other."""
+  from bigrec_jax.cf import steps
+
   rates = config.grid_learning_rate or (config.learning_rate,)
   decays = config.grid_weight_decay or (config.weight_decay,)
   return [

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bigrec_jax import errors, schema
-from bigrec_jax.cf.evaluation import Factors
+from bigrec_jax.cf.factors import Factors
 from bigrec_jax.data.catalogue import Catalogue
 from bigrec_jax.data.examples import Examples
 

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 
 from bigrec_jax import config as config_lib, prompts
-from bigrec_jax.grounding import embedding
+from bigrec_jax.grounding import stored_embeddings
 from bigrec_jax.modes import artefacts, pretrain, session
 
 
@@ -25,10 +25,10 @@ def ensure(run: session.Session) -> np.ndarray:
   stored = run.paths.embeddings
   if artefacts.is_current(record, made_from, stored):
     session.say(f"embed: {stored} is current")
-    return embedding.load(stored, run.catalogue, run.base_fingerprint)
+    return stored_embeddings.load(stored, run.catalogue, run.base_fingerprint)
   titles = [prompts.clean_title(title) for title in run.catalogue.titles]
   vectors = embed_texts(run, titles, "embed")
-  embedding.save(stored, vectors, run.catalogue, run.base_fingerprint)
+  stored_embeddings.save(stored, vectors, run.catalogue, run.base_fingerprint)
   artefacts.write_record(record, made_from)
   return vectors
 
@@ -63,6 +63,8 @@ def embed_texts(
   run: session.Session, texts: list[str], label: str
 ) -> np.ndarray:
   """Returns last-token states [N, D] of the base model; equal texts once."""
+  from bigrec_jax.grounding import embedding
+
   unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
   # An empty text has no token where the tokenizer adds no BOS.
   tokens = [

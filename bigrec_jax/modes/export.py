@@ -4,7 +4,6 @@ import pathlib
 import shutil
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.models import hf_export
 from bigrec_jax.modes import session, train
 
 
@@ -14,6 +13,8 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   Raises:
     UserError: there is no adapter to export, or the base is quantised.
   """
+  from bigrec_jax.models import hf_export
+
   current = session.Session(config, workdir)
   adapter = train.existing_adapter(current)
   target = current.paths.export

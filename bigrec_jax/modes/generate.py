@@ -1,14 +1,16 @@
 """Titles for every user of a split: beam search, or sampling."""
 
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, prompts, schema
 from bigrec_jax.data import examples as examples_lib, pipeline
-from bigrec_jax.decoding import constraints, generate
 from bigrec_jax.modes import artefacts, session, train
+
+if TYPE_CHECKING:
+  from bigrec_jax.decoding import constraints, generate
 
 # Keys that change how decoding runs but not what comes out.
 _RUNTIME_KEYS = ("split", "prompt_buckets")
@@ -59,6 +61,8 @@ def _made_from(
 def _decode(
   run: session.Session, split: str, adapter: train.Adapter
 ) -> list[dict[str, Any]]:
+  from bigrec_jax.decoding import generate
+
   config = run.config.generate
   examples = run.examples(split)
   tokens = pipeline.prompt_tokens(
@@ -82,8 +86,10 @@ def _decode(
   return _rows(run, examples, found)
 
 
-def _trie(run: session.Session) -> constraints.Trie:
+def _trie(run: session.Session) -> "constraints.Trie":
   """Returns the trie of all titles as the model is taught to write them."""
+  from bigrec_jax.decoding import constraints
+
   titles = dict.fromkeys(run.catalogue.titles)
   sequences = constraints.title_tokens(
     [run.prompt.output_text(title) for title in titles],
@@ -115,7 +121,7 @@ def _norm_lengths(
 def _rows(
   run: session.Session,
   examples: examples_lib.Examples,
-  found: generate.Hypotheses,
+  found: "generate.Hypotheses",
 ) -> list[dict[str, Any]]:
   """Returns BIGRec rows with `predict` (best first) and `scores`."""
   rows = []

@@ -2,23 +2,24 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors, schema
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data import synthetic
-from bigrec_jax.grounding import evaluate
 from bigrec_jax.modes import (
   artefacts,
   embed,
-  grounded_examples,
   predictions,
   session,
   train_cf,
 )
 from bigrec_jax.reporting import table
+
+if TYPE_CHECKING:
+  from bigrec_jax.grounding import evaluate
 
 SPLITS = ("valid", "test")
 
@@ -45,6 +46,10 @@ def ensure(run: session.Session) -> None:
     session.say(f"ground_eval: {run.paths.ground_eval} is current")
     _tell(schema.read_json(run.paths.ground_eval))
     return
+  # Not at the top: a result that is current needs no JAX.
+  from bigrec_jax.grounding import evaluate
+  from bigrec_jax.modes import grounded_examples
+
   record.unlink(missing_ok=True)
   splits = {
     split: evaluate.Split(
@@ -71,10 +76,12 @@ def ensure(run: session.Session) -> None:
 
 def _evaluate(
   run: session.Session,
-  splits: dict[str, evaluate.Split],
+  splits: "dict[str, evaluate.Split]",
   items: np.ndarray,
   popularity: np.ndarray,
-) -> evaluate.Evaluation:
+) -> "evaluate.Evaluation":
+  from bigrec_jax.grounding import evaluate
+
   total = sum(len(split.targets) for split in splits.values())
   with run.stage("ground", total, "users") as progress:
     return evaluate.evaluate(
@@ -168,7 +175,7 @@ def _made_from(
 
 
 def _result(
-  run: session.Session, found: evaluate.Evaluation, made_from: dict[str, Any]
+  run: session.Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
 ) -> dict[str, Any]:
   """Returns the content of metrics/ground_eval.json."""
   return {
@@ -185,6 +192,8 @@ def _oracle(run: session.Session) -> list[dict[str, Any]]:
   """Returns what the world's own law reaches; only a made-up world has one."""
   if run.config.data.format != "synthetic":
     return []
+  from bigrec_jax.grounding import evaluate
+
   world = synthetic.build(run.config.data.synthetic)
   rows = []
   for split in SPLITS:

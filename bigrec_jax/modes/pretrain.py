@@ -5,11 +5,8 @@ import shutil
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, models
-from bigrec_jax.data import examples, pipeline, tokenization
-from bigrec_jax.models import config as model_config, hf_export, hf_import
+from bigrec_jax import config as config_lib
 from bigrec_jax.modes import artefacts, prepare, session
-from bigrec_jax.training import pretrain
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
 _TOKENIZER_EXAMPLES = 5000
@@ -47,6 +44,11 @@ def ensure(run: session.Session) -> None:
 
 
 def _make(run: session.Session) -> None:
+  from bigrec_jax import models
+  from bigrec_jax.data import examples, pipeline, tokenization
+  from bigrec_jax.models import config as model_config, hf_export, hf_import
+  from bigrec_jax.training import pretrain
+
   config, paths = run.config, run.paths
   rows = examples.load_examples(paths, "train", -1, 0)
   sample = rows.take(slice(_TOKENIZER_EXAMPLES))

@@ -1,20 +1,27 @@
-"""What the modes of one run share: paths, mesh, data, tokenizer, weights."""
+"""What the modes of one run share: paths, mesh, data, tokenizer, weights.
+
+JAX and the networks are imported where they are used: that takes seconds, and
+to find that all is current, or to prepare data, needs neither.
+"""
 
 import contextlib
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 from absl import logging
 
-from bigrec_jax import config as config_lib, models, prompts, schema, sharding
+from bigrec_jax import config as config_lib, prompts, schema
 from bigrec_jax.data import catalogue as catalogue_lib, examples, tokenization
-from bigrec_jax.models import hf_import, llama, peft_import
 from bigrec_jax.modes import artefacts
 from bigrec_jax.reporting import progress
+
+if TYPE_CHECKING:
+  import jax
+
+  from bigrec_jax.models import llama
 
 WEIGHTS = "*.safetensors"
 
@@ -29,7 +36,7 @@ class Base:
     fingerprint: names the weights, their precision and the tokenizer.
   """
 
-  model: llama.Llama
+  model: "llama.Llama"
   params: Any
   fingerprint: str
 
@@ -51,8 +58,12 @@ class Session:
     return first
 
   @functools.cached_property
-  def mesh(self) -> jax.sharding.Mesh:
+  def mesh(self) -> "jax.sharding.Mesh":
     """All devices as (data, fsdp, tensor)."""
+    import jax
+
+    from bigrec_jax import sharding
+
     mesh = sharding.make_mesh(self.config.mesh)
     logging.info("mesh %s on %s", dict(mesh.shape), jax.devices()[0].platform)
     return mesh
@@ -115,6 +126,9 @@ class Session:
   @functools.cached_property
   def base(self) -> Base:
     """The base model and its weights on the mesh."""
+    from bigrec_jax import models
+    from bigrec_jax.models import hf_import
+
     config = self.config.model
     arch, params = hf_import.load_base(self.base_dir, config, self.mesh)
     model = models.build(arch, config, None, self.mesh)
@@ -124,12 +138,16 @@ class Session:
     self, directory: pathlib.Path
   ) -> tuple[config_lib.LoraConfig, Any]:
     """Returns the settings and weights of a PEFT adapter of this base."""
+    from bigrec_jax.models import peft_import
+
     return peft_import.load_adapter(
       directory, self.base.model.config, self.config.model.scan_layers
     )
 
-  def build(self, lora: config_lib.LoraConfig | None) -> llama.Llama:
+  def build(self, lora: config_lib.LoraConfig | None) -> "llama.Llama":
     """Returns the base's network with an adapter's places in it."""
+    from bigrec_jax import models
+
     return models.build(
       self.base.model.config, self.config.model, lora, self.mesh
     )

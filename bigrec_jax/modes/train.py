@@ -4,12 +4,10 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import jax
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors, schema
 from bigrec_jax.modes import artefacts, pretrain, session
-from bigrec_jax.training import trainer
 
 # What changes how training runs but not what comes out of it.
 _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
@@ -124,6 +122,10 @@ def _set_aside(paths: schema.Paths, record: pathlib.Path) -> None:
 
 def _fit(run: session.Session, name: str) -> None:
   """Runs the training loop; the trainer writes adapter and checkpoints."""
+  import jax
+
+  from bigrec_jax.training import trainer
+
   config = run.config
   if config.model.adapter:
     lora_config, lora = run.load_adapter(pathlib.Path(config.model.adapter))

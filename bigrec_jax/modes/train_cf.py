@@ -4,29 +4,33 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from bigrec_jax import config as config_lib, metrics, schema
 from bigrec_jax.cf import (
-  evaluation,
-  fitting,
-  item_knn,
-  networks,
+  factors,
   popularity,
   recipes,
   rows as rows_lib,
   scores,
-  trainer as trainer_lib,
 )
 from bigrec_jax.data import examples as examples_lib
 from bigrec_jax.modes import artefacts, prepare, session
 from bigrec_jax.reporting import table
 
+# Whatever trains is imported where it does.
+if TYPE_CHECKING:
+  from bigrec_jax.cf import (
+    evaluation,
+    fitting,
+    networks,
+    trainer as trainer_lib,
+  )
+
 SPLITS = ("valid", "test")
-Source = evaluation.Factors | Callable[[slice], np.ndarray]
+Source = factors.Factors | Callable[[slice], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,11 @@ def ensure(run: session.Session, models: Sequence[str] | None = None) -> None:
     wanted = (*run.config.cf.models, run.config.ground.cf_model)
     models = [m for m in dict.fromkeys(wanted) if m]
   made = [model for model in models if _ensure_one(run, model)]
-  if made and jax.process_index() == 0:
+  if not made:
+    return
+  import jax
+
+  if jax.process_index() == 0:
     known = schema.read_json(_metrics_path(run))
     session.say(_table(known, run.config, models))
 
@@ -102,6 +110,8 @@ def _ensure_one(run: session.Session, model: str) -> bool:
     return False
   for line in artefacts.differences(record, made_from):
     session.say(f"train_cf: {model}: {line}")
+  import jax
+
   record.unlink(missing_ok=True)
   started = time.perf_counter()
   outcome = _make(run, model, made_from)
@@ -152,6 +162,8 @@ def _make(
     }
     ranks = {s: [rankers[s].factors(sources[s])] for s in SPLITS}
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
+  from bigrec_jax.cf import item_knn
+
   options = run.config.cf
   knn = item_knn.fit(
     rows_lib.interactions(_train_examples(run)),
@@ -177,7 +189,9 @@ def _popularity(run: session.Session) -> np.ndarray:
   return np.bincount(pairs[:, 1], minlength=len(run.catalogue))
 
 
-def _ranker(run: session.Session, split: str) -> evaluation.Ranker:
+def _ranker(run: session.Session, split: str) -> "evaluation.Ranker":
+  from bigrec_jax.cf import evaluation
+
   seen = None
   if run.config.cf.mask_seen:
     earlier = {"valid": ("train",), "test": ("train", "valid")}[split]
@@ -198,9 +212,11 @@ def _train(
   run: session.Session,
   model: str,
   made_from: dict[str, Any],
-  rankers: dict[str, evaluation.Ranker],
+  rankers: "dict[str, evaluation.Ranker]",
 ) -> Outcome:
   """Trains every seed and grid point of a network."""
+  from bigrec_jax.cf import evaluation, fitting, networks, trainer as cf_trainer
+
   config = run.config.cf
   length = run.config.data.max_history
   train = _train_examples(run)
@@ -211,7 +227,7 @@ def _train(
     if spec.per_position
     else rows_lib.windows(train)
   )
-  trainer = trainer_lib.Trainer(
+  trainer = cf_trainer.Trainer(
     recipe,
     rows,
     rows_lib.target_counts(train, len(run.catalogue)),
@@ -225,11 +241,11 @@ def _train(
     for split in SPLITS
   }
 
-  def rank(params: networks.Params, split: str) -> np.ndarray:
+  def rank(params: "networks.Params", split: str) -> np.ndarray:
     states = encoders[split](params)
     return rankers[split].head(networks.head(spec, params), states)
 
-  def score(params: networks.Params) -> float:
+  def score(params: "networks.Params") -> float:
     return metrics.ndcg(rank(params, "valid"), config.stop_cutoff)
 
   schedule = fitting.Schedule(
@@ -267,8 +283,8 @@ def _checkpoint_dir(
 
 
 def _books(
-  trainer: trainer_lib.Trainer,
-  fitted: fitting.Fitted,
+  trainer: "trainer_lib.Trainer",
+  fitted: "fitting.Fitted",
   kept: list[int],
   num_rows: int,
 ) -> dict[str, Any]:

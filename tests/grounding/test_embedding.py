@@ -6,7 +6,7 @@ import pytest
 
 from bigrec_jax import errors
 from bigrec_jax.data import catalogue as catalogue_lib
-from bigrec_jax.grounding import embedding
+from bigrec_jax.grounding import embedding, stored_embeddings
 from bigrec_jax.reporting import progress
 from tests.models import common
 
@@ -108,31 +108,31 @@ TITLES = ["Zelda", "Mario", "Pong", "Doom", "Myst"]
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
   # Two rows of three float32 per shard.
-  monkeypatch.setattr(embedding, "_SHARD_BYTES", 24)
+  monkeypatch.setattr(stored_embeddings, "_SHARD_BYTES", 24)
   vectors = np.arange(15, dtype=np.float32).reshape(5, 3)
-  embedding.save(tmp_path, vectors, _catalogue(TITLES), "base1")
+  stored_embeddings.save(tmp_path, vectors, _catalogue(TITLES), "base1")
   return tmp_path, vectors
 
 
 def test_storage_round_trip_in_shards(stored):
   folder, vectors = stored
   assert len(list(folder.glob("items-*.npy"))) == 3
-  found = embedding.load(folder, _catalogue(TITLES), "base1")
+  found = stored_embeddings.load(folder, _catalogue(TITLES), "base1")
   np.testing.assert_array_equal(found, vectors)
 
 
 def test_saving_anew_leaves_no_old_shards(stored, monkeypatch):
   folder, vectors = stored
-  monkeypatch.setattr(embedding, "_SHARD_BYTES", 1 << 20)
-  embedding.save(folder, vectors + 1, _catalogue(TITLES), "base1")
+  monkeypatch.setattr(stored_embeddings, "_SHARD_BYTES", 1 << 20)
+  stored_embeddings.save(folder, vectors + 1, _catalogue(TITLES), "base1")
   assert len(list(folder.glob("items-*.npy"))) == 1
-  found = embedding.load(folder, _catalogue(TITLES), "base1")
+  found = stored_embeddings.load(folder, _catalogue(TITLES), "base1")
   np.testing.assert_array_equal(found, vectors + 1)
 
 
 def test_another_base_is_refused(stored):
   with pytest.raises(errors.UserError, match="base base1, base2 expected"):
-    embedding.load(stored[0], _catalogue(TITLES), "base2")
+    stored_embeddings.load(stored[0], _catalogue(TITLES), "base2")
 
 
 def test_other_titles_are_refused_by_row(stored):
@@ -140,12 +140,12 @@ def test_other_titles_are_refused_by_row(stored):
   with pytest.raises(
     errors.UserError, match="2 rows, the first is row 3.*Quake"
   ):
-    embedding.load(stored[0], _catalogue(titles), "base1")
+    stored_embeddings.load(stored[0], _catalogue(titles), "base1")
 
 
 def test_another_number_of_titles_is_refused(stored):
   with pytest.raises(errors.UserError, match="5 rows found, 4"):
-    embedding.load(stored[0], _catalogue(TITLES[:4]), "base1")
+    stored_embeddings.load(stored[0], _catalogue(TITLES[:4]), "base1")
 
 
 def test_a_shard_cut_short_is_refused(stored):
@@ -154,7 +154,7 @@ def test_a_shard_cut_short_is_refused(stored):
   with pytest.raises(
     errors.UserError, match=f"{shard.name}: .* bytes expected"
   ):
-    embedding.load(stored[0], _catalogue(TITLES), "base1")
+    stored_embeddings.load(stored[0], _catalogue(TITLES), "base1")
 
 
 def test_a_kill_while_saving_leaves_nothing_to_load(stored, monkeypatch):
@@ -165,6 +165,6 @@ def test_a_kill_while_saving_leaves_nothing_to_load(stored, monkeypatch):
 
   monkeypatch.setattr(np, "save", killed)
   with pytest.raises(KeyboardInterrupt):
-    embedding.save(folder, vectors, _catalogue(TITLES), "base1")
+    stored_embeddings.save(folder, vectors, _catalogue(TITLES), "base1")
   with pytest.raises(errors.UserError, match="embeddings.json: not found"):
-    embedding.load(folder, _catalogue(TITLES), "base1")
+    stored_embeddings.load(folder, _catalogue(TITLES), "base1")
