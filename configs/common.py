@@ -97,7 +97,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.share_header = True  # Compute it once per micro-batch.
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
-  config.train.loss_chunk = 128  # Positions per [chunk, V] block of logits.
+  config.train.loss_chunk = 512  # Positions per device and block of logits.
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.
