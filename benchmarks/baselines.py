@@ -174,7 +174,6 @@ def trained(
     "seconds_per_epoch": float(np.median([e["seconds"] for e in warm])),
     "eval_seconds": float(np.median([e["eval_seconds"] for e in warm])),
     "seconds_this_process": seconds,
-    "curve": fitted.books["curve"],
   }
 
 
@@ -234,8 +233,7 @@ def main() -> None:
     "jax": jax.__version__,
   }
   schema.write_json(flags.out / f"{name}.json", result)
-  shown = {k: v for k, v in result.items() if k != "curve"}
-  print(json.dumps(shown, indent=1))
+  print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
