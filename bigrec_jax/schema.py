@@ -39,6 +39,11 @@ class Paths:
     return self.root / "base"
 
   @property
+  def converted_base(self) -> pathlib.Path:
+    """The quantised base as Orbax restores it; may be deleted."""
+    return self.root / "converted_base"
+
+  @property
   def adapter(self) -> pathlib.Path:
     return self.root / "adapter"
 

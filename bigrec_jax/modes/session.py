@@ -15,7 +15,7 @@ from absl import logging
 
 from bigrec_jax import config as config_lib, prompts, schema
 from bigrec_jax.data import catalogue as catalogue_lib, examples, tokenization
-from bigrec_jax.modes import artefacts
+from bigrec_jax.modes import artefacts, converted_base
 from bigrec_jax.reporting import progress
 
 if TYPE_CHECKING:
@@ -127,10 +127,15 @@ class Session:
   def base(self) -> Base:
     """The base model and its weights on the mesh."""
     from bigrec_jax import models
-    from bigrec_jax.models import hf_import
 
     config = self.config.model
-    arch, params = hf_import.load_base(self.base_dir, config, self.mesh)
+    arch, params = converted_base.load(
+      self.base_dir,
+      config,
+      self.mesh,
+      self.paths.converted_base,
+      self.base_fingerprint,
+    )
     model = models.build(arch, config, None, self.mesh)
     return Base(model, params, self.base_fingerprint)
 
