@@ -12,8 +12,6 @@ import json
 import pathlib
 import statistics
 
-from bigrec_jax.reporting import table
-
 _RESULTS = pathlib.Path(__file__).parent / "results" / "baselines"
 _SHOWN = (("hr", "10"), ("ndcg", "10"), ("hr", "20"), ("ndcg", "20"))
 _NAMES = {"hr": "HR", "ndcg": "NDCG"}
@@ -33,16 +31,32 @@ PUBLISHED = {
   ("game", "sasrec"): (None, None, 0.0346, 0.0190),
   ("game", "dros"): (None, None, 0.0473, 0.0267),
 }
-_DATA = ("beauty", "toys", "game", "toys_chronological", "movielens_small")
+_TITLES = {
+  "beauty": "Beauty, leave-one-out",
+  "toys": "Toys, leave-one-out",
+  "game": "Game, chronological",
+  "toys_chronological": "Toys, chronological",
+  "movielens_small": "MovieLens latest-small, chronological",
+}
 _MODELS = ("leaky_pop", "most_pop", "item_knn", "gru4rec", "caser", "sasrec")
 _ORDER = (*_MODELS, "dros")
 # Settings that say how long a run may go on, or what every row of a table has.
 _UNSHOWN = ("num_epochs", "patience", "stop_cutoff", "num_seeds", "mask_seen")
+# What RUCAIBox/CIKM2020-S3Rec trains with: shown as one word.
+_S3REC = {
+  "family=s3rec",
+  "num_layers=2",
+  "num_heads=2",
+  "dropout=0.5",
+  "weight_decay=0.0",
+}
 
 
 def settings(result: dict) -> str:
   """Returns the settings that a row is told apart by."""
   shown = [c for c in result["changes"] if c.split("=")[0] not in _UNSHOWN]
+  if set(shown) >= _S3REC:
+    shown = ["S3-Rec's", *(c for c in shown if c not in _S3REC)]
   if result["num_train"] != -1:
     shown.append(f"num_train={result['num_train']}")
   return ", ".join(shown) or "defaults"
@@ -95,12 +109,18 @@ def tables(folder: pathlib.Path) -> dict[str, str]:
     headers += [f"{name} paper", "ours"]
   headers += ["epochs", "s / epoch + valid", "s in all"]
   return {
-    data: table.format_table(
-      headers, [_row(found[data][key]) for key in sorted(found[data])]
+    data: _markdown(
+      [headers, *(_row(found[data][key]) for key in sorted(found[data]))]
     )
-    for data in _DATA
+    for data in _TITLES
     if data in found
   }
+
+
+def _markdown(rows: list[list[str]]) -> str:
+  lines = ["| " + " | ".join(row) + " |" for row in rows]
+  lines.insert(1, "|---" * len(rows[0]) + "|")
+  return "\n".join(lines)
 
 
 def main() -> None:
@@ -108,7 +128,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("folder", nargs="?", type=pathlib.Path, default=_RESULTS)
   for data, text in tables(parser.parse_args().folder).items():
-    print(f"{data}\n\n{text}\n")
+    print(f"## {_TITLES[data]}\n\n{text}\n")
 
 
 if __name__ == "__main__":
