@@ -26,4 +26,4 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   if config.ground.cf_model:
     train_cf.ensure(current)
   ground_eval.ensure(current)
-  report.run(config, workdir)
+  report.ensure(config, workdir)

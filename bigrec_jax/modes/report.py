@@ -5,12 +5,34 @@ import pathlib
 
 from bigrec_jax import config as config_lib, errors, schema
 from bigrec_jax.data import doctor
-from bigrec_jax.reporting import (
-  page,
-  quality_sections,
-  run_data,
-  run_sections,
+from bigrec_jax.modes import artefacts, session
+
+# What `run_data.load` reads.
+_READ = (
+  "data/*.json*",
+  "metrics/*.json*",
+  "predictions/*.json",
+  "ranks/*.npz",
+  "ranks/*.json",
 )
+
+
+def ensure(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Writes the page unless it shows what the workdir holds already.
+
+  Raises:
+    UserError: as `run`.
+  """
+  paths = schema.Paths(workdir)
+  made_from = {
+    "config": config.to_dict(),
+    "read": {p: artefacts.folder_fingerprint(workdir, p) for p in _READ},
+  }
+  if artefacts.is_current(paths.record("report"), made_from, paths.report):
+    session.say(f"report: {paths.report} is current")
+    return
+  run(config, workdir)
+  artefacts.write_record(paths.record("report"), made_from)
 
 
 def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -19,6 +41,14 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   Raises:
     UserError: the workdir holds nothing to report, or a damaged file.
   """
+  # Not at the top: a page that is current needs no matplotlib.
+  from bigrec_jax.reporting import (
+    page,
+    quality_sections,
+    run_data,
+    run_sections,
+  )
+
   data = run_data.load(workdir)
   if data.is_empty:
     raise errors.UserError(

@@ -347,6 +347,28 @@ def test_same_files_make_the_same_plots(config, whole, workdir):
   assert first == second
 
 
+def test_a_report_is_made_again_only_when_what_it_shows_changed(
+  config, workdir, capsys
+):
+  page = schema.Paths(workdir).report
+
+  def made_again() -> bool:
+    page.write_text("as it was")
+    report.ensure(config, workdir)
+    return page.read_text() != "as it was"
+
+  report.ensure(config, workdir)
+  assert not made_again()
+  assert f"report: {page} is current" in capsys.readouterr().out
+  path = schema.Paths(workdir).predictions("test")
+  rows = json.loads(path.read_text())
+  path.write_text(json.dumps(rows[:-1]))
+  assert made_again() and not made_again()
+  page.unlink()
+  report.ensure(config, workdir)
+  assert page.exists()
+
+
 def test_empty_workdir_is_a_user_error(config, tmp_path):
   with pytest.raises(errors.UserError, match="pipeline"):
     report.run(config, tmp_path)
