@@ -18,7 +18,7 @@ STEPS = 40
 def _base(kind, mesh):
   base = hf_import.init_base(tiny.LLAMA, 0, "bfloat16", mesh)
   # As large as trained weights are: what the layers do then matters.
-  base = jax.tree.map(lambda x: (8 * x).astype(x.dtype), base)
+  base = jax.tree.map(lambda x: (4 * x).astype(x.dtype), base)
   if kind == "none":
     return base
   convert = jax.jit(functools.partial(quantize.quantize, kind=kind))
@@ -53,7 +53,7 @@ def _curve(kind, seed):
   for _ in range(STEPS):
     for batch in batches:
       sums = steps.accumulate(sums, state, base, batch)
-    state, sums, found = steps.apply(state, sums, jnp.float32(2e-2))
+    state, sums, found = steps.apply(state, sums, jnp.float32(5e-3))
     losses.append(float(found["loss"]))
   return np.array(losses)
 
