@@ -12,6 +12,7 @@ import pytest
 from bigrec_jax import config as config_lib, errors, prompts
 from bigrec_jax.data import doctor, examples, movielens, splits, title_files
 from bigrec_jax.data.catalogue import Catalogue
+from bigrec_jax.grounding import embedding
 from bigrec_jax.modes import embed, generate, ground_eval, predictions
 from configs import common, game, movie
 from tests.data import settings
@@ -147,7 +148,7 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
     seen.append((model, params, tokens))
     return np.arange(len(tokens), dtype=np.float32)[:, None]
 
-  monkeypatch.setattr(embed.embedding, "embed_texts", embed_texts)
+  monkeypatch.setattr(embedding, "embed_texts", embed_texts)
   items = np.array([[10], [11], [12]], np.float32)
   texts = [prompts.extract_title(t) for t in ('"Myst"', ' "Quake" \n', "Doom")]
   found = embed.embed_queries(run, texts, items, "test")
