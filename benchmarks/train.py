@@ -14,9 +14,9 @@ Model FLOPs, for MFU: per real token and frozen weight 2 forward and 2
 backward (no gradient of the weight itself), the head's among them; per real
 token and LoRA weight 2 and 4; for an example of n tokens and each layer
 attention's 2 D n^2 forward (causal: half the square) and 4 D n^2 backward.
-We compute the header that all examples share once per micro-batch: its tokens
-are real in every example, as they are for the peer, but its FLOPs count only
-as often as they are done. `--whole-examples` repeats it, as the peer does.
+We compute the header that all examples share once per optimizer step: its
+tokens are real in every example, as they are for the peer, but its FLOPs count
+only as often as they are done. `--whole-examples` repeats it, as the peer does.
 """
 
 import argparse
@@ -183,9 +183,9 @@ class Ours:
     stream = self.stream()
     if stream.header is None:
       return 0, 0
-    batches = [b for batches in stream for b in batches if "header" in b]
+    steps = sum(any("header" in b for b in batches) for batches in stream)
     length = stream.header.length
-    return stream.header_tokens // length - len(batches), length
+    return stream.header_tokens // length - steps, length
 
   def run(self) -> dict[str, Any]:
     """Trains one epoch; returns seconds, tokens, losses, utilisation."""
@@ -332,7 +332,7 @@ def _arguments() -> argparse.Namespace:
   parser.add_argument("--dtype", default="float32")
   parser.add_argument("--examples", type=int, default=256)
   parser.add_argument("--batch", type=int, default=128)
-  parser.add_argument("--rows", type=int, default=4)
+  parser.add_argument("--rows", type=int, default=2)
   parser.add_argument("--max-length", type=int, default=512)
   parser.add_argument("--buckets", type=int, nargs="*", default=[])
   parser.add_argument("--loss-chunk", type=int, default=0)

@@ -94,7 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.shuffle = True
   config.train.packing = True
   config.train.length_buckets = (64, 128, 256)  # Up to max_length; unpacked.
-  config.train.share_header = True  # Compute it once per micro-batch.
+  config.train.share_header = True  # Compute it once per optimizer step.
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.

@@ -199,13 +199,9 @@ class Trainer:
   def _step(self, report: reports.LateReport) -> None:
     """One optimizer step; returns before the device has finished it."""
     before = self._stream.tokens
-    for batch in next(self._stream):
-      self._sums = self._steps.accumulate(
-        self._sums,
-        self._state,
-        self._base,
-        step.put_batch(self._mesh, batch),
-      )
+    self._sums = self._steps.add_up(
+      self._sums, self._state, self._base, next(self._stream)
+    )
     config, books = self._config, self._books
     rate = optimizer.linear_schedule(
       books.step, config.learning_rate, config.warmup_steps, self._total_steps

@@ -10,7 +10,9 @@ Letters: B rows, T positions, D width, V vocabulary, C positions in a chunk.
 """
 
 import functools
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -44,6 +46,34 @@ def next_token_targets(
   return labels, mask.at[:, -1].set(False)
 
 
+def of_rows(
+  model: nn.Module,
+  variables: dict[str, Any],
+  hidden: jax.Array,
+  tokens: jax.Array,
+  segment_ids: jax.Array,
+  loss_mask: jax.Array,
+  chunk: int,
+  mesh: Mesh | None,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the model's summed loss over packed rows, and their labels.
+
+  Args:
+    model: the Llama module, for its head.
+    variables: its collections.
+    hidden: [B, T, D] final hidden states.
+    tokens: see `next_token_targets`, as the two after it.
+    segment_ids: int32 [B, T].
+    loss_mask: int32 [B, T].
+    chunk: see `cross_entropy`.
+    mesh: likewise.
+  """
+  head = model.apply(variables, method="head_weight")  # [D, V]
+  tied = model.config.tie_word_embeddings
+  labels, mask = next_token_targets(tokens, segment_ids, loss_mask)
+  return cross_entropy(hidden, head, labels, mask, chunk, mesh, tied=tied)
+
+
 def cross_entropy(
   hidden: jax.Array,
   head: jax.Array,
@@ -51,6 +81,8 @@ def cross_entropy(
   mask: jax.Array,
   chunk: int,
   mesh: Mesh | None = None,
+  *,
+  tied: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the summed cross-entropy and the number of labels in it.
 
@@ -69,6 +101,8 @@ def cross_entropy(
     mask: bool [B, T], which positions count.
     chunk: positions of every row whose logits are held at once.
     mesh: for sharding constraints; None = one device.
+    tied: `head` is the transpose of an embedding table. It is then multiplied
+      as the [V, D] that it is in memory, which spares a copy of it.
 
   Returns:
     float32 scalar sum and int32 scalar count.
@@ -77,16 +111,17 @@ def cross_entropy(
     raise ValueError(f"{chunk=}, at least 1 expected")
   chunk = min(chunk, hidden.shape[1])
   with jax.named_scope("cross_entropy"):
-    total = _loss_sum(hidden, head, labels, mask, chunk, mesh)
+    total = _loss_sum(hidden, head, labels, mask, chunk, mesh, tied)
     return total, jnp.sum(mask, dtype=jnp.int32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _loss_sum(hidden, head, labels, mask, chunk, mesh):
-  return _run_chunks(hidden, head, labels, mask, chunk, mesh, False, False)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _loss_sum(hidden, head, labels, mask, chunk, mesh, tied):
+  given = (hidden, head, labels, mask, chunk, mesh, tied)
+  return _run_chunks(*given, False, False)[0]
 
 
-def _loss_sum_forward(hidden, head, labels, mask, chunk, mesh):
+def _loss_sum_forward(hidden, head, labels, mask, chunk, mesh, tied):
   total, d_hidden, d_head = _run_chunks(
     hidden.value,
     head.value,
@@ -94,14 +129,15 @@ def _loss_sum_forward(hidden, head, labels, mask, chunk, mesh):
     mask.value,
     chunk,
     mesh,
+    tied,
     hidden.perturbed,
     head.perturbed,
   )
   return total, (d_hidden, d_head)
 
 
-def _loss_sum_backward(chunk, mesh, residuals, cotangent):
-  del chunk, mesh
+def _loss_sum_backward(chunk, mesh, tied, residuals, cotangent):
+  del chunk, mesh, tied
   if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
     cotangent = jnp.zeros((), jnp.float32)
   scaled = [
@@ -120,6 +156,7 @@ def _run_chunks(
   mask: jax.Array,
   chunk: int,
   mesh: Mesh | None,
+  tied: bool,
   want_hidden: bool,
   want_head: bool,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
@@ -128,6 +165,9 @@ def _run_chunks(
   hidden = sharding.constrain(hidden, mesh, _STATES)
   # Collected once over fsdp, not once a chunk; a split vocabulary stays split.
   head = sharding.constrain(head, mesh, ("width", "vocab"))
+  weight = head.T if tied else head
+  by_head = "vd" if tied else "dv"
+  split = mesh is not None and mesh.shape["tensor"] > 1
   # Rows are sharded over devices, so positions are reordered within a row.
   order = jnp.argsort(~mask, axis=1, stable=True)  # [B, T]
   most = jnp.max(jnp.sum(mask, axis=1, dtype=jnp.int32))
@@ -151,12 +191,22 @@ def _run_chunks(
       return jax.lax.dynamic_slice_in_dim(values, start, chunk, axis=1)
 
     states = cut(hidden_sorted)  # [B, C, D]
-    loss, d_logits = _chunk_loss(
-      states, head, cut(labels_sorted), cut(mask_sorted)
+    logits = jnp.einsum(
+      f"bcd,{by_head}->bcv",
+      states,
+      weight.astype(states.dtype),
+      preferred_element_type=jnp.float32,
     )
+    loss, d_logits = _chunk_loss(
+      logits, cut(labels_sorted), cut(mask_sorted), split
+    )
+    d_logits = d_logits.astype(states.dtype)
     if d_hidden is not None:
       d_states = jnp.einsum(
-        "bcv,dv->bcd", d_logits, head, preferred_element_type=hidden.dtype
+        f"bcv,{by_head}->bcd",
+        d_logits,
+        weight,
+        preferred_element_type=hidden.dtype,
       )
       d_hidden = jax.lax.dynamic_update_slice_in_dim(
         d_hidden, d_states, start, axis=1
@@ -186,29 +236,32 @@ def _run_chunks(
 
 
 def _chunk_loss(
-  states: jax.Array, head: jax.Array, labels: jax.Array, mask: jax.Array
+  logits: jax.Array, labels: jax.Array, mask: jax.Array, split: bool
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the loss sum of a chunk and its gradient by the logits.
 
   The softmax is float32 whatever the model computes in: bfloat16 has too few
   digits to tell tokens apart whose probabilities differ by less than 1 %.
+
+  Args:
+    logits: [B, C, V] float32.
+    labels: int32 [B, C].
+    mask: bool [B, C].
+    split: the vocabulary is split over devices.
   """
-  logits = jnp.einsum(
-    "bcd,dv->bcv",
-    states,
-    head.astype(states.dtype),
-    preferred_element_type=jnp.float32,
-  )
   top = jnp.max(logits, axis=-1, keepdims=True)
   log_sum = top + jnp.log(
     jnp.sum(jnp.exp(logits - top), axis=-1, keepdims=True)
   )  # [B, C, 1]
-  # A comparison rather than a gather: it also works on a vocabulary that is
-  # split over devices, without collecting the logits.
   vocabulary = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2)
   is_label = vocabulary == labels[:, :, None]
-  picked = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)  # [B, C]
+  if split:
+    # A gather would collect the logits from all devices.
+    picked = jnp.sum(jnp.where(is_label, logits, 0.0), axis=-1)  # [B, C]
+  else:
+    # The comparison would be a third pass over the logits.
+    picked = jnp.take_along_axis(logits, labels[:, :, None], axis=2)[:, :, 0]
   loss = jnp.sum(jnp.where(mask, log_sum[:, :, 0] - picked, 0.0))
   d_logits = jnp.exp(logits - log_sum) - is_label.astype(jnp.float32)
   d_logits = jnp.where(mask[:, :, None], d_logits, 0.0)
-  return loss, d_logits.astype(states.dtype)
+  return loss, d_logits

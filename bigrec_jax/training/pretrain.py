@@ -73,8 +73,8 @@ def pretrain(
     for done in range(config.num_steps):
       batch = next(stream)
       tokens = int(np.count_nonzero(batch["segment_ids"]))
-      batch = sharding.put_batch(mesh, packing.shard_rows(batch, *shard))
-      sums = steps.accumulate(sums, state, None, batch)
+      batch = packing.shard_rows(batch, *shard)
+      sums = steps.add_up(sums, state, None, [batch])
       rate = optimizer.cosine_schedule(
         done, config.learning_rate, config.warmup_steps, config.num_steps
       )

@@ -9,7 +9,7 @@ Each micro-batch shape compiles once.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,9 +21,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bigrec_jax import sharding
 from bigrec_jax.data import packing
 from bigrec_jax.models import llama
-from bigrec_jax.training import loss, optimizer, state as state_lib
+from bigrec_jax.training import (
+  header as header_lib,
+  loss,
+  optimizer,
+  state as state_lib,
+)
 
 Tree = Any
+# In place of the micro-batch's number: the key of the header's dropout.
+_HEADER_KEY = np.uint32(2**32 - 1)
 Batch = Mapping[str, jax.Array]  # See data/packing.py.
 
 
@@ -44,16 +51,59 @@ class Steps:
 
   Attributes:
     init: params -> (TrainState, Sums), placed as the parameters are.
-    accumulate: (sums, state, base, batch) -> sums. Donates `sums`.
+    open_header: (state, base, tokens) -> Header.
+    accumulate: (sums, state, base, rows, header) -> (sums, header), header
+      None where rows hold whole texts. Donates both.
+    close_header: (sums, state, base, tokens, mask, header) -> sums. Donates
+      sums and header.
     apply: (state, sums, learning_rate) -> (state, zero sums, metrics), with
       metrics {"loss", "grad_norm"} float32 scalars. Donates state and sums.
     evaluate: (params, base, batch) -> (loss sum, label count).
+    mesh: where all of them run.
   """
 
   init: Callable[..., Any]
+  open_header: Callable[..., Any]
   accumulate: Callable[..., Any]
+  close_header: Callable[..., Any]
   apply: Callable[..., Any]
   evaluate: Callable[..., Any]
+  mesh: Mesh
+
+  def add_up(
+    self,
+    sums: state_lib.Sums,
+    state: state_lib.TrainState,
+    base: Tree,
+    batches: Iterable[Mapping[str, np.ndarray]],
+  ) -> state_lib.Sums:
+    """Accumulates all micro-batches of one optimizer step.
+
+    Args:
+      sums: of `init` or `apply`; donated.
+      state: of the step.
+      base: the frozen base, or None.
+      batches: micro-batches on the host, this process's rows. The ones that
+        have a header have the same.
+
+    Returns:
+      The sums, ready for `apply`.
+    """
+    opened, shared = None, None
+    for batch in batches:
+      batch = put_batch(self.mesh, batch)
+      rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
+      given = None
+      if len(rows) < len(batch):
+        if opened is None:
+          shared = [batch[name] for name in packing.ROWLESS]
+          opened = self.open_header(state, base, shared[0])
+        given = opened
+      sums, given = self.accumulate(sums, state, base, rows, given)
+      opened = given or opened
+    if opened is None:
+      return sums
+    return self.close_header(sums, state, base, *shared, opened)
 
 
 def batch_loss(
@@ -63,53 +113,69 @@ def batch_loss(
   chunk: int,
   dropout_key: jax.Array | None,
   mesh: Mesh | None = None,
+  prefix: Tree | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns loss sum and label count of one micro-batch.
+  """Returns loss sum and label count of the rows of one micro-batch.
 
   Args:
     model: the Llama module.
     variables: its collections.
     batch: int32 [R, T] arrays `tokens`, `positions`, `segment_ids` and
-      `loss_mask`; maybe `header` and `header_mask`, which count as often as
-      there are examples (data/packing.py).
+      `loss_mask` (data/packing.py).
     chunk: positions of every row whose logits are held at once.
     dropout_key: None switches dropout off.
     mesh: for sharding constraints; None = one device.
+    prefix: keys and values of the header that the examples begin with, whose
+      own loss is not counted here (header.py); None = rows hold whole texts.
   """
   model, variables = llama.taken_apart(model, variables)
-
-  def apply(key, *inputs, **options):
-    rngs = None if key is None else {"dropout": key}
-    return model.apply(
-      variables, *inputs, deterministic=key is None, rngs=rngs, **options
-    )
-
-  def loss_sum(hidden, tokens, segment_ids, loss_mask):
-    head = model.apply(variables, method="head_weight")  # [D, V]
-    labels, mask = loss.next_token_targets(tokens, segment_ids, loss_mask)
-    return loss.cross_entropy(hidden, head, labels, mask, chunk, mesh)
-
-  rows = (batch["tokens"], batch["segment_ids"])
-  if "header" not in batch:
-    with jax.named_scope("forward"):
-      hidden = apply(dropout_key, rows[0], batch["positions"], rows[1])
-    return loss_sum(hidden, *rows, batch["loss_mask"])  # [R, T, D]
-
-  header = batch["header"]  # [C]
-  keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-  with jax.named_scope("header"):
-    first, prefix = apply(keys[0], header[:-1], method="read_header")
-    # One position more, which predicts nothing: the last token's.
-    first = jnp.pad(first, ((0, 0), (0, 1), (0, 0)))  # [1, C, D]
-    one = header[None], jnp.ones_like(header)[None], batch["header_mask"][None]
-    header_loss, header_labels = loss_sum(first, *one)
+  rngs = None if dropout_key is None else {"dropout": dropout_key}
+  tokens, segment_ids = batch["tokens"], batch["segment_ids"]
   with jax.named_scope("forward"):
-    hidden = apply(keys[1], rows[0], batch["positions"], rows[1], prefix=prefix)
-  total, count = loss_sum(hidden, *rows, batch["loss_mask"])
-  # Every example of the micro-batch has the header's labels.
-  examples = jnp.sum(jnp.max(batch["segment_ids"], axis=1), dtype=jnp.int32)
-  total += examples.astype(jnp.float32) * header_loss
-  return total, count + examples * header_labels
+    hidden = model.apply(
+      variables,
+      tokens,
+      batch["positions"],
+      segment_ids,
+      deterministic=dropout_key is None,
+      rngs=rngs,
+      prefix=prefix,
+    )  # [R, T, D]
+  rows = (tokens, segment_ids, batch["loss_mask"])
+  return loss.of_rows(model, variables, hidden, *rows, chunk, mesh)
+
+
+def whole_loss(
+  model: nn.Module,
+  variables: dict[str, Tree],
+  batch: Batch,
+  chunk: int,
+  mesh: Mesh | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """As `batch_loss` without dropout, the header's loss included.
+
+  Args:
+    model: the Llama module.
+    variables: its collections.
+    batch: as there; maybe `header` and `header_mask`, int32 [C], which count
+      as often as there are examples.
+    chunk: as there.
+    mesh: as there.
+  """
+  rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
+  if len(rows) == len(batch):
+    return batch_loss(model, variables, rows, chunk, None, mesh)
+  apart, own = llama.taken_apart(model, variables)
+  tokens, mask = (batch[name] for name in packing.ROWLESS)
+  hidden, prefix = header_lib.read(apart, own, tokens, None)
+  once, labels = header_lib.loss_sum(
+    apart, own, hidden, tokens, mask, chunk, mesh
+  )
+  total, count = batch_loss(
+    model, variables, rows, chunk, None, mesh, prefix=prefix
+  )
+  examples = header_lib.count_examples(rows["segment_ids"])
+  return total + examples.astype(jnp.float32) * once, count + examples * labels
 
 
 def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:
@@ -192,39 +258,85 @@ def make_steps(
     params = jax.tree.map(jnp.copy, params)
     return state_lib.init_state(params, adamw), state_lib.zero_sums(params)
 
-  def accumulate(sums, state, base, batch):
-    key = None
-    if dropout_seed is not None:
-      key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-      key = jax.random.fold_in(key, sums.micro)
+  def key_of(state, number):
+    if dropout_seed is None:
+      return None
+    key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+    return jax.random.fold_in(key, number)
 
-    def objective(params):
-      return batch_loss(
-        model, variables(base, params), batch, chunk_of(batch), key, mesh
-      )
-
-    (total, count), grads = jax.value_and_grad(objective, has_aux=True)(
-      state.params
-    )
+  def add(sums, grads, total, count):
     with jax.named_scope("accumulate"):
-      return state_lib.Sums(
+      return sums.replace(
         grads=jax.tree.map(
           lambda a, g: a + g.astype(jnp.float32), sums.grads, grads
         ),
         loss=sums.loss + total,
         tokens=sums.tokens + count,
-        micro=sums.micro + 1,
       )
 
+  def open_header(state, base, tokens):
+    apart, own = llama.taken_apart(model, variables(base, state.params))
+    key = key_of(state, _HEADER_KEY)
+    return header_lib.new(header_lib.read(apart, own, tokens, key)[1])
+
+  def accumulate(sums, state, base, rows, header=None):
+    key = key_of(state, sums.micro)
+    prefix = None if header is None else header.prefix
+
+    def objective(params, prefix):
+      given = variables(base, params)
+      return batch_loss(model, given, rows, chunk_of(rows), key, mesh, prefix)
+
+    (total, count), (grads, d_prefix) = jax.value_and_grad(
+      objective, argnums=(0, 1), has_aux=True
+    )(state.params, prefix)
+    sums = add(sums, grads, total, count).replace(micro=sums.micro + 1)
+    if header is None:
+      return sums, None
+    examples = header_lib.count_examples(rows["segment_ids"])
+    return sums, header.replace(
+      grads=jax.tree.map(
+        lambda a, g: a + g.astype(jnp.float32), header.grads, d_prefix
+      ),
+      examples=header.examples + examples,
+    )
+
+  def close_header(sums, state, base, tokens, mask, header):
+    key = key_of(state, _HEADER_KEY)
+
+    def run(params):
+      apart, own = llama.taken_apart(model, variables(base, params))
+      hidden, prefix = header_lib.read(apart, own, tokens, key)
+      total, labels = header_lib.loss_sum(
+        apart, own, hidden, tokens, mask, loss_chunk, mesh
+      )
+      return (prefix, total), labels
+
+    (prefix, total), backward, labels = jax.vjp(run, state.params, has_aux=True)
+    examples = header.examples.astype(jnp.float32)
+    d_prefix = jax.tree.map(
+      lambda g, x: g.astype(x.dtype), header.grads, prefix
+    )
+    (grads,) = backward((d_prefix, examples))
+    return add(sums, grads, examples * total, header.examples * labels)
+
   def evaluate(params, base, batch):
-    return batch_loss(
-      model, variables(base, params), batch, chunk_of(batch), None, mesh
+    return whole_loss(
+      model, variables(base, params), batch, chunk_of(batch), mesh
     )
 
   return Steps(
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),
+    open_header=jax.jit(open_header, out_shardings=replicated),
     accumulate=jax.jit(
-      accumulate, donate_argnames="sums", out_shardings=sums_placed
+      accumulate,
+      donate_argnames=("sums", "header"),
+      out_shardings=(sums_placed, replicated),
+    ),
+    close_header=jax.jit(
+      close_header,
+      donate_argnames=("sums", "header"),
+      out_shardings=sums_placed,
     ),
     apply=jax.jit(
       functools.partial(_apply, adamw),
@@ -232,4 +344,5 @@ def make_steps(
       out_shardings=(state_placed, sums_placed, replicated),
     ),
     evaluate=jax.jit(evaluate, out_shardings=(replicated, replicated)),
+    mesh=mesh,
   )

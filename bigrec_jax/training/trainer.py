@@ -100,7 +100,7 @@ def fit(
 
 
 def shares_header(config: config_lib.TrainConfig, model: nn.Module) -> bool:
-  """Whether what all examples begin with is computed once per micro-batch.
+  """Whether what all examples begin with is computed once per step.
 
   The flash kernels (cudnn, splash) cannot attend to a shared prefix.
   """

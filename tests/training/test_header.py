@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from bigrec_jax import sharding
 from bigrec_jax.data import encoding, packing, shared_header
 from bigrec_jax.models import llama
-from bigrec_jax.training import step
+from bigrec_jax.training import optimizer, step
 from tests.training import tiny
 
 LENGTH, HEADER = 64, 20
@@ -50,32 +51,37 @@ def _batches(examples, packed, header=None):
   return [batch | shared for batch in found]
 
 
-def _loss_and_gradients(batches, mesh_sizes=(1, 1, 1), **model_changes):
-  mesh, model, base, adapter = tiny.build(mesh_sizes)
-  model = model.clone(**model_changes)
+def _adapter(adapter):
   rng = np.random.default_rng(1)
-  adapter = jax.tree.map(  # B is zero at first, and A has no gradient then.
+  return jax.tree.map(  # B is zero at first, and A has no gradient then.
     lambda x: jax.device_put(
       rng.normal(0, 0.2, x.shape).astype(x.dtype), x.sharding
     ),
     adapter,
   )
 
-  @jax.jit
-  def one(adapter, batch):
-    variables = step.adapter_variables(base, adapter)
-    return jax.value_and_grad(
-      lambda lora: step.batch_loss(
-        model, variables | {"lora": lora}, batch, 7, None, mesh
-      ),
-      has_aux=True,
-    )(adapter)
 
-  parts = [one(adapter, step.put_batch(mesh, batch)) for batch in batches]
-  total = sum(float(value[0]) for value, _ in parts)
-  count = sum(int(value[1]) for value, _ in parts)
-  gradients = [tiny.numpy_tree(gradient) for _, gradient in parts]
-  return total, count, jax.tree.map(lambda *x: sum(x), *gradients)
+def _steps(mesh, model, adapter, seed=None):
+  return step.make_steps(
+    model,
+    optimizer.AdamW(0.0, 1.0),
+    mesh,
+    adapter,
+    loss_chunk=7,
+    dropout_seed=seed,
+  )
+
+
+def _loss_and_gradients(batches, mesh_sizes=(1, 1, 1), **model_changes):
+  mesh, model, base, adapter = tiny.build(mesh_sizes)
+  adapter = _adapter(adapter)
+  steps = _steps(mesh, model.clone(**model_changes), adapter)
+  state, sums = steps.init(adapter)
+  sums = steps.add_up(sums, state, base, batches)
+  shapes = {(b["tokens"].shape, "header" in b) for b in batches}
+  assert steps.accumulate._cache_size() == len(shapes)
+  assert int(sums.micro) == len(batches)
+  return float(sums.loss), int(sums.tokens), tiny.numpy_tree(sums.grads)
 
 
 def _assert_equal(ours, expected):
@@ -129,20 +135,64 @@ def test_meshes_agree():
   _assert_equal(_loss_and_gradients(shared, (2, 2, 2)), expected)
 
 
+def test_evaluation_counts_the_header_for_every_example():
+  examples = _examples(True)
+  mesh, model, base, adapter = tiny.build()
+  adapter = _adapter(adapter)
+  evaluate = _steps(mesh, model, adapter).evaluate
+
+  def loss(batches):
+    placed = [step.put_batch(mesh, batch) for batch in batches]
+    parts = [evaluate(adapter, base, batch) for batch in placed]
+    return sum(float(x) for x, _ in parts), sum(int(n) for _, n in parts)
+
+  shared = loss(_batches(examples, True, shared_header.find(examples)))
+  whole = loss(_batches(examples, True))
+  assert shared[1] == whole[1] > 0
+  assert shared[0] == pytest.approx(whole[0], rel=1e-5)
+
+
+def test_examples_with_another_beginning_share_a_step():
+  examples = _examples(True)
+  header = shared_header.find(examples)
+  first, last = examples[:11], examples[11:]
+  mixed = _batches(last, True) + _batches(first, True, header)
+  _assert_equal(
+    _loss_and_gradients(mixed), _loss_and_gradients(_batches(examples, True))
+  )
+
+
 @pytest.mark.parametrize("scanned", [True, False])
-def test_dropout_draws_the_header_and_the_rows_apart(monkeypatch, scanned):
+def test_dropout_of_header_and_rows(monkeypatch, scanned):
   if scanned:
     monkeypatch.setattr(llama, "_MOST_UNROLLED_LAYERS", 0)
   examples = _examples(True)
-  (batch, *_) = _batches(examples, True, shared_header.find(examples))
+  batches = _batches(examples, True, shared_header.find(examples))
   mesh, model, base, adapter = tiny.build(dropout=0.5)
-  adapter = jax.tree.map(lambda x: x + np.float32(0.1), adapter)
-  variables = step.adapter_variables(base, adapter)
+  adapter = _adapter(adapter)
 
-  @jax.jit
-  def loss(key):
-    return step.batch_loss(model, variables, batch, 7, key, mesh)[0]
+  def loss(seed):
+    steps = _steps(mesh, model, adapter, seed)
+    state, sums = steps.init(adapter)
+    return float(steps.add_up(sums, state, base, batches).loss)
 
-  one, again, other = (float(loss(jax.random.key(n))) for n in (1, 1, 2))
+  one, again, other = loss(1), loss(1), loss(2)
   assert one == again != other
   assert math.isfinite(one)
+
+
+def test_the_header_is_drawn_again_in_every_step():
+  examples = _examples(True)
+  header = shared_header.find(examples)
+  mesh, model, base, adapter = tiny.build(dropout=0.5)
+  steps = _steps(mesh, model, _adapter(adapter), 3)
+  state, _ = steps.init(_adapter(adapter))
+  tokens = sharding.put_replicated(mesh, header.tokens)
+
+  def keys(number):
+    now = state.replace(step=sharding.put_replicated(mesh, np.int32(number)))
+    prefix = steps.open_header(now, base, tokens).prefix
+    return np.concatenate([x.ravel() for x in jax.tree.leaves(prefix)])
+
+  np.testing.assert_array_equal(keys(0), keys(0))
+  assert np.abs(keys(0) - keys(1)).max() > 1e-3

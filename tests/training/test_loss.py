@@ -28,12 +28,15 @@ def _naive(hidden, head, labels, mask):
   return -jnp.sum(jnp.where(mask, picked, 0.0)), jnp.sum(mask)
 
 
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("chunk", [1, 5, 23, 100])
-def test_equals_full_logits(chunk):
+def test_equals_full_logits(chunk, tied):
   hidden, head, labels, mask = _problem()
 
   def ours(hidden, head):
-    total, count = loss.cross_entropy(hidden, head, labels, mask, chunk)
+    total, count = loss.cross_entropy(
+      hidden, head, labels, mask, chunk, tied=tied
+    )
     return 0.5 * total, count
 
   def naive(hidden, head):
@@ -122,3 +125,18 @@ def test_a_wrapped_first_token_is_no_target():
   ones = np.ones((1, 2), np.int32)
   _, mask = loss.next_token_targets(tokens, ones, ones)
   assert mask.tolist() == [[True, False]]
+
+
+def test_a_tied_head_is_not_copied():
+  hidden, head, labels, mask = _problem()
+  table = np.ascontiguousarray(head.T)  # [V, D]
+
+  def ours(hidden, table, tied):
+    return loss.cross_entropy(hidden, table.T, labels, mask, 5, tied=tied)[0]
+
+  def exists_transposed(tied):
+    gradient = jax.jit(jax.grad(ours), static_argnums=2)
+    text = gradient.lower(hidden, table, tied).compile().as_text()
+    return f"f32[{D},{V}]" in text
+
+  assert exists_transposed(False) and not exists_transposed(True)

@@ -48,11 +48,10 @@ def _curve(kind, seed):
     dropout_seed=None,
   )
   state, sums = steps.init(adapter)
-  batches = [step.put_batch(mesh, tiny.batch(n)) for n in range(2)]
+  batches = [tiny.batch(n) for n in range(2)]
   losses = []
   for _ in range(STEPS):
-    for batch in batches:
-      sums = steps.accumulate(sums, state, base, batch)
+    sums = steps.add_up(sums, state, base, batches)
     state, sums, found = steps.apply(state, sums, jnp.float32(5e-3))
     losses.append(float(found["loss"]))
   return np.array(losses)

@@ -31,9 +31,7 @@ def _run(mesh, base, adapter, steps, batches_of_steps):
   state, sums = steps.init(adapter)
   seen = []
   for batches in batches_of_steps:
-    for batch in batches:
-      batch = sharding.put_batch(mesh, batch)
-      sums = steps.accumulate(sums, state, base, batch)
+    sums = steps.add_up(sums, state, base, batches)
     rate = sharding.put_replicated(mesh, np.float32(1e-2))
     state, sums, metrics = steps.apply(state, sums, rate)
     seen.append(jax.device_get(metrics))

@@ -1,0 +1,138 @@
+"""CPU time of parts and of their alternatives, for docs/performance.md.
+
+  python -m benchmarks.parts [--json=parts.json]
+
+Each alternative is what the code did before or could do: the header computed
+in every example, layers stacked in a scan, other rematerialisation, other
+chunks of the loss, blocks of scores that leave the cache. CPU time is that of
+all threads, which neighbours disturb less than wall time. Needs ../shared.
+"""
+
+import argparse
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import train
+from bigrec_jax import schema, sharding
+from bigrec_jax.cf import evaluation, networks
+from bigrec_jax.config import MeshConfig
+from bigrec_jax.data import packing
+from bigrec_jax.models import llama
+from bigrec_jax.reporting import table
+from bigrec_jax.training import loss
+
+_STEPS = {
+  "as it is": [],
+  "header in every example": ["--whole-examples"],
+  "layers in a scan": [],
+  "remat=dots": ["--remat=dots"],
+  "remat=full": ["--remat=full"],
+  "loss_chunk=128": ["--loss-chunk=128"],
+}
+
+
+def cpu_seconds(run: Callable[[], Any], times: int = 2) -> float:
+  """Returns the CPU time of one call; the first, which compiles, is apart."""
+  jax.block_until_ready(run())
+  start = time.process_time()
+  for _ in range(times):
+    jax.block_until_ready(run())
+  return (time.process_time() - start) / times
+
+
+@contextlib.contextmanager
+def _arguments(options: list[str]) -> Iterator[argparse.Namespace]:
+  with mock.patch.object(sys, "argv", ["train", *options]):
+    yield train._arguments()
+
+
+def train_step(name: str) -> float:
+  """Returns real tokens per CPU second of a step of 64 examples."""
+  with _arguments([*_STEPS[name], "--examples=64"]) as arguments:
+    side = train.Ours(arguments)
+  most = 0 if name == "layers in a scan" else llama._MOST_UNROLLED_LAYERS
+  batches = next(side.stream())
+  real = sum(sum(packing.count_tokens(batch)) for batch in batches)
+  state, sums = side.steps.init(side.adapter)
+
+  def run():
+    nonlocal sums
+    sums = side.steps.add_up(sums, state, side.base, batches)
+    return sums
+
+  with mock.patch.object(llama, "_MOST_UNROLLED_LAYERS", most):
+    return real / cpu_seconds(run, 1)
+
+
+def head(chunk: int) -> float:
+  """Returns seconds of loss and gradient of 4 x 512 states, 32,000 tokens."""
+  rng = np.random.default_rng(0)
+  states = jnp.asarray(rng.standard_normal((4, 512, 288)), jnp.float32)
+  weight = jnp.asarray(rng.standard_normal((288, 32000)), jnp.float32)
+  labels = jnp.asarray(rng.integers(0, 32000, (4, 512)), jnp.int32)
+  mask = jnp.ones((4, 512), bool)
+  gradient = jax.jit(
+    jax.grad(
+      lambda x: loss.cross_entropy(x, weight, labels, mask, chunk // 4)[0]
+    )
+  )
+  return cpu_seconds(lambda: gradient(states))
+
+
+def ranking(scores: int, seen: bool) -> float:
+  """Returns seconds to rank 4,096 users among 12,101 items, 64 wide."""
+  rng = np.random.default_rng(0)
+  users, items, width = 4096, 12101, 64
+  states = jnp.asarray(rng.standard_normal((users, width)), jnp.float32)
+  kernel = jnp.asarray(rng.standard_normal((items, width)), jnp.float32)
+  rows = rng.integers(-1, items, (users, 50)).astype(np.int32)
+  with mock.patch.object(evaluation, "_BLOCK_SCORES", {"cpu": scores}):
+    ranker = evaluation.Ranker(
+      rng.integers(0, items, users).astype(np.int32),
+      items,
+      sharding.make_mesh(MeshConfig(-1, 1, 1)),
+      most_users=512,
+      seen=rows if seen else None,
+    )
+  given = networks.Head(kernel, jnp.zeros(items))
+  return cpu_seconds(lambda: ranker.head(given, states))
+
+
+def main() -> None:
+  """Measures, prints a table and writes JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--json", default="")
+  flags = parser.parse_args()
+  rows = []
+
+  def add(part: str, how: str, value: float, unit: str) -> None:
+    rows.append({"part": part, "how": how, "value": value, "unit": unit})
+    print(f"{part}, {how}: {value:.4g} {unit}", file=sys.stderr, flush=True)
+
+  for chunk in (128, 256, 512):
+    add("loss, 2,048 positions", f"{chunk} at a time", head(chunk), "s")
+  for mib, scores in ((8, 1 << 21), (128, 1 << 25)):
+    for seen in (False, True):
+      what = f"blocks of {mib} MiB{', seen items masked' if seen else ''}"
+      add("ranks, 4,096 users", what, ranking(scores, seen), "s")
+  for name in _STEPS:
+    add("train", name, train_step(name), "tokens/s")
+  shown = [
+    [*map(row.get, ("part", "how")), f"{row['value']:,.4g}", row["unit"]]
+    for row in rows
+  ]
+  print(table.format_table(["part", "how", "by CPU time", ""], shown))
+  if flags.json:
+    schema.write_json(flags.json, {"jax": jax.__version__, "parts": rows})
+
+
+if __name__ == "__main__":
+  main()
