@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax.training import loss
+from bigrec_jax.training import loss, state
 
 Tree = Any
 
@@ -40,6 +40,18 @@ class Header:
   prefix: Tree
   grads: Tree
   examples: jax.Array
+
+  def add(self, grads: Tree, segment_ids: jax.Array) -> "Header":
+    """Returns the header after a micro-batch.
+
+    Args:
+      grads: of its loss by `prefix`.
+      segment_ids: int32 [R, T] of its rows.
+    """
+    return self.replace(
+      grads=state.add_float32(self.grads, grads),
+      examples=self.examples + count_examples(segment_ids),
+    )
 
 
 def new(prefix: Tree) -> Header:

@@ -10,7 +10,7 @@ Letters: B rows, T positions, D width, V vocabulary, C positions in a chunk.
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -149,6 +149,31 @@ def _loss_sum_backward(chunk, mesh, tied, residuals, cotangent):
 _loss_sum.defvjp(_loss_sum_forward, _loss_sum_backward, symbolic_zeros=True)
 
 
+class _Head(NamedTuple):
+  """The output matrix as it lies in memory, and the names of its axes."""
+
+  weight: jax.Array
+  axes: str
+
+  def logits(self, states: jax.Array) -> jax.Array:
+    """[B, C, D] -> float32 [B, C, V]."""
+    return jnp.einsum(
+      f"bcd,{self.axes}->bcv",
+      states,
+      self.weight.astype(states.dtype),
+      preferred_element_type=jnp.float32,
+    )
+
+  def backward(self, d_logits: jax.Array) -> jax.Array:
+    """[B, C, V] -> [B, C, D], of the same dtype."""
+    return jnp.einsum(
+      f"bcv,{self.axes}->bcd",
+      d_logits,
+      self.weight.astype(d_logits.dtype),
+      preferred_element_type=d_logits.dtype,
+    )
+
+
 def _run_chunks(
   hidden: jax.Array,
   head: jax.Array,
@@ -165,9 +190,8 @@ def _run_chunks(
   hidden = sharding.constrain(hidden, mesh, _STATES)
   # Collected once over fsdp, not once a chunk; a split vocabulary stays split.
   head = sharding.constrain(head, mesh, ("width", "vocab"))
-  weight = head.T if tied else head
-  by_head = "vd" if tied else "dv"
   split = mesh is not None and mesh.shape["tensor"] > 1
+  output = _Head(head.T, "vd") if tied else _Head(head, "dv")
   # Rows are sharded over devices, so positions are reordered within a row.
   order = jnp.argsort(~mask, axis=1, stable=True)  # [B, T]
   most = jnp.max(jnp.sum(mask, axis=1, dtype=jnp.int32))
@@ -191,25 +215,13 @@ def _run_chunks(
       return jax.lax.dynamic_slice_in_dim(values, start, chunk, axis=1)
 
     states = cut(hidden_sorted)  # [B, C, D]
-    logits = jnp.einsum(
-      f"bcd,{by_head}->bcv",
-      states,
-      weight.astype(states.dtype),
-      preferred_element_type=jnp.float32,
-    )
     loss, d_logits = _chunk_loss(
-      logits, cut(labels_sorted), cut(mask_sorted), split
+      output.logits(states), cut(labels_sorted), cut(mask_sorted), split
     )
     d_logits = d_logits.astype(states.dtype)
     if d_hidden is not None:
-      d_states = jnp.einsum(
-        f"bcv,{by_head}->bcd",
-        d_logits,
-        weight,
-        preferred_element_type=hidden.dtype,
-      )
       d_hidden = jax.lax.dynamic_update_slice_in_dim(
-        d_hidden, d_states, start, axis=1
+        d_hidden, output.backward(d_logits), start, axis=1
       )
     if d_head is not None:
       d_head += jnp.einsum(

@@ -43,6 +43,20 @@ class Sums:
   tokens: jax.Array
   micro: jax.Array
 
+  def add(self, grads: Tree, loss: jax.Array, tokens: jax.Array) -> "Sums":
+    """Returns the sums with one more part; gradients of any float dtype."""
+    with jax.named_scope("accumulate"):
+      return self.replace(
+        grads=add_float32(self.grads, grads),
+        loss=self.loss + loss,
+        tokens=self.tokens + tokens,
+      )
+
+
+def add_float32(total: Tree, part: Tree) -> Tree:
+  """Adds a tree of any float dtype to one of float32."""
+  return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, part)
+
 
 def init_state(params: Tree, adamw: optimizer.AdamW) -> TrainState:
   """Returns the state before the first step."""

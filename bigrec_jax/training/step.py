@@ -221,6 +221,79 @@ def _apply(
   return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
 
+@dataclasses.dataclass(frozen=True)
+class _Programs:
+  """What is compiled, as plain functions; attributes as in `make_steps`."""
+
+  model: nn.Module
+  mesh: Mesh
+  loss_chunk: int
+  dropout_seed: int | None
+  variables: Callable[[Tree, Tree], dict[str, Tree]]
+
+  def _chunk(self, rows: Batch) -> int:
+    shards = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+    rows_here = max(1, rows["tokens"].shape[0] // shards)
+    return max(1, self.loss_chunk // rows_here)
+
+  def _key(
+    self, state: state_lib.TrainState, number: jax.Array
+  ) -> jax.Array | None:
+    if self.dropout_seed is None:
+      return None
+    key = jax.random.fold_in(jax.random.key(self.dropout_seed), state.step)
+    return jax.random.fold_in(key, number)
+
+  def open_header(self, state, base, tokens):
+    """Runs the header for the keys and values that rows attend to."""
+    apart = llama.taken_apart(self.model, self.variables(base, state.params))
+    key = self._key(state, _HEADER_KEY)
+    return header_lib.new(header_lib.read(*apart, tokens, key)[1])
+
+  def accumulate(self, sums, state, base, rows, header=None):
+    """Adds loss and gradients of one micro-batch."""
+    key = self._key(state, sums.micro)
+    prefix = None if header is None else header.prefix
+
+    def objective(params, prefix):
+      given = self.variables(base, params)
+      chunk = self._chunk(rows)
+      return batch_loss(self.model, given, rows, chunk, key, self.mesh, prefix)
+
+    (total, count), (grads, d_prefix) = jax.value_and_grad(
+      objective, argnums=(0, 1), has_aux=True
+    )(state.params, prefix)
+    sums = sums.add(grads, total, count).replace(micro=sums.micro + 1)
+    if header is not None:
+      header = header.add(d_prefix, rows["segment_ids"])
+    return sums, header
+
+  def close_header(self, sums, state, base, tokens, mask, header):
+    """Adds the header's own loss, and the gradient that went through it."""
+    key = self._key(state, _HEADER_KEY)
+
+    def run(params):
+      apart = llama.taken_apart(self.model, self.variables(base, params))
+      hidden, prefix = header_lib.read(*apart, tokens, key)
+      total, labels = header_lib.loss_sum(
+        *apart, hidden, tokens, mask, self.loss_chunk, self.mesh
+      )
+      return (prefix, total), labels
+
+    (prefix, total), backward, labels = jax.vjp(run, state.params, has_aux=True)
+    examples = header.examples.astype(jnp.float32)
+    d_prefix = jax.tree.map(
+      lambda g, x: g.astype(x.dtype), header.grads, prefix
+    )
+    (grads,) = backward((d_prefix, examples))
+    return sums.add(grads, examples * total, header.examples * labels)
+
+  def evaluate(self, params, base, batch):
+    """Returns loss and labels of one micro-batch, without dropout."""
+    given = self.variables(base, params)
+    return whole_loss(self.model, given, batch, self._chunk(batch), self.mesh)
+
+
 def make_steps(
   model: nn.Module,
   adamw: optimizer.AdamW,
@@ -246,11 +319,7 @@ def make_steps(
   """
   replicated = NamedSharding(mesh, PartitionSpec())
   state_placed, sums_placed = _placements(params, replicated)
-  row_shards = mesh.shape["data"] * mesh.shape["fsdp"]
-
-  def chunk_of(batch):
-    rows_here = max(1, batch["tokens"].shape[0] // row_shards)
-    return max(1, loss_chunk // rows_here)
+  made = _Programs(model, mesh, loss_chunk, dropout_seed, variables)
 
   def init(params):
     # A copy: jit hands an unchanged input back as it is, and `apply` donates
@@ -258,83 +327,16 @@ def make_steps(
     params = jax.tree.map(jnp.copy, params)
     return state_lib.init_state(params, adamw), state_lib.zero_sums(params)
 
-  def key_of(state, number):
-    if dropout_seed is None:
-      return None
-    key = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-    return jax.random.fold_in(key, number)
-
-  def add(sums, grads, total, count):
-    with jax.named_scope("accumulate"):
-      return sums.replace(
-        grads=jax.tree.map(
-          lambda a, g: a + g.astype(jnp.float32), sums.grads, grads
-        ),
-        loss=sums.loss + total,
-        tokens=sums.tokens + count,
-      )
-
-  def open_header(state, base, tokens):
-    apart, own = llama.taken_apart(model, variables(base, state.params))
-    key = key_of(state, _HEADER_KEY)
-    return header_lib.new(header_lib.read(apart, own, tokens, key)[1])
-
-  def accumulate(sums, state, base, rows, header=None):
-    key = key_of(state, sums.micro)
-    prefix = None if header is None else header.prefix
-
-    def objective(params, prefix):
-      given = variables(base, params)
-      return batch_loss(model, given, rows, chunk_of(rows), key, mesh, prefix)
-
-    (total, count), (grads, d_prefix) = jax.value_and_grad(
-      objective, argnums=(0, 1), has_aux=True
-    )(state.params, prefix)
-    sums = add(sums, grads, total, count).replace(micro=sums.micro + 1)
-    if header is None:
-      return sums, None
-    examples = header_lib.count_examples(rows["segment_ids"])
-    return sums, header.replace(
-      grads=jax.tree.map(
-        lambda a, g: a + g.astype(jnp.float32), header.grads, d_prefix
-      ),
-      examples=header.examples + examples,
-    )
-
-  def close_header(sums, state, base, tokens, mask, header):
-    key = key_of(state, _HEADER_KEY)
-
-    def run(params):
-      apart, own = llama.taken_apart(model, variables(base, params))
-      hidden, prefix = header_lib.read(apart, own, tokens, key)
-      total, labels = header_lib.loss_sum(
-        apart, own, hidden, tokens, mask, loss_chunk, mesh
-      )
-      return (prefix, total), labels
-
-    (prefix, total), backward, labels = jax.vjp(run, state.params, has_aux=True)
-    examples = header.examples.astype(jnp.float32)
-    d_prefix = jax.tree.map(
-      lambda g, x: g.astype(x.dtype), header.grads, prefix
-    )
-    (grads,) = backward((d_prefix, examples))
-    return add(sums, grads, examples * total, header.examples * labels)
-
-  def evaluate(params, base, batch):
-    return whole_loss(
-      model, variables(base, params), batch, chunk_of(batch), mesh
-    )
-
   return Steps(
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),
-    open_header=jax.jit(open_header, out_shardings=replicated),
+    open_header=jax.jit(made.open_header, out_shardings=replicated),
     accumulate=jax.jit(
-      accumulate,
+      made.accumulate,
       donate_argnames=("sums", "header"),
       out_shardings=(sums_placed, replicated),
     ),
     close_header=jax.jit(
-      close_header,
+      made.close_header,
       donate_argnames=("sums", "header"),
       out_shardings=sums_placed,
     ),
@@ -343,6 +345,6 @@ def make_steps(
       donate_argnames=("state", "sums"),
       out_shardings=(state_placed, sums_placed, replicated),
     ),
-    evaluate=jax.jit(evaluate, out_shardings=(replicated, replicated)),
+    evaluate=jax.jit(made.evaluate, out_shardings=(replicated, replicated)),
     mesh=mesh,
   )
