@@ -6,8 +6,12 @@ programs is the number of buckets in use. A program is prefill and search
 together. What all prompts begin with is read once for all of them.
 """
 
+import collections
 import dataclasses
+import os
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -25,6 +29,7 @@ _BUCKET_STEP = 128  # Beyond the last configured bucket.
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.
 PREFIX_BLOCK = 16
+_MOST_AT_ONCE = 2  # Each holds the caches of its batch.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,8 +100,8 @@ def generate(
   trie = sharding.put_replicated(mesh, trie)
   seed_value = sharding.put_replicated(mesh, np.uint32(seed))
 
-  def collect(rows: np.ndarray, found: Any) -> None:
-    found_tokens, found_scores, lengths = jax.device_get(found)
+  def collect(rows: np.ndarray, found: futures.Future) -> None:
+    found_tokens, found_scores, lengths = jax.device_get(found.result())
     for place, row in enumerate(rows):
       scores[row] = found_scores[place]
       tokens[row] = [
@@ -106,20 +111,40 @@ def generate(
       ]
     progress.update(len(rows))
 
-  waiting = None
-  cut = len(prefix_ids)
-  for rows, batch in _batches(
-    prompts, cut, norm_lengths, config, settings, mesh
-  ):
-    found = program.decode(
-      model, settings, variables, batch, seed_value, prefix, trie
-    )
-    # Fetched one batch late, so that the device never waits for the host.
-    if waiting is not None:
-      collect(*waiting)
-    waiting = (rows, found)
-  collect(*waiting)
+  compiling = threading.Lock()  # Two threads would compile a program twice.
+
+  def decode(batch: program.Batch) -> Any:
+    with compiling:
+      found = program.decode(
+        model, settings, variables, batch, seed_value, prefix, trie
+      )
+    return jax.block_until_ready(found)
+
+  batches = _batches(
+    prompts, len(prefix_ids), norm_lengths, config, settings, mesh
+  )
+  with futures.ThreadPoolExecutor(_at_once(mesh)) as pool:
+    waiting = collections.deque()
+    for rows, batch in batches:
+      waiting.append((rows, pool.submit(decode, batch)))
+      # One more than run at once, so that devices never wait for the host.
+      if len(waiting) > _at_once(mesh):
+        collect(*waiting.popleft())
+    while waiting:
+      collect(*waiting.popleft())
   return Hypotheses(tokens, scores)
+
+
+def _at_once(mesh: Mesh) -> int:
+  """Returns how many batches are decoded at the same time.
+
+  A step of the search is a chain of small products, which leave a CPU's second
+  core idle a third of the time; another batch fills it. Programs from
+  different threads run in any order, so this is for one device only: several
+  would wait for each other's collectives.
+  """
+  alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+  return min(_MOST_AT_ONCE, os.cpu_count() or 1) if alone else 1
 
 
 def _check(

@@ -19,6 +19,10 @@ StepFn = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 ExpandFn = Callable[[jax.Array, jax.Array], selection.Candidates]
 
 
+# Each is a loop of its own in the program, and compiled as such.
+_MOST_SEGMENTS = 3
+
+
 class _State(Protocol):
   step: jax.Array  # [] int32, tokens chosen so far.
   tokens: jax.Array  # [B, W, T] int32, the running hypotheses.
@@ -32,15 +36,19 @@ ChooseFn = Callable[[StateT, jax.Array, Any], tuple[StateT, Any]]
 def segments(max_new_tokens: int, first: int) -> tuple[int, ...]:
   """Returns how many written tokens the cache holds in each segment.
 
-  The last token chosen is never fed back, so the last size is one less than
-  `max_new_tokens`.
+  Each holds twice as many as the one before. The last token chosen is never
+  fed back, so the last size is one less than `max_new_tokens`.
 
   Args:
     max_new_tokens: T.
     first: The size of the first segment where T is larger by far.
   """
   most = max(max_new_tokens - 1, 1)
-  return (most,) if most < 2 * first else (first, most)
+  sizes = []
+  while most >= 2 * first and len(sizes) < _MOST_SEGMENTS - 1:
+    sizes.append(first)
+    first *= 2
+  return (*sizes, most)
 
 
 def run(
