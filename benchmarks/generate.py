@@ -234,7 +234,7 @@ def main() -> None:
   parser.add_argument("--users", type=int, default=64)
   parser.add_argument("--beams", type=int, default=4)
   parser.add_argument("--max-new-tokens", type=int, default=128)
-  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--batch", type=int, default=16)
   parser.add_argument("--peer-batches", type=int, nargs="*", default=[16, 32])
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--seed", type=int, default=0)

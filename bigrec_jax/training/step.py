@@ -55,7 +55,7 @@ class Steps:
     accumulate: (sums, state, base, rows, header) -> (sums, header), header
       None where rows hold whole texts. Donates both.
     close_header: (sums, state, base, tokens, mask, header) -> sums. Donates
-      sums and header.
+      `sums`.
     apply: (state, sums, learning_rate) -> (state, zero sums, metrics), with
       metrics {"loss", "grad_norm"} float32 scalars. Donates state and sums.
     evaluate: (params, base, batch) -> (loss sum, label count).
@@ -336,9 +336,7 @@ def make_steps(
       out_shardings=(sums_placed, replicated),
     ),
     close_header=jax.jit(
-      made.close_header,
-      donate_argnames=("sums", "header"),
-      out_shardings=sums_placed,
+      made.close_header, donate_argnames="sums", out_shardings=sums_placed
     ),
     apply=jax.jit(
       functools.partial(_apply, adamw),

@@ -7,7 +7,13 @@ import pytest
 import scipy.special
 
 from bigrec_jax import config, errors, sharding
-from bigrec_jax.decoding import beam_search, constraints, generate, program
+from bigrec_jax.decoding import (
+  beam_search,
+  constraints,
+  generate,
+  program,
+  stepping,
+)
 from bigrec_jax.models import hf_import, llama, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.reporting import progress
@@ -207,6 +213,35 @@ def test_a_larger_cache_when_the_first_is_full(setup, monkeypatch):
   monkeypatch.setattr(program, "_FIRST_SEGMENT", 2)
   assert program.settings_of(options(), (EOS,), None).sizes == (2, 6)
   assert_same(setup(prompts), whole)
+
+
+@pytest.mark.parametrize(
+  ("most", "sizes"),
+  [(2, (1,)), (40, (39,)), (65, (32, 64)), (128, (32, 64, 127))],
+)
+def test_caches_double(most, sizes):
+  assert stepping.segments(most, 32) == sizes
+  assert stepping.segments(400, 32) == (32, 64, 399)
+
+
+def test_batches_at_once_equal_one_after_the_other(setup, monkeypatch):
+  prompts = make_prompts(30, seed=1)
+  assert generate._at_once(setup.mesh) > 1
+  assert generate._at_once(sharding.make_mesh(config.MeshConfig(8, 1, 1))) == 1
+  together = setup(prompts)
+  monkeypatch.setattr(generate, "_MOST_AT_ONCE", 1)
+  alone = setup(prompts)
+  assert together.tokens == alone.tokens
+  np.testing.assert_array_equal(together.scores, alone.scores)
+
+
+def test_a_failure_in_a_batch_ends_the_run(setup, monkeypatch):
+  def fail(*arguments):
+    raise RuntimeError("out of memory")
+
+  monkeypatch.setattr(program, "decode", fail)
+  with pytest.raises(RuntimeError, match="out of memory"):
+    setup(make_prompts(30, seed=1))
 
 
 def test_rows_do_not_depend_on_the_batch(setup):
