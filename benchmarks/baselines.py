@@ -194,6 +194,13 @@ def report(result: dict) -> dict:
   return result
 
 
+def bought_in_train(data: cf_data.Dataset) -> dict[str, float]:
+  """Returns the share of test targets bought so often at least in train."""
+  counts = rows.target_counts(data.splits["train"], data.num_items)
+  bought = counts[data.splits["test"].target]
+  return {str(n): float((bought >= n).mean()) for n in (1, 3, 10)}
+
+
 def main() -> None:
   """Runs one model on one data set."""
   parser = argparse.ArgumentParser(description=__doc__)
@@ -224,6 +231,7 @@ def main() -> None:
   else:
     result = counted(data, flags.model, config, mesh)
   result = report(result) | {
+    "test_targets_bought_in_train": bought_in_train(data),
     "data": flags.data,
     "model": flags.model,
     "changes": flags.set,
