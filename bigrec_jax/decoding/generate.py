@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -100,8 +100,13 @@ def generate(
   trie = sharding.put_replicated(mesh, trie)
   seed_value = sharding.put_replicated(mesh, np.uint32(seed))
 
-  def collect(rows: np.ndarray, found: futures.Future) -> None:
-    found_tokens, found_scores, lengths = jax.device_get(found.result())
+  def decode(batch: program.Batch) -> Any:
+    return program.decode(
+      model, settings, variables, batch, seed_value, prefix, trie
+    )
+
+  def collect(rows: np.ndarray, found: Any) -> None:
+    found_tokens, found_scores, lengths = jax.device_get(found)
     for place, row in enumerate(rows):
       scores[row] = found_scores[place]
       tokens[row] = [
@@ -111,28 +116,38 @@ def generate(
       ]
     progress.update(len(rows))
 
-  compiling = threading.Lock()  # Two threads would compile a program twice.
-
-  def decode(batch: program.Batch) -> Any:
-    with compiling:
-      found = program.decode(
-        model, settings, variables, batch, seed_value, prefix, trie
-      )
-    return jax.block_until_ready(found)
-
   batches = _batches(
     prompts, len(prefix_ids), norm_lengths, config, settings, mesh
   )
-  with futures.ThreadPoolExecutor(_at_once(mesh)) as pool:
+  _decode_all(batches, decode, collect, _at_once(mesh))
+  return Hypotheses(tokens, scores)
+
+
+def _decode_all(
+  batches: Iterable[tuple[np.ndarray, program.Batch]],
+  decode: Callable[[program.Batch], Any],
+  collect: Callable[[np.ndarray, Any], None],
+  at_once: int,
+) -> None:
+  """Decodes `at_once` batches at the same time and collects them in order."""
+  compiling = threading.Lock()  # Two threads would compile a program twice.
+
+  def run(batch: program.Batch) -> Any:
+    with compiling:
+      found = decode(batch)
+    # A thread alone goes on to hand the device its next batch.
+    return found if at_once == 1 else jax.block_until_ready(found)
+
+  with futures.ThreadPoolExecutor(at_once) as pool:
     waiting = collections.deque()
     for rows, batch in batches:
-      waiting.append((rows, pool.submit(decode, batch)))
+      waiting.append((rows, pool.submit(run, batch)))
       # One more than run at once, so that devices never wait for the host.
-      if len(waiting) > _at_once(mesh):
-        collect(*waiting.popleft())
-    while waiting:
-      collect(*waiting.popleft())
-  return Hypotheses(tokens, scores)
+      if len(waiting) > at_once:
+        rows, found = waiting.popleft()
+        collect(rows, found.result())
+    for rows, found in waiting:
+      collect(rows, found.result())
 
 
 def _at_once(mesh: Mesh) -> int:

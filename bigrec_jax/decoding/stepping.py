@@ -41,11 +41,11 @@ def segments(max_new_tokens: int, first: int) -> tuple[int, ...]:
 
   Args:
     max_new_tokens: T.
-    first: The size of the first segment where T is larger by far.
+    first: The size of the first segment, unless the last is hardly larger.
   """
   most = max(max_new_tokens - 1, 1)
   sizes = []
-  while most >= 2 * first and len(sizes) < _MOST_SEGMENTS - 1:
+  while 2 * most >= 3 * first and len(sizes) < _MOST_SEGMENTS - 1:
     sizes.append(first)
     first *= 2
   return (*sizes, most)

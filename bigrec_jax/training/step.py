@@ -1,9 +1,11 @@
 """The compiled parts of training: accumulate, apply, evaluate.
 
 An optimizer step is a host loop of `accumulate` over its micro-batches and one
-`apply`. Sums travel, not means: the gradient of the summed loss is divided
-once by the labels of the whole step, so the result is the token-weighted mean
-over the global batch whatever the number and shape of the micro-batches.
+`apply`; where examples share their beginning, that runs forward before the
+loop and backward after it (header.py). Sums travel, not means: the gradient of
+the summed loss is divided once by the labels of the whole step, so the result
+is the token-weighted mean over the global batch whatever the number and shape
+of the micro-batches.
 Each micro-batch shape compiles once.
 """
 
@@ -93,14 +95,13 @@ class Steps:
     for batch in batches:
       batch = put_batch(self.mesh, batch)
       rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
-      given = None
-      if len(rows) < len(batch):
-        if opened is None:
-          shared = [batch[name] for name in packing.ROWLESS]
-          opened = self.open_header(state, base, shared[0])
-        given = opened
-      sums, given = self.accumulate(sums, state, base, rows, given)
-      opened = given or opened
+      if len(rows) == len(batch):
+        sums, _ = self.accumulate(sums, state, base, rows, None)
+        continue
+      if opened is None:
+        shared = [batch[name] for name in packing.ROWLESS]
+        opened = self.open_header(state, base, shared[0])
+      sums, opened = self.accumulate(sums, state, base, rows, opened)
     if opened is None:
       return sums
     return self.close_header(sums, state, base, *shared, opened)

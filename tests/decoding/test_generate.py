@@ -211,7 +211,7 @@ def test_a_larger_cache_when_the_first_is_full(setup, monkeypatch):
   prompts = make_prompts(11)
   whole = setup(prompts)
   monkeypatch.setattr(program, "_FIRST_SEGMENT", 2)
-  assert program.settings_of(options(), (EOS,), None).sizes == (2, 6)
+  assert program.settings_of(options(), (EOS,), None).sizes == (2, 4, 6)
   assert_same(setup(prompts), whole)
 
 
