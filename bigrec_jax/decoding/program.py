@@ -1,4 +1,9 @@
-"""The compiled program of a batch: prefill and search in one."""
+"""The compiled programs that run the network: `read` and `advance`.
+
+`read` takes a few new users from their prompts to their first tokens;
+`advance` runs the loop over tokens for the users of all slots (slots.py)
+until enough of them are done.
+"""
 
 import functools
 from typing import Any, NamedTuple
@@ -15,43 +20,58 @@ from bigrec_jax.decoding import (
   constraints,
   sampling,
   selection,
+  slots as slots_lib,
   stepping,
 )
 from bigrec_jax.models import kv_cache
 from bigrec_jax.models.llama import Llama, taken_apart
 
 # Tokens; enough for nearly all titles (SPECS.md: 5 to 40).
-_FIRST_SEGMENT = 32
+_FIRST_SIZE = 32
 
 
 class Settings(NamedTuple):
   """What a compiled program is made for, beside its shapes."""
 
-  num_beams: int
-  max_new_tokens: int
-  eos_ids: tuple[int, ...]
-  early_stopping: bool
-  sample: bool
-  warpers: sampling.Warpers | None
-  sizes: tuple[int, ...]  # Of the cache of written tokens, by segment.
+  search: beam_search.BeamSearch | sampling.Sampling
+  sizes: tuple[int, ...]  # Of the cache of written tokens.
+
+  @property
+  def width(self) -> int:
+    """W, beams or samples."""
+    return self.search[0]
 
 
 class Batch(NamedTuple):
-  """The inputs of one call, rows split over the mesh.
+  """New users, rows split over the mesh.
 
   Attributes:
-    tokens: [B, S] int32, right padded, without the shared beginning.
-    lengths: [B] int32, tokens of each row in `tokens`.
-    rows: [B] int32, places among all prompts; 0 for padding rows.
-    active: [B] bool, False for rows that only fill the batch.
-    norms: length norms, [B, T] each.
+    tokens: [R, S] int32, right padded, without the shared beginning.
+    lengths: [R] int32, tokens of each row in `tokens`.
+    numbers: [R] int32, places among all prompts; 0 for padding rows.
+    active: [R] bool, False for rows that only fill the batch.
+    norms: length norms, [R, T] each.
   """
 
   tokens: jax.Array
   lengths: jax.Array
-  rows: jax.Array
+  numbers: jax.Array
   active: jax.Array
-  norms: beam_search.LengthNorms
+  norms: stepping.LengthNorms
+
+
+class Outcome(NamedTuple):
+  """What the host learns between two calls; whole on every device.
+
+  Attributes:
+    done: [B] bool.
+    step: [B] int32, tokens chosen so far.
+    found: tokens [B, W, T], scores [B, W], lengths [B, W] of those done.
+  """
+
+  done: jax.Array
+  step: jax.Array
+  found: stepping.Found
 
 
 def settings_of(
@@ -60,21 +80,18 @@ def settings_of(
   trie: constraints.Trie | None,
 ) -> Settings:
   """Reduces the configuration to what changes the compiled program."""
-  warpers = None
-  if config.sample:
-    warpers = sampling.Warpers(config.temperature, config.top_k, config.top_p)
   # No title is longer than the trie is deep.
   most = config.max_new_tokens if trie is None else trie.depth
-  return Settings(
-    num_beams=config.num_beams,
-    max_new_tokens=most,
-    eos_ids=tuple(eos_ids),
-    early_stopping=config.early_stopping,
-    # One beam is greedy search, as in Hugging Face generate.
-    sample=config.sample or config.num_beams == 1,
-    warpers=warpers,
-    sizes=stepping.segments(most, _FIRST_SEGMENT),
-  )
+  common = (config.num_beams, most, tuple(eos_ids))
+  # One beam is greedy search, as in Hugging Face generate.
+  if config.sample or config.num_beams == 1:
+    warpers = None
+    if config.sample:
+      warpers = sampling.Warpers(config.temperature, config.top_k, config.top_p)
+    search = sampling.Sampling(*common, warpers)
+  else:
+    search = beam_search.BeamSearch(*common, config.early_stopping)
+  return Settings(search, stepping.sizes(most, _FIRST_SIZE))
 
 
 def read_prefix(
@@ -98,7 +115,7 @@ def _prefill_one(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
-def decode(
+def read(
   model: Llama,
   settings: Settings,
   variables: Any,
@@ -106,8 +123,8 @@ def decode(
   seed: jax.Array,
   prefix: kv_cache.PromptCache | None,
   trie: constraints.Trie | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Prefill and search as one program.
+) -> slots_lib.Users:
+  """Takes R new users to their first tokens.
 
   Args:
     model: the network.
@@ -117,74 +134,87 @@ def decode(
     seed: [] uint32, of sampling.
     prefix: what all prompts begin with, already read, or None.
     trie: the titles that may be written, or None.
-
-  Returns:
-    tokens [B, W, T], scores [B, W] and lengths [B, W], on every device.
   """
-  first_logits, prompt = _prefill(model, variables, batch, prefix)
-  if model.scan_layers:
-    model, variables = taken_apart(model, variables)
-    prompt = prompt if model.scan_layers else prompt.per_layer()
-
-  def step_fn(tokens, step, suffix):
-    hidden, suffix = model.apply(
-      variables, tokens, step, prompt, suffix, method="decode"
-    )
-    return model.apply(variables, hidden, method="logits"), suffix
-
-  def all_tokens(logits, nodes):
-    del nodes
-    return selection.all_tokens(logits)
-
-  suffix = kv_cache.init_suffix(prompt, settings.num_beams, settings.sizes[0])
-  common = dict(
-    step_fn=step_fn,
-    grow=lambda suffix, size: suffix.with_room(size),
-    sizes=settings.sizes,
-    expand=all_tokens if trie is None else trie.expand,
-    active=batch.active,
-    max_new_tokens=settings.max_new_tokens,
-    eos_ids=settings.eos_ids,
-  )
-  if settings.sample:
-    keys = sampling.row_keys(seed, batch.rows, settings.num_beams)
-    # Nothing is reordered, so each sample remains its own ancestor.
-    state = sampling.sample(
-      first_logits, suffix, keys=keys, warpers=settings.warpers, **common
-    )
-    found = sampling.finalise(state, batch.norms)
-  else:
-    state = beam_search.search(
-      first_logits,
-      suffix,
-      reorder=lambda cache, parents: cache.reorder(parents),
-      norms=batch.norms,
-      num_beams=settings.num_beams,
-      early_stopping=settings.early_stopping,
-      **common,
-    )
-    found = (
-      state.finished_tokens,
-      state.finished_scores,
-      state.finished_lengths,
-    )
-  if model.mesh is None:
-    return found
-  return jax.lax.with_sharding_constraint(
-    found, sharding.replicated(model.mesh)
-  )
-
-
-def _prefill(
-  model: Llama,
-  variables: Any,
-  batch: Batch,
-  prefix: kv_cache.PromptCache | None,
-) -> tuple[jax.Array, kv_cache.PromptCache]:
-  """Returns the logits [B, V] after each prompt, and the prompts' cache."""
   hidden, prompt = model.apply(
     variables, batch.tokens, batch.lengths, prefix, method="prefill"
   )
   last = (batch.lengths - 1)[:, None, None]
-  hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [B, D]
-  return model.apply(variables, hidden, method="logits"), prompt
+  hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [R, D]
+  logits = model.apply(variables, hidden, method="logits")
+  search, keys = settings.search, None
+  if isinstance(search, sampling.Sampling):
+    keys = sampling.row_keys(seed, batch.numbers)
+  rows = stepping.Rows(batch.norms, keys)
+  state = search.start(logits, batch.active, rows, _expand(trie))
+  if _takes_apart(model):
+    prompt = prompt.per_layer()
+  users = slots_lib.Users(state, rows, prompt.replace(prefix=None))
+  return slots_lib.split(users, model.mesh)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("model", "settings"), donate_argnames="slots"
+)
+def advance(
+  model: Llama,
+  settings: Settings,
+  variables: Any,
+  slots: slots_lib.Slots,
+  wanted: jax.Array,
+  prefix: kv_cache.PromptCache | None,
+  trie: constraints.Trie | None,
+) -> tuple[slots_lib.Slots, Outcome]:
+  """Writes tokens until enough users are done, or the cache has no room.
+
+  Args:
+    model: the network.
+    settings: from `settings_of`.
+    variables: collections `params` and, with an adapter, `lora`.
+    slots: lost to the caller.
+    wanted: [] int32: how many slots have to be free, B at most.
+    prefix: what all prompts begin with, or None.
+    trie: the titles that may be written, or None.
+  """
+  users, search = slots.users, settings.search
+  if prefix is not None:
+    prefix = (prefix.per_layer() if _takes_apart(model) else prefix).prefix
+  prompt = users.prompt.replace(prefix=prefix)
+  network, variables = taken_apart(model, variables)
+
+  def step_fn(tokens, step, suffix):
+    hidden, suffix = network.apply(
+      variables, tokens, step, prompt, suffix, method="decode"
+    )
+    return network.apply(variables, hidden, method="logits"), suffix
+
+  state, suffix = stepping.run(
+    search,
+    users.state,
+    slots.suffix,
+    users.rows,
+    step_fn=step_fn,
+    reorder=lambda cache, parents: cache.reorder(parents),
+    expand=_expand(trie),
+    room=slots.suffix.room,
+    wanted=wanted,
+  )
+  outcome = Outcome(
+    search.done(state), state.step, search.found(state, users.rows)
+  )
+  if model.mesh is not None:
+    outcome = jax.lax.with_sharding_constraint(
+      outcome, sharding.replicated(model.mesh)
+    )
+  slots = slots_lib.Slots(users.replace(state=state), suffix)
+  return slots_lib.split(slots, model.mesh), outcome
+
+
+def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
+  if trie is not None:
+    return trie.expand
+  return lambda logits, nodes: selection.all_tokens(logits)
+
+
+def _takes_apart(model: Llama) -> bool:
+  """Says whether caches are kept by layer though the layers are stacked."""
+  return model.scan_layers and not taken_apart(model, {})[0].scan_layers

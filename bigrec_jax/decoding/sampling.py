@@ -5,14 +5,13 @@ top-k, top-p. The random key of a token is made of seed, row, sample and step
 alone, so a user's text does not depend on who shares the batch.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from bigrec_jax.decoding import beam_search, selection, stepping
+from bigrec_jax.decoding import selection, stepping
 
 
 class Warpers(NamedTuple):
@@ -34,7 +33,7 @@ class SampleState(flax.struct.PyTreeNode):
   """Hypotheses that grow side by side.
 
   Attributes:
-    step: [] int32, tokens chosen so far.
+    step: [B] int32, tokens chosen so far; stands still in rows that are done.
     tokens: [B, W, T] int32, 0 past the end.
     scores: [B, W] float32, sums of log-probabilities under the model itself,
       before any warping.
@@ -81,25 +80,28 @@ def warp(logits: jax.Array, warpers: Warpers) -> tuple[jax.Array, jax.Array]:
   return values, slots
 
 
-def row_keys(seed: jax.Array, rows: jax.Array, num_samples: int) -> jax.Array:
-  """Returns keys [B, W] of each row's samples.
+def row_keys(seed: jax.Array, numbers: jax.Array) -> jax.Array:
+  """Returns the data of each row's random key, [B, ...] uint32.
 
   Args:
     seed: [] uint32 or int32.
-    rows: [B] int32, the rows' places among all prompts.
-    num_samples: W.
+    numbers: [B] int32, the rows' places among all prompts.
   """
+  by_row = jax.vmap(jax.random.fold_in, (None, 0))
+  return jax.random.key_data(by_row(jax.random.key(seed), numbers))
+
+
+def sample_keys(keys: jax.Array, num_samples: int) -> jax.Array:
+  """Returns keys [B, W] of each row's samples, from `row_keys`."""
   samples = jnp.arange(num_samples, dtype=jnp.int32)
-  base = jax.random.key(seed)
-  by_row = jax.vmap(jax.random.fold_in, (None, 0))(base, rows)
   by_sample = jax.vmap(jax.random.fold_in, (None, 0))
-  return jax.vmap(by_sample, (0, None))(by_row, samples)
+  return jax.vmap(by_sample, (0, None))(jax.random.wrap_key_data(keys), samples)
 
 
 def _draw(
   found: selection.Candidates,
   warpers: Warpers | None,
-  keys: jax.Array,
+  keys: jax.Array | None,
   step: jax.Array,
 ) -> jax.Array:
   """Returns the slot of each hypothesis' next token, [B, W] int32."""
@@ -108,129 +110,119 @@ def _draw(
     return selection.top_k(found.logits, 1)[1][..., 0]
   values, slots = warp(found.logits, warpers)
 
-  def noise(key: jax.Array) -> jax.Array:
+  def noise(key: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.gumbel(
       jax.random.fold_in(key, step), values.shape[-1:], jnp.float32
     )
 
-  noisy = values + jax.vmap(jax.vmap(noise))(keys)  # [B, W, k]
+  by_sample = jax.vmap(noise, (0, None))
+  noisy = values + jax.vmap(by_sample)(keys, step)  # [B, W, k]
   choice = selection.top_k(noisy, 1)[1]
   return jnp.take_along_axis(slots, choice, axis=-1)[..., 0]
 
 
-def _advance(
-  state: SampleState,
-  found: selection.Candidates,
-  keys: jax.Array,
-  warpers: Warpers | None,
-  eos_ids: tuple[int, ...],
-) -> SampleState:
-  """Chooses one more token for every hypothesis that has not ended."""
-  slots = _draw(found, warpers, keys, state.step)[..., None]  # [B, W, 1]
-  logits = jnp.take_along_axis(found.logits, slots, axis=-1)[..., 0]
-  tokens = selection.pick(found.tokens, slots)[..., 0]
-  tokens = jnp.where(state.running, tokens, 0)
-  ended = selection.is_eos(tokens, eos_ids) & state.running
-  if found.nodes is None:
-    nodes = state.nodes
-  else:
-    nodes = selection.pick(found.nodes, slots)[..., 0]
-  gain = jnp.where(state.running, logits - found.log_normaliser, 0.0)
-  return SampleState(
-    step=state.step + 1,
-    tokens=state.tokens.at[:, :, state.step].set(tokens),
-    scores=state.scores + gain,
-    lengths=state.lengths + state.running.astype(jnp.int32),
-    ended=state.ended | ended,
-    nodes=nodes,
-    running=state.running & ~ended,
-  )
+class Sampling(NamedTuple):
+  """W hypotheses a row that never look at each other; a `stepping.Search`.
 
-
-def sample(
-  first_logits: jax.Array,
-  carry: Any,
-  *,
-  step_fn: stepping.StepFn,
-  grow: Callable[[Any, int], Any],
-  sizes: Sequence[int],
-  expand: stepping.ExpandFn,
-  active: jax.Array,
-  keys: jax.Array,
-  warpers: Warpers | None,
-  max_new_tokens: int,
-  eos_ids: tuple[int, ...],
-) -> SampleState:
-  """Draws W hypotheses a row and stops when all have ended.
-
-  Args:
-    first_logits: [B, V] float32 after the prompt.
-    carry: What the model keeps between steps, for `sizes[0]` tokens.
-    step_fn: The model.
-    grow: Makes the carry hold more tokens.
-    sizes: From `stepping.segments`.
-    expand: Which tokens may follow; `selection.all_tokens` or a trie's.
-    active: [B] bool, False for rows that only fill the batch.
-    keys: [B, W] from `row_keys`; their shape says how many are drawn.
-    warpers: None takes the likeliest token: greedy search.
+  Attributes:
+    num_samples: W.
     max_new_tokens: T.
     eos_ids: The tokens that end a hypothesis.
-
-  Returns:
-    The final state, hypotheses in the order of the samples.
+    warpers: None takes the likeliest token: greedy search.
   """
-  batch, width = keys.shape
-  zeros = jnp.zeros((batch, width), jnp.int32)
-  state = SampleState(
-    step=jnp.int32(0),
-    tokens=jnp.zeros((batch, width, max_new_tokens), jnp.int32),
-    scores=zeros.astype(jnp.float32),
-    lengths=zeros,
-    ended=zeros > 0,
-    nodes=zeros,
-    running=jnp.broadcast_to(active[:, None], (batch, width)),
-  )
-  logits = jnp.broadcast_to(
-    first_logits[:, None], (batch, width, first_logits.shape[-1])
-  )
-  found = expand(logits, state.nodes)
-  state = _advance(state, found, keys, warpers, eos_ids)
 
-  def unfinished(state: SampleState) -> jax.Array:
-    return (state.step < max_new_tokens) & jnp.any(state.running)
+  num_samples: int
+  max_new_tokens: int
+  eos_ids: tuple[int, ...]
+  warpers: Warpers | None
 
-  def choose(
-    state: SampleState, logits: jax.Array, carry: Any
-  ) -> tuple[SampleState, Any]:
+  def start(
+    self,
+    first_logits: jax.Array,
+    active: jax.Array,
+    rows: stepping.Rows,
+    expand: stepping.ExpandFn,
+  ) -> SampleState:
+    """Draws the first token of every hypothesis.
+
+    Args:
+      first_logits: [B, V] float32 after the prompts.
+      active: [B] bool, False for rows that only fill the batch.
+      rows: Their keys.
+      expand: Which tokens may follow.
+    """
+    shape = (active.shape[0], self.num_samples)
+    zeros = jnp.zeros(shape, jnp.int32)
+    state = SampleState(
+      step=zeros[:, 0],
+      tokens=jnp.zeros((*shape, self.max_new_tokens), jnp.int32),
+      scores=zeros.astype(jnp.float32),
+      lengths=zeros,
+      ended=zeros > 0,
+      nodes=zeros,
+      running=jnp.broadcast_to(active[:, None], shape),
+    )
+    width = first_logits.shape[-1]
+    logits = jnp.broadcast_to(first_logits[:, None], (*shape, width))
+    return self.advance(state, logits, rows, expand)[0]
+
+  def advance(
+    self,
+    state: SampleState,
+    logits: jax.Array,
+    rows: stepping.Rows,
+    expand: stepping.ExpandFn,
+  ) -> tuple[SampleState, None]:
+    """Chooses one more token for every hypothesis that has not ended.
+
+    Args:
+      state: The hypotheses so far.
+      logits: [B, W, V] float32 after them.
+      rows: Their keys.
+      expand: Which tokens may follow.
+    """
     found = expand(logits, state.nodes)
-    return _advance(state, found, keys, warpers, eos_ids), carry
+    keys = None
+    if self.warpers is not None:
+      keys = sample_keys(rows.keys, self.num_samples)
+    slots = _draw(found, self.warpers, keys, state.step)[..., None]
+    chosen = jnp.take_along_axis(found.logits, slots, axis=-1)[..., 0]
+    tokens = selection.pick(found.tokens, slots)[..., 0]
+    tokens = jnp.where(state.running, tokens, 0)
+    ended = selection.is_eos(tokens, self.eos_ids) & state.running
+    if found.nodes is None:
+      nodes = state.nodes
+    else:
+      nodes = selection.pick(found.nodes, slots)[..., 0]
+    gain = jnp.where(state.running, chosen - found.log_normaliser, 0.0)
+    going_on = ~self.done(state)  # [B]
+    step = state.step + going_on.astype(jnp.int32)
+    room = (step < self.max_new_tokens)[:, None]
+    new_state = SampleState(
+      step=step,
+      tokens=stepping.write(state.tokens, state.step, tokens),
+      scores=state.scores + gain,
+      lengths=state.lengths + state.running.astype(jnp.int32),
+      ended=state.ended | ended,
+      nodes=nodes,
+      running=state.running & ~ended & room,
+    )
+    return new_state, None
 
-  return stepping.run(
-    state,
-    carry,
-    step_fn=step_fn,
-    choose=choose,
-    grow=grow,
-    unfinished=unfinished,
-    sizes=sizes,
-  )
+  def done(self, state: SampleState) -> jax.Array:
+    """Says which rows will not change any more, [B] bool."""
+    return ~jnp.any(state.running, axis=1)
 
-
-def finalise(
-  state: SampleState, norms: beam_search.LengthNorms
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Divides scores by the length norm and orders hypotheses, best first.
-
-  Returns:
-    tokens [B, W, T], scores [B, W] and lengths [B, W].
-  """
-  last = jnp.maximum(state.lengths - 1, 0)  # [B, W]
-  norm = jnp.where(
-    state.ended,
-    jnp.take_along_axis(norms.ended, last, axis=1),
-    jnp.take_along_axis(norms.running, last, axis=1),
-  )
-  scores = jnp.where(state.lengths > 0, state.scores / norm, -jnp.inf)
-  scores, order = jax.lax.top_k(scores, scores.shape[1])
-  tokens = jnp.take_along_axis(state.tokens, order[:, :, None], axis=1)
-  return tokens, scores, jnp.take_along_axis(state.lengths, order, axis=1)
+  def found(self, state: SampleState, rows: stepping.Rows) -> stepping.Found:
+    """Divides scores by the length norm and orders hypotheses, best first."""
+    last = jnp.maximum(state.lengths - 1, 0)  # [B, W]
+    norm = jnp.where(
+      state.ended,
+      jnp.take_along_axis(rows.norms.ended, last, axis=1),
+      jnp.take_along_axis(rows.norms.running, last, axis=1),
+    )
+    scores = jnp.where(state.lengths > 0, state.scores / norm, -jnp.inf)
+    scores, order = jax.lax.top_k(scores, scores.shape[1])
+    tokens = jnp.take_along_axis(state.tokens, order[:, :, None], axis=1)
+    lengths = jnp.take_along_axis(state.lengths, order, axis=1)
+    return tokens, scores, lengths

@@ -1,94 +1,191 @@
-"""The loop over tokens that beam search and sampling share.
+"""What beam search and sampling share: rows, length norms, the loop.
+
+Every row has its own step, since users are decoded side by side that began
+at different times (`slots.py`). Rows never look at each other.
 
 A step attends to every slot of the cache of written tokens, used or not, and
-most titles are far shorter than `max_new_tokens`. So the loop runs in
-segments: a small cache first, and a larger one only for batches that are not
-done when it is full.
+most titles are far shorter than `max_new_tokens`. So the loop stops when the
+cache is full for some row, and goes on with a larger one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+import flax.struct
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from bigrec_jax.decoding import selection
 
-# A model step: (tokens [B, W], step, carry) -> (logits [B, W, V], carry).
+# A model step: (tokens [B, W], tokens fed back before [B], carry)
+# -> (logits [B, W, V], carry).
 StepFn = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 # (logits [B, W, V], trie nodes [B, W]) -> candidates.
 ExpandFn = Callable[[jax.Array, jax.Array], selection.Candidates]
+# Follows the beams: (carry, parents [B, W]) -> carry.
+ReorderFn = Callable[[Any, jax.Array], Any]
+# tokens [B, W, T], scores [B, W], lengths [B, W]; best first.
+Found = tuple[jax.Array, jax.Array, jax.Array]
+
+# Each is a program of its own, and compiled as such.
+_MOST_SIZES = 3
 
 
-# Each is a loop of its own in the program, and compiled as such.
-_MOST_SEGMENTS = 3
+class LengthNorms(flax.struct.PyTreeNode):
+  """Divisors of a hypothesis' score by the step of its last token.
+
+  Attributes:
+    ended: [B, T] float32, for one whose last token is EOS.
+    running: [B, T] float32, for one without EOS; the stopping bound uses it
+      too.
+  """
+
+  ended: jax.Array
+  running: jax.Array
+
+
+class Rows(flax.struct.PyTreeNode):
+  """What a search is told of its rows.
+
+  Attributes:
+    norms: length norms, [B, T] each.
+    keys: [B, ...] uint32, data of each row's random key; None for beams.
+  """
+
+  norms: LengthNorms
+  keys: jax.Array | None
 
 
 class _State(Protocol):
-  step: jax.Array  # [] int32, tokens chosen so far.
+  step: jax.Array  # [B] int32, tokens chosen so far.
   tokens: jax.Array  # [B, W, T] int32, the running hypotheses.
 
 
 StateT = TypeVar("StateT", bound=_State)
-# (state, logits [B, W, V], carry) -> (state, carry), one token further.
-ChooseFn = Callable[[StateT, jax.Array, Any], tuple[StateT, Any]]
 
 
-def segments(max_new_tokens: int, first: int) -> tuple[int, ...]:
-  """Returns how many written tokens the cache holds in each segment.
+class Search(Protocol[StateT]):
+  """A way to choose tokens; hashable, since programs are compiled for it."""
 
-  Each holds twice as many as the one before. The last token chosen is never
-  fed back, so the last size is one less than `max_new_tokens`.
+  def start(
+    self, first_logits: jax.Array, active: jax.Array, rows: Rows, expand: Any
+  ) -> StateT:
+    """Chooses first tokens from logits [B, V]; rows not active are done."""
+
+  def advance(
+    self, state: StateT, logits: jax.Array, rows: Rows, expand: ExpandFn
+  ) -> tuple[StateT, jax.Array | None]:
+    """Chooses one more token; returns parents [B, W] too if beams moved."""
+
+  def done(self, state: StateT) -> jax.Array:
+    """Says which rows will not change any more, [B] bool."""
+
+  def found(self, state: StateT, rows: Rows) -> Found:
+    """Returns the hypotheses of rows that are done."""
+
+
+def length_norms(
+  batch: int,
+  max_new_tokens: int,
+  length_penalty: float,
+  prompt_lengths: np.ndarray | None,
+) -> LengthNorms:
+  """Tabulates length ** length_penalty on the host, in float64.
+
+  Args:
+    batch: Rows.
+    max_new_tokens: T.
+    length_penalty: The exponent; 0 leaves sums as they are.
+    prompt_lengths: None counts generated tokens with EOS, as today. [B] int
+      counts these prompt tokens too, and EOS not: the rule before
+      transformers 4.36 (PR 27351), which the paper ran with (quirk 8); the
+      width of the left-padded batch is what its runs counted.
+  """
+  steps = np.arange(max_new_tokens, dtype=np.float64)[None]
+  if prompt_lengths is None:
+    ended = running = np.repeat(steps + 1.0, batch, axis=0)
+  else:
+    prompts = np.asarray(prompt_lengths, np.float64).reshape(batch, 1)
+    ended, running = prompts + steps, prompts + steps + 1.0
+  return LengthNorms(
+    ended=(ended**length_penalty).astype(np.float32),
+    running=(running**length_penalty).astype(np.float32),
+  )
+
+
+def sizes(max_new_tokens: int, first: int) -> tuple[int, ...]:
+  """Returns how many written tokens of a beam the cache may hold.
+
+  Each size is twice the one before. The last token chosen is never fed back,
+  so the last size is one less than `max_new_tokens`.
 
   Args:
     max_new_tokens: T.
-    first: The size of the first segment, unless the last is hardly larger.
+    first: The first size, unless the last is hardly larger.
   """
   most = max(max_new_tokens - 1, 1)
-  sizes = []
-  while 2 * most >= 3 * first and len(sizes) < _MOST_SEGMENTS - 1:
-    sizes.append(first)
+  found = []
+  while 2 * most >= 3 * first and len(found) < _MOST_SIZES - 1:
+    found.append(first)
     first *= 2
-  return (*sizes, most)
+  return (*found, most)
+
+
+def write(tokens: jax.Array, step: jax.Array, new: jax.Array) -> jax.Array:
+  """Returns tokens [B, W, T] with `new` [B, W] at each row's step [B].
+
+  Nothing is written where the step is T.
+  """
+  places = jnp.arange(tokens.shape[2], dtype=jnp.int32)
+  here = places[None, None] == step[:, None, None]  # [B, 1, T]
+  return jnp.where(here, new[:, :, None], tokens)
+
+
+def at_step(table: jax.Array, step: jax.Array) -> jax.Array:
+  """Returns table [B, T] at each row's step [B], the last if beyond it."""
+  place = jnp.minimum(step, table.shape[1] - 1)[:, None]
+  return jnp.take_along_axis(table, place, axis=1)  # [B, 1]
 
 
 def run(
+  search: Search[StateT],
   state: StateT,
   carry: Any,
+  rows: Rows,
   *,
   step_fn: StepFn,
-  choose: ChooseFn,
-  grow: Callable[[Any, int], Any],
-  unfinished: Callable[[StateT], jax.Array],
-  sizes: Sequence[int],
-) -> StateT:
-  """Feeds the chosen tokens back until nobody is unfinished.
+  reorder: ReorderFn,
+  expand: ExpandFn,
+  room: int,
+  wanted: jax.Array,
+) -> tuple[StateT, Any]:
+  """Feeds the chosen tokens back until enough rows are done, or no room.
 
   Args:
-    state: After the first token.
-    carry: What the model keeps between steps, for `sizes[0]` tokens.
+    search: How tokens are chosen.
+    state: From `start` or an earlier run.
+    carry: What the model keeps between steps, for `room` tokens of a row.
+    rows: What the search is told of its rows.
     step_fn: The model.
-    choose: The search: takes logits, chooses, and makes the carry follow.
-    grow: Makes a carry hold more tokens.
-    unfinished: [] bool, whether another token is wanted.
-    sizes: Tokens that the carry holds in each segment, ascending; the last is
-      enough for all.
+    reorder: Makes the carry follow the beams.
+    expand: Which tokens may follow; `selection.all_tokens` or a trie's.
+    room: Tokens of a row that can be fed back in all.
+    wanted: [] int32, at most B: how many rows have to be done.
   """
+
+  def more(loop: tuple[StateT, Any]) -> jax.Array:
+    done = search.done(loop[0])
+    # A step feeds back token number `step - 1`.
+    full = jnp.any(~done & (loop[0].step > room))
+    return (jnp.sum(done, dtype=jnp.int32) < wanted) & ~full
 
   def body(loop: tuple[StateT, Any]) -> tuple[StateT, Any]:
     state, carry = loop
-    newest = jax.lax.dynamic_index_in_dim(
-      state.tokens, state.step - 1, axis=2, keepdims=False
-    )
-    logits, carry = step_fn(newest, state.step - 1, carry)
-    return choose(state, logits, carry)
+    last = (state.step - 1)[:, None, None]  # [B, 1, 1]
+    newest = jnp.take_along_axis(state.tokens, last, axis=2, mode="clip")
+    logits, carry = step_fn(newest[:, :, 0], state.step - 1, carry)
+    state, parents = search.advance(state, logits, rows, expand)
+    return state, carry if parents is None else reorder(carry, parents)
 
-  for place, size in enumerate(sizes):
-    if place:
-      carry = grow(carry, size)
-
-    def more(loop: tuple[StateT, Any], size: int = size) -> jax.Array:
-      # A step writes token number `step - 1`.
-      return (loop[0].step <= size) & unfinished(loop[0])
-
-    state, carry = jax.lax.while_loop(more, body, (state, carry))
-  return state
+  return jax.lax.while_loop(more, body, (state, carry))

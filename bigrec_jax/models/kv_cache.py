@@ -1,13 +1,13 @@
 """Keys and values of past tokens: per user for prompts, per beam after.
 
 The W beams of a user share everything up to the end of the prompt, so its
-keys are stored once. What the beams wrote themselves is stored by (step, beam
+keys are stored once. What the beams wrote themselves is stored by (time, beam
 that wrote it) and never moves: a beam that continues another one only copies
 that one's row of `origin`, the table that says which beam wrote each of its
 tokens. Reordering thus costs W * T integers a user instead of L layers of
 keys and values.
 
-Axes: L layers, B users, K key heads, S prompt, P shared prefix, T steps,
+Axes: L layers, B users, K key heads, S prompt, P shared prefix, T times,
 W beams, H head size. Attention is one matrix product per (user, head), so
 heads come before positions, and keys, which are the right-hand side of
 q @ k, have positions last: the CPU's dot is 4 times faster on it.
@@ -54,10 +54,15 @@ class PromptCache:
     return _some_layer(self.prefix[1]).shape[-2]
 
   @property
+  def width(self) -> int:
+    """S, the tokens of a prompt that it can hold."""
+    return _some_layer(self.v).shape[-2]
+
+  @property
   def valid(self) -> jax.Array:
     """[B, S] bool: which cached positions hold a token of the prompt."""
     own = self.lengths - jnp.int32(self.prefix_length)  # [B]
-    slots = jnp.arange(_some_layer(self.v).shape[-2], dtype=jnp.int32)
+    slots = jnp.arange(self.width, dtype=jnp.int32)
     return slots[None, :] < own[:, None]
 
   def as_prefix(self) -> "PromptCache":
@@ -75,6 +80,22 @@ class PromptCache:
       prefix=jax.tree.map(row, (self.k, self.v)),
     )
 
+  def with_width(self, width: int) -> "PromptCache":
+    """Returns the cache with S = `width`, no less than the longest prompt."""
+    more = width - self.width
+
+    def fit(x, axis):
+      if more <= 0:
+        return jax.lax.slice_in_dim(x, 0, width, axis=axis)
+      widths = [(0, 0)] * x.ndim
+      widths[axis] = (0, more)
+      return jnp.pad(x, widths)
+
+    return self.replace(
+      k=jax.tree.map(lambda x: fit(x, x.ndim - 1), self.k),
+      v=jax.tree.map(lambda x: fit(x, x.ndim - 2), self.v),
+    )
+
   def per_layer(self) -> "PromptCache":
     """Returns the same cache as tuples of layers."""
     split = lambda stack: tuple(stack[i] for i in range(len(stack)))  # noqa: E731
@@ -86,20 +107,31 @@ class PromptCache:
 class SuffixCache:
   """Keys and values that the beams wrote after their prompts.
 
+  Axis T is a ring: all users write at `cursor`, which goes on to the next
+  place and from the last to the first. A user who began later has fewer
+  places with tokens of its own; which ones, `origin` says.
+
   Attributes:
-    k: [L, B, K, H, T, W], by step and by the beam slot that wrote it.
+    k: [L, B, K, H, T, W], by place and by the beam slot that wrote it.
     v: [L, B, K, T, W, H].
-    origin: [B, W, T] int32: the slot that wrote token t of hypothesis w,
-      -1 where nothing is written yet.
+    origin: [B, W, T] int32: the slot that wrote place t of hypothesis w, -1
+      where it has written nothing.
+    cursor: [] int32, the place to write next.
   """
 
   k: Layers
   v: Layers
   origin: jax.Array
+  cursor: jax.Array
+
+  @property
+  def room(self) -> int:
+    """T, the tokens of a beam that it can hold."""
+    return self.origin.shape[-1]
 
   @property
   def visible(self) -> jax.Array:
-    """[B, W, T, W] bool: which written (step, slot) a beam descends from."""
+    """[B, W, T, W] bool: which written (place, slot) a beam descends from."""
     slots = jnp.arange(self.origin.shape[1], dtype=jnp.int32)
     return self.origin[:, :, :, None] == slots[None, None, None, :]
 
@@ -112,13 +144,14 @@ class SuffixCache:
     origin = jnp.take_along_axis(self.origin, parents[:, :, None], axis=1)
     return self.replace(origin=origin)
 
-  def append(self, k: Layers, v: Layers, step: jax.Array) -> "SuffixCache":
-    """Returns the cache with the keys and values of one step added.
+  def append(self, k: Layers, v: Layers) -> "SuffixCache":
+    """Returns the cache with the keys and values of one more token.
+
+    What a user wrote `room` tokens ago is lost.
 
     Args:
       k: [L, B, K, H, W].
       v: [L, B, K, W, H].
-      step: int32 scalar, at most T - 1.
     """
     users, beams, _ = self.origin.shape
     own = jnp.arange(beams, dtype=jnp.int32)[None, :, None]
@@ -126,27 +159,32 @@ class SuffixCache:
 
     def write(old, new, axis):
       new = jnp.expand_dims(new, axis)
-      return jax.lax.dynamic_update_slice_in_dim(old, new, step, axis)
+      return jax.lax.dynamic_update_slice_in_dim(old, new, self.cursor, axis)
 
     return SuffixCache(
       k=jax.tree.map(lambda old, new: write(old, new, -2), self.k, k),
       v=jax.tree.map(lambda old, new: write(old, new, -3), self.v, v),
       origin=write(self.origin, own[..., 0], -1),
+      cursor=(self.cursor + 1) % self.room,
     )
 
-  def with_room(self, num_steps: int) -> "SuffixCache":
-    """Returns the cache with room for T = `num_steps` tokens, not fewer."""
-    more = num_steps - self.origin.shape[-1]
+  def with_room(self, room: int) -> "SuffixCache":
+    """Returns the cache with T = `room`; a shorter one keeps the newest."""
+    old = self.room
 
-    def pad(x, axis, value=0):
+    def fit(x, axis, value=0):
+      x = jnp.roll(x, -self.cursor, axis)  # The oldest first.
+      if room < old:
+        return jax.lax.slice_in_dim(x, old - room, old, axis=axis)
       widths = [(0, 0)] * x.ndim
-      widths[axis] = (0, more)
+      widths[axis] = (0, room - old)
       return jnp.pad(x, widths, constant_values=value)
 
     return SuffixCache(
-      k=jax.tree.map(lambda x: pad(x, -2), self.k),
-      v=jax.tree.map(lambda x: pad(x, -3), self.v),
-      origin=pad(self.origin, -1, value=-1),
+      k=jax.tree.map(lambda x: fit(x, x.ndim - 2), self.k),
+      v=jax.tree.map(lambda x: fit(x, x.ndim - 3), self.v),
+      origin=fit(self.origin, 2, value=-1),
+      cursor=jnp.int32(old if room > old else 0),
     )
 
 
@@ -158,7 +196,7 @@ def init_suffix(
   Args:
     prompt: their prompt cache, for sizes and dtype.
     num_beams: W.
-    num_steps: T, the most tokens that a beam feeds back.
+    num_steps: T, the tokens of a beam that it holds.
   """
 
   def keys(k):
@@ -174,4 +212,5 @@ def init_suffix(
     k=jax.tree.map(keys, prompt.k),
     v=jax.tree.map(values, prompt.v),
     origin=jnp.full((users, num_beams, num_steps), -1, jnp.int32),
+    cursor=jnp.int32(0),
   )

@@ -195,7 +195,7 @@ class Llama(nn.Module):
 
     Args:
       tokens: [B, W] int32.
-      step: int32 scalar: how many tokens each beam fed back before; the
+      step: [B] int32: how many tokens the user's beams fed back before; the
         position of this one is `prompt.lengths + step`.
       prompt: of the users.
       suffix: what the beams wrote, reordered to the present hypotheses.
@@ -203,7 +203,7 @@ class Llama(nn.Module):
     Returns:
       [B, W, D] hidden states after the final norm, and the longer suffix.
     """
-    positions = prompt.lengths[:, None] + step.astype(jnp.int32)
+    positions = (prompt.lengths + step.astype(jnp.int32))[:, None]
     positions = jnp.broadcast_to(positions, tokens.shape)
     cos, sin = layers.rotary_tables(positions, self.config)
     group = self.config.num_attention_heads // self.config.num_key_value_heads
@@ -228,7 +228,7 @@ class Llama(nn.Module):
     zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, W]
     k = jax.tree.map(lambda x: x + _like(zeros[:, None, None, :], x), k)
     v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
-    return hidden, suffix.append(k, v, step.astype(jnp.int32))
+    return hidden, suffix.append(k, v)
 
   def _run(
     self, tokens: jax.Array, past: layers.Past, context: layers.Context

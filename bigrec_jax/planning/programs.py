@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib, counting, sharding
-from bigrec_jax.decoding import beam_search, generate, program
+from bigrec_jax.decoding import generate, lanes, program, stepping
 from bigrec_jax.grounding import distance, ranking, user_block
 from bigrec_jax.planning import arguments, compiling
 from bigrec_jax.training import optimizer, state as state_lib, step
@@ -119,7 +119,7 @@ def generate_shape(config: config_lib.Config) -> GenerateShape:
   prefix = plan.prefix_tokens - plan.prefix_tokens % generate.PREFIX_BLOCK
   return GenerateShape(
     users=own.batch_size,
-    prompt=generate.bucket_of(plan.text_tokens - prefix, own.prompt_buckets),
+    prompt=lanes.bucket_of(plan.text_tokens - prefix, own.prompt_buckets),
     prefix=prefix,
     beams=own.num_beams,
     steps=max(own.max_new_tokens - 1, 1),
@@ -157,7 +157,7 @@ def decode(
     lengths=rows(np.int32),
     rows=rows(np.int32),
     active=rows(np.bool_),
-    norms=beam_search.LengthNorms(norm, norm),
+    norms=stepping.LengthNorms(norm, norm),
   )
   seed = arguments.array((), np.uint32, sharding.replicated(net.mesh))
   variables = {"params": net.base, "lora": net.adapter}

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bigrec_jax.decoding import stepping
+
 STATES = 997
 
 
@@ -56,6 +58,26 @@ class LookupModel:
       total += self.log_probs(state)[token]
       state = (state * 31 + token + 1) % STATES
     return total
+
+
+def search(method, model, starts, active, rows, expand):
+  """Runs a whole search, in two parts, and returns its final state."""
+  logits, carry = model.first(starts)
+  carry = jnp.broadcast_to(carry, (carry.shape[0], method[0]))
+  state = method.start(logits, active, rows, expand)
+  for room in (3, 60):
+    state, carry = stepping.run(
+      method,
+      state,
+      carry,
+      rows,
+      step_fn=model.step,
+      reorder=model.reorder,
+      expand=expand,
+      room=room,
+      wanted=jnp.int32(len(starts)),
+    )
+  return state
 
 
 def naive_beam_search(

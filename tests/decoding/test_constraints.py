@@ -11,12 +11,11 @@ from bigrec_jax.decoding import (
   constraints,
   sampling,
   selection,
+  stepping,
 )
 from tests.decoding import lookup_model
 
 VOCAB, EOS = 37, 4
-# The loop in two segments; `grow` has nothing to do for this model.
-SIZES = (3, 60)
 PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]
 
 
@@ -31,40 +30,19 @@ def _titles(seed, count, longest):
   ]
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("model", "num_beams", "max_new_tokens", "early_stopping"),
-)
-def _search(model, starts, norms, trie, **options):
-  logits, carry = model.first(starts)
-  return beam_search.search(
-    logits,
-    jnp.broadcast_to(carry, (carry.shape[0], options["num_beams"])),
-    step_fn=model.step,
-    grow=lambda carry, size: carry,
-    sizes=SIZES,
-    reorder=model.reorder,
-    expand=trie.expand,
-    active=jnp.ones(len(PROMPTS), jnp.bool_),
-    norms=norms,
-    eos_ids=(EOS,),
-    **options,
-  )
+@functools.partial(jax.jit, static_argnames=("model", "search"))
+def _search(model, starts, rows, trie, search):
+  active = jnp.ones(len(PROMPTS), jnp.bool_)
+  return lookup_model.search(search, model, starts, active, rows, trie.expand)
 
 
 def _run(model, sequences, num_beams, penalty=1.0):
   trie = constraints.build_trie(sequences)
   starts = np.array([model.start(p) for p in PROMPTS], np.int32)
+  norms = stepping.length_norms(len(PROMPTS), trie.depth, penalty, None)
+  search = beam_search.BeamSearch(num_beams, trie.depth, (EOS,), False)
   state = jax.device_get(
-    _search(
-      model,
-      starts,
-      beam_search.length_norms(len(PROMPTS), trie.depth, penalty, None),
-      trie,
-      num_beams=num_beams,
-      max_new_tokens=trie.depth,
-      early_stopping=False,
-    )
+    _search(model, starts, stepping.Rows(norms, None), trie, search)
   )
   return starts, [
     lookup_model.hypotheses(
@@ -159,24 +137,13 @@ def test_sampling_draws_titles_only(model):
   trie = constraints.build_trie(sequences)
   starts = np.array([model.start(p) for p in PROMPTS], np.int32)
 
-  @jax.jit
-  def run(starts, trie):
-    logits, carry = model.first(starts)
-    return sampling.sample(
-      logits,
-      jnp.broadcast_to(carry, (5, 3)),
-      step_fn=model.step,
-      grow=lambda carry, size: carry,
-      sizes=SIZES,
-      expand=trie.expand,
-      active=jnp.ones(5, jnp.bool_),
-      keys=sampling.row_keys(np.uint32(0), jnp.arange(5, dtype=jnp.int32), 3),
-      warpers=sampling.Warpers(2.0, 0, 0.95),
-      max_new_tokens=trie.depth,
-      eos_ids=(EOS,),
-    )
-
-  state = jax.device_get(run(starts, trie))
+  numbers = jnp.arange(len(PROMPTS), dtype=jnp.int32)
+  norms = stepping.length_norms(len(PROMPTS), trie.depth, 1.0, None)
+  rows = stepping.Rows(norms, sampling.row_keys(np.uint32(0), numbers))
+  search = sampling.Sampling(
+    3, trie.depth, (EOS,), sampling.Warpers(2.0, 0, 0.95)
+  )
+  state = jax.device_get(_search(model, starts, rows, trie, search))
   titles = {tuple(ids) for ids in sequences}
   drawn = {
     tuple(state.tokens[b, w, : state.lengths[b, w]].tolist())

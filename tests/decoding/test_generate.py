@@ -8,9 +8,9 @@ import scipy.special
 
 from bigrec_jax import config, errors, sharding
 from bigrec_jax.decoding import (
-  beam_search,
   constraints,
   generate,
+  lanes,
   program,
   stepping,
 )
@@ -193,26 +193,78 @@ def test_scores_are_those_of_full_forward_passes(setup):
 
 
 def test_one_program_per_bucket(setup):
-  prompts = make_prompts(30, seed=1)
+  prompts = make_prompts(60, seed=1)
   first = setup(prompts)
-  before = program.decode._cache_size()
+  before = program.read._cache_size(), program.advance._cache_size()
   split = setup(prompts, prompt_buckets=(16, 32))
-  assert program.decode._cache_size() == before + 1
+  after = tuple(size + 1 for size in before)
+  assert (program.read._cache_size(), program.advance._cache_size()) == after
   assert_same(split, first)
   # Another penalty, other prompts of the same sizes: nothing new.
   changed = setup(prompts, length_penalty=0.0)
   assert not np.allclose(changed.scores, first.scores)
   turned = setup(list(reversed(prompts)), prompt_buckets=(16, 32))
   assert turned.tokens[::-1] == first.tokens
-  assert program.decode._cache_size() == before + 1
+  assert (program.read._cache_size(), program.advance._cache_size()) == after
 
 
-def test_a_larger_cache_when_the_first_is_full(setup, monkeypatch):
-  prompts = make_prompts(11)
-  whole = setup(prompts)
-  monkeypatch.setattr(program, "_FIRST_SEGMENT", 2)
-  assert program.settings_of(options(), (EOS,), None).sizes == (2, 4, 6)
-  assert_same(setup(prompts), whole)
+class Watch:
+  """Counts calls of programs, and which users share the slots."""
+
+  def __init__(self, monkeypatch):
+    self.batches, self.steps, self.rooms = [], [], []
+    monkeypatch.setattr(program, "read", self._read)
+    monkeypatch.setattr(program, "advance", self._advance)
+    self._programs = read, advance = program_read, program_advance
+
+  def _read(self, *arguments):
+    self.batches.append(np.asarray(arguments[3].active))
+    return self._programs[0](*arguments)
+
+  def _advance(self, *arguments):
+    before = np.asarray(arguments[3].users.state.step)
+    slots, outcome = self._programs[1](*arguments)
+    self.steps.append((before, np.asarray(outcome.step)))
+    self.rooms.append(slots.suffix.room)
+    return slots, outcome
+
+
+program_read, program_advance = program.read, program.advance
+
+
+def test_slots_are_refilled_as_users_finish(setup, monkeypatch):
+  prompts = make_prompts(40, seed=1)
+  changes = dict(max_new_tokens=40, sample=True, num_beams=1, top_k=0)
+  monkeypatch.setattr(generate, "_MOST_AT_ONCE", 1)
+  watch = Watch(monkeypatch)
+  found = setup(prompts, **changes)
+  lengths = np.array([len(row[0]) for row in found.tokens])
+  assert len(set(lengths)) > 3
+  # Users of different age share the slots.
+  assert any(len(set(before)) > 2 for before, _ in watch.steps)
+  assert sum(batch.sum() for batch in watch.batches) == 40
+  # Far fewer steps than batches that wait for their slowest would take.
+  taken = sum(int((after - before).max()) for before, after in watch.steps)
+  order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")
+  waiting = sum(lengths[order[n : n + 8]].max() - 1 for n in range(0, 40, 8))
+  assert taken < 0.9 * waiting
+  monkeypatch.setattr(lanes, "_GROUPS", 1)
+  whole = setup(prompts, **changes)
+  assert_same(found, whole)
+
+
+def test_caches_grow_and_shrink(setup, monkeypatch):
+  prompts = make_prompts(30, seed=1)
+  whole = setup(prompts, max_new_tokens=12)
+  monkeypatch.setattr(generate, "_MOST_AT_ONCE", 1)
+  monkeypatch.setattr(program, "_FIRST_SIZE", 2)
+  sizes = program.settings_of(options(max_new_tokens=12), (EOS,), None).sizes
+  assert sizes == (2, 4, 11)
+  watch = Watch(monkeypatch)
+  changed = setup(prompts, max_new_tokens=12, prompt_buckets=(16, 32))
+  assert_same(changed, whole)
+  assert set(watch.rooms) == set(sizes)
+  assert any(np.diff(watch.rooms) < 0)
 
 
 @pytest.mark.parametrize(
@@ -220,28 +272,33 @@ def test_a_larger_cache_when_the_first_is_full(setup, monkeypatch):
   [(2, (1,)), (40, (39,)), (65, (32, 64)), (128, (32, 64, 127))],
 )
 def test_caches_double(most, sizes):
-  assert stepping.segments(most, 32) == sizes
-  assert stepping.segments(400, 32) == (32, 64, 399)
+  assert stepping.sizes(most, 32) == sizes
+  assert stepping.sizes(400, 32) == (32, 64, 399)
 
 
-def test_batches_at_once_equal_one_after_the_other(setup, monkeypatch):
+def test_lanes_at_once_equal_one(setup, monkeypatch):
   prompts = make_prompts(30, seed=1)
   assert generate._at_once(setup.mesh) > 1
   assert generate._at_once(sharding.make_mesh(config.MeshConfig(8, 1, 1))) == 1
   together = setup(prompts)
+  assert setup(prompts).tokens == together.tokens
   monkeypatch.setattr(generate, "_MOST_AT_ONCE", 1)
-  alone = setup(prompts)
-  assert together.tokens == alone.tokens
-  np.testing.assert_array_equal(together.scores, alone.scores)
+  assert_same(setup(prompts), together)
 
 
-def test_a_failure_in_a_batch_ends_the_run(setup, monkeypatch):
+def test_a_failure_in_a_lane_ends_the_run(setup, monkeypatch):
+  calls = []
+
   def fail(*arguments):
-    raise RuntimeError("out of memory")
+    calls.append(arguments)
+    if len(calls) > 3:
+      raise RuntimeError("out of memory")
+    return program_advance(*arguments)
 
-  monkeypatch.setattr(program, "decode", fail)
+  monkeypatch.setattr(program, "advance", fail)
   with pytest.raises(RuntimeError, match="out of memory"):
-    setup(make_prompts(30, seed=1))
+    setup(make_prompts(60, seed=1))
+  assert len(calls) < 7
 
 
 def test_rows_do_not_depend_on_the_batch(setup):
@@ -261,8 +318,8 @@ def test_rows_do_not_depend_on_the_batch(setup):
 
 
 def test_prompts_beyond_the_last_bucket():
-  assert generate.bucket_of(300, (64, 128)) == 384
-  assert generate.bucket_of(65, (128, 64)) == 128
+  assert lanes.bucket_of(300, (64, 128)) == 384
+  assert lanes.bucket_of(65, (128, 64)) == 128
 
 
 def test_greedy_is_one_beam(setup):
@@ -334,6 +391,6 @@ def test_shared_beginning():
 
 
 def test_length_norms_are_exact():
-  norms = beam_search.length_norms(2, 3, 2.0, np.array([5, 9]))
+  norms = stepping.length_norms(2, 3, 2.0, np.array([5, 9]))
   np.testing.assert_array_equal(norms.ended, [[25, 36, 49], [81, 100, 121]])
   np.testing.assert_array_equal(norms.running[0], [36, 49, 64])

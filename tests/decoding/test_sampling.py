@@ -5,36 +5,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax.decoding import beam_search, sampling, selection
+from bigrec_jax.decoding import sampling, selection, stepping
 from tests.decoding import lookup_model
 
 VOCAB, T = 37, 9
-# The loop in two segments; `grow` has nothing to do for this model.
-SIZES = (3, 60)
 PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("model", "width", "warpers", "max_new_tokens", "eos_ids"),
-)
-def _sample(
-  model, starts, rows, active, norms, seed, *, width, warpers, **options
-):
-  logits, carry = model.first(starts)
-  state = sampling.sample(
-    logits,
-    jnp.broadcast_to(carry, (carry.shape[0], width)),
-    step_fn=model.step,
-    grow=lambda carry, size: carry,
-    sizes=SIZES,
-    expand=lambda logits, nodes: selection.all_tokens(logits),
-    active=active,
-    keys=sampling.row_keys(seed, rows, width),
-    warpers=warpers,
-    **options,
+@functools.partial(jax.jit, static_argnames=("model", "search"))
+def _sample(model, starts, numbers, active, norms, seed, search):
+  rows = stepping.Rows(norms, sampling.row_keys(seed, numbers))
+  state = lookup_model.search(
+    search,
+    model,
+    starts,
+    active,
+    rows,
+    lambda logits, nodes: selection.all_tokens(logits),
   )
-  return sampling.finalise(state, norms)
+  return search.found(state, rows)
 
 
 def _rows(found):
@@ -55,12 +44,9 @@ def _run(model, prompts, rows, warpers, width=1, seed=0, active=None):
       starts,
       np.array(rows, np.int32),
       active,
-      beam_search.length_norms(len(prompts), T, 1.0, None),
+      stepping.length_norms(len(prompts), T, 1.0, None),
       np.uint32(seed),
-      width=width,
-      warpers=warpers,
-      max_new_tokens=T,
-      eos_ids=(4,),
+      sampling.Sampling(width, T, (4,), warpers),
     )
   )
 
@@ -139,11 +125,12 @@ def test_warpers_and_frequencies(warpers):
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
   draws = 4000
-  keys = sampling.row_keys(np.uint32(9), jnp.arange(draws, dtype=jnp.int32), 1)
+  numbers = jnp.arange(draws, dtype=jnp.int32)
+  keys = sampling.sample_keys(sampling.row_keys(np.uint32(9), numbers), 1)
   candidates = selection.all_tokens(
     jnp.broadcast_to(jnp.asarray(logits)[None, None], (draws, 1, VOCAB))
   )
-  drawn = sampling._draw(candidates, warpers, keys, jnp.int32(0))
+  drawn = sampling._draw(candidates, warpers, keys, jnp.zeros(draws, jnp.int32))
   counts = np.bincount(np.asarray(drawn)[:, 0], minlength=VOCAB)
   assert np.all(counts[expected == 0] == 0)
   deviation = np.sqrt(draws * expected * (1 - expected)) + 1e-9

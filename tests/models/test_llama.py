@@ -69,7 +69,7 @@ def decoded(request):
   seen = []
   for step in range(steps):
     new = generator.integers(0, common.VOCAB, (users, beams)).astype(np.int32)
-    hidden, suffix = decode(new, np.int32(step), prompt, suffix)
+    hidden, suffix = decode(new, np.full(users, step, np.int32), prompt, suffix)
     written = np.concatenate([written, new[:, :, None]], axis=2)
     for user in range(users):
       for beam in range(beams):

@@ -1,0 +1,295 @@
+"""Who is decoded when: prompts wait, pass through slots, and are collected.
+
+A lane is B slots. Users whose prompts are longest come first; whenever a
+group of slots is free, as many new users are read and take their places. The
+caches are no wider than the users in the slots need: prompts are padded to a
+bucket, and what the beams write doubles its room when somebody needs it. So
+the number of compiled programs is small: a pair for each bucket and room in
+use. Everything here happens on the host, alike in every process.
+"""
+
+import collections
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bigrec_jax import sharding
+from bigrec_jax.decoding import (
+  constraints,
+  program,
+  slots as slots_lib,
+  stepping,
+)
+from bigrec_jax.models import kv_cache
+from bigrec_jax.models.llama import Llama
+
+_BUCKET_STEP = 128  # Beyond the last configured bucket.
+# Slots are refilled in groups of a quarter: fewer would make products with
+# few rows, more would leave slots free for longer.
+_GROUPS = 4
+_FREE = -1
+
+# Takes row numbers [N] and their hypotheses.
+Collect = Callable[[np.ndarray, stepping.Found], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What all lanes share.
+
+  Attributes:
+    model: The network.
+    settings: Of the compiled programs.
+    variables: Collections `params` and, with an adapter, `lora`.
+    seed: [] uint32, of sampling.
+    prefix: What all prompts begin with, already read, or None.
+    trie: The titles that may be written, or None.
+    mesh: Slots are split over its axes data and fsdp.
+    prompts: Token ids without the common beginning.
+    buckets: Widths to which prompts are padded, ascending.
+    length_penalty: Exponent of the length norm.
+    norm_lengths: [N] prompt lengths that the norm counts, or None.
+  """
+
+  model: Llama
+  settings: program.Settings
+  variables: Any
+  seed: jax.Array
+  prefix: kv_cache.PromptCache | None
+  trie: constraints.Trie | None
+  mesh: Mesh
+  prompts: Sequence[Sequence[int]]
+  buckets: tuple[int, ...]
+  length_penalty: float
+  norm_lengths: np.ndarray | None
+
+  def width_of(self, numbers: np.ndarray) -> int:
+    """Returns the bucket that holds the prompts of all these users."""
+    longest = max(len(self.prompts[number]) for number in numbers)
+    return bucket_of(longest, self.buckets)
+
+
+def bucket_of(length: int, buckets: Sequence[int]) -> int:
+  """Returns the smallest bucket that holds `length` tokens.
+
+  Beyond the last bucket it is the next multiple of 128: a prompt is never
+  cut.
+  """
+  for bucket in sorted(buckets):
+    if length <= bucket:
+      return bucket
+  return -(-length // _BUCKET_STEP) * _BUCKET_STEP
+
+
+def run(work: Work, batch_size: int, most: int, collect: Collect) -> None:
+  """Decodes all prompts.
+
+  Args:
+    work: The prompts and how they are decoded.
+    batch_size: Slots of a lane, fewer if there are fewer prompts.
+    most: Lanes, fewer if one has slots enough.
+    collect: Called with users who are done, never twice at a time.
+  """
+  order = np.argsort([-len(p) for p in work.prompts], kind="stable")
+  size = slots_of(len(order), batch_size, work.mesh)
+  count = min(most, -(-len(order) // size))
+  turn = _Turn()
+  lanes = [
+    Lane(work, order[place::count], size, turn) for place in range(count)
+  ]
+  if count == 1:
+    lanes[0].run(collect)
+    return
+  with futures.ThreadPoolExecutor(count) as pool:
+    running = [pool.submit(lane.run, collect) for lane in lanes]
+    try:
+      for each in futures.as_completed(running):
+        each.result()
+    finally:
+      turn.stop()  # A failure in one lane, or Ctrl-C here, ends the others.
+
+
+def slots_of(count: int, wanted: int, mesh: Mesh) -> int:
+  """Returns B: fewer slots than wanted if there are so few prompts."""
+  size = sharding.batch_size_unit(mesh)
+  while size < min(count, wanted):
+    size *= 2
+  return min(size, wanted)
+
+
+def group_of(slots: int, mesh: Mesh) -> int:
+  """Returns R, how many users are read at a time."""
+  unit = sharding.batch_size_unit(mesh)
+  return max(slots // _GROUPS // unit, 1) * unit
+
+
+class _Turn:
+  """Keeps lanes out of each other's way.
+
+  Two threads would compile a program twice, so one calls at a time; what
+  they call runs side by side on the device.
+  """
+
+  def __init__(self):
+    self.calling = threading.Lock()
+    self.collecting = threading.Lock()
+    self._stopped = threading.Event()
+
+  @property
+  def stopped(self) -> bool:
+    return self._stopped.is_set()
+
+  def stop(self) -> None:
+    self._stopped.set()
+
+
+class Lane:
+  """B slots and the users who wait for them.
+
+  Args:
+    work: What is decoded.
+    order: Row numbers of this lane's users, longest prompt first.
+    slots: B.
+    turn: Shared with other lanes.
+  """
+
+  def __init__(self, work: Work, order: np.ndarray, slots: int, turn: _Turn):
+    self._work, self._turn = work, turn
+    self._waiting = collections.deque(order.tolist())
+    self._shards = sharding.batch_size_unit(work.mesh)
+    self._group = group_of(slots, work.mesh)
+    self._users = np.full(slots, _FREE)  # Row number in each slot.
+    self._step = np.zeros(slots, np.int32)
+    self._slots: slots_lib.Slots | None = None
+
+  def run(self, collect: Collect) -> None:
+    """Decodes all users of the lane."""
+    while not self._turn.stopped:
+      with self._turn.calling:
+        self._refill()
+        outcome = self._advance()
+      outcome = jax.device_get(outcome)
+      self._step = np.where(self._users == _FREE, 0, outcome.step)
+      ended = np.flatnonzero(outcome.done & (self._users != _FREE))
+      with self._turn.collecting:
+        found = tuple(part[ended] for part in outcome.found)
+        collect(self._users[ended], found)
+      self._users[ended], self._step[ended] = _FREE, 0
+      if not self._waiting and np.all(self._users == _FREE):
+        return
+
+  def _needed(self) -> int:
+    """Returns how many slots of a shard have to be free to go on."""
+    shard = self._group // self._shards
+    return max(1, min(shard, -(-len(self._waiting) // self._shards)))
+
+  def _refill(self) -> None:
+    """Reads users who wait, and puts them into free slots."""
+    groups = list(self._groups())
+    if self._slots is not None:
+      self._fit()
+    work = self._work
+    for numbers, places in groups:
+      users = program.read(
+        work.model,
+        work.settings,
+        work.variables,
+        self._batch(numbers),
+        work.seed,
+        work.prefix,
+        work.trie,
+      )
+      if self._slots is None:
+        self._slots = slots_lib.empty(
+          users,
+          len(self._users),
+          work.settings.width,
+          work.settings.sizes[0],
+          work.model.mesh,
+        )
+      self._slots = slots_lib.place(
+        self._slots, users, places, self._shards, work.model.mesh
+      )
+
+  def _groups(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields row numbers [R] and slots within shards [R] of new users."""
+    shards, group = self._shards, self._group // self._shards
+    by_shard = self._users.reshape(shards, -1)  # A view.
+    while self._waiting:
+      free = by_shard == _FREE
+      if free.sum(axis=1).max() < self._needed():
+        return
+      numbers = np.full((shards, group), _FREE)
+      places = np.full((shards, group), len(self._users), np.int32)
+      for shard in range(shards):
+        for n, slot in enumerate(np.flatnonzero(free[shard])[:group]):
+          if self._waiting:
+            numbers[shard, n] = self._waiting.popleft()
+            by_shard[shard, slot] = numbers[shard, n]
+            places[shard, n] = slot
+      yield numbers.ravel(), places.ravel()
+
+  def _fit(self) -> None:
+    """Gives the caches the sizes that the users in the slots need."""
+    slots, sizes = self._slots, self._work.settings.sizes
+    now = slots.suffix.room
+    step = int(self._step.max())
+    room = next(size for size in sizes if size >= step)
+    # Not smaller for a few tokens only.
+    if room < now and 2 * step > room:
+      room = now
+    width = self._work.width_of(self._users[self._users != _FREE])
+    if (width, room) != (slots.users.prompt.width, now):
+      self._slots = slots_lib.resize(slots, width, room, self._work.model.mesh)
+
+  def _advance(self) -> program.Outcome:
+    work, wanted = self._work, len(self._users)
+    if self._waiting:
+      wanted = self._needed() * self._shards
+    self._slots, outcome = program.advance(
+      work.model,
+      work.settings,
+      work.variables,
+      self._slots,
+      np.int32(wanted),
+      work.prefix,
+      work.trie,
+    )
+    return outcome
+
+  def _batch(self, numbers: np.ndarray) -> program.Batch:
+    """Returns the arrays of new users on the mesh; -1 fills a place."""
+    work = self._work
+    active = numbers != _FREE
+    tokens = np.zeros((len(numbers), work.width_of(numbers[active])), np.int32)
+    lengths = np.ones(len(numbers), np.int32)
+    for place in np.flatnonzero(active):
+      prompt = work.prompts[numbers[place]]
+      tokens[place, : len(prompt)] = prompt
+      lengths[place] = len(prompt)
+    norms = stepping.length_norms(
+      len(numbers),
+      work.settings.search.max_new_tokens,
+      work.length_penalty,
+      None
+      if work.norm_lengths is None
+      else np.where(active, work.norm_lengths[numbers], 1),
+    )
+    batch = program.Batch(
+      tokens=tokens,
+      lengths=lengths,
+      numbers=np.where(active, numbers, 0).astype(np.int32),
+      active=active,
+      norms=norms,
+    )
+    split = sharding.batch_sharding(work.mesh)
+    return jax.tree.map(
+      lambda x: jax.make_array_from_callback(x.shape, split, x.__getitem__),
+      batch,
+    )
