@@ -16,7 +16,7 @@ import numpy as np
 from bigrec_jax.data import encoding
 
 # Shorter ones do not pay for a second, small pass through the layers.
-_LEAST = 16  # Tokens.
+LEAST = 16  # Tokens.
 _SAMPLE = 1024  # Examples, spread over the split.
 
 
@@ -65,7 +65,7 @@ def find(encoded: encoding.EncodedExamples) -> Header | None:
   labelled = all(example.first_label == 1 for example in sample)
   if not labelled:  # Then up to where the first labels are.
     common = min(common, *(example.first_label for example in sample))
-  if common - 1 < _LEAST:
+  if common - 1 < LEAST:
     return None
   return Header(first[:common], np.full(common, labelled, np.int32))
 

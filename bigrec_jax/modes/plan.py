@@ -16,6 +16,7 @@ from bigrec_jax.planning import (
   chips,
   compiling,
   fit,
+  header_work,
   programs,
   roofline,
   tables,
@@ -146,44 +147,107 @@ class Plan:
     config, train = self.config, self.config.train
     rows = train.micro_batch_size
     sharding.check_batch(self.mesh, rows, "config.train.micro_batch_size")
-    shape = programs.train_shape(config, self.mesh, rows)
-    done = work.accumulate(self.sizes, rows, shape.length, shape.chunk)
-    accumulate, apply = programs.train(self.net, config, rows)
-    first = self._compile(accumulate, done, shape)
-    last = self._compile(
-      apply, work.apply(lora_lib.count(self.net.adapter)), config.lora
+    shape = programs.train_shape(config, self.net, rows)
+    made = programs.train(self.net, config, shape)
+    header = self._header(made, shape) if shape.prefix else []
+    sizes = (rows, shape.length, shape.chunk, shape.prefix)
+    first = self._compile(
+      made.accumulate, work.accumulate(self.sizes, *sizes), shape
     )
-    tokens = train.batch_size * min(config.plan.text_tokens, train.max_length)
+    last = self._compile(
+      made.apply, work.apply(lora_lib.count(self.net.adapter)), config.lora
+    )
     # Packed without a gap, or each text in a row of its own.
-    needed = -(-tokens // shape.length) if train.packing else train.batch_size
+    needed, own = train.batch_size, train.batch_size * shape.own
+    if train.packing:
+      needed = -(-own // shape.length)
     micro = -(-needed // rows)
 
     def program_of(rows: int) -> compiling.Program:
-      return programs.train(self.net, config, rows)[0]
+      shape = programs.train_shape(config, self.net, rows)
+      return programs.train(self.net, config, shape).accumulate
 
     found = {
       "micro_batches_per_step": micro,
-      "tokens_per_step": tokens,
-      "xla_check": self._check(rows, shape),
+      # Real ones: those of the header in every text, as training counts them.
+      "tokens_per_step": own + train.batch_size * shape.prefix,
+      "header_tokens": shape.prefix,
+      "xla_check": self._check(shape),
       "largest_micro_batch": self._search(first, program_of, rows, needed),
     }
-    found |= _train_cost(
-      first, last, micro, tokens, self.devices, self.target.chip
-    )
+    found |= self._step_cost(micro, first, last, header, found)
     return found | self._run_cost(found["seconds_per_step"])
 
-  def _check(self, rows: int, shape: programs.TrainShape) -> dict[str, float]:
-    """Compares the formula with XLA's count of layers one by one."""
-    sizes = dataclasses.replace(self.sizes, attention="xla")
-    formula = work.accumulate(sizes, rows, shape.length, shape.length)
-    spared = work.first_layer(sizes, rows, shape.length)
-    expected = formula.executed - spared
-    counted = unrolled.accumulate_flops(self.arch, self.config, rows)
+  def _header(
+    self, made: programs.Train, shape: programs.TrainShape
+  ) -> list[dict[str, Any]]:
+    """Compiles what a step does once for all its texts."""
+    about = programs.header_shape(self.config, shape)
+    # A single text is whole on every part of the data axis.
+    parts = self.mesh.shape["data"]
+    sizes = dataclasses.replace(self.sizes, replicas=parts)
+    labelled = self.config.train.train_on_inputs
+    opened = header_work.open_header(sizes, about.prefix)
+    closed = header_work.close_header(
+      sizes, about.prefix, about.chunk, labelled
+    )
+    return [
+      self._compile(made.open, opened, about),
+      self._compile(made.close, closed, about),
+    ]
+
+  def _step_cost(
+    self,
+    micro: int,
+    first: dict[str, Any],
+    last: dict[str, Any],
+    header: list[dict[str, Any]],
+    found: dict[str, Any],
+  ) -> dict[str, Any]:
+    """Returns seconds, tokens/s and the MFU of an optimizer step's floor.
+
+    Only the tokens of texts count: padding takes time for nothing. The MFU
+    counts the header as often as it is computed, tokens/s in every text.
+
+    Args:
+      micro: how often `first` runs.
+      first: the row of a micro-batch.
+      last: that of the optimizer's step.
+      header: those of the header.
+      found: tokens of a step.
+    """
+    rest = _sum(*(row["seconds"] for row in (*header, last)))
+    if first["seconds"] is None or rest is None:
+      return dict.fromkeys(("seconds_per_step", "tokens_per_second", "mfu"))
+    seconds, tokens = micro * first["seconds"] + rest, found["tokens_per_step"]
+    own = tokens - self.config.train.batch_size * found["header_tokens"]
+    slots = first["shape"]["rows"] * first["shape"]["length"]
+    flops = own * first["work"]["flops"] / slots
+    flops += sum(row["work"]["flops"] for row in header)
     return {
+      "seconds_per_step": seconds,
+      "tokens_per_second": tokens / seconds,
+      "mfu": flops / (seconds * self.devices * self.target.chip.flops),
+    }
+
+  def _check(self, shape: programs.TrainShape) -> dict[str, Any]:
+    """Compares the formulas with XLA's count of layers one by one."""
+    sizes = dataclasses.replace(self.sizes, attention="xla", replicas=1)
+    about = (shape.rows, shape.length)
+    formula = work.accumulate(sizes, *about, shape.length, shape.prefix)
+    spared = work.first_layer(sizes, *about, shape.prefix)
+    expected = formula.executed - spared
+    counted = unrolled.accumulate_flops(self.arch, self.config, shape)
+    found = {
       "xla_unrolled_flops": counted,
       "formula_flops": expected,
       "ratio": counted / expected,
     }
+    if shape.prefix:
+      counted = unrolled.header_flops(self.arch, self.config, shape)
+      expected = header_work.one_by_one(sizes, shape.prefix)
+      found["header_ratio"] = counted / expected
+    return found
 
   def _search(
     self,
@@ -235,25 +299,30 @@ class Plan:
     return {"examples": min(known), "steps": steps, "chip_hours": hours}
 
   def _generate(self) -> dict[str, Any]:
-    shape = programs.generate_shape(self.config)
+    shape = programs.generate_shape(self.config, self.mesh)
     users = shape.users
     sharding.check_batch(self.mesh, users, "config.generate.batch_size")
     turns = programs.decode_turns(self.config)
-    about = (users, shape.prompt, shape.prefix)
-    prefill = work.prefill(self.sizes, *about)
+    rest = (shape.prompt, shape.prefix)
+    prompts = work.prefill(self.sizes, shape.group, *rest)
     token = work.decode_step(
-      self.sizes, *about, shape.beams, shape.steps, turns / 2
+      self.sizes, users, *rest, shape.beams, shape.steps, turns / 2
     )
-    done = work.add((1, prefill), (turns, token))
-    row = self._compile(programs.decode(self.net, self.config), done, shape)
+    read, advance = programs.generate(self.net, self.config)
+    first = self._compile(read, prompts, shape)
+    row = self._compile(advance, work.add((turns, token)), shape)
 
     def program_of(users: int) -> compiling.Program:
       own = dataclasses.replace(self.config.generate, batch_size=users)
       config = dataclasses.replace(self.config, generate=own)
-      return programs.decode(self.net, config)
+      return programs.generate(self.net, config)[1]
 
+    seconds = None
+    if first["seconds"] is not None:
+      groups = users / shape.group
+      seconds = _sum(groups * first["seconds"], row["seconds"])
     return {
-      "users_per_second": _rate(users, row["seconds"]),
+      "users_per_second": _rate(users, seconds),
       "largest_batch": self._search(row, program_of, users, _MOST_USERS),
     }
 
@@ -287,30 +356,6 @@ def _sum(*values: float | None) -> float | None:
 
 def _rate(count: int, seconds: float | None) -> float | None:
   return None if seconds is None else count / seconds
-
-
-def _train_cost(
-  first: dict[str, Any],
-  last: dict[str, Any],
-  micro: int,
-  tokens: int,
-  devices: int,
-  chip: chips.Chip | None,
-) -> dict[str, Any]:
-  """Returns seconds, tokens/s and the MFU of an optimizer step's floor.
-
-  Only the tokens of texts count: padding takes time for nothing.
-  """
-  if first["seconds"] is None or last["seconds"] is None:
-    return dict.fromkeys(("seconds_per_step", "tokens_per_second", "mfu"))
-  seconds = micro * first["seconds"] + last["seconds"]
-  slots = first["shape"]["rows"] * first["shape"]["length"]
-  flops = tokens * first["work"]["flops"] / slots
-  return {
-    "seconds_per_step": seconds,
-    "tokens_per_second": tokens / seconds,
-    "mfu": flops / (seconds * devices * chip.flops),
-  }
 
 
 def _versions() -> dict[str, str | None]:

@@ -5,63 +5,112 @@ runs; only the arguments are shapes instead of arrays.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from bigrec_jax import config as config_lib, counting, sharding
-from bigrec_jax.decoding import generate, lanes, program, stepping
+from bigrec_jax.data import shared_header
+from bigrec_jax.decoding import (
+  generate as generate_lib,
+  lanes,
+  program,
+  slots as slots_lib,
+  stepping,
+)
 from bigrec_jax.grounding import distance, ranking, user_block
 from bigrec_jax.planning import arguments, compiling
-from bigrec_jax.training import optimizer, state as state_lib, step
+from bigrec_jax.training import optimizer, state as state_lib, step, trainer
 
 _BATCH = ("tokens", "positions", "segment_ids", "loss_mask")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainShape:
-  """Sizes of a micro-batch: rows R, length T, positions of a logits chunk."""
+  """Sizes of a micro-batch, and what of a text its rows hold.
+
+  Attributes:
+    rows: R.
+    length: T.
+    chunk: positions of every row whose logits are held at once.
+    prefix: P, tokens with which every text begins and that rows lack, because
+      a step computes them once (training/header.py); 0 = rows hold whole texts.
+    own: tokens of a text that rows hold, on average.
+  """
 
   rows: int
   length: int
   chunk: int
+  prefix: int
+  own: int
 
 
-def train_shape(config: config_lib.Config, mesh: Mesh, rows: int) -> TrainShape:
+def train_shape(
+  config: config_lib.Config, net: arguments.Network, rows: int
+) -> TrainShape:
   """Returns the shape of a micro-batch.
 
   Args:
     config: sections train and plan.
-    mesh: for the rows of a device.
+    net: for the rows of a device, and whether its attention knows a prefix.
     rows: R.
   """
-  train = config.train
-  length = train.max_length
+  train, length = config.train, config.train.max_length
+  own, prefix = min(config.plan.text_tokens, length), 0
+  if trainer.shares_header(train, net.model):
+    # The last common token stays in the rows (shared_header.py).
+    common = min(config.plan.prefix_tokens, own) - 1
+    prefix = common if common >= shared_header.LEAST else 0
+  own -= prefix
   if not train.packing:
     length = next(
       bucket
       for bucket in sorted({*train.length_buckets, length})
-      if bucket >= min(config.plan.text_tokens, length)
+      if bucket >= own
     )
-  here = max(1, rows // sharding.batch_size_unit(mesh))
+  here = max(1, rows // sharding.batch_size_unit(net.mesh))
   chunk = min(length, max(1, train.loss_chunk // here))
-  return TrainShape(rows, length, chunk)
+  return TrainShape(rows, length, chunk, prefix, own)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeaderShape:
+  """Sizes of the header: its tokens P, positions of a block of logits."""
+
+  prefix: int
+  chunk: int
+
+
+def header_shape(config: config_lib.Config, shape: TrainShape) -> HeaderShape:
+  """Returns the shape of what a step computes once for all its texts."""
+  chunk = min(config.train.loss_chunk, shape.prefix + 1)
+  return HeaderShape(shape.prefix, chunk)
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+  """Programs of an optimizer step; open and close where a header is shared."""
+
+  accumulate: compiling.Program
+  apply: compiling.Program
+  open: compiling.Program | None
+  close: compiling.Program | None
 
 
 def train(
-  net: arguments.Network, config: config_lib.Config, rows: int
-) -> tuple[compiling.Program, compiling.Program]:
-  """Returns the programs of an optimizer step: accumulate, and apply.
+  net: arguments.Network, config: config_lib.Config, shape: TrainShape
+) -> Train:
+  """Returns the programs of an optimizer step.
 
   Args:
     net: the network.
-    config: sections train, lora and plan.
-    rows: R of a micro-batch, in place of `train.micro_batch_size`.
+    config: sections train and lora.
+    shape: of a micro-batch.
   """
-  shape = train_shape(config, net.mesh, rows)
   adamw = optimizer.AdamW(config.train.weight_decay, config.train.max_grad_norm)
   steps = step.make_steps(
     net.model,
@@ -78,22 +127,57 @@ def train(
   state = state_lib.TrainState(scalar, net.adapter, moments)
   sums = state_lib.Sums(net.adapter, rate, scalar, scalar)
   rows_split = sharding.batch_sharding(net.mesh)
-  one = arguments.array((rows, shape.length), np.int32, rows_split)
+  one = arguments.array((shape.rows, shape.length), np.int32, rows_split)
   batch = dict.fromkeys(_BATCH, one)
-  turns = -(-shape.length // shape.chunk)
-  # Arguments that a program does not use are dropped, but stay in memory.
-  return (
-    compiling.Program(
-      "train: accumulate",
-      lambda: steps.accumulate.lower(sums, state, net.base, batch),
-      arguments.device_bytes(moments),
-      _layer_loops(net) | {"cross_entropy)/while": turns},
+  tokens = arguments.array((shape.prefix + 1,), np.int32, whole)
+  header = None
+  if shape.prefix:
+    opened = jax.eval_shape(steps.open_header, state, net.base, tokens)
+    header = arguments.place(opened, whole)
+  held = {
+    name: arguments.device_bytes(tree)
+    for name, tree in {
+      "moments": moments,
+      "sums": sums,
+      "base": net.base,
+      "prefix": header and header.prefix,
+    }.items()
+  }
+
+  def program(name, lower, elsewhere, loops) -> compiling.Program:
+    # Arguments that a program does not use are dropped, but stay in memory.
+    kept = sum(held[one] for one in elsewhere)
+    return compiling.Program(f"train: {name}", lower, kept, loops)
+
+  def loops(length: int, chunk: int) -> dict[str, int]:
+    return _layer_loops(net) | {"cross_entropy)/while": -(-length // chunk)}
+
+  accumulate = program(
+    "accumulate",
+    lambda: steps.accumulate.lower(sums, state, net.base, batch, header),
+    ["moments"],
+    loops(shape.length, shape.chunk),
+  )
+  apply = program(
+    "apply", lambda: steps.apply.lower(state, sums, rate), ["base"], {}
+  )
+  if header is None:
+    return Train(accumulate, apply, None, None)
+  given = (state, net.base, tokens)
+  return Train(
+    accumulate,
+    apply,
+    program(
+      "open header",
+      lambda: steps.open_header.lower(*given),
+      ["moments", "sums"],
+      _layer_loops(net),
     ),
-    compiling.Program(
-      "train: apply",
-      lambda: steps.apply.lower(state, sums, rate),
-      arguments.device_bytes(net.base),
-      {},
+    program(
+      "close header",
+      lambda: steps.close_header.lower(sums, *given, tokens, header),
+      ["moments", "prefix"],
+      loops(shape.prefix, header_shape(config, shape).chunk),
     ),
   )
 
@@ -104,21 +188,38 @@ def _layer_loops(net: arguments.Network) -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class GenerateShape:
-  """Sizes of a batch: users B, prompt S, shared prefix P, beams W, steps U."""
+  """Sizes of the slots of generate.
+
+  Attributes:
+    users: B, all slots.
+    group: R, users whose prompts are read at a time.
+    prompt: S, tokens of a prompt without the shared prefix.
+    prefix: P, tokens of the shared prefix.
+    beams: W.
+    steps: U, written tokens of a beam that the cache holds.
+  """
 
   users: int
+  group: int
   prompt: int
   prefix: int
   beams: int
   steps: int
 
 
-def generate_shape(config: config_lib.Config) -> GenerateShape:
-  """Returns the shape of a batch of prompts of average length."""
+def generate_shape(config: config_lib.Config, mesh: Mesh) -> GenerateShape:
+  """Returns the sizes for prompts of average length.
+
+  Args:
+    config: sections generate and plan.
+    mesh: over which users are split.
+  """
   own, plan = config.generate, config.plan
-  prefix = plan.prefix_tokens - plan.prefix_tokens % generate.PREFIX_BLOCK
+  prefix = plan.prefix_tokens
+  prefix -= prefix % generate_lib.PREFIX_BLOCK
   return GenerateShape(
     users=own.batch_size,
+    group=lanes.group_of(own.batch_size, mesh),
     prompt=lanes.bucket_of(plan.text_tokens - prefix, own.prompt_buckets),
     prefix=prefix,
     beams=own.num_beams,
@@ -127,56 +228,81 @@ def generate_shape(config: config_lib.Config) -> GenerateShape:
 
 
 def decode_turns(config: config_lib.Config) -> int:
-  """Returns how often the beams are fed back before all users are done."""
+  """Returns how often a user's beams are fed back."""
   most = min(config.plan.new_tokens, config.generate.max_new_tokens)
   return max(most - 1, 1)
 
 
-def decode(
+def generate(
   net: arguments.Network, config: config_lib.Config
-) -> compiling.Program:
-  """Returns the program of one batch of generate: prefill and beam loop.
+) -> tuple[compiling.Program, compiling.Program]:
+  """Returns the programs of generate: a group's prompts, all slots' tokens.
 
   Args:
     net: the network.
     config: sections generate and plan.
   """
-  shape = generate_shape(config)
+  shape = generate_shape(config, net.mesh)
   eos = net.model.config.eos_token_ids
   settings = program.settings_of(config.generate, eos, None)
-  # One loop over steps, on the largest cache: its turns are counted once.
-  settings = settings._replace(sizes=settings.sizes[-1:])
   split = sharding.batch_sharding(net.mesh)
 
   def rows(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
-    return arguments.array((shape.users, *more), dtype, split)
+    return arguments.array((shape.group, *more), dtype, split)
 
-  norm = rows(np.float32, settings.max_new_tokens)
+  norm = rows(np.float32, settings.search.max_new_tokens)
   batch = program.Batch(
     tokens=rows(np.int32, shape.prompt),
     lengths=rows(np.int32),
-    rows=rows(np.int32),
+    numbers=rows(np.int32),
     active=rows(np.bool_),
     norms=stepping.LengthNorms(norm, norm),
   )
-  seed = arguments.array((), np.uint32, sharding.replicated(net.mesh))
-  variables = {"params": net.base, "lora": net.adapter}
-  # The layers' loop first: it also lies inside the loop over steps.
-  loops = _layer_loops(net) | {"while": decode_turns(config)}
-  return compiling.Program(
-    "generate",
-    lambda: program.decode.lower(
-      net.model,
-      settings,
-      variables,
-      batch,
-      seed,
-      arguments.prefix(net, shape.prefix),
-      None,
+  whole = sharding.replicated(net.mesh)
+  common = (net.model, settings, {"params": net.base, "lora": net.adapter})
+  prefix = arguments.prefix(net, shape.prefix)
+  given = (batch, arguments.array((), np.uint32, whole), prefix)
+  slots = _slots(net, shape, lambda: program.read(*common, *given, None))
+  wanted = arguments.array((), np.int32, whole)
+  layers = _layer_loops(net)
+  return (
+    compiling.Program(
+      "generate: read",
+      lambda: program.read.lower(*common, *given, None),
+      arguments.device_bytes(slots),
+      layers,
     ),
-    0,
-    loops,
+    compiling.Program(
+      "generate: advance",
+      lambda: program.advance.lower(*common, slots, wanted, prefix, None),
+      0,
+      # The layers' loop first: it also lies inside the loop over steps.
+      layers | {"while": decode_turns(config)},
+    ),
   )
+
+
+def _slots(
+  net: arguments.Network, shape: GenerateShape, read: Callable[[], Any]
+) -> slots_lib.Slots:
+  """Returns the slots, with the largest cache of what beams write.
+
+  Args:
+    net: the network.
+    shape: sizes.
+    read: gives a group of users, traced only.
+  """
+
+  def empty() -> slots_lib.Slots:
+    sizes = (shape.users, shape.beams, shape.steps, net.mesh)
+    return slots_lib.empty(read(), *sizes)
+
+  def placed(x: jax.ShapeDtypeStruct, axes: Any) -> jax.ShapeDtypeStruct:
+    spec = sharding.activation_spec(net.mesh, axes.names, axes.units)
+    return arguments.array(x.shape, x.dtype, NamedSharding(net.mesh, spec))
+
+  slots = jax.eval_shape(empty)
+  return jax.tree.map(placed, slots, slots_lib.axes(slots))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,6 +100,12 @@ def _train(plan: dict[str, Any]) -> list[str]:
     " micro-batch with plain attention (1 and 2 unrolled layers,"
     f" extrapolated), {check['ratio']:.3f} times the formula"
   )
+  if train["header_tokens"]:
+    lines.append(
+      f"train: {train['header_tokens']} tokens that all texts begin with are"
+      " computed once a step (plan.prefix_tokens); XLA counts"
+      f" {check['header_ratio']:.3f} times the formula"
+    )
   if train["seconds_per_step"] is not None:
     lines.append(
       f"train: {train['micro_batches_per_step']} micro-batches a step, at best"

@@ -9,49 +9,62 @@ attention.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
-from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib, sharding
 from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.planning import arguments, programs
+from bigrec_jax.planning import arguments, compiling, programs
 
 
 def accumulate_flops(
-  arch: LlamaConfig, config: config_lib.Config, rows: int
+  arch: LlamaConfig, config: config_lib.Config, shape: programs.TrainShape
 ) -> float:
   """Returns XLA's FLOPs of one micro-batch, extrapolated from 1 and 2 layers.
 
   Args:
     arch: the base's shape.
     config: of the run.
-    rows: R.
+    shape: of the micro-batch.
   """
+  return _extrapolated(arch, config, shape, lambda made: [made.accumulate])
+
+
+def header_flops(
+  arch: LlamaConfig, config: config_lib.Config, shape: programs.TrainShape
+) -> float:
+  """As `accumulate_flops`, of opening and closing the header."""
+  return _extrapolated(
+    arch, config, shape, lambda made: [made.open, made.close]
+  )
+
+
+def _extrapolated(
+  arch: LlamaConfig,
+  config: config_lib.Config,
+  shape: programs.TrainShape,
+  chosen: Callable[[programs.Train], list[compiling.Program]],
+) -> float:
   mesh = sharding.make_mesh(
     config_lib.MeshConfig(1, 1, 1), jax.devices("cpu")[:1]
   )
-  one, two = (_lowered(arch, config, rows, mesh, n) for n in (1, 2))
-  return one + (arch.num_hidden_layers - 1) * (two - one)
-
-
-def _lowered(
-  arch: LlamaConfig,
-  config: config_lib.Config,
-  rows: int,
-  mesh: Mesh,
-  layers: int,
-) -> float:
   config = dataclasses.replace(
     config,
     model=dataclasses.replace(
       config.model, attention="xla", scan_layers=False, quantization="none"
     ),
     train=dataclasses.replace(
-      config.train, loss_chunk=rows * config.train.max_length
+      config.train, loss_chunk=shape.rows * config.train.max_length
     ),
   )
-  arch = dataclasses.replace(arch, num_hidden_layers=layers)
-  net = arguments.network(arch, config, mesh)
-  accumulate, _ = programs.train(net, config, rows)
-  return float(accumulate.lower().cost_analysis()["flops"])
+
+  def flops(layers: int) -> float:
+    cut = dataclasses.replace(arch, num_hidden_layers=layers)
+    net = arguments.network(cut, config, mesh)
+    made = chosen(programs.train(net, config, shape))
+    costs = [program.lower().cost_analysis() for program in made]
+    return sum(float(cost["flops"]) for cost in costs)
+
+  one, two = flops(1), flops(2)
+  return one + (arch.num_hidden_layers - 1) * (two - one)

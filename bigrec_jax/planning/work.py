@@ -91,6 +91,12 @@ class Network:
     """Bytes of the output matrix."""
     return self.config.hidden_size * self.config.vocab_size * self.itemsize
 
+  def entries(self, tokens: int) -> int:
+    """Keys and values of so many tokens in one layer, in every replica."""
+    config = self.config
+    size = 2 * config.num_key_value_heads * config.head_dim
+    return tokens * size * self.replicas
+
   def pairs(self, length: int, implementation: str) -> int:
     """Products of a query and a key that attention over a row computes.
 
@@ -115,7 +121,9 @@ class Network:
     return [kernels[name] for name in modules]
 
 
-def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
+def accumulate(
+  net: Network, rows: int, length: int, chunk: int, prefix: int = 0
+) -> Work:
   """Returns the work of one micro-batch: loss and the adapter's gradients.
 
   Args:
@@ -123,16 +131,28 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
     rows: R.
     length: T.
     chunk: positions of every row whose logits are held at once.
+    prefix: P, tokens of the header that every row attends to; their keys and
+      values are there, and the gradient by those is added up.
   """
+  tokens = rows * length
+  stack = layers(net, rows, length, prefix)
+  head = 4 * tokens * net.config.hidden_size * net.config.vocab_size
+  turns = -(-length // chunk)
+  moved = 2 * turns * net.head_bytes() * net.replicas
+  moved += 3 * tokens * net.config.vocab_size * 4
+  return add((1, stack), (1, Work(head, head, moved)))
+
+
+def layers(net: Network, rows: int, length: int, prefix: int) -> Work:
+  """Returns the work of all layers, forward and backward; see `accumulate`."""
   config, tokens = net.config, rows * length
-  layers = config.num_hidden_layers
+  count = config.num_hidden_layers
   product = 2 * tokens * net.linear()
   adapter = 2 * tokens * net.adapter()
   pair = 4 * config.num_attention_heads * config.head_dim
-  seen = rows * length * (length + 1) / 2
-  done = rows * net.pairs(length, net.attention)
-  head = 4 * tokens * config.hidden_size * config.vocab_size
-  useful = layers * (2 * product + 3 * adapter + 3 * pair * seen) + head
+  seen = rows * length * ((length + 1) / 2 + prefix)
+  done = rows * (net.pairs(length, net.attention) + length * prefix)
+  useful = count * (2 * product + 3 * adapter + 3 * pair * seen)
   repeated = 0.0
   # splash's two backward kernels each make the scores again (4 + 3 products
   # against the 4 that are needed); cuDNN's one kernel does once.
@@ -144,22 +164,21 @@ def accumulate(net: Network, rows: int, length: int, chunk: int) -> Work:
   elif net.remat == "dots":
     # Scores and mix: the softmax's divisor is the mix's too.
     repeated = pair * done
-  executed = head + layers * (
+  executed = count * (
     2 * product + 3 * adapter + (3 + again) * pair * done + repeated
   )
   passes = 3 if net.remat == "full" else 2
-  moved = passes * layers * tokens * net.edges() * net.itemsize
-  moved += passes * layers * net.layer_bytes() * net.replicas
+  moved = passes * count * tokens * net.edges() * net.itemsize
+  moved += passes * count * net.layer_bytes() * net.replicas
   if net.attention == "xla":  # float32 scores, written, masked and read.
     scores = config.num_attention_heads * done * 4
-    moved += (passes + 1) * 2 * layers * scores
-  turns = -(-length // chunk)
-  moved += 2 * turns * net.head_bytes() * net.replicas
-  moved += 3 * tokens * config.vocab_size * 4
+    moved += (passes + 1) * 2 * count * scores
+  # Keys and values read in each pass, their float32 gradients read and written.
+  moved += count * net.entries(prefix) * (passes * net.itemsize + 8)
   return Work(useful, executed, moved)
 
 
-def first_layer(net: Network, rows: int, length: int) -> float:
+def first_layer(net: Network, rows: int, length: int, prefix: int = 0) -> float:
   """Returns FLOPs of gradients in the first layer that nobody needs.
 
   Nothing below it is trained, so its input needs none, nor do queries, keys
@@ -170,6 +189,7 @@ def first_layer(net: Network, rows: int, length: int) -> float:
     net: the network.
     rows: R.
     length: T.
+    prefix: P; with one, its keys and values have gradients in every layer.
   """
   readers = ("q_proj", "k_proj", "v_proj")
   plain = [name for name in readers if name not in net.lora.target_modules]
@@ -177,8 +197,10 @@ def first_layer(net: Network, rows: int, length: int) -> float:
   weights += (3 - len(plain)) * net.lora.rank * net.config.hidden_size
   # One product of attention each, and that of the scores that q and k share.
   products = len(plain) + ("q_proj" in plain and "k_proj" in plain)
+  if prefix:
+    products = int("q_proj" in plain)
   product = 2 * net.config.num_attention_heads * net.config.head_dim
-  pairs = rows * net.pairs(length, net.attention)
+  pairs = rows * (net.pairs(length, net.attention) + length * prefix)
   return 2.0 * rows * length * weights + products * product * pairs
 
 

@@ -78,7 +78,7 @@ def test_the_sample_is_spread_over_the_split(monkeypatch):
 @pytest.fixture
 def short_headers(monkeypatch):
   """Texts without input have another preamble: little is common to all."""
-  monkeypatch.setattr(shared_header, "_LEAST", 2)
+  monkeypatch.setattr(shared_header, "LEAST", 2)
 
 
 def _with_header(step):

@@ -44,9 +44,12 @@ def test_a_cpu_mesh_end_to_end(tmp_path):
   assert found["model"]["parameters"] == 2 * layer + 2 * 512 * 128 + 128
   programs = {row["name"]: row for row in found["programs"]}
   assert list(programs) == [
+    "train: open header",
+    "train: close header",
     "train: accumulate",
     "train: apply",
-    "generate",
+    "generate: read",
+    "generate: advance",
     "ground: distances",
     "ground: counting",
   ]
@@ -58,6 +61,8 @@ def test_a_cpu_mesh_end_to_end(tmp_path):
   assert train["seconds"] is None and train["bound"] is None
   assert all(row["unknown_loops"] == [] for row in found["programs"])
   assert 1 < found["train"]["xla_check"]["ratio"] < 1.15
+  assert 1 < found["train"]["xla_check"]["header_ratio"] < 1.15
+  assert "95 tokens that all texts begin with" in text
   assert found["train"]["steps"] == 2 * 64 // 16
   assert "does not fit, by" in text and "n/a" in text
 

@@ -7,11 +7,12 @@ import pytest
 
 from bigrec_jax import config as config_lib, sharding
 from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.planning import arguments, programs, unrolled, work
+from bigrec_jax.planning import arguments, header_work, programs, unrolled, work
 from configs import common
 
 # Blocks of 128 queries: the last one is shorter.
 ROWS, LENGTH = 3, 300
+WHOLE = programs.TrainShape(ROWS, LENGTH, LENGTH, 0, LENGTH)
 
 
 def settings(remat):
@@ -27,29 +28,66 @@ def settings(remat):
   return config_lib.from_config_dict(config)
 
 
+def adapted(remat, modules):
+  config = settings(remat)
+  changed = dataclasses.replace(config.lora, target_modules=modules)
+  config = dataclasses.replace(config, lora=changed)
+  size = config.pretrain.vocab_size
+  return config, LlamaConfig.from_arch(config.model.arch, size)
+
+
 def sizes(config, arch):
   return work.Network(
     arch, config.lora, 4, "none", config.model.remat, "xla", 1
   )
 
 
+@pytest.mark.parametrize("prefix", [0, 150])
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 @pytest.mark.parametrize(
   "modules", [("q_proj", "v_proj", "down_proj"), ("v_proj", "o_proj")]
 )
-def test_a_micro_batch_against_xla(remat, modules):
-  config = settings(remat)
-  config = dataclasses.replace(
-    config, lora=dataclasses.replace(config.lora, target_modules=modules)
-  )
-  arch = LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
-  counted = unrolled.accumulate_flops(arch, config, ROWS)
+def test_a_micro_batch_against_xla(remat, modules, prefix):
+  config, arch = adapted(remat, modules)
+  shape = dataclasses.replace(WHOLE, prefix=prefix)
+  counted = unrolled.accumulate_flops(arch, config, shape)
   net = sizes(config, arch)
-  found = work.accumulate(net, ROWS, LENGTH, LENGTH)
-  spared = work.first_layer(net, ROWS, LENGTH)
+  found = work.accumulate(net, ROWS, LENGTH, LENGTH, prefix)
+  spared = work.first_layer(net, ROWS, LENGTH, prefix)
   # XLA also counts elementwise operations: less than 2 % at this width.
   excess = counted / (found.executed - spared) - 1
   assert 0 < excess < 0.02
+
+
+@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+@pytest.mark.parametrize(
+  "modules", [("q_proj", "v_proj", "down_proj"), ("k_proj", "o_proj")]
+)
+def test_the_header_against_xla(remat, modules):
+  config, arch = adapted(remat, modules)
+  shape = dataclasses.replace(WHOLE, prefix=150)
+  counted = unrolled.header_flops(arch, config, shape)
+  expected = header_work.one_by_one(sizes(config, arch), 150)
+  assert 0 < counted / expected - 1 < 0.02
+
+
+def test_the_header_is_useful_work_once_and_done_twice():
+  config, arch = adapted("none", ("q_proj", "v_proj", "down_proj"))
+  net = sizes(config, arch)
+  opened = header_work.open_header(net, 96)
+  closed = header_work.close_header(net, 96, 97, labelled=True)
+  # As a row of 96 tokens, whose forward pass is made again.
+  row = work.accumulate(net, 1, 96, 97)
+  assert opened.flops + closed.flops == row.flops
+  head = 4 * 256 * 1000
+  assert closed.executed == row.executed + head
+  # Instructions that are no labels spare the head.
+  spared = header_work.close_header(net, 96, 97, labelled=False)
+  assert closed.flops - spared.flops == 96 * head
+  # Each part of the data axis does all of it.
+  four = dataclasses.replace(net, replicas=4)
+  assert header_work.open_header(four, 96).executed == 4 * opened.executed
+  assert header_work.open_header(four, 96).flops == opened.flops
 
 
 def test_the_first_layer_of_layers_one_by_one_needs_fewer_gradients():
@@ -77,9 +115,9 @@ def test_layers_extrapolate_exactly():
     train=dataclasses.replace(config.train, loss_chunk=ROWS * LENGTH),
   )
   net = arguments.network(three, plain, mesh)
-  accumulate, _ = programs.train(net, plain, ROWS)
-  direct = accumulate.lower().cost_analysis()["flops"]
-  extrapolated = unrolled.accumulate_flops(three, config, ROWS)
+  made = programs.train(net, plain, WHOLE)
+  direct = made.accumulate.lower().cost_analysis()["flops"]
+  extrapolated = unrolled.accumulate_flops(three, config, WHOLE)
   assert extrapolated == pytest.approx(direct, rel=1e-5)
 
 
