@@ -78,7 +78,13 @@ def read_prompts(data: pathlib.Path, count: int, seed: int) -> list[list[int]]:
 class Ours:
   """Our side: weights, and timed runs."""
 
-  def __init__(self, size: str, dtype: str, settings: config.GenerateConfig):
+  def __init__(
+    self,
+    size: str,
+    dtype: str,
+    settings: config.GenerateConfig,
+    eos_scale: float,
+  ):
     section = config.from_config_dict(common.get_config())
     arch = config.ArchConfig(
       **_SIZES[size],
@@ -97,6 +103,10 @@ class Ours:
     self.model = models.build(self.llama_config, model_config, None, self.mesh)
     self.params = hf_import.init_base(self.llama_config, 0, dtype, self.mesh)
     self.settings = settings
+    if eos_scale != 1:
+      # Now and then the likeliest token, so that hypotheses end.
+      table = self.params["embed_tokens"]
+      table["embedding"] = table["embedding"].at[_EOS].multiply(eos_scale)
 
   def run(self, prompts: list[list[int]]) -> tuple[float, list]:
     """Returns seconds and the hypotheses' tokens."""
@@ -196,11 +206,13 @@ def _measure(arguments: argparse.Namespace, ours: Ours, prompts: list) -> dict:
     if peer:
       peer.close()
   lengths = [len(beam) for row in tokens for beam in row]
+  longest = [max(map(len, row)) for row in tokens]
   return {
     "seconds": seconds,
     "first_run_seconds": first,
     "same_best_hypothesis": agreement,
     "mean_new_tokens": statistics.mean(lengths),
+    "longest_new_tokens_deciles": statistics.quantiles(longest, n=10),
     "peer": versions,
   }
 
@@ -234,6 +246,12 @@ def main() -> None:
   parser.add_argument("--users", type=int, default=64)
   parser.add_argument("--beams", type=int, default=4)
   parser.add_argument("--max-new-tokens", type=int, default=128)
+  parser.add_argument(
+    "--eos-scale",
+    type=float,
+    default=1.0,
+    help="times EOS's embedding: 1 = hypotheses never end, 2.5 = like titles",
+  )
   parser.add_argument("--batch", type=int, default=16)
   parser.add_argument("--peer-batches", type=int, nargs="*", default=[16, 32])
   parser.add_argument("--rounds", type=int, default=3)
@@ -247,7 +265,7 @@ def main() -> None:
     batch_size=arguments.batch,
   )
   prompts = read_prompts(arguments.data, arguments.users, arguments.seed)
-  ours = Ours(arguments.size, arguments.dtype, settings)
+  ours = Ours(arguments.size, arguments.dtype, settings, arguments.eos_scale)
   measured = _measure(arguments, ours, prompts)
   rows, rates = _summary(measured, len(prompts))
   print(table.format_table(["system", "users/s", "ours is", "same best"], rows))
