@@ -8,6 +8,7 @@ parallelism is changing the mesh or this table, never the network.
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from bigrec_jax import errors
 from bigrec_jax.config import MeshConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
+
+_MOST_AT_ONCE = 2  # Programs on one CPU device; each has its own temporaries.
 
 # Meaning of an axis -> mesh axes it is split over (none = on every device).
 RULES: dict[str, tuple[str, ...]] = {
@@ -197,6 +200,18 @@ def constrain(
 def batch_size_unit(mesh: Mesh) -> int:
   """Returns the number of row shards: batches are multiples of it."""
   return math.prod(mesh.shape[axis] for axis in RULES["batch"])
+
+
+def programs_at_once(mesh: Mesh) -> int:
+  """Returns how many programs are worth running side by side.
+
+  XLA's programs for a CPU leave the second core idle now and then: small
+  products run on one thread. Another program fills it. Programs from different
+  threads run in any order, so this is for one device only: several would wait
+  for each other's collectives.
+  """
+  alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+  return min(_MOST_AT_ONCE, os.cpu_count() or 1) if alone else 1
 
 
 def check_batch(mesh: Mesh, rows: int, key: str) -> None:

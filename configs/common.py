@@ -104,7 +104,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.generate = cfg()
   config.generate.split = "all"  # valid | test | all
-  config.generate.batch_size = 32  # Users per compiled program.
+  config.generate.batch_size = 32  # Users decoded side by side.
   config.generate.num_beams = 4  # As many hypotheses are returned.
   config.generate.max_new_tokens = 128
   config.generate.length_penalty = 1.0
@@ -185,7 +185,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.plan.parts = ("train", "generate", "ground")
   config.plan.text_tokens = 288  # Of a prompt with its answer, on average.
   config.plan.prefix_tokens = 96  # With which all prompts begin; of those.
-  config.plan.new_tokens = 32  # Decoded until all users of a batch are done.
+  config.plan.new_tokens = 32  # Decoded for a user, on average.
   config.plan.num_items = 0  # 0 = the prepared catalogue's.
   config.plan.memory_gib = 0.0  # Per device; 0 = the chip's.
   config.plan.search = True  # Find the largest train.micro_batch_size.

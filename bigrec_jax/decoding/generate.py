@@ -5,7 +5,6 @@ goes through slots, longest prompts first (lanes.py).
 """
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ from bigrec_jax.reporting import progress as reporting
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.
 PREFIX_BLOCK = 16
-_MOST_AT_ONCE = 2  # Each holds the caches of its slots.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,20 +111,8 @@ def generate(
       ]
     progress.update(len(rows))
 
-  lanes.run(work, config.batch_size, _at_once(mesh), collect)
+  lanes.run(work, config.batch_size, sharding.programs_at_once(mesh), collect)
   return Hypotheses(tokens, scores)
-
-
-def _at_once(mesh: Mesh) -> int:
-  """Returns how many lanes of slots are decoded at the same time.
-
-  A step of the search is a chain of small products, which leave a CPU's second
-  core idle a third of the time; another lane fills it. Programs from
-  different threads run in any order, so this is for one device only: several
-  would wait for each other's collectives.
-  """
-  alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-  return min(_MOST_AT_ONCE, os.cpu_count() or 1) if alone else 1
 
 
 def _check(

@@ -11,7 +11,9 @@ Each micro-batch shape compiles once.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 import flax.linen as nn
@@ -25,7 +27,7 @@ from bigrec_jax.data import packing
 from bigrec_jax.models import llama
 from bigrec_jax.training import (
   header as header_lib,
-  loss,
+  objective as objective_lib,
   optimizer,
   state as state_lib,
 )
@@ -33,7 +35,8 @@ from bigrec_jax.training import (
 Tree = Any
 # In place of the micro-batch's number: the key of the header's dropout.
 _HEADER_KEY = np.uint32(2**32 - 1)
-Batch = Mapping[str, jax.Array]  # See data/packing.py.
+# What one thread adds up: sums, and the header if it is shared.
+Part = tuple[state_lib.Sums, header_lib.Header | None]
 
 
 def adapter_variables(base: Tree, params: Tree) -> dict[str, Tree]:
@@ -53,6 +56,10 @@ class Steps:
 
   Attributes:
     init: params -> (TrainState, Sums), placed as the parameters are.
+    fork: (sums, header, number) -> (zero sums, header without gradients), for
+      micro-batches from `number` on.
+    join: (sums, header, sums, header) -> (sums, header). Donates the first
+      two.
     open_header: (state, base, tokens) -> Header.
     accumulate: (sums, state, base, rows, header) -> (sums, header), header
       None where rows hold whole texts. Donates both.
@@ -65,6 +72,8 @@ class Steps:
   """
 
   init: Callable[..., Any]
+  fork: Callable[..., Any]
+  join: Callable[..., Any]
   open_header: Callable[..., Any]
   accumulate: Callable[..., Any]
   close_header: Callable[..., Any]
@@ -77,9 +86,12 @@ class Steps:
     sums: state_lib.Sums,
     state: state_lib.TrainState,
     base: Tree,
-    batches: Iterable[Mapping[str, np.ndarray]],
+    batches: Sequence[Mapping[str, np.ndarray]],
   ) -> state_lib.Sums:
     """Accumulates all micro-batches of one optimizer step.
+
+    On one CPU device the two halves of the step are added up side by side: a
+    micro-batch leaves the second core idle now and then.
 
     Args:
       sums: of `init` or `apply`; donated.
@@ -91,95 +103,61 @@ class Steps:
     Returns:
       The sums, ready for `apply`.
     """
-    opened, shared = None, None
-    for batch in batches:
-      batch = put_batch(self.mesh, batch)
-      rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
-      if len(rows) == len(batch):
-        sums, _ = self.accumulate(sums, state, base, rows, None)
-        continue
-      if opened is None:
-        shared = [batch[name] for name in packing.ROWLESS]
-        opened = self.open_header(state, base, shared[0])
-      sums, opened = self.accumulate(sums, state, base, rows, opened)
+    opened, shared = None, ()
+    first = next((b for b in batches if packing.ROWLESS[0] in b), None)
+    if first is not None:
+      given = {name: first[name] for name in packing.ROWLESS}
+      shared = sharding.put_replicated(self.mesh, given).values()
+      opened = self.open_header(state, base, next(iter(shared)))
+    parts = [(sums, opened)]
+    middle = len(batches) // 2
+    if middle and sharding.programs_at_once(self.mesh) > 1:
+      parts.append(self.fork(sums, opened, np.int32(middle)))
+    else:
+      middle = len(batches)
+    halves = (batches[:middle], batches[middle:])
+    sums, opened = self._side_by_side(parts, state, base, halves)
     if opened is None:
       return sums
     return self.close_header(sums, state, base, *shared, opened)
 
+  def _side_by_side(
+    self,
+    parts: list[Part],
+    state: state_lib.TrainState,
+    base: Tree,
+    halves: Sequence[Sequence[Mapping[str, np.ndarray]]],
+  ) -> Part:
+    """Adds each half of the micro-batches to its part, and joins the parts."""
+    calling = threading.Lock()  # Two threads would compile a program twice.
 
-def batch_loss(
-  model: nn.Module,
-  variables: dict[str, Tree],
-  batch: Batch,
-  chunk: int,
-  dropout_key: jax.Array | None,
-  mesh: Mesh | None = None,
-  prefix: Tree | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """Returns loss sum and label count of the rows of one micro-batch.
+    def run(part: Part, batches: Sequence[Mapping[str, np.ndarray]]) -> Part:
+      for batch in batches:
+        rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
+        rows = put_batch(self.mesh, rows)
+        sums, opened = part
+        whole = len(rows) == len(batch)
+        with calling:
+          sums, out = self.accumulate(
+            sums, state, base, rows, None if whole else opened
+          )
+        part = sums, opened if whole else out
+        if len(parts) > 1:
+          # A thread alone runs ahead, to hand the device its next batch.
+          jax.block_until_ready(sums.loss)
+      return part
 
-  Args:
-    model: the Llama module.
-    variables: its collections.
-    batch: int32 [R, T] arrays `tokens`, `positions`, `segment_ids` and
-      `loss_mask` (data/packing.py).
-    chunk: positions of every row whose logits are held at once.
-    dropout_key: None switches dropout off.
-    mesh: for sharding constraints; None = one device.
-    prefix: keys and values of the header that the examples begin with, whose
-      own loss is not counted here (header.py); None = rows hold whole texts.
-  """
-  model, variables = llama.taken_apart(model, variables)
-  rngs = None if dropout_key is None else {"dropout": dropout_key}
-  tokens, segment_ids = batch["tokens"], batch["segment_ids"]
-  with jax.named_scope("forward"):
-    hidden = model.apply(
-      variables,
-      tokens,
-      batch["positions"],
-      segment_ids,
-      deterministic=dropout_key is None,
-      rngs=rngs,
-      prefix=prefix,
-    )  # [R, T, D]
-  rows = (tokens, segment_ids, batch["loss_mask"])
-  return loss.of_rows(model, variables, hidden, *rows, chunk, mesh)
+    if len(parts) == 1:
+      return run(parts[0], halves[0])
+    with futures.ThreadPoolExecutor(1) as pool:
+      second = pool.submit(run, parts[1], halves[1])
+      first = run(parts[0], halves[0])
+      return self.join(*first, *second.result())
 
 
-def whole_loss(
-  model: nn.Module,
-  variables: dict[str, Tree],
-  batch: Batch,
-  chunk: int,
-  mesh: Mesh | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """As `batch_loss` without dropout, the header's loss included.
-
-  Args:
-    model: the Llama module.
-    variables: its collections.
-    batch: as there; maybe `header` and `header_mask`, int32 [C], which count
-      as often as there are examples.
-    chunk: as there.
-    mesh: as there.
-  """
-  rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
-  if len(rows) == len(batch):
-    return batch_loss(model, variables, rows, chunk, None, mesh)
-  apart, own = llama.taken_apart(model, variables)
-  tokens, mask = (batch[name] for name in packing.ROWLESS)
-  hidden, prefix = header_lib.read(apart, own, tokens, None)
-  once, labels = header_lib.loss_sum(
-    apart, own, hidden, tokens, mask, chunk, mesh
-  )
-  total, count = batch_loss(
-    model, variables, rows, chunk, None, mesh, prefix=prefix
-  )
-  examples = header_lib.count_examples(rows["segment_ids"])
-  return total + examples.astype(jnp.float32) * once, count + examples * labels
-
-
-def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:
+def put_batch(
+  mesh: Mesh, batch: Mapping[str, np.ndarray]
+) -> objective_lib.Batch:
   """Puts a micro-batch on the mesh: rows split, the header on every device."""
   whole = {k: v for k, v in batch.items() if k in packing.ROWLESS}
   rows = {k: v for k, v in batch.items() if k not in whole}
@@ -232,7 +210,7 @@ class _Programs:
   dropout_seed: int | None
   variables: Callable[[Tree, Tree], dict[str, Tree]]
 
-  def _chunk(self, rows: Batch) -> int:
+  def _chunk(self, rows: objective_lib.Batch) -> int:
     shards = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     rows_here = max(1, rows["tokens"].shape[0] // shards)
     return max(1, self.loss_chunk // rows_here)
@@ -259,7 +237,9 @@ class _Programs:
     def objective(params, prefix):
       given = self.variables(base, params)
       chunk = self._chunk(rows)
-      return batch_loss(self.model, given, rows, chunk, key, self.mesh, prefix)
+      return objective_lib.batch_loss(
+        self.model, given, rows, chunk, key, self.mesh, prefix
+      )
 
     (total, count), (grads, d_prefix) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
@@ -289,10 +269,30 @@ class _Programs:
     (grads,) = backward((d_prefix, examples))
     return sums.add(grads, examples * total, header.examples * labels)
 
+  def fork(self, sums, header, number):
+    """Returns empty sums and the same header, for a second thread."""
+    sums = jax.tree.map(jnp.zeros_like, sums).replace(micro=number)
+    if header is not None:
+      # A copy: `accumulate` donates what it is given.
+      header = header_lib.new(jax.tree.map(jnp.copy, header.prefix))
+    return sums, header
+
+  def join(self, sums, header, more, other):
+    """Returns the sums of two threads; `more` has the later micro-batches."""
+    sums = sums.add(more.grads, more.loss, more.tokens)
+    if header is not None:
+      header = header.replace(
+        grads=state_lib.add_float32(header.grads, other.grads),
+        examples=header.examples + other.examples,
+      )
+    return sums.replace(micro=more.micro), header
+
   def evaluate(self, params, base, batch):
     """Returns loss and labels of one micro-batch, without dropout."""
     given = self.variables(base, params)
-    return whole_loss(self.model, given, batch, self._chunk(batch), self.mesh)
+    return objective_lib.whole_loss(
+      self.model, given, batch, self._chunk(batch), self.mesh
+    )
 
 
 def make_steps(
@@ -330,6 +330,12 @@ def make_steps(
 
   return Steps(
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),
+    fork=jax.jit(made.fork, out_shardings=(sums_placed, replicated)),
+    join=jax.jit(
+      made.join,
+      donate_argnames=("sums", "header"),
+      out_shardings=(sums_placed, replicated),
+    ),
     open_header=jax.jit(made.open_header, out_shardings=replicated),
     accumulate=jax.jit(
       made.accumulate,
