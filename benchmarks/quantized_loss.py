@@ -178,8 +178,8 @@ def judge(
     epochs: of a run.
 
   Returns:
-    {kind: {"loss" or "eval_loss": {"difference", "noise", "ratio"}}}, of the
-    last epoch; nats a token, and how many times the noise the difference is.
+    {kind: {"loss" or "eval_loss": {"mean", "difference", "noise", "ratio"}}}
+    of the last epoch: nats a token, and the difference in units of noise.
   """
   last = {
     kind: {
