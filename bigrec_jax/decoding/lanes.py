@@ -213,6 +213,7 @@ class Lane:
           work.settings.sizes[0],
           work.model.mesh,
         )
+      places = sharding.put_replicated(work.mesh, places)
       self._slots = slots_lib.place(
         self._slots, users, places, self._shards, work.model.mesh
       )
@@ -257,7 +258,7 @@ class Lane:
       work.settings,
       work.variables,
       self._slots,
-      np.int32(wanted),
+      sharding.put_replicated(work.mesh, np.int32(wanted)),
       work.prefix,
       work.trie,
     )

@@ -112,7 +112,8 @@ class Steps:
     parts = [(sums, opened)]
     middle = len(batches) // 2
     if middle and sharding.programs_at_once(self.mesh) > 1:
-      parts.append(self.fork(sums, opened, np.int32(middle)))
+      number = sharding.put_replicated(self.mesh, np.int32(middle))
+      parts.append(self.fork(sums, opened, number))
     else:
       middle = len(batches)
     halves = (batches[:middle], batches[middle:])
