@@ -211,7 +211,14 @@ def programs_at_once(mesh: Mesh) -> int:
   for each other's collectives.
   """
   alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-  return min(_MOST_AT_ONCE, os.cpu_count() or 1) if alone else 1
+  return min(_MOST_AT_ONCE, _cores()) if alone else 1
+
+
+def _cores() -> int:
+  """Returns how many cores this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def check_batch(mesh: Mesh, rows: int, key: str) -> None:

@@ -104,7 +104,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.generate = cfg()
   config.generate.split = "all"  # valid | test | all
-  config.generate.batch_size = 32  # Users decoded side by side.
+  config.generate.batch_size = 32  # Users side by side; a CPU has two lanes.
   config.generate.num_beams = 4  # As many hypotheses are returned.
   config.generate.max_new_tokens = 128
   config.generate.length_penalty = 1.0

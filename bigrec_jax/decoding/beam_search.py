@@ -145,6 +145,11 @@ class BeamSearch(NamedTuple):
   eos_ids: tuple[int, ...]
   early_stopping: bool
 
+  @property
+  def width(self) -> int:
+    """W, as every search has it."""
+    return self.num_beams
+
   def start(
     self,
     first_logits: jax.Array,
@@ -156,7 +161,7 @@ class BeamSearch(NamedTuple):
 
     Args:
       first_logits: [B, V] float32 after the prompts.
-      active: [B] bool; False for rows that only fill the batch: they are done
+      active: [B] bool; False for rows that only fill the group: they are done
         before they begin and return nothing.
       rows: Length norms.
       expand: Which tokens may follow.

@@ -4,8 +4,9 @@ A lane is B slots. Users whose prompts are longest come first; whenever a
 group of slots is free, as many new users are read and take their places. The
 caches are no wider than the users in the slots need: prompts are padded to a
 bucket, and what the beams write doubles its room when somebody needs it. So
-the number of compiled programs is small: a pair for each bucket and room in
-use. Everything here happens on the host, alike in every process.
+few programs are compiled: a prefill for each bucket in use, a loop for each
+bucket with each room. Everything here happens on the host, alike in every
+process.
 """
 
 import collections
@@ -177,17 +178,20 @@ class Lane:
       outcome = jax.device_get(outcome)
       self._step = np.where(self._users == _FREE, 0, outcome.step)
       ended = np.flatnonzero(outcome.done & (self._users != _FREE))
-      with self._turn.collecting:
-        found = tuple(part[ended] for part in outcome.found)
-        collect(self._users[ended], found)
+      if len(ended):  # Not where the cache had no room and nobody was done.
+        with self._turn.collecting:
+          found = tuple(part[ended] for part in outcome.found)
+          collect(self._users[ended], found)
       self._users[ended], self._step[ended] = _FREE, 0
       if not self._waiting and np.all(self._users == _FREE):
         return
 
-  def _needed(self) -> int:
-    """Returns how many slots of a shard have to be free to go on."""
+  def _wanted(self) -> int:
+    """Returns how many slots have to be free before users are read."""
+    if not self._waiting:
+      return len(self._users)
     shard = self._group // self._shards
-    return max(1, min(shard, -(-len(self._waiting) // self._shards)))
+    return self._shards * min(shard, -(-len(self._waiting) // self._shards))
 
   def _refill(self) -> None:
     """Reads users who wait, and puts them into free slots."""
@@ -224,7 +228,8 @@ class Lane:
     by_shard = self._users.reshape(shards, -1)  # A view.
     while self._waiting:
       free = by_shard == _FREE
-      if free.sum(axis=1).max() < self._needed():
+      # What `advance` waits for: then some shard has its part of a group.
+      if free.sum() < self._wanted():
         return
       numbers = np.full((shards, group), _FREE)
       places = np.full((shards, group), len(self._users), np.int32)
@@ -250,9 +255,7 @@ class Lane:
       self._slots = slots_lib.resize(slots, width, room, self._work.model.mesh)
 
   def _advance(self) -> program.Outcome:
-    work, wanted = self._work, len(self._users)
-    if self._waiting:
-      wanted = self._needed() * self._shards
+    work, wanted = self._work, self._wanted()
     self._slots, outcome = program.advance(
       work.model,
       work.settings,

@@ -39,7 +39,7 @@ class Settings(NamedTuple):
   @property
   def width(self) -> int:
     """W, beams or samples."""
-    return self.search[0]
+    return self.search.width
 
 
 class Batch(NamedTuple):
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     tokens: [R, S] int32, right padded, without the shared beginning.
     lengths: [R] int32, tokens of each row in `tokens`.
     numbers: [R] int32, places among all prompts; 0 for padding rows.
-    active: [R] bool, False for rows that only fill the batch.
+    active: [R] bool, False for rows that only fill the group.
     norms: length norms, [R, T] each.
   """
 

@@ -2,7 +2,7 @@
 
 The warpers are those of Hugging Face `generate` in its order: temperature,
 top-k, top-p. The random key of a token is made of seed, row, sample and step
-alone, so a user's text does not depend on who shares the batch.
+alone, so a user's text does not depend on who is decoded beside.
 """
 
 from typing import NamedTuple
@@ -136,6 +136,11 @@ class Sampling(NamedTuple):
   eos_ids: tuple[int, ...]
   warpers: Warpers | None
 
+  @property
+  def width(self) -> int:
+    """W, as every search has it."""
+    return self.num_samples
+
   def start(
     self,
     first_logits: jax.Array,
@@ -147,7 +152,7 @@ class Sampling(NamedTuple):
 
     Args:
       first_logits: [B, V] float32 after the prompts.
-      active: [B] bool, False for rows that only fill the batch.
+      active: [B] bool, False for rows that only fill the group.
       rows: Their keys.
       expand: Which tokens may follow.
     """

@@ -98,7 +98,7 @@ def place(
     slots: B of them; lost to the caller.
     users: R of them, their prompts no wider than the slots'.
     places: [R] int32, each one's slot within its shard; B for rows that only
-      fill the batch: they are dropped.
+      fill the group: they are dropped.
     shards: into how many the slots are split.
     mesh: see `empty`.
   """
@@ -119,20 +119,28 @@ def place(
 
   width = slots.users.prompt.width
   users = users.replace(prompt=users.prompt.with_width(width))
-  origin = slots.suffix.origin
-  unwritten = jnp.full((places.size, *origin.shape[1:]), -1, origin.dtype)
-  placed = Slots(
-    map_users(put, slots.users, users),
-    slots.suffix.replace(origin=put(origin, unwritten, 0)),
+
+  def clear(old: jax.Array, axis: int, value: int = 0) -> jax.Array:
+    shape = (*old.shape[:axis], places.size, *old.shape[axis + 1 :])
+    return put(old, jnp.full(shape, value, old.dtype), axis)
+
+  suffix = slots.suffix
+  suffix = suffix.replace(
+    origin=clear(suffix.origin, 0, -1),
+    # Nothing written is attended to, but with a weight of 0, and 0 x NaN is
+    # NaN: it would outlive the user whose network gave it.
+    v=jax.tree.map(lambda x: clear(x, x.ndim - 5), suffix.v),
   )
-  return split(placed, mesh)
+  return split(Slots(map_users(put, slots.users, users), suffix), mesh)
 
 
 def resize(slots: Slots, width: int, room: int, mesh: Mesh | None) -> Slots:
   """Returns slots whose caches have other sizes.
 
+  For a moment the old and the new caches are both in memory.
+
   Args:
-    slots: lost to the caller.
+    slots: not to be used any more: parts of it live on in the result.
     width: S, no less than the longest prompt of the users at hand.
     room: T, no less than what any of them has fed back.
     mesh: see `empty`.

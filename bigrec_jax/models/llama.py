@@ -7,7 +7,7 @@ Two variable collections: `params`, the frozen base (maybe quantised), and
               segment_ids, True)
   model.apply({"params": base}, tokens, lengths, method="prefill")
 
-Axes: L layers, B batch or users, T length, S prompt, W beams, D width,
+Axes: L layers, B batch or slots, T length, S prompt, W beams, D width,
 V vocabulary, K key heads, G query heads per key head, H head size.
 """
 

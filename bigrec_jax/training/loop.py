@@ -1,10 +1,11 @@
 """LoRA fine-tuning: epochs, evaluation, early stopping, checkpoints, resume.
 
-The host loop stays ahead of the device: a step's metrics are fetched while
-the next one runs, checkpoints are written in the background. A run is named
-by a fingerprint of all that its result depends on; it resumes only from its
-own checkpoints, and what it does after a resume equals, bit for bit, what it
-would have done without the interruption.
+The host loop stays ahead of the device (not of a single CPU, which two threads
+keep busy): a step's metrics are fetched while the next one runs, checkpoints
+are written in the background. A run is named by a fingerprint of all that its
+result depends on; it resumes only from its own checkpoints, and what it does
+after a resume equals, bit for bit, what it would have done without the
+interruption.
 """
 
 import dataclasses
@@ -197,7 +198,7 @@ class Trainer:
     profile.close(self._state)
 
   def _step(self, report: reports.LateReport) -> None:
-    """One optimizer step; returns before the device has finished it."""
+    """One optimizer step; an accelerator has not finished it on return."""
     before = self._stream.tokens
     self._sums = self._steps.add_up(
       self._sums, self._state, self._base, next(self._stream)

@@ -106,11 +106,13 @@ class Steps:
     opened, shared = None, ()
     first = next((b for b in batches if packing.ROWLESS[0] in b), None)
     if first is not None:
-      given = {name: first[name] for name in packing.ROWLESS}
-      shared = sharding.put_replicated(self.mesh, given).values()
-      opened = self.open_header(state, base, next(iter(shared)))
+      shared = tuple(
+        sharding.put_replicated(self.mesh, first[name])
+        for name in packing.ROWLESS
+      )
+      opened = self.open_header(state, base, shared[0])
     parts = [(sums, opened)]
-    middle = len(batches) // 2
+    middle = _middle(batches)
     if middle and sharding.programs_at_once(self.mesh) > 1:
       number = sharding.put_replicated(self.mesh, np.int32(middle))
       parts.append(self.fork(sums, opened, number))
@@ -131,9 +133,12 @@ class Steps:
   ) -> Part:
     """Adds each half of the micro-batches to its part, and joins the parts."""
     calling = threading.Lock()  # Two threads would compile a program twice.
+    failed = threading.Event()  # A failure, or Ctrl-C, ends both halves.
 
     def run(part: Part, batches: Sequence[Mapping[str, np.ndarray]]) -> Part:
       for batch in batches:
+        if failed.is_set():
+          break
         rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
         rows = put_batch(self.mesh, rows)
         sums, opened = part
@@ -150,10 +155,28 @@ class Steps:
 
     if len(parts) == 1:
       return run(parts[0], halves[0])
+
+    def run_or_fail(part: Part, batches: Sequence[Any]) -> Part:
+      try:
+        return run(part, batches)
+      except BaseException:
+        failed.set()
+        raise
+
     with futures.ThreadPoolExecutor(1) as pool:
-      second = pool.submit(run, parts[1], halves[1])
-      first = run(parts[0], halves[0])
-      return self.join(*first, *second.result())
+      second = pool.submit(run_or_fail, parts[1], halves[1])
+      first = run_or_fail(parts[0], halves[0])
+      second = second.result()  # Raises what failed there.
+    return self.join(*first, *second)
+
+
+def _middle(batches: Sequence[Mapping[str, np.ndarray]]) -> int:
+  """Returns where the second half of the work begins; 0 for one batch."""
+  if len(batches) < 2:
+    return 0
+  sizes = np.cumsum([batch["tokens"].size for batch in batches])
+  middle = int(np.searchsorted(sizes, sizes[-1] / 2)) + 1
+  return min(middle, len(batches) - 1)
 
 
 def put_batch(

@@ -1,4 +1,5 @@
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +72,30 @@ def test_who_comes_later_has_written_nothing():
   slots = slots_lib.place(slots, users, np.array([1], np.int32), 1, None)
   assert np.all(slots.suffix.origin[0] == 1)
   assert not slots.suffix.visible[1].any()
+
+
+def test_who_leaves_leaves_no_nan():
+  users = make_users(1, 4, 1)
+  slots = slots_lib.empty(users, 2, BEAMS, 3, None)
+  v = jnp.full_like(slots.suffix.v, np.nan)
+  slots = slots.replace(suffix=slots.suffix.replace(v=v))
+  slots = slots_lib.place(slots, users, np.array([1], np.int32), 1, None)
+  assert np.all(np.isnan(slots.suffix.v[:, 0]))
+  assert np.all(slots.suffix.v[:, 1] == 0)
+
+
+def test_groups_are_read_when_they_are_full():
+  mesh = sharding.make_mesh(config.MeshConfig(8, 1, 1))
+  work = types.SimpleNamespace(mesh=mesh)
+  lane = lanes.Lane(work, np.arange(50), 16, lanes._Turn())
+  lane._users[:] = 99
+  lane._users[[0, 1, 2, 4, 6, 8, 10]] = lanes._FREE
+  assert list(lane._groups()) == []  # 7 free slots, groups of 8.
+  lane._users[12] = lanes._FREE
+  ((numbers, places),) = lane._groups()
+  assert numbers.tolist() == [0, 1, 2, 3, 4, 5, 6, lanes._FREE]
+  assert places.tolist() == [0, 0, 0, 0, 0, 0, 0, 16]
+  assert lane._users[1] == lanes._FREE  # Its shard has had its part.
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])

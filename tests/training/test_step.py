@@ -1,4 +1,6 @@
+import dataclasses
 import functools
+import time
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +68,60 @@ def test_meshes_agree(mesh_sizes):
     tiny.numpy_tree(state.params),
     expected,
   )
+
+
+def test_two_halves_equal_one_thread(monkeypatch):
+  mesh, _, base, adapter, steps = _steps((1, 1, 1), 0.3)
+  batches = [[tiny.batch(n) for n in range(5)]]
+  calls = []
+
+  def fork(*arguments):
+    calls.append(arguments)
+    return steps.fork(*arguments)
+
+  watched = dataclasses.replace(steps, fork=fork)
+  state, (two,) = _run(mesh, base, adapter, watched, batches)
+  assert len(calls) == 1
+  monkeypatch.setattr(sharding, "_MOST_AT_ONCE", 1)
+  alone, (one,) = _run(mesh, base, adapter, watched, batches)
+  assert len(calls) == 1
+  assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+  assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+    tiny.numpy_tree(state.params),
+    tiny.numpy_tree(alone.params),
+  )
+
+
+@pytest.mark.parametrize("bad", [0, 30])
+def test_a_failure_ends_both_halves(bad):
+  _, _, base, adapter, steps = _steps()
+  batches = [tiny.batch(n) | {"number": np.full(8, n)} for n in range(40)]
+  done = []
+
+  def accumulate(sums, state, base, rows, header):
+    number = int(rows.pop("number")[0])
+    if number == bad:
+      raise RuntimeError("no memory")
+    done.append(number)
+    time.sleep(0.02)
+    return steps.accumulate(sums, state, base, rows, header)
+
+  state, sums = steps.init(adapter)
+  broken = dataclasses.replace(steps, accumulate=accumulate)
+  with pytest.raises(RuntimeError, match="no memory"):
+    broken.add_up(sums, state, base, batches)
+  assert len(done) < 30
+
+
+def test_halves_are_of_work_not_of_number():
+  def sized(*lengths):
+    return [{"tokens": np.zeros((2, n), np.int32)} for n in lengths]
+
+  assert [step._middle(sized(*[8] * n)) for n in (0, 1, 2, 5)] == [0, 0, 1, 3]
+  assert step._middle(sized(512, 256, 128, 128)) == 1
+  assert step._middle(sized(1, 1, 1, 9)) == 3
 
 
 def test_dropout_draws():
