@@ -15,6 +15,7 @@ from bigrec_jax.config_plan import PlanConfig
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
+CF_MODELS = ("most_pop", "item_knn", "gru4rec", "caser", "sasrec", "dros")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,9 +271,8 @@ class GroundConfig:
       )
     checks.at_least("ground.batch_size", self.batch_size, 1)
     checks.at_least("ground.block_items", self.block_items, 1)
-
-
-CF_MODELS = ("most_pop", "item_knn", "gru4rec", "caser", "sasrec", "dros")
+    if self.cf_model:
+      checks.choice("ground.cf_model", self.cf_model, CF_MODELS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ parallelism is changing the mesh or this table, never the network.
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +20,6 @@ from bigrec_jax import errors
 from bigrec_jax.config import MeshConfig
 
 MESH_AXES = ("data", "fsdp", "tensor")
-
-_MOST_AT_ONCE = 2  # Programs on one CPU device; each has its own temporaries.
 
 # Meaning of an axis -> mesh axes it is split over (none = on every device).
 RULES: dict[str, tuple[str, ...]] = {
@@ -200,25 +197,6 @@ def constrain(
 def batch_size_unit(mesh: Mesh) -> int:
   """Returns the number of row shards: batches are multiples of it."""
   return math.prod(mesh.shape[axis] for axis in RULES["batch"])
-
-
-def programs_at_once(mesh: Mesh) -> int:
-  """Returns how many programs are worth running side by side.
-
-  XLA's programs for a CPU leave the second core idle now and then: small
-  products run on one thread. Another program fills it. Programs from different
-  threads run in any order, so this is for one device only: several would wait
-  for each other's collectives.
-  """
-  alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-  return min(_MOST_AT_ONCE, _cores()) if alone else 1
-
-
-def _cores() -> int:
-  """Returns how many cores this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def check_batch(mesh: Mesh, rows: int, key: str) -> None:

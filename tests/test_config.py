@@ -76,6 +76,7 @@ def test_an_unknown_and_a_missing_key_are_told():
     ("ground__cutoffs", ()),
     ("mesh__fsdp", 0),
     ("cf__model", "svd"),
+    ("ground__cf_model", "sasrek"),
   ],
 )
 def test_a_value_out_of_range_names_its_key(key, value):

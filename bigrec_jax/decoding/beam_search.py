@@ -145,11 +145,6 @@ class BeamSearch(NamedTuple):
   eos_ids: tuple[int, ...]
   early_stopping: bool
 
-  @property
-  def width(self) -> int:
-    """W, as every search has it."""
-    return self.num_beams
-
   def start(
     self,
     first_logits: jax.Array,

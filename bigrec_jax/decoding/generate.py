@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import errors, sharding
+from bigrec_jax import errors, sharding, side_by_side
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
 from bigrec_jax.models.llama import Llama
@@ -96,7 +96,7 @@ def generate(
     trie=sharding.put_replicated(mesh, trie),
     mesh=mesh,
     prompts=[prompt[len(prefix_ids) :] for prompt in prompts],
-    buckets=tuple(sorted(config.prompt_buckets)),
+    buckets=config.prompt_buckets,
     length_penalty=config.length_penalty,
     norm_lengths=norm_lengths,
   )
@@ -111,7 +111,9 @@ def generate(
       ]
     progress.update(len(rows))
 
-  lanes.run(work, config.batch_size, sharding.programs_at_once(mesh), collect)
+  lanes.run(
+    work, config.batch_size, side_by_side.programs_at_once(mesh), collect
+  )
   return Hypotheses(tokens, scores)
 
 

@@ -11,16 +11,16 @@ process.
 
 import collections
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
+from bigrec_jax import sharding, side_by_side
 from bigrec_jax.decoding import (
   constraints,
   program,
@@ -53,7 +53,7 @@ class Work:
     trie: The titles that may be written, or None.
     mesh: Slots are split over its axes data and fsdp.
     prompts: Token ids without the common beginning.
-    buckets: Widths to which prompts are padded, ascending.
+    buckets: Widths to which prompts are padded.
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
   """
@@ -100,20 +100,17 @@ def run(work: Work, batch_size: int, most: int, collect: Collect) -> None:
   order = np.argsort([-len(p) for p in work.prompts], kind="stable")
   size = slots_of(len(order), batch_size, work.mesh)
   count = min(most, -(-len(order) // size))
-  turn = _Turn()
+  team = side_by_side.Team()
+  collecting = threading.Lock()
+
+  def locked(rows: np.ndarray, found: stepping.Found) -> None:
+    with collecting:
+      collect(rows, found)
+
   lanes = [
-    Lane(work, order[place::count], size, turn) for place in range(count)
+    Lane(work, order[place::count], size, team) for place in range(count)
   ]
-  if count == 1:
-    lanes[0].run(collect)
-    return
-  with futures.ThreadPoolExecutor(count) as pool:
-    running = [pool.submit(lane.run, collect) for lane in lanes]
-    try:
-      for each in futures.as_completed(running):
-        each.result()
-    finally:
-      turn.stop()  # A failure in one lane, or Ctrl-C here, ends the others.
+  team.run([functools.partial(lane.run, locked) for lane in lanes])
 
 
 def slots_of(count: int, wanted: int, mesh: Mesh) -> int:
@@ -130,26 +127,6 @@ def group_of(slots: int, mesh: Mesh) -> int:
   return max(slots // _GROUPS // unit, 1) * unit
 
 
-class _Turn:
-  """Keeps lanes out of each other's way.
-
-  Two threads would compile a program twice, so one calls at a time; what
-  they call runs side by side on the device.
-  """
-
-  def __init__(self):
-    self.calling = threading.Lock()
-    self.collecting = threading.Lock()
-    self._stopped = threading.Event()
-
-  @property
-  def stopped(self) -> bool:
-    return self._stopped.is_set()
-
-  def stop(self) -> None:
-    self._stopped.set()
-
-
 class Lane:
   """B slots and the users who wait for them.
 
@@ -157,11 +134,13 @@ class Lane:
     work: What is decoded.
     order: Row numbers of this lane's users, longest prompt first.
     slots: B.
-    turn: Shared with other lanes.
+    team: Of all lanes.
   """
 
-  def __init__(self, work: Work, order: np.ndarray, slots: int, turn: _Turn):
-    self._work, self._turn = work, turn
+  def __init__(
+    self, work: Work, order: np.ndarray, slots: int, team: side_by_side.Team
+  ):
+    self._work, self._team = work, team
     self._waiting = collections.deque(order.tolist())
     self._shards = sharding.batch_size_unit(work.mesh)
     self._group = group_of(slots, work.mesh)
@@ -171,17 +150,16 @@ class Lane:
 
   def run(self, collect: Collect) -> None:
     """Decodes all users of the lane."""
-    while not self._turn.stopped:
-      with self._turn.calling:
+    while not self._team.stopped.is_set():
+      with self._team.calling:
         self._refill()
         outcome = self._advance()
       outcome = jax.device_get(outcome)
       self._step = np.where(self._users == _FREE, 0, outcome.step)
       ended = np.flatnonzero(outcome.done & (self._users != _FREE))
       if len(ended):  # Not where the cache had no room and nobody was done.
-        with self._turn.collecting:
-          found = tuple(part[ended] for part in outcome.found)
-          collect(self._users[ended], found)
+        found = tuple(part[ended] for part in outcome.found)
+        collect(self._users[ended], found)
       self._users[ended], self._step[ended] = _FREE, 0
       if not self._waiting and np.all(self._users == _FREE):
         return
@@ -213,7 +191,7 @@ class Lane:
         self._slots = slots_lib.empty(
           users,
           len(self._users),
-          work.settings.width,
+          work.settings.search.num_beams,
           work.settings.sizes[0],
           work.model.mesh,
         )

@@ -36,11 +36,6 @@ class Settings(NamedTuple):
   search: beam_search.BeamSearch | sampling.Sampling
   sizes: tuple[int, ...]  # Of the cache of written tokens.
 
-  @property
-  def width(self) -> int:
-    """W, beams or samples."""
-    return self.search.width
-
 
 class Batch(NamedTuple):
   """New users, rows split over the mesh.

@@ -125,21 +125,16 @@ class Sampling(NamedTuple):
   """W hypotheses a row that never look at each other; a `stepping.Search`.
 
   Attributes:
-    num_samples: W.
+    num_beams: W, hypotheses of a row.
     max_new_tokens: T.
     eos_ids: The tokens that end a hypothesis.
     warpers: None takes the likeliest token: greedy search.
   """
 
-  num_samples: int
+  num_beams: int
   max_new_tokens: int
   eos_ids: tuple[int, ...]
   warpers: Warpers | None
-
-  @property
-  def width(self) -> int:
-    """W, as every search has it."""
-    return self.num_samples
 
   def start(
     self,
@@ -156,7 +151,7 @@ class Sampling(NamedTuple):
       rows: Their keys.
       expand: Which tokens may follow.
     """
-    shape = (active.shape[0], self.num_samples)
+    shape = (active.shape[0], self.num_beams)
     zeros = jnp.zeros(shape, jnp.int32)
     state = SampleState(
       step=zeros[:, 0],
@@ -189,7 +184,7 @@ class Sampling(NamedTuple):
     found = expand(logits, state.nodes)
     keys = None
     if self.warpers is not None:
-      keys = sample_keys(rows.keys, self.num_samples)
+      keys = sample_keys(rows.keys, self.num_beams)
     slots = _draw(found, self.warpers, keys, state.step)[..., None]
     chosen = jnp.take_along_axis(found.logits, slots, axis=-1)[..., 0]
     tokens = selection.pick(found.tokens, slots)[..., 0]

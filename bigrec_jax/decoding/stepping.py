@@ -68,7 +68,7 @@ StateT = TypeVar("StateT", bound=_State)
 class Search(Protocol[StateT]):
   """A way to choose tokens; hashable, since programs are compiled for it."""
 
-  width: int  # W.
+  num_beams: int  # W.
 
   def start(
     self, first_logits: jax.Array, active: jax.Array, rows: Rows, expand: Any

@@ -11,9 +11,7 @@ Each micro-batch shape compiles once.
 
 import dataclasses
 import functools
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent import futures
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bigrec_jax import sharding
+from bigrec_jax import sharding, side_by_side
 from bigrec_jax.data import packing
 from bigrec_jax.models import llama
 from bigrec_jax.training import (
@@ -111,63 +109,52 @@ class Steps:
         for name in packing.ROWLESS
       )
       opened = self.open_header(state, base, shared[0])
-    parts = [(sums, opened)]
+    parts, halves = [(sums, opened)], [batches]
     middle = _middle(batches)
-    if middle and sharding.programs_at_once(self.mesh) > 1:
+    if middle and side_by_side.programs_at_once(self.mesh) > 1:
       number = sharding.put_replicated(self.mesh, np.int32(middle))
       parts.append(self.fork(sums, opened, number))
-    else:
-      middle = len(batches)
-    halves = (batches[:middle], batches[middle:])
-    sums, opened = self._side_by_side(parts, state, base, halves)
+      halves = [batches[:middle], batches[middle:]]
+    team = side_by_side.Team()
+    add = functools.partial(self._add_part, state, base, team, len(parts) > 1)
+    jobs = [
+      functools.partial(add, *each) for each in zip(parts, halves, strict=True)
+    ]
+    (sums, opened), *second = team.run(jobs)
+    if second:
+      sums, opened = self.join(sums, opened, *second[0])
     if opened is None:
       return sums
     return self.close_header(sums, state, base, *shared, opened)
 
-  def _side_by_side(
+  def _add_part(
     self,
-    parts: list[Part],
     state: state_lib.TrainState,
     base: Tree,
-    halves: Sequence[Sequence[Mapping[str, np.ndarray]]],
+    team: side_by_side.Team,
+    waits: bool,
+    part: Part,
+    batches: Sequence[Mapping[str, np.ndarray]],
   ) -> Part:
-    """Adds each half of the micro-batches to its part, and joins the parts."""
-    calling = threading.Lock()  # Two threads would compile a program twice.
-    failed = threading.Event()  # A failure, or Ctrl-C, ends both halves.
+    """Adds micro-batches to what a thread has; `waits` for each of them.
 
-    def run(part: Part, batches: Sequence[Mapping[str, np.ndarray]]) -> Part:
-      for batch in batches:
-        if failed.is_set():
-          break
-        rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
-        rows = put_batch(self.mesh, rows)
-        sums, opened = part
-        whole = len(rows) == len(batch)
-        with calling:
-          sums, out = self.accumulate(
-            sums, state, base, rows, None if whole else opened
-          )
-        part = sums, opened if whole else out
-        if len(parts) > 1:
-          # A thread alone runs ahead, to hand the device its next batch.
-          jax.block_until_ready(sums.loss)
-      return part
-
-    if len(parts) == 1:
-      return run(parts[0], halves[0])
-
-    def run_or_fail(part: Part, batches: Sequence[Any]) -> Part:
-      try:
-        return run(part, batches)
-      except BaseException:
-        failed.set()
-        raise
-
-    with futures.ThreadPoolExecutor(1) as pool:
-      second = pool.submit(run_or_fail, parts[1], halves[1])
-      first = run_or_fail(parts[0], halves[0])
-      second = second.result()  # Raises what failed there.
-    return self.join(*first, *second)
+    A thread alone doesn't wait: it runs ahead, to hand the device its next
+    batch.
+    """
+    sums, opened = part
+    for batch in batches:
+      if team.stopped.is_set():
+        break
+      rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
+      whole = len(rows) == len(batch)
+      rows = put_batch(self.mesh, rows)
+      given = None if whole else opened
+      with team.calling:
+        sums, given = self.accumulate(sums, state, base, rows, given)
+      opened = opened if whole else given
+      if waits:
+        jax.block_until_ready(sums.loss)
+    return sums, opened
 
 
 def _middle(batches: Sequence[Mapping[str, np.ndarray]]) -> int:

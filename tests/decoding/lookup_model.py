@@ -63,7 +63,7 @@ class LookupModel:
 def search(method, model, starts, active, rows, expand):
   """Runs a whole search, in two parts, and returns its final state."""
   logits, carry = model.first(starts)
-  carry = jnp.broadcast_to(carry, (carry.shape[0], method.width))
+  carry = jnp.broadcast_to(carry, (carry.shape[0], method.num_beams))
   state = method.start(logits, active, rows, expand)
   for room in (3, 60):
     state, carry = stepping.run(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax import sharding
+from bigrec_jax import sharding, side_by_side
 from bigrec_jax.training import loss, optimizer, step
 from tests.training import tiny
 
@@ -82,7 +82,7 @@ def test_two_halves_equal_one_thread(monkeypatch):
   watched = dataclasses.replace(steps, fork=fork)
   state, (two,) = _run(mesh, base, adapter, watched, batches)
   assert len(calls) == 1
-  monkeypatch.setattr(sharding, "_MOST_AT_ONCE", 1)
+  monkeypatch.setattr(side_by_side, "_MOST", 1)
   alone, (one,) = _run(mesh, base, adapter, watched, batches)
   assert len(calls) == 1
   assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
