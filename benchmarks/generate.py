@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ import numpy as np
 from benchmarks import scratch
 from bigrec_jax import config, models, prompts as prompts_lib, sharding
 from bigrec_jax.data import tokenization
-from bigrec_jax.decoding import generate
+from bigrec_jax.decoding import generate, lanes
 from bigrec_jax.models import hf_export, hf_import
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.reporting import progress, table
@@ -55,6 +56,7 @@ _SIZES = {
 }
 _VOCAB = 32000
 _EOS = 2
+_WHOLE = "ours, whole batches"
 
 
 def read_prompts(data: pathlib.Path, count: int, seed: int) -> list[list[int]]:
@@ -175,6 +177,9 @@ def _measure(arguments: argparse.Namespace, ours: Ours, prompts: list) -> dict:
   start = time.perf_counter()
   ours.run(prompts)
   first = time.perf_counter() - start
+  if arguments.whole_batches:
+    with mock.patch.object(lanes, "_GROUPS", 1):
+      ours.run(prompts)  # Compiles.
   orders = {}
   if arguments.peer:
     common_order = dict(
@@ -198,6 +203,9 @@ def _measure(arguments: argparse.Namespace, ours: Ours, prompts: list) -> dict:
     for _ in range(arguments.rounds):
       spent, tokens = ours.run(prompts)
       seconds["ours"].append(spent)
+      if arguments.whole_batches:
+        with mock.patch.object(lanes, "_GROUPS", 1):
+          seconds.setdefault(_WHOLE, []).append(ours.run(prompts)[0])
       for name, order in orders.items():
         spent, theirs = peer.run(**order)
         seconds[name].append(spent)
@@ -251,6 +259,11 @@ def main() -> None:
     type=float,
     default=1.0,
     help="times EOS's embedding: 1 = hypotheses never end, 2.5 = like titles",
+  )
+  parser.add_argument(
+    "--whole-batches",
+    action="store_true",
+    help="also run with slots that are refilled only when all are free",
   )
   parser.add_argument("--batch", type=int, default=16)
   parser.add_argument("--peer-batches", type=int, nargs="*", default=[16, 32])

@@ -31,13 +31,21 @@ import subprocess
 import tempfile
 import time
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import scratch
-from bigrec_jax import config as config_lib, models, prompts, schema, sharding
+from bigrec_jax import (
+  config as config_lib,
+  models,
+  prompts,
+  schema,
+  sharding,
+  side_by_side,
+)
 from bigrec_jax.data import catalogue as catalogue_lib, pipeline, tokenization
 from bigrec_jax.data.examples import Examples
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
@@ -74,6 +82,7 @@ _SIZES = {
   ),
 }
 _VOCAB = 32000
+_ALONE = "ours, one thread"
 
 
 def read_examples(
@@ -294,6 +303,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
       peer.run(arguments.peer_micro_batches[0], arguments.batch)  # Warms up.
     for _ in range(arguments.rounds):
       runs["ours"].append(ours.run())
+      if arguments.one_thread:
+        with mock.patch.object(side_by_side, "_MOST", 1):
+          runs.setdefault(_ALONE, []).append(ours.run())
       for size in arguments.peer_micro_batches if peer else ():
         found = peer.run(size, arguments.examples)
         runs.setdefault(f"hf micro-batch {size}", []).append(found)
@@ -308,14 +320,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
   spared, header = ours.repeated_headers()
   done = whole - spared * model_flops(ours.arch, ours.lora.rank, [header])
   flops = dict.fromkeys(rates, whole / sum(lengths))
-  flops["ours"] = done / sum(lengths)
+  flops["ours"] = flops[_ALONE] = done / sum(lengths)
   peak = matmul_peak(arguments.dtype)
   return {
     "tokens_per_second": rates,
     "mfu": {name: rate * flops[name] / peak for name, rate in rates.items()},
     "header_tokens": header,
     "matmul_peak_flops_per_second": peak,
-    "model_flops_per_token": flops,
+    "model_flops_per_token": {name: flops[name] for name in rates},
     "mean_tokens_per_example": statistics.mean(lengths),
     "first_run_seconds": first,
     "peer": versions,
@@ -339,6 +351,11 @@ def _arguments() -> argparse.Namespace:
   parser.add_argument("--whole-examples", action="store_true")
   parser.add_argument("--unroll", action="store_true")
   parser.add_argument("--remat", default="none")
+  parser.add_argument(
+    "--one-thread",
+    action="store_true",
+    help="also run with all micro-batches of a step in one thread",
+  )
   parser.add_argument(
     "--peer-micro-batches", type=int, nargs="*", default=[4, 16]
   )

@@ -20,7 +20,12 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import checkpoints, config as config_lib, sharding
+from bigrec_jax import (
+  checkpoints,
+  config as config_lib,
+  sharding,
+  side_by_side,
+)
 from bigrec_jax.data import packing, pipeline
 from bigrec_jax.training import (
   interruption,
@@ -174,7 +179,8 @@ class Trainer:
     """Steps, and what happens between them, until training is over."""
     config, books = self._config, self._books
     per_epoch = self._stream.steps_per_epoch
-    report = reports.LateReport(writer, bar)
+    late = side_by_side.programs_at_once(self._mesh) == 1
+    report = reports.StepReport(writer, bar, late=late)
     profile = reports.Profile(config.profile_steps, self._files.profile)
     while not books.finished:
       profile.before_step(self._state)
@@ -197,8 +203,9 @@ class Trainer:
         )
     profile.close(self._state)
 
-  def _step(self, report: reports.LateReport) -> None:
+  def _step(self, report: reports.StepReport) -> None:
     """One optimizer step; an accelerator has not finished it on return."""
+    report.begin()
     before = self._stream.tokens
     self._sums = self._steps.add_up(
       self._sums, self._state, self._base, next(self._stream)

@@ -69,8 +69,9 @@ def pretrain(
   state, sums = steps.init(params)
   shard = jax.process_index(), jax.process_count()
   with reports.open_writer(paths.pretrain_metrics, None, None) as writer:
-    report = reports.LateReport(writer, progress)
+    report = reports.StepReport(writer, progress)
     for done in range(config.num_steps):
+      report.begin()
       batch = next(stream)
       tokens = int(np.count_nonzero(batch["segment_ids"]))
       batch = packing.shard_rows(batch, *shard)

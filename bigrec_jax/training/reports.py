@@ -47,21 +47,39 @@ def open_progress(
   return progress_lib.Progress(total, unit, label)
 
 
-class LateReport:
-  """Writes a step's metrics once the next step is under way."""
+class StepReport:
+  """Writes each step's metrics, late where the device is still at work.
 
-  def __init__(self, writer: Writer, bar: Progress):
+  A step's tokens/s are by the time from the end of the one before, or from
+  its own beginning where something else came between.
+  """
+
+  def __init__(self, writer: Writer, bar: Progress, *, late: bool = True):
+    """Starts with nothing to report.
+
+    Args:
+      writer: gets a line for each step.
+      bar: likewise.
+      late: steps return before the device has done them. Otherwise each is
+        reported at once: its end is known then, and nothing waits for it.
+    """
     self._writer = writer
     self._bar = bar
+    self._late = late
     self._pending: tuple[int, float, Any, int] | None = None
     self._last = time.monotonic()
 
-  def add(self, step: int, rate: float, metrics: Any, tokens: int) -> None:
-    """Reports the step before this one, and keeps this one for later."""
+  def begin(self) -> None:
+    """To be called before each step."""
     if self._pending is None:  # The first, or evaluation came between.
       self._last = time.monotonic()
+
+  def add(self, step: int, rate: float, metrics: Any, tokens: int) -> None:
+    """Reports the step before this one, and keeps this one for later."""
     self.flush()
     self._pending = step, rate, metrics, tokens
+    if not self._late:
+      self.flush()
 
   def flush(self) -> None:
     """Reports what is pending; waits for the device to get there."""
