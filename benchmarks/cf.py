@@ -192,9 +192,11 @@ def large_loss(num_items: int, batch: int, width: int) -> dict:
   )
   states = rng.standard_normal((batch, width), np.float32)
   targets = rng.integers(0, num_items, batch).astype(np.int32)
+  weights = np.full(batch, 1 / batch, np.float32)
+  mesh = sharding.make_mesh(MeshConfig(-1, 1, 1))
 
   def mean(head, states):
-    return losses.softmax(head, states, targets, num_items, 1).mean()
+    return losses.softmax(head, states, targets, weights, num_items, mesh)
 
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   started = _now()

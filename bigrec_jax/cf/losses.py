@@ -1,30 +1,25 @@
 """Losses of next-item prediction and the DRO term.
 
-Letters: N predictions, D width, I items, K negatives. Every function returns
-the loss of each prediction, [N]; the trainer takes the mean over the real ones.
-
-Sums over the catalogue go block by block when [N, I] scores would be large:
-the backward pass computes a block's scores again rather than keeping them.
+Letters: N predictions, D width, I items, K negatives. Those with negatives
+return the loss of each prediction, [N]; those over the whole catalogue take
+what each prediction weighs and return the sum (why: `log_sums`).
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from bigrec_jax import noise as noise_lib
+from bigrec_jax.cf import log_sums
 from bigrec_jax.cf.networks import Head
 
-# Scores, float32, that one block may hold; 64 Mi = 256 MiB.
-_BLOCK_SCORES = 1 << 26
 # Draws before a negative that is no negative is let through: with a history
 # of h items the chance is (h / I) ** 4.
 _TRIES = 4
-# Exponent of a padding row. Finite, so that a block of padding has a gradient.
-_ABSENT = -1e30
 # Exponent of the propensity in the DROS repository.
 _PROPENSITY_POWER = 0.05
 
@@ -38,14 +33,12 @@ class LossSpec:
     num_negatives: K, of the first three.
     dro: whether the DRO term is added.
     dro_beta: its temperature.
-    shards: over how many devices the rows of the head are split.
   """
 
   name: str
   num_negatives: int
   dro: bool
   dro_beta: float
-  shards: int
 
 
 class Proposal(NamedTuple):
@@ -93,11 +86,13 @@ class Predictions(NamedTuple):
     targets: [N] int32.
     forbidden: [N, F] int32 items that are no negatives of a prediction; -1 =
       nothing.
+    weights: [N] float32, 1 / number of predictions, and 0 for padding.
   """
 
   states: jax.Array
   targets: jax.Array
   forbidden: jax.Array
+  weights: jax.Array
 
 
 def bce(positive: jax.Array, negative: jax.Array) -> jax.Array:
@@ -183,64 +178,36 @@ def _at(head: Head, states: jax.Array, items: jax.Array) -> jax.Array:
   return jnp.einsum("nd,nkd->nk", states, head.kernel[items]) + head.bias[items]
 
 
-def _log_sum(
-  head: Head,
-  states: jax.Array,
-  num_items: int,
-  shards: int,
-  exponent: Callable[[jax.Array, jax.Array], jax.Array],
+def _score(
+  score: jax.Array, own: jax.Array, coefficients: jax.Array | None
 ) -> jax.Array:
-  """Returns log sum_i exp(exponent(score_i, i)) over the catalogue, [N].
-
-  Args:
-    head: [rows, D] and [rows].
-    states: [N, D].
-    num_items: I; rows from there on are left out.
-    shards: P; a block takes as many rows of each shard, so that the sum over
-      a split table needs no row to travel.
-    exponent: ([N, C] scores, [C] items) to [N, C].
-  """
-  rows, width = head.kernel.shape
-  share = rows // shards
-  blocks = -(-states.shape[0] * rows // _BLOCK_SCORES)
-  while share % blocks:
-    blocks += 1
-  size = share // blocks
-
-  def split(table):
-    table = table.reshape(shards, blocks, size, *table.shape[1:])
-    return table.swapaxes(0, 1)  # [blocks, P, size, ...]
-
-  items = split(jnp.arange(rows, dtype=jnp.int32))
-
-  def block(kernel, bias, item):
-    kernel, bias, item = (
-      kernel.reshape(-1, width),
-      bias.reshape(-1),
-      item.reshape(-1),
-    )
-    value = exponent(states @ kernel.T + bias[None], item)
-    value = jnp.where((item < num_items)[None], value, _ABSENT)
-    return jax.nn.logsumexp(value, axis=-1)
-
-  kernel, bias = split(head.kernel), split(head.bias)
-  if blocks == 1:
-    return block(kernel[0], bias[0], items[0])
-
-  def step(total, part):
-    return jnp.logaddexp(total, jax.checkpoint(block)(*part)), None
-
-  first = block(kernel[0], bias[0], items[0])
-  total, _ = jax.lax.scan(step, first, (kernel[1:], bias[1:], items[1:]))
-  return total
+  """Returns the exponent of cross-entropy: see `log_sums.Exponent`."""
+  del own, coefficients
+  return score
 
 
 def softmax(
-  head: Head, states: jax.Array, targets: jax.Array, num_items: int, shards: int
+  head: Head,
+  states: jax.Array,
+  targets: jax.Array,
+  weights: jax.Array,
+  num_items: int,
+  mesh: Mesh,
 ) -> jax.Array:
-  """Returns full cross-entropy over the catalogue, [N]."""
-  total = _log_sum(head, states, num_items, shards, lambda score, item: score)
-  return total - _at(head, states, targets[:, None])[:, 0]
+  """Returns the weighted sum of full cross-entropy over the catalogue.
+
+  Args:
+    head: scores the items.
+    states: [N, D].
+    targets: [N] int32.
+    weights: [N] float32.
+    num_items: I; rows of the head from there on are no items.
+    mesh: where it runs.
+  """
+  total = log_sums.log_sum(
+    _score, num_items, mesh, head, states, targets, weights, None
+  )
+  return total - (weights * _at(head, states, targets[:, None])[:, 0]).sum()
 
 
 def propensity(counts: jax.Array) -> jax.Array:
@@ -249,18 +216,29 @@ def propensity(counts: jax.Array) -> jax.Array:
   return (counts / counts.sum()) ** _PROPENSITY_POWER
 
 
+def _squared_error(
+  score: jax.Array, own: jax.Array, coefficients: jax.Array
+) -> jax.Array:
+  """Returns the exponent of the DRO term: see `log_sums.Exponent`."""
+  return coefficients[None, None] * (score - own.astype(score.dtype)) ** 2
+
+
 def dro(
   head: Head,
   states: jax.Array,
   targets: jax.Array,
   weights: jax.Array,
+  propensities: jax.Array,
   beta: float,
-  shards: int,
+  mesh: Mesh,
 ) -> jax.Array:
-  """Returns the DROS term (Yang et al. 2023, the repository's form), [N].
+  """Returns the weighted sum of the DROS term.
 
-  log( sum_i exp(ps_i y_i^2 / beta) - exp(ps_t y_t^2 / beta)
-       + exp(ps_t (y_t - 1)^2 / beta) )
+  Of each prediction (Yang et al. 2023, the repository's form)
+
+    log( sum_i exp(ps_i y_i^2 / beta) - exp(ps_t y_t^2 / beta)
+         + exp(ps_t (y_t - 1)^2 / beta) )
+
   taken as one log-sum-exp in which the target's own exponent differs: large
   scores neither overflow nor cancel.
 
@@ -268,19 +246,24 @@ def dro(
     head: scores the items.
     states: [N, D].
     targets: [N] int32.
-    weights: [I] float32, `propensity`.
+    weights: [N] float32.
+    propensities: [I] float32, ps: `propensity`.
     beta: temperature.
-    shards: see `LossSpec`.
+    mesh: where it runs.
   """
-  num_items = weights.shape[0]
-  padded = jnp.pad(weights, (0, head.kernel.shape[0] - num_items))
-
-  def exponent(score, item):
-    own = targets[:, None] == item[None]
-    error = score - own.astype(score.dtype)
-    return padded[item][None] * error**2 / beta
-
-  return _log_sum(head, states, num_items, shards, exponent)
+  num_items = propensities.shape[0]
+  padding = head.kernel.shape[0] - num_items
+  coefficients = jnp.pad(propensities / beta, (0, padding))
+  return log_sums.log_sum(
+    _squared_error,
+    num_items,
+    mesh,
+    head,
+    states,
+    targets,
+    weights,
+    coefficients,
+  )
 
 
 def loss(
@@ -288,39 +271,41 @@ def loss(
   head: Head,
   made: Predictions,
   proposal: Proposal,
-  weights: jax.Array,
+  propensities: jax.Array,
   dro_alpha: jax.Array,
   noise: jax.Array,
+  mesh: Mesh,
 ) -> jax.Array:
-  """Returns the loss of each prediction, [N] float32.
+  """Returns the weighted sum of the losses of a step, scalar float32.
 
   Args:
     spec: what is minimised.
     head: scores the items.
     made: what is predicted.
     proposal: what negatives are drawn from.
-    weights: [I] float32, see `dro`.
+    propensities: [I] float32, see `dro`.
     dro_alpha: scalar, weight of the DRO term.
     noise: seed of this step's negatives.
+    mesh: where it runs.
   """
-  num_items = weights.shape[0]
-  states, targets = made.states, made.targets
+  num_items = propensities.shape[0]
+  states, targets, weights = made.states, made.targets, made.weights
   if spec.name == "softmax":
-    value = softmax(head, states, targets, num_items, spec.shards)
+    total = softmax(head, states, targets, weights, num_items, mesh)
   elif spec.name == "sampled_softmax":
-    value = _sampled(spec, head, made, proposal, noise)
+    total = (weights * _sampled(spec, head, made, proposal, noise)).sum()
   else:
     drawn = draw(noise, proposal, made.forbidden, spec.num_negatives)
     scores = _at(
       head, states, jnp.concatenate([targets[:, None], drawn], axis=1)
     )
     pair = {"bce": bce, "bpr": bpr}[spec.name]
-    value = pair(scores[:, 0], scores[:, 1:])
+    total = (weights * pair(scores[:, 0], scores[:, 1:])).sum()
   if spec.dro:
-    value = value + dro_alpha * dro(
-      head, states, targets, weights, spec.dro_beta, spec.shards
+    total += dro_alpha * dro(
+      head, states, targets, weights, propensities, spec.dro_beta, mesh
     )
-  return value
+  return total
 
 
 def _sampled(

@@ -58,7 +58,6 @@ def recipe(
     num_negatives=config.num_negatives,
     dro=config.dro or model == "dros",
     dro_beta=config.dro_beta,
-    shards=shards,
   )
   return steps.Recipe(network, loss, config.batch_size, config.negative_power)
 

@@ -166,16 +166,17 @@ def _mean_loss(
     states = networks.last_states(
       recipe.network, params, tokens, length, dropout
     )
-  value = losses.loss(
+  weight /= jnp.maximum(weight.sum(), 1.0)
+  return losses.loss(
     recipe.loss,
     networks.head(recipe.network, params),
-    losses.Predictions(states, target, forbidden),
+    losses.Predictions(states, target, forbidden, weight),
     data.proposal,
     data.propensity,
     run.dro_alpha,
     negatives,
+    mesh,
   )
-  return (value * weight).sum() / jnp.maximum(weight.sum(), 1.0)
 
 
 def _adam() -> optax.GradientTransformation:

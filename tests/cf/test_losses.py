@@ -1,8 +1,14 @@
+import math
+import re
+
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from bigrec_jax.cf import losses, networks
+from bigrec_jax import sharding
+from bigrec_jax.cf import log_sums, losses, networks
+from bigrec_jax.config import MeshConfig
 
 ITEMS, ROWS, WIDTH, NUMBER = 19, 24, 5, 7
 RNG = np.random.default_rng(0)
@@ -55,51 +61,146 @@ def _naive_dro(beta):
   return np.log(total + 1e-24)
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-@pytest.mark.parametrize("limit", [1 << 26, 60])
+def _mesh(sizes=(1, 1, 1)):
+  return sharding.make_mesh(
+    MeshConfig(*sizes), devices=jax.devices()[: math.prod(sizes)]
+  )
+
+
+def _small_blocks(monkeypatch):
+  """Three predictions at a time, whatever the catalogue."""
+  monkeypatch.setattr(log_sums, "_predictions", lambda mesh, rows: 3)
+
+
+WEIGHTS = RNG.uniform(0.5, 2.0, NUMBER).astype(np.float32)
+# Devices of data, fsdp and tensor: predictions are split over the first, the
+# table's rows over the other two.
+MESHES = [(1, 1, 1), (2, 1, 1), (1, 2, 2), (2, 2, 1)]
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+@pytest.mark.parametrize("small", [False, True])
 def test_softmax_and_dro_equal_their_formulas_in_any_blocks(
-  monkeypatch, shards, limit
+  monkeypatch, small, sizes
 ):
-  # 60 scores at a time: 7 predictions see 24 rows in 3 or more blocks.
-  monkeypatch.setattr(losses, "_BLOCK_SCORES", limit)
-  weights = losses.propensity(COUNTS)
+  if small:
+    _small_blocks(monkeypatch)
+  mesh = _mesh(sizes)
   np.testing.assert_allclose(
-    _jit(losses.softmax, ITEMS, shards)(HEAD, STATES, TARGETS),
-    _naive_softmax(),
-    rtol=1e-4,
+    _jit(losses.softmax, ITEMS, mesh)(HEAD, STATES, TARGETS, WEIGHTS),
+    WEIGHTS @ _naive_softmax(),
+    rtol=1e-5,
   )
   np.testing.assert_allclose(
-    _jit(losses.dro, 1.5, shards)(HEAD, STATES, TARGETS, weights),
-    _naive_dro(1.5),
-    rtol=1e-4,
+    _jit(losses.dro, 1.5, mesh)(
+      HEAD, STATES, TARGETS, WEIGHTS, losses.propensity(COUNTS)
+    ),
+    WEIGHTS @ _naive_dro(1.5),
+    rtol=1e-5,
   )
 
 
+def _plain_softmax(head, states):
+  scores = (states @ head.kernel.T + head.bias[None])[:, :ITEMS]
+  own = scores[np.arange(NUMBER), TARGETS]
+  return WEIGHTS @ (jax.nn.logsumexp(scores, axis=1) - own)
+
+
+def _plain_dro(head, states):
+  scores = (states @ head.kernel.T + head.bias[None])[:, :ITEMS]
+  error = scores - jax.nn.one_hot(TARGETS, ITEMS)
+  exponent = losses.propensity(COUNTS)[None] * error**2 / 1.5
+  return WEIGHTS @ jax.nn.logsumexp(exponent, axis=1)
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+@pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("name", ["softmax", "dro"])
-def test_gradients_do_not_depend_on_the_blocks(monkeypatch, name):
-  weights = losses.propensity(COUNTS)
+def test_gradients_equal_those_of_the_plain_formula(
+  monkeypatch, name, small, sizes
+):
+  if small:
+    _small_blocks(monkeypatch)
+  mesh = _mesh(sizes)
 
   def total(head, states):
+    given = head, states, TARGETS, WEIGHTS
     if name == "softmax":
-      return losses.softmax(head, states, TARGETS, ITEMS, 1).sum()
-    return losses.dro(head, states, TARGETS, weights, 1.0, 1).sum()
+      return 0.5 * losses.softmax(*given, ITEMS, mesh)
+    return 0.5 * losses.dro(*given, losses.propensity(COUNTS), 1.5, mesh)
 
-  whole = jax.jit(jax.grad(total, (0, 1)))(HEAD, STATES)
-  monkeypatch.setattr(losses, "_BLOCK_SCORES", 60)
-  parts = jax.jit(lambda h, s: jax.grad(total, (0, 1))(h, s))(HEAD, STATES)
-  for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+  plain = {"softmax": _plain_softmax, "dro": _plain_dro}[name]
+  expected = jax.jit(jax.value_and_grad(plain, (0, 1)))(HEAD, STATES)
+  got = jax.jit(jax.value_and_grad(total, (0, 1)))(HEAD, STATES)
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(2 * a, b, rtol=1e-4, atol=1e-5)
   # Rows that are no items are never touched.
-  assert not np.asarray(whole[0].kernel[ITEMS:]).any()
+  assert not np.asarray(got[1][0].kernel[ITEMS:]).any()
+
+
+def test_several_runs_are_mapped_in_one_program(monkeypatch):
+  _small_blocks(monkeypatch)
+  mesh = _mesh()
+  runs = [networks.Head(k * HEAD.kernel, HEAD.bias) for k in (1, -1, 2)]
+  heads = jax.tree.map(lambda *x: np.stack(x), *runs)
+
+  def total(head):
+    return losses.softmax(head, STATES, TARGETS, WEIGHTS, ITEMS, mesh)
+
+  got = jax.jit(jax.vmap(jax.grad(total)))(heads)
+  for kernel, head in zip(got.kernel, runs, strict=True):
+    alone = jax.jit(jax.grad(total))(head)
+    np.testing.assert_allclose(kernel, alone.kernel, rtol=1e-4, atol=1e-5)
+
+
+def test_no_table_and_no_scores_of_all_predictions_cross_devices(monkeypatch):
+  """Rows and predictions stay where they are; blocks send what is small."""
+  _small_blocks(monkeypatch)
+  mesh = _mesh((2, 2, 1))
+  rows, width, number = 4096, 16, 60
+  table = NamedSharding(mesh, PartitionSpec(networks.TABLE_AXES))
+  batch = NamedSharding(mesh, PartitionSpec("data"))
+
+  def shape(placed, *sizes, dtype=np.float32):
+    return jax.ShapeDtypeStruct(sizes, dtype, sharding=placed)
+
+  def total(head, states, targets, weights):
+    return losses.softmax(head, states, targets, weights, rows - 3, mesh)
+
+  compiled = (
+    jax.jit(jax.grad(total, (0, 1)))
+    .lower(
+      networks.Head(shape(table, rows, width), shape(table, rows)),
+      shape(batch, number, width),
+      shape(batch, number, dtype=np.int32),
+      shape(batch, number),
+    )
+    .compile()
+  )
+  moved = {True: [], False: []}  # By whether it is sent for each block.
+  for line in compiled.as_text().splitlines():
+    if found := re.search(r"= (.*?) all-(gather|reduce)(-start)?\(", line):
+      for shape in re.findall(r"f32\[([\d,]*)\]", found[1]):
+        size = math.prod(int(n) for n in shape.split(",") if n)
+        moved["while/body" in line].append(size)
+  # A block of 3 sends its top scores, sums and gradients by the states; the
+  # gradients by the table are added once, after all blocks.
+  assert 0 < max(moved[True]) <= 3 * width
+  assert max(moved[False]) <= rows // 2 * width
+  # [N, rows] would be 1 MB; a block of scores is 3 x 2,048 on a device.
+  assert compiled.memory_analysis().temp_size_in_bytes < number * rows * 4
 
 
 def test_dro_survives_scores_whose_exponential_overflows():
   states = (STATES * 20).astype(np.float32)
-  value = _jit(losses.dro, 1.0, 1)(
-    HEAD, states, TARGETS, losses.propensity(COUNTS)
-  )
-  assert np.isfinite(np.asarray(value)).all()
-  assert np.asarray(value).max() > 88  # exp(88) is float32's largest power.
+  value = [
+    _jit(losses.dro, 1.0, _mesh())(
+      HEAD, states, TARGETS, weight, losses.propensity(COUNTS)
+    )
+    for weight in np.eye(NUMBER, dtype=np.float32)
+  ]
+  assert np.isfinite(value).all()
+  assert max(value) > 88  # exp(88) is float32's largest power.
 
 
 def test_sampled_softmax_estimates_the_full_denominator():

@@ -70,9 +70,8 @@ def make_trainer(
     if network_spec.per_position
     else rows.windows(data)
   )
-  shards = mesh.shape["fsdp"] * mesh.shape["tensor"]
   recipe = steps.Recipe(
-    network_spec, losses.LossSpec(loss, 1, dro, 1.0, shards), batch_size, 0.0
+    network_spec, losses.LossSpec(loss, 1, dro, 1.0), batch_size, 0.0
   )
   counts = rows.target_counts(data, network_spec.num_items)
   runs = runs or [steps.Run(0, rate, 1e-6, 0.5)]
