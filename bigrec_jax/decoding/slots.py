@@ -83,9 +83,6 @@ def empty(
   return split(Slots(users, suffix), mesh)
 
 
-@functools.partial(
-  jax.jit, static_argnames=("shards", "mesh"), donate_argnames="slots"
-)
 def place(
   slots: Slots, users: Users, places: jax.Array, shards: int, mesh: Mesh | None
 ) -> Slots:
@@ -102,6 +99,21 @@ def place(
     shards: into how many the slots are split.
     mesh: see `empty`.
   """
+  # A program of its own: else there would be a large one for each pair of
+  # widths.
+  width = slots.users.prompt.width
+  if users.prompt.width != width:
+    users = users.replace(prompt=_with_width(users.prompt, width, mesh))
+  return place_fitting(slots, users, places, shards, mesh)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("shards", "mesh"), donate_argnames="slots"
+)
+def place_fitting(
+  slots: Slots, users: Users, places: jax.Array, shards: int, mesh: Mesh | None
+) -> Slots:
+  """Does what `place` does for prompts that are as wide as the slots'."""
   places = places.reshape(shards, -1)
 
   def put(old: jax.Array, new: jax.Array, axis: int) -> jax.Array:
@@ -116,9 +128,6 @@ def place(
     axes = (axis, axis, 0)
     merged = jax.vmap(one_shard, axes, axis)(cut(old), cut(new), places)
     return merged.reshape(old.shape)
-
-  width = slots.users.prompt.width
-  users = users.replace(prompt=users.prompt.with_width(width))
 
   def clear(old: jax.Array, axis: int, value: int = 0) -> jax.Array:
     shape = (*old.shape[:axis], places.size, *old.shape[axis + 1 :])
