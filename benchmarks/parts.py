@@ -10,6 +10,7 @@ all threads, which neighbours disturb less than wall time. Needs ../shared.
 
 import argparse
 import contextlib
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,15 @@ import numpy as np
 
 from benchmarks import train
 from bigrec_jax import schema, sharding
-from bigrec_jax.cf import evaluation, log_sums, losses, networks
+from bigrec_jax.cf import (
+  caser,
+  evaluation,
+  layers,
+  log_sums,
+  losses,
+  networks,
+)
+from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.data import packing
 from bigrec_jax.models import llama
@@ -39,13 +48,15 @@ _STEPS = {
 }
 
 
-def cpu_seconds(run: Callable[[], Any], times: int = 2) -> float:
-  """Returns the CPU time of one call; the first, which compiles, is apart."""
+def cpu_seconds(run: Callable[[], Any], times: int = 3) -> float:
+  """Returns the median CPU time of calls after the first, which compiles."""
   jax.block_until_ready(run())
-  start = time.process_time()
+  spent = []
   for _ in range(times):
+    start = time.process_time()
     jax.block_until_ready(run())
-  return (time.process_time() - start) / times
+    spent.append(time.process_time() - start)
+  return statistics.median(spent)
 
 
 @contextlib.contextmanager
@@ -69,7 +80,7 @@ def train_step(name: str) -> float:
     return sums
 
   with mock.patch.object(llama, "_MOST_UNROLLED_LAYERS", most):
-    return real / cpu_seconds(run, 1)
+    return real / cpu_seconds(run)
 
 
 def head(chunk: int) -> float:
@@ -103,7 +114,7 @@ def ranking(scores: int, seen: bool) -> float:
       seen=rows if seen else None,
     )
   given = networks.Head(kernel, jnp.zeros(items))
-  return cpu_seconds(lambda: ranker.head(given, states))
+  return cpu_seconds(lambda: ranker.head(given, states), 9)
 
 
 def catalogue_loss(how: str) -> float:
@@ -133,7 +144,50 @@ def catalogue_loss(how: str) -> float:
     function, scores = ours, {"4 MiB": 1 << 20, "256 MiB": 1 << 26}[how]
   gradient = jax.jit(jax.grad(function, (0, 1)))
   with mock.patch.object(log_sums, "_BLOCK_SCORES", {"cpu": scores}):
-    return cpu_seconds(lambda: gradient(given, states), 5)
+    return cpu_seconds(lambda: gradient(given, states), 15)
+
+
+def _filter_by_filter(self: caser.Caser, image: jax.Array) -> jax.Array:
+  """Does what `Caser._horizontal` does with a product for each filter row."""
+  length, found = self.spec.max_length, []
+  for height in caser.HEIGHTS:
+    shape = (height, self.spec.hidden_size, caser.FILTERS)
+    kernel = self.param(f"horizontal_{height}", layers.normal(0.1), shape)
+    start = jax.nn.initializers.constant(0.1)
+    bias = self.param(f"horizontal_{height}_bias", start, shape[2:])
+    steps = length - height + 1
+    answers = sum(image[:, h : h + steps] @ kernel[h] for h in range(height))
+    found.append(jax.nn.relu(answers + bias[None, None]).max(axis=1))
+  return jnp.concatenate(found, axis=1)
+
+
+def caser_step(horizontal: Callable) -> float:
+  """Returns seconds of states and gradients of 256 windows of 50 items."""
+  spec = NetworkSpec(
+    network="caser",
+    family="s3rec",
+    num_items=12101,
+    rows=12102,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=2,
+    max_length=50,
+    dropout=0.5,
+  )
+  rng = np.random.default_rng(0)
+  length = rng.integers(1, 50, 256).astype(np.int32)
+  tokens = rng.integers(0, spec.num_items, (256, 50)).astype(np.int32)
+  tokens = np.where(np.arange(50) < length[:, None], tokens, spec.num_items)
+
+  def total(params):
+    noise = jnp.uint32(0)
+    states = networks.last_states(spec, params, tokens, length, noise)
+    return (states**2).sum()
+
+  with mock.patch.object(caser.Caser, "_horizontal", horizontal):
+    params = networks.init(spec, 0)
+    gradient = jax.jit(jax.grad(total))
+    return cpu_seconds(lambda: gradient(params), 25)
 
 
 def main() -> None:
@@ -156,6 +210,11 @@ def main() -> None:
   for how in ("autodiff", "256 MiB", "4 MiB"):
     what = how if how == "autodiff" else f"on the way, blocks of {how}"
     add("cross-entropy, 12,101 items", what, catalogue_loss(how), "s")
+  for how, horizontal in (
+    ("a product for each row of a filter", _filter_by_filter),
+    ("one convolution", caser.Caser._horizontal),
+  ):
+    add("Caser, 256 windows", how, caser_step(horizontal), "s")
   for name in _STEPS:
     add("train", name, train_step(name), "tokens/s")
   shown = [
