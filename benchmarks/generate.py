@@ -25,36 +25,15 @@ from unittest import mock
 import jax
 import numpy as np
 
-from benchmarks import scratch
+from benchmarks import scratch, sizes
 from bigrec_jax import config, models, prompts as prompts_lib, sharding
 from bigrec_jax.data import tokenization
 from bigrec_jax.decoding import generate, lanes
 from bigrec_jax.models import hf_export, hf_import
-from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.reporting import progress, table
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
-# Sizes by name: Llama shapes, tied only where the real checkpoints are.
-_SIZES = {
-  "15m": dict(
-    hidden_size=288,
-    intermediate_size=768,
-    num_hidden_layers=6,
-    num_attention_heads=6,
-    num_key_value_heads=6,
-    tie_word_embeddings=True,
-  ),
-  "7b": dict(
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=32,
-    tie_word_embeddings=False,
-  ),
-}
-_VOCAB = 32000
 _EOS = 2
 _WHOLE = "ours, whole batches"
 
@@ -88,16 +67,10 @@ class Ours:
     eos_scale: float,
   ):
     section = config.from_config_dict(common.get_config())
-    arch = config.ArchConfig(
-      **_SIZES[size],
-      max_position_embeddings=2048,
-      rope_theta=10000.0,
-      rms_norm_eps=1e-5,
-    )
     # Logits as spread as a trained model's: with the usual 0.02 all tokens
     # are nearly equal and the two sides would keep different beams.
     self.llama_config = dataclasses.replace(
-      LlamaConfig.from_arch(arch, _VOCAB),
+      sizes.llama_config(size),
       initializer_range=0.08 if size == "15m" else 0.02,
     )
     self.mesh = sharding.make_mesh(section.mesh)
@@ -249,7 +222,7 @@ def main() -> None:
   parser.add_argument("--peer", action="store_true")
   parser.add_argument("--json", default="")
   parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
-  parser.add_argument("--size", choices=sorted(_SIZES), default="15m")
+  parser.add_argument("--size", choices=sizes.NAMES, default="15m")
   parser.add_argument("--dtype", default="float32")
   parser.add_argument("--users", type=int, default=64)
   parser.add_argument("--beams", type=int, default=4)

@@ -37,7 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import scratch
+from benchmarks import scratch, sizes
 from bigrec_jax import (
   config as config_lib,
   models,
@@ -55,33 +55,6 @@ from bigrec_jax.training import loop, optimizer, run_files, step, trainer
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
-_SIZES = {
-  "15m": dict(
-    hidden_size=288,
-    intermediate_size=768,
-    num_hidden_layers=6,
-    num_attention_heads=6,
-    num_key_value_heads=6,
-    tie_word_embeddings=True,
-  ),
-  "0.5b": dict(
-    hidden_size=896,
-    intermediate_size=4864,
-    num_hidden_layers=24,
-    num_attention_heads=14,
-    num_key_value_heads=2,
-    tie_word_embeddings=True,
-  ),
-  "7b": dict(
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=32,
-    tie_word_embeddings=False,
-  ),
-}
-_VOCAB = 32000
 _ALONE = "ours, one thread"
 
 
@@ -135,13 +108,7 @@ class Ours:
       loss_chunk=arguments.loss_chunk or defaults.train.loss_chunk,
       share_header=not arguments.whole_examples,
     )
-    arch = config_lib.ArchConfig(
-      **_SIZES[arguments.size],
-      max_position_embeddings=2048,
-      rope_theta=10000.0,
-      rms_norm_eps=1e-5,
-    )
-    self.arch = LlamaConfig.from_arch(arch, _VOCAB)
+    self.arch = sizes.llama_config(arguments.size)
     self.mesh = sharding.make_mesh(defaults.mesh)
     model_config = dataclasses.replace(
       defaults.model,
@@ -340,7 +307,7 @@ def _arguments() -> argparse.Namespace:
   parser.add_argument("--peer", action="store_true")
   parser.add_argument("--json", default="")
   parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
-  parser.add_argument("--size", choices=sorted(_SIZES), default="15m")
+  parser.add_argument("--size", choices=sizes.NAMES, default="15m")
   parser.add_argument("--dtype", default="float32")
   parser.add_argument("--examples", type=int, default=256)
   parser.add_argument("--batch", type=int, default=128)
