@@ -190,7 +190,7 @@ def caser_step(horizontal: Callable) -> float:
 
   with mock.patch.object(caser.Caser, "_horizontal", horizontal):
     params = networks.init(spec, 0)
-    # In a loop, as in training: convolutions are 20 times slower in there.
+    # In a loop, as in training: XLA's CPU backend compiles it otherwise.
     steps = jax.jit(lambda params: jax.lax.scan(step, params, length=10)[0])
     return cpu_seconds(lambda: steps(params), 9) / 10
 
