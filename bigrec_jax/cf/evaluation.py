@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import counting, sharding
-from bigrec_jax.cf import networks, rows
+from bigrec_jax.cf import blocks as blocks_lib, networks, rows
 from bigrec_jax.cf.factors import Factors
 from bigrec_jax.cf.spec import NetworkSpec
 
@@ -25,10 +25,6 @@ from bigrec_jax.cf.spec import NetworkSpec
 # fresh pages: 4 times faster than with 128 MiB (docs/performance.md).
 _BLOCK_SCORES = {"cpu": 1 << 21}
 _ACCELERATOR_BLOCK_SCORES = 1 << 25
-# Of a large catalogue a block reads all vectors from memory: fewer users than
-# this would do little with them (1 M items: 2 users took 177 s, 64 take 77).
-_ENOUGH_USERS = 64
-_MOST_SCORES = 1 << 26
 # Positions of one block of histories: [U, T] has about this many.
 _BLOCK_POSITIONS = 1 << 14
 _SHORTEST = 8  # Histories up to this length share one program.
@@ -36,10 +32,10 @@ _SHORTEST = 8  # Histories up to this length share one program.
 
 def user_block(num_items: int, mesh: Mesh, most: int) -> int:
   """Returns U, at most `most`: as many users as a device ranks at a time."""
-  platform = mesh.devices.flat[0].platform
-  scores = _BLOCK_SCORES.get(platform, _ACCELERATOR_BLOCK_SCORES)
   share = -(-num_items // mesh.size)
-  users = max(scores // share, min(_ENOUGH_USERS, _MOST_SCORES // share))
+  users = blocks_lib.rows_at_once(
+    share, mesh, _BLOCK_SCORES, _ACCELERATOR_BLOCK_SCORES
+  )
   return int(np.clip(users, 1, most))
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from bigrec_jax.cf import blocks as blocks_lib
 from bigrec_jax.cf.networks import TABLE_AXES, Head, table_shards
 
 # (scores [P, C, rows], whether the item is the target [P, C, rows],
@@ -28,9 +29,6 @@ Exponent = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
 # cache: half the time of 256 MiB (docs/performance.md).
 _BLOCK_SCORES = {"cpu": 1 << 20}
 _ACCELERATOR_BLOCK_SCORES = 1 << 26
-# A block reads the whole table: fewer predictions would do little with it.
-_ENOUGH = 64
-_MOST_SCORES = 1 << 26
 # Exponent of a padding row. Finite, so that a block of padding has a gradient.
 _ABSENT = -1e30
 
@@ -166,7 +164,7 @@ def _split(
 
 def _predictions(mesh: Mesh, rows: int) -> int:
   """Returns C: as many predictions as a device scores at a time."""
-  platform = mesh.devices.flat[0].platform
-  scores = _BLOCK_SCORES.get(platform, _ACCELERATOR_BLOCK_SCORES)
   share = rows // table_shards(mesh)
-  return max(1, scores // share, min(_ENOUGH, _MOST_SCORES // share))
+  return blocks_lib.rows_at_once(
+    share, mesh, _BLOCK_SCORES, _ACCELERATOR_BLOCK_SCORES
+  )
