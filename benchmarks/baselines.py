@@ -129,8 +129,13 @@ def trained(
   seed: int,
   mesh,
   directory: pathlib.Path,
+  choose_on: str = "valid",
 ) -> dict:
-  """Trains a network; returns ranks and books."""
+  """Trains a network; returns ranks and books.
+
+  The epoch that is kept is the best of split `choose_on`: "test" is how some
+  published rows were made, and shows what that is worth.
+  """
   recipe = recipes.recipe(model, config, data.num_items, length, mesh)
   spec, train = recipe.network, data.splits["train"]
   made = (
@@ -154,7 +159,7 @@ def trained(
   with progress.Progress(config.num_epochs, "epochs", model) as bar:
     fitted = fitting.fit(
       trainer_,
-      lambda p: metrics.ndcg(rank(p, "valid"), config.stop_cutoff),
+      lambda p: metrics.ndcg(rank(p, choose_on), config.stop_cutoff),
       fitting.Schedule(
         config.num_epochs, config.patience, config.save_every_epochs
       ),
@@ -210,6 +215,7 @@ def main() -> None:
   parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--num_train", type=int, default=-1)
+  parser.add_argument("--choose_on", choices=SPLITS, default="valid")
   parser.add_argument("--name", default="")
   parser.add_argument("--out", type=pathlib.Path, required=True)
   flags = parser.parse_args()
@@ -227,6 +233,7 @@ def main() -> None:
       flags.seed,
       mesh,
       flags.out.resolve() / "checkpoints" / name,
+      flags.choose_on,
     )
   else:
     result = counted(data, flags.model, config, mesh)
@@ -237,6 +244,7 @@ def main() -> None:
     "changes": flags.set,
     "seed": flags.seed,
     "num_train": flags.num_train,
+    "choose_on": flags.choose_on,
     "devices": [str(d.device_kind) for d in jax.devices()],
     "jax": jax.__version__,
   }

@@ -59,6 +59,8 @@ def settings(result: dict) -> str:
     shown = ["S3-Rec's", *(c for c in shown if c not in _S3REC)]
   if result["num_train"] != -1:
     shown.append(f"num_train={result['num_train']}")
+  if result.get("choose_on", "valid") != "valid":
+    shown.append(f"epoch chosen on {result['choose_on']}")
   return ", ".join(shown) or "defaults"
 
 
