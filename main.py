@@ -30,6 +30,7 @@ MODES = (
   "generate",
   "embed",
   "ground_eval",
+  "recommend",
   "report",
   "export",
   "pipeline",
@@ -41,6 +42,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _MODE = flags.DEFINE_string("mode", None, f"One of {', '.join(MODES)}.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Default: runs/<config name>.")
+_HISTORY = flags.DEFINE_multi_string(
+  "history",
+  [],
+  "An id or a title that the user has had; once for each, oldest first, or a"
+  " JSON list of them. For --mode=recommend.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One process of many: call jax.distributed.initialize."
 )
@@ -127,6 +134,12 @@ def _set_up_jax(workdir: pathlib.Path) -> None:
 
 def _run(argv: list[str]) -> None:
   _parse(argv)
+  if _HISTORY.value:
+    if _MODE.value not in ("recommend", "pipeline"):
+      raise errors.UserError(
+        f"--history: --mode={_MODE.value} found, recommend expected"
+      )
+    _CONFIG.value.recommend.history = tuple(_HISTORY.value)
   config = config_lib.from_config_dict(_CONFIG.value)
   workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
   if workdir.exists() and not workdir.is_dir():

@@ -88,6 +88,11 @@ class Paths:
     return self.root / "report" / "index.html"
 
   @property
+  def recommendations(self) -> pathlib.Path:
+    """One line for each history: its items with scores and provenance."""
+    return self.root / "recommendations.jsonl"
+
+  @property
   def plan(self) -> pathlib.Path:
     return self.root / "plan.json"
 

@@ -176,6 +176,21 @@ def get_config() -> ml_collections.ConfigDict:
   config.cf.neighbour_decay = 1.0  # item_knn: weight per step into the past.
   config.cf.max_dense_gib = 16.0  # Above: factorised scores only, no .npy.
 
+  # Histories to recommend for: a JSONL file, or one on the command line
+  # (--history, an id or a title each, oldest first).
+  config.recommend = cfg()
+  config.recommend.histories = ""
+  config.recommend.history = ()
+  config.recommend.output = ""  # Empty = <workdir>/recommendations.jsonl.
+  config.recommend.k = 10  # Items in a list; one of each title.
+  # none | popularity | cf | popularity+cf | auto = what valid likes best.
+  config.recommend.injection = "auto"
+  config.recommend.gamma = "auto"  # Or a number; auto = ground_eval's.
+  config.recommend.exclude_history = True  # Never list what the user has had.
+  # An item that the catalogue lacks: error | text (into the prompt as it is)
+  # | skip.
+  config.recommend.unknown = "error"
+
   config.report = cfg()
   config.report.num_examples = 12
 

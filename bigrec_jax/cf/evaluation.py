@@ -245,6 +245,40 @@ class Encoder:
     return _encode(self._spec, self._mesh, params, self._groups, self._source)
 
 
+def states(
+  spec: NetworkSpec,
+  params: networks.Params,
+  history: np.ndarray,
+  mesh: Mesh,
+  users: int,
+) -> np.ndarray:
+  """Returns the states [N, D] of any histories, by one program for all calls.
+
+  Args:
+    spec: of the network.
+    params: its parameters.
+    history: [N, H] int32, padded at the right with -1; the last
+      spec.max_length items count.
+    mesh: users are split over data and fsdp.
+    users: of a block, rounded up to what the mesh divides.
+  """
+  history = _newest(history, spec.max_length)
+  length = rows.lengths(history)
+  tokens = np.where(history >= 0, history, spec.num_items).astype(np.int32)
+  unit = sharding.batch_size_unit(mesh)
+  users = -(-users // unit) * unit
+  source = np.arange(users, dtype=np.int32)
+  found = []
+  for part in counting.user_blocks(len(history), users):
+    block = tuple(
+      counting.pad_rows(x[part], users)[None] for x in (tokens, length)
+    )
+    inputs = sharding.put_replicated(mesh, ([block], source))
+    encoded = _encode(spec, mesh, params, *inputs)
+    found.append(np.asarray(encoded)[: len(tokens[part])])
+  return np.concatenate(found)
+
+
 def _newest(history: np.ndarray, most: int) -> np.ndarray:
   """Returns the newest `most` items of each history, [N, most]."""
   number, width = history.shape

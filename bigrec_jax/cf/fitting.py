@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import checkpoints, errors
-from bigrec_jax.cf import networks, steps, trainer as trainer_lib
+from bigrec_jax.cf import networks, recipes, steps, trainer as trainer_lib
 from bigrec_jax.reporting import progress as progress_lib
 
 # Valid NDCG of one run's parameters.
@@ -78,6 +78,25 @@ def fit(
     return _loop(trainer, score, schedule, None, progress)
   with checkpoints.Checkpoints(directory, keep=1) as saved:
     return _loop(trainer, score, schedule, saved, progress)
+
+
+def best_params(
+  directory: pathlib.Path, abstract: steps.State, num_seeds: int
+) -> networks.Params | None:
+  """Returns the parameters that `fit` kept, or None without a checkpoint.
+
+  Args:
+    directory: of the checkpoints.
+    abstract: `trainer.abstract_state` of the same training.
+    num_seeds: seeds of a grid point; the first of the best point counts.
+  """
+  with checkpoints.Checkpoints(directory, keep=1) as saved:
+    found = saved.restore_latest(abstract)
+  if found is None:
+    return None
+  scores = np.asarray(found.state.best_score, np.float64).tolist()
+  first, *_ = recipes.best_point(scores, num_seeds)
+  return of_run(found.state.best_params, first)
 
 
 def _loop(

@@ -82,19 +82,7 @@ class Trainer:
 
   def abstract(self) -> steps.State:
     """Returns shapes, types and shardings of the state, to restore into."""
-    params = networks.init(self.recipe.network, 0)
-    runs = len(self.runs)
-    shapes = jax.eval_shape(
-      steps.initial,
-      jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype), params
-      ),
-    )
-    return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shapes,
-      networks.shardings(shapes, self.mesh, leading=1),
-    )
+    return abstract_state(self.recipe, len(self.runs), self.mesh)
 
   @property
   def num_programs(self) -> int:
@@ -148,6 +136,22 @@ class Trainer:
   def _round_up(self, rows: float) -> int:
     unit = math.lcm(_ROW_UNIT, sharding.batch_size_unit(self.mesh))
     return min(math.ceil(rows / unit) * unit, self.recipe.batch_size)
+
+
+def abstract_state(recipe: steps.Recipe, runs: int, mesh: Mesh) -> steps.State:
+  """Returns shapes, types and shardings of the state of some runs."""
+  params = networks.init(recipe.network, 0)
+  shapes = jax.eval_shape(
+    steps.initial,
+    jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype), params
+    ),
+  )
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    shapes,
+    networks.shardings(shapes, mesh, leading=1),
+  )
 
 
 def _put(array: np.ndarray, sharding_: jax.sharding.Sharding) -> jax.Array:

@@ -52,6 +52,7 @@ def generate(
   norm_lengths: np.ndarray | None,
   trie: constraints.Trie | None,
   progress: reporting.Reports,
+  prefix: Sequence[int] | None = None,
 ) -> Hypotheses:
   """Writes `config.num_beams` hypotheses for every prompt.
 
@@ -68,6 +69,9 @@ def generate(
       counts; None counts each prompt's own tokens, without padding.
     trie: The titles that may be written, or None for any text.
     progress: `update(n)` after n more prompts.
+    prefix: What all prompts begin with, read once for all of them; None finds
+      it. Its length is a part of the programs' shapes, so calls that pass the
+      same one share their programs.
 
   Raises:
     UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
@@ -86,7 +90,7 @@ def generate(
   variables = {"params": params}
   if lora is not None:
     variables["lora"] = lora
-  prefix_ids = shared_beginning(prompts)
+  prefix_ids = shared_beginning(prompts) if prefix is None else list(prefix)
   work = lanes.Work(
     model=model,
     settings=settings,

@@ -9,7 +9,8 @@ the best NDCG@20.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -134,3 +135,18 @@ def choose(
       for name in metrics.METRICS
     },
   )
+
+
+def single_gammas(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Returns {injection: the one gamma that protocol `single_gamma` chose}.
+
+  Args:
+    results: rows of `results` in metrics/ground_eval.json.
+  """
+  return {
+    row["injection"]: row["gamma"]
+    for row in results
+    if row["split"] == "test"
+    and row["protocol"] == "single_gamma"
+    and row["gamma"] is not None
+  }

@@ -164,14 +164,12 @@ class _Run:
     self._popularity = None
     if any("popularity" in _PARTS[name] for name in self._injections):
       self._popularity = injection.Popularity(self._counts, self._table)
-    self._rows = self._block_rows()
-
-  def _block_rows(self) -> int:
-    """Returns users per block: `batch_size` if their distances fit."""
-    config = self._config
-    fit = config.batch_size * config.block_items // self._table.layout.rows
-    users = max(len(split.targets) for split in self._splits.values())
-    return max(1, min(config.batch_size, fit, users))
+    self._rows = user_block.block_rows(
+      self._table,
+      config.batch_size,
+      config.block_items,
+      max(len(split.targets) for split in self._splits.values()),
+    )
 
   def run(self) -> Evaluation:
     config = self._config

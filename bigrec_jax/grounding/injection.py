@@ -124,7 +124,7 @@ class CfBlock:
   Attributes:
     scores: [n, I] float32.
     low: [n] float64, each row's least score.
-    span: [n] float64, its greatest less its least.
+    span: [n] float64, its greatest less its least; 1 where they are equal.
     device: [B, I'] float32, sharded over the item axis.
   """
 
@@ -163,6 +163,8 @@ def cf_block(
   name: str,
   rows: int,
   table: distance.ItemTable,
+  *,
+  constant_ok: bool = False,
 ) -> CfBlock:
   """Checks CF scores of a block of users and puts them on the mesh.
 
@@ -172,14 +174,19 @@ def cf_block(
     name: the file, for messages.
     rows: B >= n, what shapes are padded to.
     table: the catalogue.
+    constant_ok: a row of one value says nothing of its user, so no item is
+      favoured (w = 0).
 
   Raises:
-    UserError: a row holds NaN or infinity, or one value only.
+    UserError: a row holds NaN or infinity, or one value only where that isn't
+      ok.
   """
   low, high = score_range(scores, first_row, name)
   span = high.astype(np.float64) - low
   constant = np.flatnonzero(span == 0)
-  if constant.size:
+  if constant_ok:
+    span[constant] = 1.0
+  elif constant.size:
     row = constant[0]
     raise errors.UserError(
       f"{name}: row {first_row + row} is {low[row]} for all"

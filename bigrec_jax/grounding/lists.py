@@ -5,6 +5,7 @@ exactly, like a rank.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,27 @@ from bigrec_jax.grounding import distance, injection, user_block
 _SLACK = 32
 
 
+class Listed(NamedTuple):
+  """Items of n users, best first.
+
+  Attributes:
+    items: [n, k] int32 catalogue rows; -1 = there are no more.
+    fused: [n, k] float64, (1 + w)^-gamma * (d - min d).
+    distances: [n, k] float64, d.
+  """
+
+  items: np.ndarray
+  fused: np.ndarray
+  distances: np.ndarray
+
+
 def top_items(
   block: user_block.UserBlock,
   weights: injection.Injection,
   gamma: float,
   k: int,
-) -> np.ndarray:
-  """Returns each user's k first items by fused distance, [n, k] int32.
+) -> Listed:
+  """Returns each user's k first items by fused distance.
 
   Equal fused distances are in catalogue order, as in a stable ascending sort.
 
@@ -55,7 +70,54 @@ def top_items(
     mesh=table.mesh,
   )
   items = np.asarray(found)[: len(block)]  # [n, count]
-  return _in_order(block, weights, gamma, items)[:, :k]
+  return Listed(*(x[:, :k] for x in _in_order(block, weights, gamma, items)))
+
+
+def new_titles(
+  block: user_block.UserBlock,
+  weights: injection.Injection,
+  gamma: float,
+  k: int,
+  hidden: np.ndarray,
+) -> Listed:
+  """Returns each user's k first items of different titles, none of them hidden.
+
+  Args:
+    block: users with their distances.
+    weights: what to inject.
+    gamma: its strength.
+    k: list length.
+    hidden: [n, H] catalogue rows, padded with -1; rows of the same title are
+      hidden with them.
+  """
+  total = len(block.table.host)
+  # A power of two, so that few lengths of histories mean few programs.
+  count = k + (1 << max(0, hidden.shape[1] - 1).bit_length())
+  while True:
+    count = min(count, total)
+    found = top_items(block, weights, gamma, count)
+    kept = _new(found.items, block.table.groups, hidden)
+    if count == total or (kept.sum(axis=1) >= k).all():
+      break
+    count *= 2  # Many rows share titles.
+  order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+  items, fused, distances = (
+    np.take_along_axis(x, order, axis=1) for x in found
+  )
+  kept = np.take_along_axis(kept, order, axis=1)
+  return Listed(np.where(kept, items, -1).astype(np.int32), fused, distances)
+
+
+def _new(
+  items: np.ndarray, groups: np.ndarray, hidden: np.ndarray
+) -> np.ndarray:
+  """Returns which [n, c] items are the first of a title that isn't hidden."""
+  kept = np.zeros(items.shape, bool)
+  for row, own, without in zip(kept, items, hidden, strict=True):
+    titles = groups[own]
+    row[np.unique(titles, return_index=True)[1]] = True
+    row &= ~np.isin(titles, groups[without[without >= 0]])
+  return kept
 
 
 def _in_order(
@@ -63,7 +125,7 @@ def _in_order(
   weights: injection.Injection,
   gamma: float,
   items: np.ndarray,
-) -> np.ndarray:
+) -> Listed:
   """Sorts candidates [n, c] by exact fused distance, then by index."""
   users = np.repeat(np.arange(len(items)), items.shape[1])
   flat = items.ravel()
@@ -71,7 +133,7 @@ def _in_order(
   factor = weights.factor(users, flat)
   scores = injection.fused(factor, exact, block.least[users], np.float64(gamma))
   order = np.lexsort((flat, scores, users)).reshape(items.shape)
-  return flat[order].astype(np.int32)
+  return Listed(flat[order].astype(np.int32), scores[order], exact[order])
 
 
 @functools.partial(jax.jit, static_argnames=("count", "layout", "mesh"))

@@ -56,7 +56,8 @@ class UserBlock:
     farthest: [n], a squared distance that the farthest item surely reaches.
     twin: [n] int32, twin number of the nearest item.
     groups: [n] int32, group number of each target.
-    members: [n, M] catalogue rows of the group, -1 = none.
+    members: [n, M] catalogue rows of the group, -1 = none; without targets M
+      is 0.
     distances: [n, M] float64, exact; infinite where there is no member.
   """
 
@@ -82,11 +83,27 @@ class UserBlock:
     return rows.reshape(places.shape), distances.reshape(places.shape)
 
 
+def block_rows(
+  table: distance.ItemTable, batch_size: int, block_items: int, users: int
+) -> int:
+  """Returns B: as many users as have room for their distances on a device.
+
+  Args:
+    table: the catalogue.
+    batch_size: at most this many users.
+    block_items: a device holds the distances of batch_size users to this many
+      items; of fewer users where it has more items.
+    users: that there are.
+  """
+  fit = batch_size * block_items // table.layout.rows
+  return max(1, min(batch_size, fit, users))
+
+
 def open_block(
   table: distance.ItemTable,
   member_rows: Members,
   queries: np.ndarray,
-  targets: np.ndarray,
+  targets: np.ndarray | None,
   rows: int,
   first_row: int,
   name: str,
@@ -97,7 +114,7 @@ def open_block(
     table: the catalogue.
     member_rows: of `table.groups`.
     queries: [n, D] float32.
-    targets: [n] catalogue rows.
+    targets: [n] catalogue rows; None = nobody is ranked, only lists are made.
     rows: B >= n.
     first_row: of the block within its split, for messages.
     name: the split, for messages.
@@ -114,8 +131,11 @@ def open_block(
     mesh=table.mesh,
   )
   # While the devices work: the targets' own distances.
-  groups = table.groups[targets]
-  rows_of = member_rows.rows(groups)
+  groups = np.zeros(len(queries), np.int32)
+  rows_of = np.full((len(queries), 0), -1)
+  if targets is not None:
+    groups = table.groups[targets]
+    rows_of = member_rows.rows(groups)
   exact = np.full(rows_of.shape, np.inf)
   users, places = np.nonzero(rows_of >= 0)
   exact[users, places] = distance.exact_pairs(

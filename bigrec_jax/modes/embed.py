@@ -1,5 +1,6 @@
 """Catalogue titles through the base model."""
 
+import contextlib
 import pathlib
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from bigrec_jax import config as config_lib, prompts
 from bigrec_jax.grounding import stored_embeddings
 from bigrec_jax.modes import artefacts, pretrain, session
+from bigrec_jax.reporting import progress as reports
 
 
 def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -45,7 +47,7 @@ def embed_queries(
     run: configuration and workdir.
     texts: cleaned predictions.
     items: [I, D], the catalogue's embeddings.
-    label: of the progress.
+    label: of the progress; "" = none is shown.
   """
   row_of = {}
   for row, title in enumerate(run.catalogue.titles):
@@ -62,7 +64,13 @@ def embed_queries(
 def embed_texts(
   run: session.Session, texts: list[str], label: str
 ) -> np.ndarray:
-  """Returns last-token states [N, D] of the base model; equal texts once."""
+  """Returns last-token states [N, D] of the base model; equal texts once.
+
+  Args:
+    run: configuration and workdir.
+    texts: cleaned titles.
+    label: of the progress; "" = none is shown.
+  """
   from bigrec_jax.grounding import embedding
 
   unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
@@ -71,7 +79,10 @@ def embed_texts(
     ids or [run.tokenizer.eos_id]
     for ids in run.tokenizer.encode_batch(list(unique))
   ]
-  with run.stage(label, len(tokens), "texts") as progress:
+  shown = contextlib.nullcontext(reports.NullProgress())
+  if label:
+    shown = run.stage(label, len(tokens), "texts")
+  with shown as progress:
     vectors = embedding.embed_texts(
       run.base.model,
       run.base.params,

@@ -1,16 +1,18 @@
 """Titles for every user of a split: beam search, or sampling."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, prompts, schema
-from bigrec_jax.data import examples as examples_lib, pipeline
+from bigrec_jax.data import pipeline
 from bigrec_jax.modes import artefacts, session, train
+from bigrec_jax.reporting import progress as reports
 
 if TYPE_CHECKING:
-  from bigrec_jax.decoding import constraints, generate
+  from bigrec_jax.decoding import constraints
 
 # Keys that change how decoding runs but not what comes out.
 _RUNTIME_KEYS = ("split", "prompt_buckets")
@@ -27,7 +29,9 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
 def ensure(run: session.Session, split: str) -> list[dict[str, Any]]:
   """Returns the prediction rows of a split, decoded where not current."""
   adapter = train.find_adapter(run) or train.ensure(run)
-  made_from = _made_from(run, split, adapter)
+  made_from = depends_on(run, adapter) | {
+    "examples": run.examples(split).fingerprint
+  }
   record = run.paths.record(f"predictions_{split}")
   path = run.paths.predictions(split)
   if artefacts.is_current(record, made_from, path):
@@ -39,9 +43,8 @@ def ensure(run: session.Session, split: str) -> list[dict[str, Any]]:
   return rows
 
 
-def _made_from(
-  run: session.Session, split: str, adapter: train.Adapter
-) -> dict[str, Any]:
+def depends_on(run: session.Session, adapter: train.Adapter) -> dict[str, Any]:
+  """Returns what a prompt's text is made from, but for the prompt itself."""
   options = run.config.to_dict()
   wanted = {
     k: v for k, v in options["generate"].items() if k not in _RUNTIME_KEYS
@@ -53,37 +56,79 @@ def _made_from(
     "adapter": adapter.fingerprint,
     "generate": wanted,
     "prompt": options["prompt"],
-    "examples": run.examples(split).fingerprint,
     "seed": run.config.seed if run.config.generate.sample else None,
   }
+
+
+class Decoder:
+  """The tuned model, loaded once for any number of batches."""
+
+  def __init__(self, run: session.Session, adapter: train.Adapter):
+    """Loads base and adapter; builds the trie where one is asked for."""
+    self._run = run
+    lora_config, self._lora = run.load_adapter(adapter.directory)
+    self._model = run.build(lora_config)
+    self._trie = _trie(run) if run.config.generate.constrained else None
+
+  def __call__(
+    self,
+    tokens: list[list[int]],
+    seed: int,
+    progress: reports.Reports,
+    prefix: Sequence[int] | None = None,
+  ) -> list[dict[str, list]]:
+    """Returns {"predict": texts, best first, "scores"} of every prompt.
+
+    Args:
+      tokens: the prompts.
+      seed: of sampling.
+      progress: told of every prompt done.
+      prefix: what all prompts begin with, where that is known.
+    """
+    from bigrec_jax.decoding import generate
+
+    run, config = self._run, self._run.config.generate
+    found = generate.generate(
+      self._model,
+      run.base.params,
+      self._lora,
+      tokens,
+      config,
+      run.tokenizer.eos_ids,
+      run.mesh,
+      seed=seed,
+      norm_lengths=_norm_lengths(tokens, config),
+      trie=self._trie,
+      progress=progress,
+      prefix=prefix,
+    )
+    return [
+      {
+        "predict": [
+          prompts.response_text(run.tokenizer.decode(ids)) for ids in beams
+        ],
+        # A trie of few titles leaves beams without a hypothesis.
+        "scores": [float(score) for score in scores[: len(beams)]],
+      }
+      for beams, scores in zip(found.tokens, found.scores, strict=True)
+    ]
 
 
 def _decode(
   run: session.Session, split: str, adapter: train.Adapter
 ) -> list[dict[str, Any]]:
-  from bigrec_jax.decoding import generate
-
-  config = run.config.generate
+  """Returns BIGRec rows with `predict` (best first) and `scores`."""
   examples = run.examples(split)
   tokens = pipeline.prompt_tokens(
     examples, run.catalogue, run.prompt, run.tokenizer
   )
-  lora_config, lora = run.load_adapter(adapter.directory)
+  decoder = Decoder(run, adapter)
   with run.stage(f"generate {split}", len(tokens), "users") as progress:
-    found = generate.generate(
-      run.build(lora_config),
-      run.base.params,
-      lora,
-      tokens,
-      config,
-      run.tokenizer.eos_ids,
-      run.mesh,
-      seed=run.config.seed,
-      norm_lengths=_norm_lengths(tokens, config),
-      trie=_trie(run) if config.constrained else None,
-      progress=progress,
-    )
-  return _rows(run, examples, found)
+    written = decoder(tokens, run.config.seed, progress)
+  texts = pipeline.example_texts(examples, run.catalogue, run.prompt)
+  return [
+    text._asdict() | own for text, own in zip(texts, written, strict=True)
+  ]
 
 
 def _trie(run: session.Session) -> "constraints.Trie":
@@ -116,28 +161,3 @@ def _norm_lengths(
     batch = slice(start, start + _REFERENCE_BATCH)
     lengths[batch] = lengths[batch].max()
   return lengths
-
-
-def _rows(
-  run: session.Session,
-  examples: examples_lib.Examples,
-  found: "generate.Hypotheses",
-) -> list[dict[str, Any]]:
-  """Returns BIGRec rows with `predict` (best first) and `scores`."""
-  rows = []
-  texts = pipeline.example_texts(examples, run.catalogue, run.prompt)
-  for n, (instruction, history, output) in enumerate(texts):
-    predict = [
-      prompts.response_text(run.tokenizer.decode(ids))
-      for ids in found.tokens[n]
-    ]
-    rows.append(
-      {
-        "instruction": instruction,
-        "input": history,
-        "output": output,
-        "predict": predict,
-        "scores": [float(score) for score in found.scores[n]],
-      }
-    )
-  return rows

@@ -33,18 +33,24 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   ensure(session.Session(config, workdir))
 
 
-def ensure(run: session.Session) -> None:
-  """Evaluates, unless the result on disk is of these very inputs."""
+def ensure(run: session.Session, *, show: bool = True) -> None:
+  """Evaluates, unless the result on disk is of these very inputs.
+
+  Args:
+    run: configuration and workdir.
+    show: print the table of a result that is current, too.
+  """
   items = embed.ensure(run)
   texts = {split: predictions.titles(run, split) for split in SPLITS}
   cf = {split: _cf(run, split) for split in SPLITS}
-  popularity = _popularity(run)
+  popularity = injected_popularity(run)
   made_from = _made_from(run, texts, cf, popularity)
   record = run.paths.record("ground_eval")
   files = [run.paths.ground_eval, run.paths.ranks / "test.npz"]
   if artefacts.is_current(record, made_from, *files):
     session.say(f"ground_eval: {run.paths.ground_eval} is current")
-    _tell(schema.read_json(run.paths.ground_eval))
+    if show:
+      _tell(schema.read_json(run.paths.ground_eval))
     return
   # Not at the top: a result that is current needs no JAX.
   from bigrec_jax.grounding import evaluate
@@ -121,7 +127,7 @@ def _cf(run: session.Session, split: str) -> _Cf | None:
   return _Cf(path, found, name)
 
 
-def _popularity(run: session.Session) -> np.ndarray:
+def injected_popularity(run: session.Session) -> np.ndarray:
   """Returns [I] counts: of the train split, or of `ground.popularity`."""
   path = run.config.ground.popularity
   if not path:

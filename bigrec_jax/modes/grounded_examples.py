@@ -4,6 +4,7 @@ import numpy as np
 
 from bigrec_jax import schema
 from bigrec_jax.grounding import (
+  calibrate,
   distance,
   evaluate,
   injection,
@@ -80,8 +81,8 @@ def _grounded(
   )
   k = min(_LIST_LENGTH, len(items))
   plain = injection.Injection(None, None)
-  grounded = {"none": lists.top_items(block, plain, 0.0, k)}
-  for name, gamma in single_gammas(found).items():
+  grounded = {"none": lists.top_items(block, plain, 0.0, k).items}
+  for name, gamma in calibrate.single_gammas(found.results).items():
     weights = injection.Injection(
       injection.Popularity(popularity, table) if "popularity" in name else None,
       injection.cf_block(
@@ -94,16 +95,5 @@ def _grounded(
       if "cf" in name
       else None,
     )
-    grounded[name] = lists.top_items(block, weights, gamma, k)
+    grounded[name] = lists.top_items(block, weights, gamma, k).items
   return grounded
-
-
-def single_gammas(found: evaluate.Evaluation) -> dict[str, float]:
-  """Returns {injection: the one gamma chosen by valid NDCG@20}."""
-  return {
-    row["injection"]: row["gamma"]
-    for row in found.results
-    if row["split"] == "test"
-    and row["protocol"] == "single_gamma"
-    and row["gamma"] is not None
-  }

@@ -7,6 +7,7 @@ from bigrec_jax.modes import (
   ground_eval,
   prepare,
   pretrain,
+  recommend,
   report,
   session,
   train,
@@ -17,7 +18,8 @@ from bigrec_jax.modes import (
 def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   """Prepare, pretrain, train, train_cf, generate, embed, ground_eval, report.
 
-  Generation and embedding are parts of `ground_eval`, which makes them.
+  Generation and embedding are parts of `ground_eval`, which makes them. With
+  histories to recommend for, their lists come before the report.
   """
   current = session.Session(config, workdir)
   prepare.ensure(current)
@@ -26,4 +28,6 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   if config.ground.cf_model:
     train_cf.ensure(current)
   ground_eval.ensure(current)
+  if config.recommend.histories or config.recommend.history:
+    recommend.ensure(current)
   report.ensure(config, workdir)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
   from bigrec_jax.cf import (
     evaluation,
     fitting,
+    item_knn,
     networks,
     trainer as trainer_lib,
   )
@@ -84,7 +85,7 @@ def _num_train(run: session.Session) -> int:
   return run.config.cf.num_train or run.config.data.num_train
 
 
-def _train_examples(run: session.Session) -> examples_lib.Examples:
+def train_examples(run: session.Session) -> examples_lib.Examples:
   """Returns the train rows, by default those that the LLM is tuned on."""
   if _num_train(run) == run.config.data.num_train:
     return run.examples("train")
@@ -101,7 +102,7 @@ def _ensure_one(run: session.Session, model: str) -> bool:
   """Returns whether the model had to be trained."""
   if not run.first_time(f"cf_{model}"):
     return False
-  made_from = _made_from(run, model)
+  made_from = inputs(run, model)
   record = run.paths.record(f"cf_{model}")
   files = [run.paths.cf_scores(model, split) for split in SPLITS]
   written = all(scores.exists(file) for file in files)
@@ -114,7 +115,7 @@ def _ensure_one(run: session.Session, model: str) -> bool:
 
   record.unlink(missing_ok=True)
   started = time.perf_counter()
-  outcome = _make(run, model, made_from)
+  outcome = _make(run, model)
   outcome.books["seconds_total"] = round(time.perf_counter() - started, 3)
   limit = run.config.cf.max_dense_gib * 2**30
   if jax.process_index() == 0:
@@ -132,7 +133,8 @@ def _ensure_one(run: session.Session, model: str) -> bool:
   return True
 
 
-def _made_from(run: session.Session, model: str) -> dict[str, Any]:
+def inputs(run: session.Session, model: str) -> dict[str, Any]:
+  """Returns what a model's scores are made from."""
   options = run.config.to_dict()
   return {
     "cf": recipes.relevant(model, options["cf"]),
@@ -141,36 +143,26 @@ def _made_from(run: session.Session, model: str) -> dict[str, Any]:
     "max_history": run.config.data.max_history,
     "catalogue": run.catalogue.fingerprint,
     "examples": {
-      "train": _train_examples(run).fingerprint,
+      "train": train_examples(run).fingerprint,
       **{split: run.examples(split).fingerprint for split in SPLITS},
     },
     "seed": run.config.seed if model in recipes.TRAINED else 0,
   }
 
 
-def _make(
-  run: session.Session, model: str, made_from: dict[str, Any]
-) -> Outcome:
+def _make(run: session.Session, model: str) -> Outcome:
   rankers = {split: _ranker(run, split) for split in SPLITS}
   if model in recipes.TRAINED:
-    return _train(run, model, made_from, rankers)
+    return _train(run, model, rankers)
   if model == "most_pop":
-    counts = _popularity(run)
+    counts = popularity_counts(run)
     sources = {
       split: popularity.fit(counts, len(run.examples(split)))
       for split in SPLITS
     }
     ranks = {s: [rankers[s].factors(sources[s])] for s in SPLITS}
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
-  from bigrec_jax.cf import item_knn
-
-  options = run.config.cf
-  knn = item_knn.fit(
-    rows_lib.interactions(_train_examples(run)),
-    len(run.catalogue),
-    options.neighbours,
-    options.neighbour_decay,
-  )
+  knn = item_neighbours(run)
 
   def reader(split: str) -> Callable[[slice], np.ndarray]:
     history = run.examples(split).history
@@ -181,11 +173,24 @@ def _make(
   return Outcome(sources, ranks, {})
 
 
-def _popularity(run: session.Session) -> np.ndarray:
+def item_neighbours(run: session.Session) -> "item_knn.ItemKnn":
+  """Returns ItemKNN of the train rows."""
+  from bigrec_jax.cf import item_knn
+
+  options = run.config.cf
+  return item_knn.fit(
+    rows_lib.interactions(train_examples(run)),
+    len(run.catalogue),
+    options.neighbours,
+    options.neighbour_decay,
+  )
+
+
+def popularity_counts(run: session.Session) -> np.ndarray:
   """Returns counts of the train part, or of the few-shot sample's rows."""
   if _num_train(run) == -1:
     return run.catalogue.popularity
-  pairs = rows_lib.interactions(_train_examples(run))
+  pairs = rows_lib.interactions(train_examples(run))
   return np.bincount(pairs[:, 1], minlength=len(run.catalogue))
 
 
@@ -211,7 +216,6 @@ def _ranker(run: session.Session, split: str) -> "evaluation.Ranker":
 def _train(
   run: session.Session,
   model: str,
-  made_from: dict[str, Any],
   rankers: "dict[str, evaluation.Ranker]",
 ) -> Outcome:
   """Trains every seed and grid point of a network."""
@@ -219,7 +223,7 @@ def _train(
 
   config = run.config.cf
   length = run.config.data.max_history
-  train = _train_examples(run)
+  train = train_examples(run)
   recipe = recipes.recipe(model, config, len(run.catalogue), length, run.mesh)
   spec = recipe.network
   rows = (
@@ -253,7 +257,7 @@ def _train(
   )
   with run.stage(f"train_cf {model}", config.num_epochs, "epochs") as bar:
     fitted = fitting.fit(
-      trainer, score, schedule, _checkpoint_dir(run, model, made_from), bar
+      trainer, score, schedule, checkpoint_dir(run, model), bar
     )
   kept = recipes.best_point(fitted.books["best_ndcg"], config.num_seeds)
   params = [fitting.of_run(fitted.params, k) for k in kept]
@@ -270,10 +274,9 @@ def _train(
   return Outcome(sources, ranks, _books(trainer, fitted, kept, len(rows)))
 
 
-def _checkpoint_dir(
-  run: session.Session, model: str, made_from: dict[str, Any]
-) -> pathlib.Path:
+def checkpoint_dir(run: session.Session, model: str) -> pathlib.Path:
   """Returns the folder of exactly this training, whatever its schedule."""
+  made_from = inputs(run, model)
   options = {
     k: v for k, v in made_from["cf"].items() if k not in recipes.SCHEDULE_KEYS
   }

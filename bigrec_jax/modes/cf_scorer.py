@@ -1,0 +1,67 @@
+"""CF scores of histories that are in no split."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.cf import recipes, rows
+from bigrec_jax.modes import session, train_cf
+
+# [n, H] int32 histories, padded at the right with -1, to [n, I] float32.
+Scorer = Callable[[np.ndarray], np.ndarray]
+
+_USERS = 256  # Whose states one program computes.
+
+
+def load(run: session.Session, model: str) -> Scorer:
+  """Returns the scores of a model, which is trained first where it isn't yet.
+
+  A history without a known item has equal scores everywhere.
+
+  Args:
+    run: configuration and workdir.
+    model: its name.
+
+  Raises:
+    UserError: the model's checkpoint is gone.
+  """
+  train_cf.ensure(run, [model])
+  if model == "most_pop":
+    counts = train_cf.popularity_counts(run).astype(np.float32)
+    return lambda history: np.tile(counts, (len(history), 1))
+  if model == "item_knn":
+    return train_cf.item_neighbours(run).scores
+  return _network(run, model)
+
+
+def _network(run: session.Session, model: str) -> Scorer:
+  from bigrec_jax.cf import evaluation, fitting, networks, trainer
+
+  config, num_items = run.config.cf, len(run.catalogue)
+  recipe = recipes.recipe(
+    model, config, num_items, run.config.data.max_history, run.mesh
+  )
+  abstract = trainer.abstract_state(
+    recipe, len(recipes.runs(config, run.config.seed)), run.mesh
+  )
+  directory = train_cf.checkpoint_dir(run, model)
+  params = fitting.best_params(directory, abstract, config.num_seeds)
+  if params is None:
+    raise errors.UserError(
+      f"{directory}: no checkpoint found, the one that train_cf keeps expected;"
+      f" delete {run.paths.record(f'cf_{model}')} and run --mode=train_cf again"
+    )
+  kernel, bias = (
+    np.asarray(x)[:num_items] for x in networks.head(recipe.network, params)
+  )
+
+  def score(history: np.ndarray) -> np.ndarray:
+    states = evaluation.states(
+      recipe.network, params, history, run.mesh, _USERS
+    )
+    scores = states @ kernel.T + bias
+    scores[rows.lengths(history) == 0] = 0.0
+    return scores
+
+  return score

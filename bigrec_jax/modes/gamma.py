@@ -1,0 +1,94 @@
+"""Which injection recommendations are made with, and how strong it is."""
+
+import dataclasses
+
+from bigrec_jax import errors, schema
+from bigrec_jax.grounding import calibrate
+from bigrec_jax.modes import ground_eval, session
+
+_CUTOFF = str(calibrate.SINGLE_CUTOFF)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """What is injected.
+
+  Attributes:
+    injection: none, popularity, cf or popularity+cf.
+    gamma: its strength; None where nothing is injected.
+    cf_model: whose scores, "" where no CF is injected.
+  """
+
+  injection: str
+  gamma: float | None
+  cf_model: str
+
+  @property
+  def parts(self) -> tuple[str, ...]:
+    """Popularity, cf, both or neither."""
+    return tuple(p for p in self.injection.split("+") if p != "none")
+
+
+def choose(run: session.Session) -> Chosen:
+  """Returns what `recommend.injection` and `recommend.gamma` ask for.
+
+  `auto` takes what metrics/ground_eval.json found on valid, which is made
+  first where it is missing or stale: the injection with the best NDCG@20 (the
+  largest cutoff where 20 isn't one), and its single gamma.
+
+  Raises:
+    UserError: CF is to be injected and no model is named, or gamma is to be
+      chosen for an injection that isn't evaluated.
+  """
+  config = run.config.recommend
+  if config.injection == "none":
+    return Chosen("none", None, "")
+  if config.gamma != "auto":
+    return _chosen(run, config.injection, float(config.gamma))
+  ground_eval.ensure(run, show=False)
+  result = schema.read_json(run.paths.ground_eval)
+  gammas = calibrate.single_gammas(result["results"])
+  if config.injection == "auto":
+    return _best(run, result, gammas)
+  if config.injection not in gammas:
+    raise errors.UserError(
+      f"config.recommend.injection: {config.injection} found, but"
+      f" {run.paths.ground_eval} has a single gamma for"
+      f" {', '.join(gammas) or 'none'} only; config.ground.injections with it"
+      " and config.ground.protocols with single_gamma, or a number in"
+      " config.recommend.gamma expected"
+    )
+  return _chosen(run, config.injection, gammas[config.injection])
+
+
+def _chosen(run: session.Session, injection: str, gamma: float) -> Chosen:
+  if "cf" not in injection:
+    return Chosen(injection, gamma, "")
+  model = run.config.ground.cf_model
+  if not model:
+    raise errors.UserError(
+      f"config.recommend.injection: {injection} found, which needs a CF model"
+      " that can score new histories: config.ground.cf_model expected"
+      " (config.ground.cf_scores.* are of valid and test alone)"
+    )
+  return Chosen(injection, gamma, model)
+
+
+def _best(run: session.Session, result: dict, gammas: dict) -> Chosen:
+  """Returns the injection that valid likes best; the plainest of equals."""
+  found = {}
+  for row in result["results"]:
+    if row["split"] == "valid" and row["injection"] == "none":
+      found["none"] = row["ndcg"].get(_CUTOFF, list(row["ndcg"].values())[-1])
+  for name, gamma in gammas.items():
+    if "cf" in name and not run.config.ground.cf_model:
+      continue
+    curve = result["gamma_curves"][name]
+    ndcg = curve["ndcg"].get(_CUTOFF, list(curve["ndcg"].values())[-1])
+    found[name] = ndcg[curve["gamma"].index(gamma)]
+  if not found:
+    return Chosen("none", None, "")
+  best = max(found, key=found.get)
+  if best == "none":
+    return Chosen("none", None, "")
+  return _chosen(run, best, gammas[best])

@@ -1,0 +1,292 @@
+"""Items for anybody's history: ids or titles in, ids, titles and scores out."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigrec_jax import config as config_lib, errors, prompts, schema
+from bigrec_jax.data import histories as histories_lib, raw_files
+from bigrec_jax.modes import (
+  artefacts,
+  cf_scorer,
+  embed,
+  gamma as gamma_lib,
+  generate,
+  ground_eval,
+  prepare,
+  session,
+  train,
+  train_cf,
+)
+from bigrec_jax.reporting import progress as reports, table
+
+if TYPE_CHECKING:
+  from bigrec_jax.grounding import recommend
+
+# Users that are decoded, grounded and written at a time: what a kill loses.
+_CHUNK = 1024
+_DIGITS = 6  # Of scores and distances in the file.
+
+
+def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Writes `recommendations.jsonl`, a line for each history, in their order.
+
+  Whatever is missing or stale is made first: data, base, adapter, embeddings
+  and, where something is injected, the gamma that ground_eval chooses. A kill
+  costs the lines of one chunk.
+
+  Raises:
+    UserError: no histories are given, or an item of theirs isn't known.
+  """
+  ensure(session.Session(config, workdir))
+
+
+def ensure(run: session.Session) -> None:
+  """Recommends, unless the file on disk is of these very inputs."""
+  rows = _rows(run.config.recommend)
+  prepare.ensure(run)
+  histories = histories_lib.find(
+    rows, run.catalogue, run.config.recommend.unknown
+  )
+  adapter = train.find_adapter(run) or train.ensure(run)
+  items = embed.ensure(run)
+  chosen = gamma_lib.choose(run)
+  made_from = _made_from(run, histories, adapter, chosen)
+  path = pathlib.Path(run.config.recommend.output or run.paths.recommendations)
+  record = run.paths.record("recommend")
+  if artefacts.is_current(record, made_from, path):
+    session.say(f"recommend: {path} is current")
+  else:
+    _set_aside(path, record)
+    _Writer(run, histories, adapter, items, chosen).write(path, made_from)
+    artefacts.write_record(record, made_from)
+  if run.config.recommend.history:
+    _show(path)
+  session.say(f"recommend: users: {len(histories)}, lists: {path}")
+
+
+def _rows(config: config_lib.RecommendConfig) -> list[histories_lib.Row]:
+  """Returns the histories as given: of the file, or of the command line."""
+  if config.histories and config.history:
+    raise errors.UserError(
+      f"--history and config.recommend.histories={config.histories}: one of"
+      " them expected"
+    )
+  if config.history:
+    return histories_lib.from_flags(config.history)
+  if not config.histories:
+    raise errors.UserError(
+      "--mode=recommend: no histories found; --history=<id or title>, once for"
+      " each item, oldest first, or --config.recommend.histories=<JSONL file>"
+      " expected"
+    )
+  return histories_lib.read(
+    raw_files.given("recommend.histories", config.histories)
+  )
+
+
+def _made_from(
+  run: session.Session,
+  histories: histories_lib.Histories,
+  adapter: train.Adapter,
+  chosen: gamma_lib.Chosen,
+) -> dict[str, Any]:
+  config = run.config.recommend
+  return {
+    **generate.depends_on(run, adapter),
+    "histories": schema.fingerprint([row.content for row in histories.rows]),
+    "one_off": bool(config.history),
+    "catalogue": run.catalogue.fingerprint,
+    "chosen": dataclasses.asdict(chosen),
+    "cf": train_cf.inputs(run, chosen.cf_model) if chosen.cf_model else None,
+    "popularity": schema.fingerprint(
+      ground_eval.injected_popularity(run).tolist()
+    ),
+    "max_history": run.config.data.max_history,
+    "k": config.k,
+    "exclude_history": config.exclude_history,
+    "unknown": config.unknown,
+  }
+
+
+def _set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
+  """Keeps a batch's list under another name; a single history's is replaced."""
+  if not (path.exists() and record.exists()):
+    return
+  old = schema.read_json(record)
+  record.unlink()
+  if old.get("one_off"):
+    return
+  name = f"{path.stem}.{schema.fingerprint(old)}{path.suffix}"
+  path.rename(path.with_name(name))
+  session.say(f"recommend: the list that was there is kept as {name}")
+
+
+class _Writer:
+  """Makes the lines, a chunk of users at a time."""
+
+  def __init__(
+    self,
+    run: session.Session,
+    histories: histories_lib.Histories,
+    adapter: train.Adapter,
+    items: np.ndarray,
+    chosen: gamma_lib.Chosen,
+  ):
+    from bigrec_jax.grounding import recommend
+
+    self._run, self._histories, self._items = run, histories, items
+    self._chosen = chosen
+    self._popularity = ground_eval.injected_popularity(run)
+    self._decoder = generate.Decoder(run, adapter)
+    self._probes = _prompt_tokens(run, [["0"], ["A"]])
+    self._scorer = None
+    if "cf" in chosen.parts:
+      self._scorer = cf_scorer.load(run, chosen.cf_model)
+    self._ground = recommend.Grounder(
+      items,
+      run.catalogue.groups,
+      self._popularity if "popularity" in chosen.parts else None,
+      chosen.gamma or 0.0,
+      run.config.ground,
+      run.mesh,
+      k=run.config.recommend.k,
+      most_users=min(_CHUNK, len(histories)),
+    )
+    self._provenance = {
+      "injection": chosen.injection,
+      "gamma": chosen.gamma,
+      "cf_model": chosen.cf_model or None,
+      "base": run.base_fingerprint,
+      "adapter": adapter.fingerprint,
+      "catalogue": run.catalogue.fingerprint,
+    }
+
+  def write(self, path: pathlib.Path, made_from: dict[str, Any]) -> None:
+    """Writes the file; goes on where one of the same inputs was cut short."""
+    import jax
+
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    record = self._run.paths.record("recommend_partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not artefacts.is_current(record, made_from, partial):
+      partial.unlink(missing_ok=True)
+      artefacts.write_record(record, made_from)
+    done = _whole_lines(partial)
+    total = len(self._histories)
+    writes = jax.process_index() == 0
+    with self._run.stage("recommend", total, "users") as progress:
+      if done:
+        progress.update(done)
+      for start in range(done, total, _CHUNK):
+        part = slice(start, min(start + _CHUNK, total))
+        lines = "".join(self._lines(part, progress))
+        if writes:
+          with open(partial, "a", encoding="utf-8") as file:
+            file.write(lines)
+    if writes:
+      os.replace(partial, path)
+      record.unlink(missing_ok=True)
+
+  def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
+    """Yields the lines of a chunk of users."""
+    from bigrec_jax.decoding import generate as decoding
+
+    run, histories = self._run, self._histories
+    tokens = _prompt_tokens(run, histories.titles[part])
+    # The header alone is read apart: what a single user's prompt has in common
+    # with itself would be a program of its own.
+    prefix = decoding.shared_beginning([*self._probes, *tokens])
+    answers = self._decoder(
+      tokens, run.config.seed + part.start, progress, prefix
+    )
+    texts = [prompts.extract_title(a["predict"][0]) for a in answers]
+    queries = embed.embed_queries(run, texts, self._items, "")
+    items = histories.items[part]
+    hidden = items if run.config.recommend.exclude_history else items[:, :0]
+    found = self._ground(queries, hidden, self._reader(items))
+    for n, answer in enumerate(answers):
+      row = {
+        **histories.rows[part.start + n].content,
+        **answer,
+        "recommendations": self._listed(found, n),
+        "provenance": self._provenance
+        | {"unknown": histories.unknown[part.start + n]},
+      }
+      line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+      yield raw_files.repaired(line) + "\n"
+
+  def _reader(self, items: np.ndarray) -> "recommend.ReadScores | None":
+    """Returns what reads the CF scores of a chunk's histories [n, H]."""
+    if self._scorer is None:
+      return None
+    return lambda part: self._scorer(items[part])
+
+  def _listed(
+    self, found: "recommend.Recommended", n: int
+  ) -> list[dict[str, Any]]:
+    """Returns the items of user n, best first."""
+    catalogue = self._run.catalogue
+    listed = []
+    for place, item in enumerate(found.items[n].tolist()):
+      if item < 0:
+        break
+      entry = {
+        "external_id": catalogue.external_ids[item],
+        "title": catalogue.titles[item],
+        "score": round(float(found.scores[n, place]), _DIGITS),
+        "distance": round(float(found.distances[n, place]), _DIGITS),
+        "popularity": self._popularity[item].item(),
+      }
+      if found.cf_ranks is not None:
+        entry["cf_rank"] = int(found.cf_ranks[n, place])
+      listed.append(entry)
+    return listed
+
+
+def _prompt_tokens(
+  run: session.Session, titles: Sequence[Sequence[str]]
+) -> list[list[int]]:
+  """Returns the prompts of histories; only the newest titles are named."""
+  newest = run.config.data.max_history
+  texts = [
+    run.prompt.inference_text(
+      run.prompt.instruction, run.prompt.input_text(own[-newest:])
+    )
+    for own in titles
+  ]
+  return run.tokenizer.encode_batch(texts)
+
+
+def _whole_lines(path: pathlib.Path) -> int:
+  """Returns how many lines a file has; what a kill left of another is cut."""
+  if not path.exists():
+    return 0
+  lines = end = 0
+  with open(path, "rb+") as file:
+    for line in file:
+      if line.endswith(b"\n"):
+        lines, end = lines + 1, end + len(line)
+    file.truncate(end)
+  return lines
+
+
+def _show(path: pathlib.Path) -> None:
+  """Prints the first history's list."""
+  with open(path, encoding="utf-8") as file:
+    row = json.loads(file.readline())
+  session.say(f"written: {row['predict'][0].strip()}")
+  headers = ["title", "id", "score", "distance", "popularity"]
+  keys = ["title", "external_id", "score", "distance", "popularity"]
+  if row["provenance"]["cf_model"]:
+    headers, keys = [*headers, "CF rank"], [*keys, "cf_rank"]
+  session.say(
+    table.format_table(
+      headers, [[e[key] for key in keys] for e in row["recommendations"]]
+    )
+  )
