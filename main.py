@@ -127,9 +127,31 @@ def _set_up_jax(workdir: pathlib.Path) -> None:
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.fspath(cache))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   if _DISTRIBUTED.value:
-    import jax
+    _join_processes()
 
-    jax.distributed.initialize()
+
+def _join_processes() -> None:
+  """Connects this process to the others of the run.
+
+  TPU pods and SLURM say themselves who is who. Elsewhere the environment does:
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  """
+  import jax
+
+  given = {
+    argument: os.environ.get(f"JAX_{argument.upper()}")
+    for argument in ("num_processes", "process_id")
+  }
+  try:
+    jax.distributed.initialize(
+      **{key: int(value) for key, value in given.items() if value is not None}
+    )
+  except ValueError as error:
+    raise errors.UserError(
+      f"--distributed: {_one_line(error)}; on a TPU pod or under SLURM nothing"
+      " more is needed, elsewhere JAX_COORDINATOR_ADDRESS (host:port),"
+      " JAX_NUM_PROCESSES and JAX_PROCESS_ID are expected in the environment"
+    ) from None
 
 
 def _run(argv: list[str]) -> None:
