@@ -20,7 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from bigrec_jax import errors, schema
+from bigrec_jax import errors, processes, schema
 
 Tree = Any
 
@@ -160,9 +160,11 @@ class Checkpoints:
   def wait(self) -> None:
     """Returns once everything is on disk, and sealed."""
     self._manager.wait_until_finished()
-    if jax.process_index() == 0:
-      for step in self._manager.all_steps():
-        _seal(self.directory / str(step))
+    processes.on_first(self._seal_all)
+
+  def _seal_all(self) -> None:
+    for step in self._manager.all_steps():
+      _seal(self.directory / str(step))
 
   def close(self) -> None:
     """Waits for the writes and releases the folder."""

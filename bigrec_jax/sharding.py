@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import errors
@@ -246,3 +247,12 @@ def put_replicated(mesh: Mesh, tree: Any) -> Any:
     ),
     tree,
   )
+
+
+def to_host(x: Any) -> np.ndarray:
+  """Returns a whole array on the host; all processes have to ask for it."""
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    if x.is_fully_replicated:
+      return np.asarray(x.addressable_data(0))
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+  return np.asarray(x)

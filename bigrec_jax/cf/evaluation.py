@@ -311,8 +311,8 @@ def factors(
   states: jax.Array, head: networks.Head, num_users: int, num_items: int
 ) -> Factors:
   """Fetches the factorised scores of a network, its bias as a column."""
-  states = np.asarray(states)[:num_users]
-  kernel, bias = (np.asarray(x)[:num_items] for x in head)
+  states = sharding.to_host(states)[:num_users]
+  kernel, bias = (sharding.to_host(x)[:num_items] for x in head)
   ones = np.ones((num_users, 1), np.float32)
   return Factors(
     np.concatenate([states, ones], axis=1),

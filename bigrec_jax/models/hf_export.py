@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
-from bigrec_jax import errors, quantize, schema
+from bigrec_jax import errors, quantize, schema, sharding
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.models import layout, peft_import, tensor_files
 from bigrec_jax.models.config import LlamaConfig
@@ -135,7 +134,7 @@ def _peft_tensors(lora_tree: dict[str, Any]) -> dict[str, np.ndarray]:
   tensors = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(lora_tree):
     top, parent, module, name = (key.key for key in path)
-    value = _to_host(leaf).astype(np.float32)
+    value = sharding.to_host(leaf).astype(np.float32)
     if top == "layers":
       rows = enumerate(value)
     else:
@@ -213,10 +212,4 @@ def _pick(leaf: Any, layer: int | None, tree: dict[str, Any]) -> np.ndarray:
     leaf = jax.tree.map(lambda x: x[layer], leaf)
   if quantize.is_quantized(leaf):
     leaf = leaf.dequantize(jnp.float32)
-  return _to_host(leaf)
-
-
-def _to_host(x: Any) -> np.ndarray:
-  if isinstance(x, jax.Array) and not x.is_fully_addressable:
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-  return np.asarray(x)
+  return sharding.to_host(leaf)

@@ -8,14 +8,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from bigrec_jax import schema
+from bigrec_jax import processes, schema
 
 
 def is_current(
   record: pathlib.Path, made_from: Mapping[str, Any], *files: pathlib.Path
 ) -> bool:
   """Returns whether all `files` are there and were made from `made_from`."""
-  return all(f.exists() for f in files) and not differences(record, made_from)
+  return processes.agree(
+    lambda: (
+      all(f.exists() for f in files) and not differences(record, made_from)
+    )
+  )
 
 
 def differences(
@@ -40,7 +44,12 @@ def differences(
 
 def write_record(record: pathlib.Path, made_from: Mapping[str, Any]) -> None:
   """Says on disk that the artefact is whole and what it was made from."""
-  schema.write_json(record, made_from)
+  processes.on_first(lambda: schema.write_json(record, made_from))
+
+
+def drop_record(record: pathlib.Path) -> None:
+  """Says that the artefact no longer holds, before it is made again."""
+  processes.on_first(lambda: record.unlink(missing_ok=True))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

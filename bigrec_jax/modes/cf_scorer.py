@@ -36,6 +36,7 @@ def load(run: session.Session, model: str) -> Scorer:
 
 
 def _network(run: session.Session, model: str) -> Scorer:
+  from bigrec_jax import sharding
   from bigrec_jax.cf import evaluation, fitting, networks, trainer
 
   config, num_items = run.config.cf, len(run.catalogue)
@@ -53,7 +54,8 @@ def _network(run: session.Session, model: str) -> Scorer:
       f" delete {run.paths.record(f'cf_{model}')} and run --mode=train_cf again"
     )
   kernel, bias = (
-    np.asarray(x)[:num_items] for x in networks.head(recipe.network, params)
+    sharding.to_host(x)[:num_items]
+    for x in networks.head(recipe.network, params)
   )
 
   def score(history: np.ndarray) -> np.ndarray:

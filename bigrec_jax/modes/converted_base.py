@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, errors, schema
+from bigrec_jax import config as config_lib, errors, processes, schema
 
 if TYPE_CHECKING:
   import jax
@@ -47,7 +47,7 @@ def load(
   if model.quantization == "none":
     return hf_import.load_base(directory, model, mesh)
   own = store / _name(directory, model, fingerprint)
-  if own.exists():
+  if processes.agree(own.exists):
     arch = hf_import.read_config(directory)
     abstract = hf_import.abstract_base(
       arch, model.dtype, mesh, model.scan_layers, model.quantization
@@ -91,12 +91,9 @@ def _restore(own: pathlib.Path, abstract: Any) -> Any | None:
 
 def _save(own: pathlib.Path, params: Any) -> None:
   """Keeps the weights; removes those of other settings."""
-  import jax
-
   from bigrec_jax import checkpoints
 
-  if jax.process_index() == 0 and own.parent.exists():
-    shutil.rmtree(own.parent)
+  processes.on_first(lambda: shutil.rmtree(own.parent, ignore_errors=True))
   try:
     with checkpoints.Checkpoints(own, keep=1) as saved:
       saved.save(0, params, {}, {})

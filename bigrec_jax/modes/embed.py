@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, prompts
+from bigrec_jax import config as config_lib, processes, prompts
 from bigrec_jax.grounding import stored_embeddings
 from bigrec_jax.modes import artefacts, pretrain, session
 from bigrec_jax.reporting import progress as reports
@@ -30,7 +30,11 @@ def ensure(run: session.Session) -> np.ndarray:
     return stored_embeddings.load(stored, run.catalogue, run.base_fingerprint)
   titles = [prompts.clean_title(title) for title in run.catalogue.titles]
   vectors = embed_texts(run, titles, "embed")
-  stored_embeddings.save(stored, vectors, run.catalogue, run.base_fingerprint)
+  processes.on_first(
+    lambda: stored_embeddings.save(
+      stored, vectors, run.catalogue, run.base_fingerprint
+    )
+  )
   artefacts.write_record(record, made_from)
   return vectors
 

@@ -3,7 +3,7 @@
 import pathlib
 import shutil
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, processes
 from bigrec_jax.modes import session, train
 
 
@@ -18,10 +18,14 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   current = session.Session(config, workdir)
   adapter = train.existing_adapter(current)
   target = current.paths.export
-  if target.exists():
-    shutil.rmtree(target)
   lora_config, lora = current.load_adapter(adapter.directory)
-  shutil.copytree(adapter.directory, target / "adapter")
+
+  def copy() -> None:
+    if target.exists():
+      shutil.rmtree(target)
+    shutil.copytree(adapter.directory, target / "adapter")
+
+  processes.on_first(copy)
   hf_export.save_merged(
     target / "merged",
     current.base.model.config,

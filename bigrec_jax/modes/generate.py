@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, prompts, schema
+from bigrec_jax import config as config_lib, processes, prompts, schema
 from bigrec_jax.data import pipeline
 from bigrec_jax.modes import artefacts, session, train
 from bigrec_jax.reporting import progress as reports
@@ -38,7 +38,7 @@ def ensure(run: session.Session, split: str) -> list[dict[str, Any]]:
     session.say(f"generate: {path} is current")
     return schema.read_json(path)
   rows = _decode(run, split, adapter)
-  schema.write_json(path, rows, indent=1)
+  processes.on_first(lambda: schema.write_json(path, rows, indent=1))
   artefacts.write_record(record, made_from)
   return rows
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, errors, schema
+from bigrec_jax import config as config_lib, errors, processes, schema
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data import synthetic
 from bigrec_jax.modes import (
@@ -56,7 +56,7 @@ def ensure(run: session.Session, *, show: bool = True) -> None:
   from bigrec_jax.grounding import evaluate
   from bigrec_jax.modes import grounded_examples
 
-  record.unlink(missing_ok=True)
+  artefacts.drop_record(record)
   splits = {
     split: evaluate.Split(
       embed.embed_queries(run, texts[split], items, f"embed {split}"),
@@ -68,14 +68,20 @@ def ensure(run: session.Session, *, show: bool = True) -> None:
   }
   found = _evaluate(run, splits, items, popularity)
   result = _result(run, found, made_from)
-  for split, arrays in found.ranks.items():
-    with schema.atomic_path(run.paths.ranks / f"{split}.npz") as temporary:
-      with open(temporary, "wb") as file:
-        np.savez_compressed(file, **arrays)
-  grounded_examples.write(
+  examples = grounded_examples.rows(
     run, splits["test"], texts["test"], items, popularity, found
   )
-  schema.write_json(run.paths.ground_eval, result)
+
+  def write() -> None:
+    for split, arrays in found.ranks.items():
+      with schema.atomic_path(run.paths.ranks / f"{split}.npz") as temporary:
+        with open(temporary, "wb") as file:
+          np.savez_compressed(file, **arrays)
+    if examples:
+      schema.write_json(run.paths.ground_examples, examples)
+    schema.write_json(run.paths.ground_eval, result)
+
+  processes.on_first(write)
   artefacts.write_record(record, made_from)
   _tell(result)
 

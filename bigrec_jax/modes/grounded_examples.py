@@ -1,8 +1,9 @@
 """A few test users for people to look at: history, text, grounded items."""
 
+from typing import Any
+
 import numpy as np
 
-from bigrec_jax import schema
 from bigrec_jax.grounding import (
   calibrate,
   distance,
@@ -16,15 +17,15 @@ from bigrec_jax.modes import session
 _LIST_LENGTH = 5
 
 
-def write(
+def rows(
   run: session.Session,
   split: evaluate.Split,
   texts: list[str],
   items: np.ndarray,
   popularity: np.ndarray,
   found: evaluate.Evaluation,
-) -> None:
-  """Writes `ranks/test_examples.json`: users spread evenly over the split.
+) -> list[dict[str, Any]]:
+  """Returns what `ranks/test_examples.json` shows: users all over the split.
 
   Args:
     run: configuration and workdir.
@@ -36,15 +37,15 @@ def write(
   """
   count = min(run.config.report.num_examples, len(texts))
   if not count:
-    return
+    return []
   chosen = np.linspace(0, len(texts) - 1, count).astype(int)
   grounded = _grounded(run, split, chosen, items, popularity, found)
   titles = run.catalogue.titles
   examples = run.examples("test")
-  rows = []
+  shown = []
   for place, n in enumerate(chosen.tolist()):
     history = examples.history[n]
-    rows.append(
+    shown.append(
       {
         "history": [titles[item] for item in history[history >= 0]],
         "target": titles[examples.target[n]],
@@ -56,7 +57,7 @@ def write(
         "rank": {name: int(found.ranks["test"][name][n]) for name in grounded},
       }
     )
-  schema.write_json(run.paths.ground_examples, rows)
+  return shown
 
 
 def _grounded(

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, processes
 from bigrec_jax.data import prepare
 from bigrec_jax.modes import session
 
@@ -24,8 +24,12 @@ def ensure(run: session.Session) -> None:
   if not run.first_time("data"):
     return
   data, prompt = run.config.data, run.config.prompt
-  if prepare.is_current(data, prompt, run.paths):
+  if processes.agree(lambda: prepare.is_current(data, prompt, run.paths)):
     session.say(f"prepare: {run.paths.data} is current")
     return
-  for line in prepare.prepare(data, prompt, run.paths):
-    session.say(f"prepare: {line}")
+
+  def work() -> None:
+    for line in prepare.prepare(data, prompt, run.paths):
+      session.say(f"prepare: {line}")
+
+  processes.on_first(work)

@@ -5,7 +5,7 @@ import shutil
 
 from absl import logging
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, processes
 from bigrec_jax.modes import artefacts, prepare, session
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
@@ -38,7 +38,7 @@ def ensure(run: session.Session) -> None:
     return
   for line in artefacts.differences(record, made_from):
     logging.info("pretrain: %s", line)
-  record.unlink(missing_ok=True)
+  artefacts.drop_record(record)
   _make(run)
   artefacts.write_record(record, made_from)
 
@@ -55,7 +55,9 @@ def _make(run: session.Session) -> None:
   texts = pipeline.training_texts(sample, run.catalogue, run.prompt)
   texts = [*texts, *run.catalogue.titles]
   folder = paths.root / ".tokenizer"
-  tokenization.train_bpe(texts, config.pretrain.vocab_size, folder)
+  processes.on_first(
+    lambda: tokenization.train_bpe(texts, config.pretrain.vocab_size, folder)
+  )
   tokenizer = tokenization.load_tokenizer(folder)
   arch = model_config.LlamaConfig.from_arch(
     config.model.arch, tokenizer.vocab_size
@@ -77,4 +79,4 @@ def _make(run: session.Session) -> None:
         model, params, stream, config.pretrain, run.mesh, run.paths, progress
       )
   hf_export.save_base(paths.base, arch, params, folder)
-  shutil.rmtree(folder)
+  processes.on_first(lambda: shutil.rmtree(folder))

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, errors, prompts, schema
+from bigrec_jax import (
+  config as config_lib,
+  errors,
+  processes,
+  prompts,
+  schema,
+)
 from bigrec_jax.data import histories as histories_lib, raw_files
 from bigrec_jax.modes import (
   artefacts,
@@ -62,7 +68,7 @@ def ensure(run: session.Session) -> None:
   if artefacts.is_current(record, made_from, path):
     session.say(f"recommend: {path} is current")
   else:
-    _set_aside(path, record)
+    processes.on_first(lambda: _set_aside(path, record))
     _Writer(run, histories, adapter, items, chosen).write(path, made_from)
     artefacts.write_record(record, made_from)
   if run.config.recommend.history:
@@ -169,29 +175,26 @@ class _Writer:
 
   def write(self, path: pathlib.Path, made_from: dict[str, Any]) -> None:
     """Writes the file; goes on where one of the same inputs was cut short."""
-    import jax
-
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     record = self._run.paths.record("recommend_partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not artefacts.is_current(record, made_from, partial):
-      partial.unlink(missing_ok=True)
+      processes.on_first(lambda: _begin(partial))
       artefacts.write_record(record, made_from)
-    done = _whole_lines(partial)
+    processes.on_first(lambda: _cut_to_lines(partial))
+    with open(partial, "rb") as file:
+      done = sum(1 for _ in file)
     total = len(self._histories)
-    writes = jax.process_index() == 0
     with self._run.stage("recommend", total, "users") as progress:
       if done:
         progress.update(done)
       for start in range(done, total, _CHUNK):
         part = slice(start, min(start + _CHUNK, total))
         lines = "".join(self._lines(part, progress))
-        if writes:
+        if processes.is_first():
           with open(partial, "a", encoding="utf-8") as file:
             file.write(lines)
-    if writes:
-      os.replace(partial, path)
-      record.unlink(missing_ok=True)
+    processes.on_first(lambda: os.replace(partial, path))
+    artefacts.drop_record(record)
 
   def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
     """Yields the lines of a chunk of users."""
@@ -263,17 +266,19 @@ def _prompt_tokens(
   return run.tokenizer.encode_batch(texts)
 
 
-def _whole_lines(path: pathlib.Path) -> int:
-  """Returns how many lines a file has; what a kill left of another is cut."""
-  if not path.exists():
-    return 0
-  lines = end = 0
+def _begin(path: pathlib.Path) -> None:
+  """Leaves an empty file."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(b"")
+
+
+def _cut_to_lines(path: pathlib.Path) -> None:
+  """Cuts off what a kill left of a line."""
+  end = 0
   with open(path, "rb+") as file:
     for line in file:
-      if line.endswith(b"\n"):
-        lines, end = lines + 1, end + len(line)
+      end += len(line) if line.endswith(b"\n") else 0
     file.truncate(end)
-  return lines
 
 
 def _show(path: pathlib.Path) -> None:

@@ -3,7 +3,7 @@
 import datetime
 import pathlib
 
-from bigrec_jax import config as config_lib, errors, schema
+from bigrec_jax import config as config_lib, errors, processes, schema
 from bigrec_jax.data import doctor
 from bigrec_jax.modes import artefacts, session
 
@@ -41,6 +41,10 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   Raises:
     UserError: the workdir holds nothing to report, or a damaged file.
   """
+  processes.on_first(lambda: _write(config, workdir))
+
+
+def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
   # Not at the top: a page that is current needs no matplotlib.
   from bigrec_jax.reporting import (
     page,

@@ -7,13 +7,14 @@ to find that all is current, or to prepare data, needs neither.
 import contextlib
 import dataclasses
 import functools
+import io
 import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, prompts, schema
+from bigrec_jax import config as config_lib, processes, prompts, schema
 from bigrec_jax.data import catalogue as catalogue_lib, examples, tokenization
 from bigrec_jax.modes import artefacts, converted_base
 from bigrec_jax.reporting import progress
@@ -162,7 +163,8 @@ class Session:
     self, name: str, total: int, unit: str
   ) -> Iterator[progress.Progress]:
     """Shows the progress of a stage and keeps its throughput for the report."""
-    with progress.Progress(total, unit, name) as bar:
+    stream = None if processes.is_first() else io.StringIO()
+    with progress.Progress(total, unit, name, stream) as bar:
       yield bar
     self.keep_throughput(name, bar.done, unit, bar.seconds)
 
@@ -170,6 +172,8 @@ class Session:
     self, name: str, count: int, unit: str, seconds: float
   ) -> None:
     """Adds how fast a stage was to metrics/throughput.json."""
+    if not processes.is_first():
+      return
     path = self.paths.throughput
     known = schema.read_json(path) if path.exists() else {}
     known[name] = {
@@ -182,5 +186,6 @@ class Session:
 
 
 def say(line: str) -> None:
-  """Prints a line that the user should see whatever the log level."""
-  print(line, flush=True)
+  """Prints a line that the user should see whatever the log level, once."""
+  if processes.is_first():
+    print(line, flush=True)

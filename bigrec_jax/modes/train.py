@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, errors, schema
+from bigrec_jax import config as config_lib, errors, processes, schema
 from bigrec_jax.modes import artefacts, pretrain, session
 
 # What changes how training runs but not what comes out of it.
@@ -39,10 +39,7 @@ def ensure(run: session.Session) -> Adapter:
   if artefacts.is_current(record, made_from, run.paths.adapter / _WEIGHTS_FILE):
     session.say(f"train: {run.paths.adapter} is current")
     return _adapter(run.paths.adapter)
-  if record.exists():
-    for line in artefacts.differences(record, made_from):
-      session.say(f"train: again, because of {line}")
-    _set_aside(run.paths, record)
+  processes.on_first(lambda: _set_aside(run.paths, record, made_from))
   _fit(run, schema.fingerprint(made_from))
   artefacts.write_record(record, made_from)
   return _adapter(run.paths.adapter)
@@ -73,17 +70,25 @@ def find_adapter(run: session.Session) -> Adapter | None:
   but do not cost hours of training again. `train` and `pipeline` are strict.
   """
   pretrain.ensure(run)
-  record = run.paths.record("adapter")
-  if record.exists() and (run.paths.adapter / _WEIGHTS_FILE).exists():
-    essential = ("base", "prompt", "train_examples")
-    changed = artefacts.differences(record, _made_from(run))
-    if not any(line.startswith(essential) for line in changed):
-      for line in changed:
-        logging.warning("the adapter was trained with other options: %s", line)
-      return _adapter(run.paths.adapter)
+  if processes.agree(lambda: _own_fits(run)):
+    return _adapter(run.paths.adapter)
   if run.config.model.adapter:
     return _adapter(pathlib.Path(run.config.model.adapter))
   return None
+
+
+def _own_fits(run: session.Session) -> bool:
+  """Returns whether the workdir's adapter is of this base, prompt and data."""
+  record = run.paths.record("adapter")
+  if not (record.exists() and (run.paths.adapter / _WEIGHTS_FILE).exists()):
+    return False
+  essential = ("base", "prompt", "train_examples")
+  changed = artefacts.differences(record, _made_from(run))
+  if any(line.startswith(essential) for line in changed):
+    return False
+  for line in changed:
+    logging.warning("the adapter was trained with other options: %s", line)
+  return True
 
 
 def _adapter(directory: pathlib.Path) -> Adapter:
@@ -109,8 +114,14 @@ def _made_from(run: session.Session) -> dict[str, Any]:
   }
 
 
-def _set_aside(paths: schema.Paths, record: pathlib.Path) -> None:
+def _set_aside(
+  paths: schema.Paths, record: pathlib.Path, made_from: dict[str, Any]
+) -> None:
   """Keeps the adapter that is about to be replaced: nothing is lost."""
+  if not record.exists():
+    return
+  for line in artefacts.differences(record, made_from):
+    session.say(f"train: again, because of {line}")
   old = schema.file_fingerprint(record)[:8]
   if paths.adapter.exists():
     kept = paths.root / f"adapter.{old}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, metrics, schema
+from bigrec_jax import config as config_lib, metrics, processes, schema
 from bigrec_jax.cf import (
   factors,
   popularity,
@@ -73,11 +73,8 @@ def ensure(run: session.Session, models: Sequence[str] | None = None) -> None:
   made = [model for model in models if _ensure_one(run, model)]
   if not made:
     return
-  import jax
-
-  if jax.process_index() == 0:
-    known = schema.read_json(_metrics_path(run))
-    session.say(_table(known, run.config, models))
+  known = schema.read_json(_metrics_path(run))
+  session.say(_table(known, run.config, models))
 
 
 def _num_train(run: session.Session) -> int:
@@ -105,20 +102,19 @@ def _ensure_one(run: session.Session, model: str) -> bool:
   made_from = inputs(run, model)
   record = run.paths.record(f"cf_{model}")
   files = [run.paths.cf_scores(model, split) for split in SPLITS]
-  written = all(scores.exists(file) for file in files)
+  written = processes.agree(lambda: all(scores.exists(f) for f in files))
   if written and artefacts.is_current(record, made_from, _metrics_path(run)):
     session.say(f"train_cf: {files[0].parent} is current")
     return False
   for line in artefacts.differences(record, made_from):
     session.say(f"train_cf: {model}: {line}")
-  import jax
-
-  record.unlink(missing_ok=True)
+  artefacts.drop_record(record)
   started = time.perf_counter()
   outcome = _make(run, model)
   outcome.books["seconds_total"] = round(time.perf_counter() - started, 3)
   limit = run.config.cf.max_dense_gib * 2**30
-  if jax.process_index() == 0:
+
+  def write() -> None:
     for split, file in zip(SPLITS, files, strict=True):
       scores.write_scores(
         file,
@@ -129,7 +125,9 @@ def _ensure_one(run: session.Session, model: str) -> bool:
         limit,
       )
     _write_metrics(run, model, outcome)
-    artefacts.write_record(record, made_from)
+
+  processes.on_first(write)
+  artefacts.write_record(record, made_from)
   return True
 
 

@@ -7,7 +7,13 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import config as config_lib, prompts, schema, sharding
+from bigrec_jax import (
+  config as config_lib,
+  processes,
+  prompts,
+  schema,
+  sharding,
+)
 from bigrec_jax.data import pipeline, tokenization
 from bigrec_jax.data.catalogue import Catalogue
 from bigrec_jax.data.examples import Examples
@@ -84,8 +90,7 @@ def fit(
     hf_export.save_adapter(directory, model.lora, tree, base_name)
 
   files = run_files.RunFiles(paths, fingerprint, write_adapter)
-  if jax.process_index() == 0:
-    files.claim()
+  processes.on_first(files.claim)
   steps = step.make_steps(
     model,
     optimizer.AdamW(config.weight_decay, config.max_grad_norm),

@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+from concurrent import futures
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -25,6 +27,46 @@ def run(*flags, devices=8, check=True, timeout=900):
   if check:
     assert result.returncode == 0, result.stderr[-3000:]
   return result
+
+
+def run_together(processes, *flags, devices=8, timeout=900):
+  """Runs main.py as the processes of one run; returns their results.
+
+  Args:
+    processes: how many; they share the forced CPU devices evenly.
+    *flags: of main.py, but for --distributed.
+    devices: of all processes together.
+    timeout: in seconds.
+  """
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  share = devices // processes
+  started = [
+    subprocess.Popen(
+      [sys.executable, "main.py", "--distributed", *map(str, flags)],
+      cwd=ROOT,
+      env=os.environ
+      | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={share}",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": str(processes),
+        "JAX_PROCESS_ID": str(number),
+      },
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number in range(processes)
+  ]
+  # All at once: a pipe that nobody empties would stop its process.
+  with futures.ThreadPoolExecutor(processes) as pool:
+    outputs = pool.map(lambda p: p.communicate(timeout=timeout), started)
+    return [
+      subprocess.CompletedProcess(process.args, process.returncode, *output)
+      for process, output in zip(started, outputs, strict=True)
+    ]
 
 
 def mistake(*flags, **options):

@@ -148,3 +148,43 @@ def test_a_finished_workdir_is_left_as_it_is(workdirs):
   assert (
     root / "adapter/adapter_model.safetensors"
   ).stat().st_mtime_ns == adapter
+
+
+def test_two_processes_do_what_one_does(workdirs, tmp_path):
+  """Every mode by two processes of four devices each, on one workdir."""
+  one, two = workdirs["fsdp"], tmp_path / "two"
+  flags = [DEMO, f"--workdir={two}", *mesh_flags((1, 8, 1))]
+  for mode in ("pipeline", "export"):
+    first, second = command.run_together(2, f"--mode={mode}", *flags)
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert second.returncode == 0, second.stderr[-3000:]
+    shown = [x for x in second.stdout.splitlines() if "Gloo" not in x]
+    assert not any("current" in x or "NDCG" in x for x in shown)
+  for folder in ("adapter", "export/merged"):
+    name = "adapter_model" if folder == "adapter" else "model"
+    ours = safetensors.load_file(one / folder / f"{name}.safetensors")
+    theirs = safetensors.load_file(two / folder / f"{name}.safetensors")
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+      np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-4)
+  scores = [np.load(root / "cf/sasrec/test.npy") for root in (one, two)]
+  np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-4)
+  found = [
+    json.loads((root / "metrics/ground_eval.json").read_text())["results"]
+    for root in (one, two)
+  ]
+  for x, y in zip(*found, strict=True):
+    assert x["hr"] == y["hr"] and x["ndcg"] == pytest.approx(y["ndcg"])
+  lines = (two / "metrics/train.jsonl").read_text().splitlines()
+  assert len(lines) == 10  # Of one process: 8 steps, 2 evaluations.
+  # All is current now, in both; and a mistake stops both.
+  item = json.loads((two / "data/catalogue.jsonl").open().readline())
+  listed = ["--mode=recommend", f"--history={item['external_id']}"]
+  for result in command.run_together(2, *flags, *listed):
+    assert result.returncode == 0, result.stderr[-3000:]
+  (line,) = (two / "recommendations.jsonl").read_text().splitlines()
+  assert len(json.loads(line)["recommendations"]) == 10
+  wrong = ["--mode=prepare", "--config.data.format=movielens"]
+  for result in command.run_together(2, *flags, *wrong):
+    assert result.returncode == 2
+    assert sum(x.startswith("error: ") for x in result.stderr.splitlines()) == 1

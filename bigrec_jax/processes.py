@@ -1,0 +1,74 @@
+"""The processes of one run: what the first does alone, and who waits.
+
+With `--distributed` every process runs the same modes over the same workdir,
+which all of them must see. Devices are shared by all; files are written, and
+questions about files answered, by the first process alone, so that none acts
+on what another is just changing. A single process needs no JAX for any of it.
+"""
+
+import sys
+from collections.abc import Callable
+
+from bigrec_jax import errors
+
+_FAILED = -1
+
+
+def _joined() -> bool:
+  # Whoever joined processes has imported JAX; others need not pay for it.
+  jax = sys.modules.get("jax")
+  return jax is not None and jax.distributed.is_initialized()
+
+
+def is_first() -> bool:
+  """Returns whether this process writes files; a single one does."""
+  if not _joined():
+    return True
+  import jax
+
+  return jax.process_index() == 0
+
+
+def on_first(work: Callable[[], object]) -> None:
+  """Runs `work` in the first process; all return once it is done.
+
+  Args:
+    work: what writes files.
+
+  Raises:
+    UserError: `work` raised it; the other processes refer to the first.
+  """
+
+  def done() -> bool:
+    work()
+    return True
+
+  agree(done)
+
+
+def agree(question: Callable[[], bool]) -> bool:
+  """Returns the first process's answer in all of them.
+
+  Args:
+    question: asked in the first process only.
+
+  Raises:
+    UserError: as `on_first`.
+  """
+  if not _joined():
+    return question()
+  import numpy as np
+  from jax.experimental import multihost_utils
+
+  answer, problem = _FAILED, None
+  if is_first():
+    try:
+      answer = int(question())
+    except errors.UserError as error:
+      problem = error
+  agreed = int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
+  if problem is not None:
+    raise problem
+  if agreed == _FAILED:
+    raise errors.UserError("stopped, because the first process found a mistake")
+  return bool(agreed)
