@@ -28,6 +28,8 @@ setuptools.setup(
     "tqdm",
   ],
   extras_require={
+    "cuda": ["jax[cuda12]"],
+    "tpu": ["jax[tpu]"],
     "plan": ["libtpu"],  # The TPU compiler; jax's own extra [tpu] pins it.
     "test": ["pandas", "pytest", "ruff"],
     # Only tests and benchmarks compare with these.

@@ -1,5 +1,5 @@
 # Sourced by the scripts beside it: makes .venv and installs into it.
-# Usage: . launch/venv.sh EXTRAS   (e.g. "" or "[test,peers]")
+# Usage: . launch/venv.sh EXTRAS   (e.g. "", "[test,peers]", "[cuda]", "[tpu]")
 # Needs Python 3.11 or newer and nothing else. A finished installation of the
 # same requirements is used again.
 set -euo pipefail
@@ -26,8 +26,14 @@ install() {
   fi
   [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
   echo "installing bigrec_jax$extras into .venv"
+  # jax[tpu] pins the libtpu that it runs on; ours only compiles.
+  if [ "$extras" = "[tpu]" ]; then
+    grep -v "^libtpu==" constraints.txt >.venv/constraints.txt
+  else
+    cp constraints.txt .venv/constraints.txt
+  fi
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --constraint constraints.txt --editable ".$extras"
+    --constraint .venv/constraints.txt --editable ".$extras"
   echo "$want" >>"$stamp"
 }
 
