@@ -32,10 +32,10 @@ class RecommendConfig:
       value = float(self.gamma)
     except ValueError:
       value = math.nan
-    if not math.isfinite(value):
+    if not (math.isfinite(value) and value >= 0):
       raise errors.UserError(
-        f"config.recommend.gamma: {self.gamma!r} found, auto or a number"
-        " expected"
+        f"config.recommend.gamma: {self.gamma!r} found, auto or a number of"
+        " at least 0 expected"
       )
     if self.injection == "auto":
       raise errors.UserError(

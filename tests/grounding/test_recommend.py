@@ -47,7 +47,7 @@ def expected_list(world, user, gamma, popularity, cf):
       left_out.add(groups[item])
       listed.append(item)
   listed = np.array(listed[:K])
-  return listed, 1 - fused[listed], d[listed]
+  return listed, 1 - fused[listed] ** (1 / (1 + gamma)), d[listed]
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
