@@ -43,18 +43,26 @@ class Histories:
   Attributes:
     rows: as given.
     titles: of each, what the prompt names, oldest first.
-    items: [N, H] int32 catalogue rows, oldest first, padded at the right with
-      -1; without what the catalogue lacks.
+    items: of each, catalogue rows, oldest first, without what the catalogue
+      lacks.
     unknown: of each, what the catalogue lacks.
   """
 
   rows: Sequence[Row]
   titles: list[list[str]]
-  items: np.ndarray
+  items: list[list[int]]
   unknown: list[list[str]]
 
   def __len__(self) -> int:
     return len(self.rows)
+
+  def padded(self, part: slice) -> np.ndarray:
+    """Returns the items of some, [n, H] int32, padded at the right with -1."""
+    items = self.items[part]
+    table = np.full((len(items), max(map(len, items), default=0)), -1, np.int32)
+    for line, own in zip(table, items, strict=True):
+      line[: len(own)] = own
+    return table
 
 
 def read(path: pathlib.Path) -> list[Row]:
@@ -154,10 +162,7 @@ def find(rows: Sequence[Row], catalogue: Catalogue, unknown: str) -> Histories:
     titles.append(own_titles)
     items.append(own_items)
     lacking.append(own_lacking)
-  table = np.full((len(items), max(map(len, items), default=0)), -1, np.int32)
-  for line, own in zip(table, items, strict=True):
-    line[: len(own)] = own
-  return Histories(rows, titles, table, lacking)
+  return Histories(rows, titles, items, lacking)
 
 
 def _unknown(place: str, number: int, text: str, catalogue: Catalogue) -> str:

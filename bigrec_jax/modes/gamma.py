@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from bigrec_jax import errors, schema
+from bigrec_jax import config as config_lib, errors, schema
 from bigrec_jax.grounding import calibrate
 from bigrec_jax.modes import ground_eval, session
 
@@ -29,6 +29,17 @@ class Chosen:
     return tuple(p for p in self.injection.split("+") if p != "none")
 
 
+def check(config: config_lib.Config) -> None:
+  """Raises UserError, before any work, if CF is asked for without a model."""
+  wanted = config.recommend.injection
+  if "cf" in wanted and not config.ground.cf_model:
+    raise errors.UserError(
+      f"config.recommend.injection: {wanted} found, which needs a CF model that"
+      " can score new histories: config.ground.cf_model expected"
+      " (config.ground.cf_scores.* are of valid and test alone)"
+    )
+
+
 def choose(run: session.Session) -> Chosen:
   """Returns what `recommend.injection` and `recommend.gamma` ask for.
 
@@ -37,8 +48,7 @@ def choose(run: session.Session) -> Chosen:
   largest cutoff where 20 isn't one), and its single gamma.
 
   Raises:
-    UserError: CF is to be injected and no model is named, or gamma is to be
-      chosen for an injection that isn't evaluated.
+    UserError: gamma is to be chosen for an injection that isn't evaluated.
   """
   config = run.config.recommend
   if config.injection == "none":
@@ -62,15 +72,7 @@ def choose(run: session.Session) -> Chosen:
 
 
 def _chosen(run: session.Session, injection: str, gamma: float) -> Chosen:
-  if "cf" not in injection:
-    return Chosen(injection, gamma, "")
-  model = run.config.ground.cf_model
-  if not model:
-    raise errors.UserError(
-      f"config.recommend.injection: {injection} found, which needs a CF model"
-      " that can score new histories: config.ground.cf_model expected"
-      " (config.ground.cf_scores.* are of valid and test alone)"
-    )
+  model = run.config.ground.cf_model if "cf" in injection else ""
   return Chosen(injection, gamma, model)
 
 

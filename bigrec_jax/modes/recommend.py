@@ -55,6 +55,7 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
 def ensure(run: session.Session) -> None:
   """Recommends, unless the file on disk is of these very inputs."""
   rows = _rows(run.config.recommend)
+  gamma_lib.check(run.config)
   prepare.ensure(run)
   histories = histories_lib.find(
     rows, run.catalogue, run.config.recommend.unknown
@@ -62,14 +63,19 @@ def ensure(run: session.Session) -> None:
   adapter = train.find_adapter(run) or train.ensure(run)
   items = embed.ensure(run)
   chosen = gamma_lib.choose(run)
-  made_from = _made_from(run, histories, adapter, chosen)
   path = pathlib.Path(run.config.recommend.output or run.paths.recommendations)
+  made_from = _made_from(run, histories, adapter, chosen, path)
   record = run.paths.record("recommend")
   if artefacts.is_current(record, made_from, path):
     session.say(f"recommend: {path} is current")
   else:
     processes.on_first(lambda: _set_aside(path, record))
-    _Writer(run, histories, adapter, items, chosen).write(path, made_from)
+    kept = _kept(path, made_from)
+    if processes.agree(kept.exists):
+      processes.on_first(lambda: os.replace(kept, path))
+      session.say(f"recommend: {kept.name} is {path} again")
+    else:
+      _Writer(run, histories, adapter, items, chosen).write(path, made_from)
     artefacts.write_record(record, made_from)
   if run.config.recommend.history:
     _show(path)
@@ -101,6 +107,7 @@ def _made_from(
   histories: histories_lib.Histories,
   adapter: train.Adapter,
   chosen: gamma_lib.Chosen,
+  path: pathlib.Path,
 ) -> dict[str, Any]:
   config = run.config.recommend
   return {
@@ -117,20 +124,32 @@ def _made_from(
     "k": config.k,
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
+    "output": str(path.resolve()),
   }
 
 
 def _set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
-  """Keeps a batch's list under another name; a single history's is replaced."""
-  if not (path.exists() and record.exists()):
+  """Keeps a file's lists under another name; a single history's is replaced."""
+  if not path.exists():
     return
-  old = schema.read_json(record)
-  record.unlink()
-  if old.get("one_off"):
-    return
-  name = f"{path.stem}.{schema.fingerprint(old)}{path.suffix}"
-  path.rename(path.with_name(name))
-  session.say(f"recommend: the list that was there is kept as {name}")
+  kept = path.with_name(
+    f"{path.stem}.{schema.file_fingerprint(path)}{path.suffix}"
+  )
+  if record.exists():
+    old = schema.read_json(record)
+    if old["output"] == str(path.resolve()):
+      record.unlink()
+      if old["one_off"]:
+        return
+      kept = _kept(path, old)
+  path.rename(kept)
+  session.say(f"recommend: the lists that were there are kept as {kept.name}")
+
+
+def _kept(path: pathlib.Path, made_from: dict[str, Any]) -> pathlib.Path:
+  """Returns where lists wait for being asked for again."""
+  name = f"{path.stem}.{schema.fingerprint(made_from)}{path.suffix}"
+  return path.with_name(name)
 
 
 class _Writer:
@@ -210,7 +229,7 @@ class _Writer:
     )
     texts = [prompts.extract_title(a["predict"][0]) for a in answers]
     queries = embed.embed_queries(run, texts, self._items, "")
-    items = histories.items[part]
+    items = histories.padded(part)
     hidden = items if run.config.recommend.exclude_history else items[:, :0]
     found = self._ground(queries, hidden, self._reader(items))
     for n, answer in enumerate(answers):

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slow
 def _config(**keys):
   tree = demo.get_config("tiny")
   tree.mesh.data, tree.mesh.fsdp = 4, 2
+  tree.ground.cf_model = keys.pop("cf_model", tree.ground.cf_model)
   for key, value in keys.items():
     tree.recommend[key] = value
   return config_lib.from_config_dict(tree)
@@ -164,7 +165,9 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
       assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
 
 
-def test_one_history_prints_a_list_and_keeps_the_batch(workdir, users, capsys):
+def test_one_history_prints_a_list_and_keeps_the_batch(
+  workdir, users, capsys, monkeypatch
+):
   path = workdir / "recommendations.jsonl"
   batch = _config(histories=str(users), injection="none", k=2)
   recommend.run(batch, workdir)
@@ -186,6 +189,10 @@ def test_one_history_prints_a_list_and_keeps_the_batch(workdir, users, capsys):
   # A single history's list makes room for the next without ado.
   recommend.run(_config(history=(title,), k=4), workdir)
   assert list(workdir.glob("recommendations.*.jsonl")) == kept
+  # Nor is the batch decoded again.
+  monkeypatch.setattr(generate.Decoder, "__call__", None)
+  recommend.run(batch, workdir)
+  assert path.read_text() == before
 
 
 def test_empty_and_unknown_histories_get_lists_too(workdir, tmp_path):
@@ -216,6 +223,7 @@ def test_empty_and_unknown_histories_get_lists_too(workdir, tmp_path):
     ({}, ["no histories", "--history"]),
     ({"histories": "x", "history": ("y",)}, ["--history", "one of them"]),
     ({"histories": "/nowhere.jsonl"}, ["/nowhere.jsonl", "no such file"]),
+    ({"history": ("x",), "injection": "cf", "cf_model": ""}, ["cf_model"]),
     ({"history": ("Nobody Knows",)}, ["'Nobody Knows'", "unknown=text"]),
   ],
 )
