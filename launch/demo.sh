@@ -4,4 +4,8 @@
 #   bash launch/demo.sh --workdir=/tmp/demo --config.generate.num_beams=8
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/venv.sh" ""
-exec .venv/bin/python main.py --config=configs/demo.py --mode=pipeline "$@"
+demo=(.venv/bin/python main.py --config=configs/demo.py "$@")
+"${demo[@]}" --mode=pipeline
+echo
+echo "Now ask for recommendations, by titles or ids:"
+echo "  ${demo[*]} --mode=recommend --history='Garigard Empires - Tavona'"
