@@ -32,28 +32,39 @@ def is_first() -> bool:
 def on_first(work: Callable[[], object]) -> None:
   """Runs `work` in the first process; all return once it is done.
 
+  It begins once all are here, so none still reads what it changes.
+
   Args:
     work: what writes files.
 
   Raises:
-    UserError: `work` raised it; the other processes refer to the first.
+    Exception: what `work` raised; in the other processes a UserError.
   """
 
   def done() -> bool:
     work()
     return True
 
-  agree(done)
+  if _joined():
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices("on_first")
+  ask(done)
 
 
 def agree(question: Callable[[], bool]) -> bool:
+  """Returns the first process's answer in all of them; see `ask`."""
+  return bool(ask(question))
+
+
+def ask(question: Callable[[], int]) -> int:
   """Returns the first process's answer in all of them.
 
   Args:
-    question: asked in the first process only.
+    question: asked in the first process only; a number of at least 0.
 
   Raises:
-    UserError: as `on_first`.
+    Exception: what `question` raised; in the other processes a UserError.
   """
   if not _joined():
     return question()
@@ -64,11 +75,11 @@ def agree(question: Callable[[], bool]) -> bool:
   if is_first():
     try:
       answer = int(question())
-    except errors.UserError as error:
+    except BaseException as error:  # Whatever it is, the others must not wait.
       problem = error
   agreed = int(multihost_utils.broadcast_one_to_all(np.int32(answer)))
   if problem is not None:
     raise problem
   if agreed == _FAILED:
-    raise errors.UserError("stopped, because the first process found a mistake")
-  return bool(agreed)
+    raise errors.UserError("stopped, because the first process was; see there")
+  return agreed

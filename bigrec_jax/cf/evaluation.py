@@ -196,7 +196,7 @@ class Encoder:
       block: the states are padded with zeros to a multiple of it.
     """
     self._spec, self._mesh = spec, mesh
-    history = _newest(history, spec.max_length)
+    history = rows.newest(history, spec.max_length)
     length = rows.lengths(history)
     tokens = np.where(history >= 0, history, spec.num_items).astype(np.int32)
     groups, order = [], []
@@ -262,7 +262,7 @@ def states(
     mesh: users are split over data and fsdp.
     users: of a block, rounded up to what the mesh divides.
   """
-  history = _newest(history, spec.max_length)
+  history = rows.newest(history, spec.max_length)
   length = rows.lengths(history)
   tokens = np.where(history >= 0, history, spec.num_items).astype(np.int32)
   unit = sharding.batch_size_unit(mesh)
@@ -277,15 +277,6 @@ def states(
     encoded = _encode(spec, mesh, params, *inputs)
     found.append(np.asarray(encoded)[: len(tokens[part])])
   return np.concatenate(found)
-
-
-def _newest(history: np.ndarray, most: int) -> np.ndarray:
-  """Returns the newest `most` items of each history, [N, most]."""
-  number, width = history.shape
-  if width <= most:
-    return np.pad(history, ((0, 0), (0, most - width)), constant_values=-1)
-  start = np.maximum(rows.lengths(history) - most, 0)
-  return np.take_along_axis(history, start[:, None] + np.arange(most), axis=1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

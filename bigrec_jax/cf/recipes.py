@@ -1,6 +1,7 @@
 """From the configuration to what a named model is trained with."""
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 # Models that are trained by gradients; the others are counted.
 TRAINED = ("gru4rec", "caser", "sasrec", "dros")
-# Rows of a table come in multiples of this, so that it splits into blocks.
+# Rows of a table come in multiples of this, so that it splits over 1, 2, 4, ...
+# 128 devices without being another table: a checkpoint fits any such mesh.
 _ROWS_UNIT = 128
 # Settings that change how long training goes on, not what an epoch does.
 SCHEDULE_KEYS = ("num_epochs", "patience", "stop_cutoff", "save_every_epochs")
@@ -41,7 +43,7 @@ def recipe(
   from bigrec_jax.cf.spec import NetworkSpec
 
   shards = networks.table_shards(mesh)
-  unit = shards * (_ROWS_UNIT if num_items >= _ROWS_UNIT else 1)
+  unit = math.lcm(_ROWS_UNIT, shards)
   network = NetworkSpec(
     network="sasrec" if model == "dros" else model,
     family=config.family,

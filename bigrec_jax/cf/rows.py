@@ -54,6 +54,15 @@ def lengths(history: np.ndarray) -> np.ndarray:
   return (history >= 0).sum(axis=1, dtype=np.int32)
 
 
+def newest(history: np.ndarray, most: int) -> np.ndarray:
+  """Returns the newest `most` items of each history [N, H], [N, most]."""
+  number, width = history.shape
+  if width <= most:
+    return np.pad(history, ((0, 0), (0, most - width)), constant_values=-1)
+  start = np.maximum(lengths(history) - most, 0)
+  return np.take_along_axis(history, start[:, None] + np.arange(most), axis=1)
+
+
 def windows(examples: Examples) -> Rows:
   """Returns one row per example."""
   length = lengths(examples.history)

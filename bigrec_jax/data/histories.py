@@ -20,6 +20,8 @@ from bigrec_jax.data.catalogue import Catalogue
 
 KEY = "history"
 _FLAG = "--history"
+# Keys of an answer (modes/recommend.py).
+ANSWER = ("predict", "scores", "recommendations", "provenance")
 # Titles that are compared to find the nearest to a misspelt one.
 _MOST_COMPARED = 100_000
 
@@ -122,6 +124,18 @@ def _check(place: str, row: dict[str, Any]) -> None:
       f'{place}: "{KEY}": {type(items).__name__} found, a list of ids or'
       " titles, oldest first, expected"
     )
+  for key in ANSWER:
+    if key in row:
+      raise errors.UserError(
+        f"{place}: key {key!r} found, which the answer will have; another name"
+        " expected"
+      )
+  try:
+    json.dumps(row, allow_nan=False)
+  except ValueError:
+    raise errors.UserError(
+      f"{place}: NaN or infinity found, values that JSON has expected"
+    ) from None
   for number, item in enumerate(items, 1):
     if isinstance(item, bool) or not isinstance(item, (str, int)):
       raise errors.UserError(

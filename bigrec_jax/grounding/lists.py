@@ -1,10 +1,16 @@
 """The items that a prediction is grounded to: each user's nearest few.
 
-Candidates come from a top-k on the devices; their order is then decided
-exactly, like a rank.
+Candidates are the items whose fused distance has the lowest float32 bounds, in
+logarithms: a gamma of 100 takes fused distances below what float32 can hold.
+Their order is then decided exactly, like a rank, and a list is taken only as
+far as no other item can come before its end.
+
+Letters: n users of a block, padded to B on the device, m some of them, C items
+of a shard, c candidates.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -13,10 +19,17 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from bigrec_jax import counting
-from bigrec_jax.grounding import distance, injection, user_block
+from bigrec_jax.grounding import distance, injection, ranking, user_block
 
-# Candidates beyond k: float32 may misplace near-equal items at the border.
+# Candidates beyond k: bounds may misplace near-equal items at the border.
 _SLACK = 32
+# More candidates than this for a whole block would be slower than to go over
+# the catalogue for the users in doubt.
+_MOST_CANDIDATES = 1024
+_ROUNDINGS = 16  # Of a logarithm and the operations around it.
+
+# (rows of the block [m], items [m, c]) to which may be listed [m, c].
+_Keep = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Listed(NamedTuple):
@@ -49,28 +62,12 @@ def top_items(
     gamma: its strength.
     k: list length, at most the number of items.
   """
-  table = block.table
-  count = min(k + _SLACK, len(table.host))
-  gain = weights.gain
-  least = counting.pad_rows(block.least.astype(np.float32), block.rows)
-  cf_range = None
-  if weights.cf is not None:
-    cf_range = tuple(
-      counting.pad_rows(part.astype(np.float32), block.rows)
-      for part in (weights.cf.low, weights.cf.span)
-    )
-  found = _candidates(
-    block.device.squared,
-    least,
-    gain,
-    cf_range,
-    np.float32(gamma),
-    count=count,
-    layout=table.layout,
-    mesh=table.mesh,
-  )
-  items = np.asarray(found)[: len(block)]  # [n, count]
-  return Listed(*(x[:, :k] for x in _in_order(block, weights, gamma, items)))
+
+  def keep(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    del users
+    return np.ones(items.shape, bool)
+
+  return _search(block, weights, gamma, k, 0, keep)
 
 
 def new_titles(
@@ -86,20 +83,60 @@ def new_titles(
     block: users with their distances.
     weights: what to inject.
     gamma: its strength.
-    k: list length.
+    k: list length, at most the number of items.
     hidden: [n, H] catalogue rows, padded with -1; rows of the same title are
       hidden with them.
   """
-  total = len(block.table.host)
+  groups = block.table.groups
   # A power of two, so that few lengths of histories mean few programs.
-  count = k + (1 << max(0, hidden.shape[1] - 1).bit_length())
+  spare = 1 << max(0, hidden.shape[1] - 1).bit_length()
+
+  def keep(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    kept = np.zeros(items.shape, bool)
+    for row, own, without in zip(kept, items, hidden[users], strict=True):
+      titles = groups[own]
+      row[np.unique(titles, return_index=True)[1]] = True
+      row &= ~np.isin(titles, groups[without[without >= 0]])
+    return kept
+
+  return _search(block, weights, gamma, k, spare, keep)
+
+
+def _search(
+  block: user_block.UserBlock,
+  weights: injection.Injection,
+  gamma: float,
+  k: int,
+  spare: int,
+  keep: _Keep,
+) -> Listed:
+  """Returns the k first items that `keep` leaves; asks for more until sure."""
+  total = len(block.table.host)
+  everyone = np.arange(len(block))
+  count = k + spare + _SLACK
   while True:
     count = min(count, total)
-    found = top_items(block, weights, gamma, count)
-    kept = _new(found.items, block.table.groups, hidden)
-    if count == total or (kept.sum(axis=1) >= k).all():
+    found, sure = _candidates(block, weights, gamma, count)
+    kept = keep(everyone, found.items) & sure
+    enough = kept.sum(axis=1) >= k
+    if count == total or enough.all() or 4 * count > _MOST_CANDIDATES:
       break
-    count *= 2  # Many rows share titles.
+    count *= 4  # Many rows share titles, or are nearly equal.
+  result = _cut(found, kept, k)
+  if count == total:
+    return result
+  everything = np.arange(total, dtype=np.int32)[None]
+  for user in np.flatnonzero(~enough):
+    own = everyone[user : user + 1]
+    whole, _ = _in_order(block, weights, gamma, own, everything)
+    only = _cut(whole, keep(own, whole.items), k)
+    for column, part in zip(result, only, strict=True):
+      column[user] = part[0]
+  return result
+
+
+def _cut(found: Listed, kept: np.ndarray, k: int) -> Listed:
+  """Returns the first k kept of each row; -1 where there are no more."""
   order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
   items, fused, distances = (
     np.take_along_axis(x, order, axis=1) for x in found
@@ -108,49 +145,91 @@ def new_titles(
   return Listed(np.where(kept, items, -1).astype(np.int32), fused, distances)
 
 
-def _new(
-  items: np.ndarray, groups: np.ndarray, hidden: np.ndarray
-) -> np.ndarray:
-  """Returns which [n, c] items are the first of a title that isn't hidden."""
-  kept = np.zeros(items.shape, bool)
-  for row, own, without in zip(kept, items, hidden, strict=True):
-    titles = groups[own]
-    row[np.unique(titles, return_index=True)[1]] = True
-    row &= ~np.isin(titles, groups[without[without >= 0]])
-  return kept
+def _candidates(
+  block: user_block.UserBlock,
+  weights: injection.Injection,
+  gamma: float,
+  count: int,
+) -> tuple[Listed, np.ndarray]:
+  """Returns `count` candidates in exact order, and how far that is certain.
+
+  Returns:
+    (candidates, [n, count] bool: nothing else can come before this one).
+  """
+  table = block.table
+  cf_range = None
+  if weights.cf is not None:
+    cf_range = tuple(
+      counting.pad_rows(part.astype(np.float32), block.rows)
+      for part in (weights.cf.low, weights.cf.span)
+    )
+  bounds, items = _lowest(
+    block.device,
+    table.items,
+    weights.gain,
+    counting.pad_rows(block.least.astype(np.float32), block.rows),
+    cf_range,
+    np.float32(gamma),
+    width=block.queries.shape[1],
+    count=count,
+    layout=table.layout,
+    mesh=table.mesh,
+  )
+  items = np.asarray(items)[: len(block)]  # [n, count]
+  everyone = np.arange(len(block))
+  found, logs = _in_order(block, weights, gamma, everyone, items)
+  if count == len(table.host):
+    return found, np.ones(items.shape, bool)
+  # Whatever isn't a candidate has no lower bound than the last that is.
+  last = np.asarray(bounds)[: len(block), -1:]
+  return found, logs < last
 
 
 def _in_order(
   block: user_block.UserBlock,
   weights: injection.Injection,
   gamma: float,
+  rows: np.ndarray,
   items: np.ndarray,
-) -> Listed:
-  """Sorts candidates [n, c] by exact fused distance, then by index."""
-  users = np.repeat(np.arange(len(items)), items.shape[1])
+) -> tuple[Listed, np.ndarray]:
+  """Sorts items [m, c] of users `rows` [m] by fused distance, then by index.
+
+  Returns:
+    (the items, logarithms of their fused distances [m, c]).
+  """
+  users = np.repeat(rows, items.shape[1])
   flat = items.ravel()
   exact = distance.exact_pairs(block.queries, block.table, users, flat)
   factor = weights.factor(users, flat)
-  scores = injection.fused(factor, exact, block.least[users], np.float64(gamma))
-  order = np.lexsort((flat, scores, users)).reshape(items.shape)
-  return Listed(flat[order].astype(np.int32), scores[order], exact[order])
+  least = block.least[users]
+  fused = injection.fused(factor, exact, least, np.float64(gamma))
+  with np.errstate(divide="ignore"):
+    logs = np.log(exact - least) - gamma * np.log(factor)
+  # Where even float64 ends, logarithms go on.
+  order = np.lexsort((flat, logs, fused, users)).reshape(items.shape)
+  listed = Listed(flat[order].astype(np.int32), fused[order], exact[order])
+  return listed, logs[order]
 
 
-@functools.partial(jax.jit, static_argnames=("count", "layout", "mesh"))
-def _candidates(
-  squared: jax.Array,
-  least: jax.Array,
+@functools.partial(
+  jax.jit, static_argnames=("width", "count", "layout", "mesh")
+)
+def _lowest(
+  block: distance.Block,
+  items: distance.Items,
   gain: injection.Gain,
+  least: jax.Array,
   cf_range: tuple[jax.Array, jax.Array] | None,
   gamma: jax.Array,
   *,
+  width: int,
   count: int,
   layout: counting.ItemLayout,
   mesh: Mesh,
-) -> jax.Array:
-  """Returns the `count` items of lowest fused distance, [B, count]."""
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the `count` lowest bounds of log fused, and of which items."""
 
-  def local(squared, gain, least, cf_range, gamma):
+  def local(items, squared, gain, norms, least, cf_range, gamma):
     logs = jnp.zeros((1, 1), jnp.float32)
     if gain.popularity is not None:
       logs = logs + gain.popularity[0][None]
@@ -160,27 +239,22 @@ def _candidates(
       span = jnp.where(span > 0, span, jnp.float32(1))
       weight = (gain.cf - low[:, None]) / span[:, None]
       logs = logs + jnp.log1p(jnp.clip(weight, 0.0, 1.0))
-    distances = jnp.sqrt(jnp.maximum(squared, 0.0))
-    above = jnp.maximum(distances - least[:, None], 0.0)
-    fused = above * jnp.exp(-gamma * logs)
-    first = counting.shard_index(mesh) * layout.rows
-    columns = first + jnp.arange(layout.rows, dtype=jnp.int32)
-    fused = jnp.where((columns < layout.num_items)[None], fused, jnp.inf)
-    scores, places = counting.stable_top_k(fused, min(count, layout.rows))
-    _, items = counting.gather_top_k(scores, first + places, count, mesh)
-    return items
+    error = distance.squared_error(
+      width, norms[:, None], items.norms[None], jnp
+    )
+    distances = jnp.sqrt(squared)
+    error = distance.root_error(distances, error, jnp)
+    least = least[:, None] * jnp.float32(1 + 2 * distance.UNIT)
+    above = jnp.log(jnp.maximum(distances - error - least, 0.0))
+    size = jnp.abs(gamma) * (1.0 + logs) + 1.0 + jnp.abs(above)
+    off = jnp.float32(_ROUNDINGS * distance.UNIT) * size
+    # What may be the nearest has no bound: it comes first whatever gamma says.
+    bound = jnp.where(above > -jnp.inf, above - gamma * logs - off, -jnp.inf)
+    columns = ranking.columns_of(layout, mesh)
+    bound = jnp.where((columns < layout.num_items)[None], bound, jnp.inf)
+    values, places = counting.stable_top_k(bound, min(count, layout.rows))
+    return counting.gather_top_k(values, columns[0] + places, count, mesh)
 
-  across = PartitionSpec(None, mesh.axis_names)
   whole = PartitionSpec()
-  split = PartitionSpec(mesh.axis_names)
-  specs = injection.Gain(
-    None if gain.popularity is None else (split, split),
-    None if gain.cf is None else across,
-  )
-  return jax.shard_map(
-    local,
-    mesh=mesh,
-    in_specs=(across, specs, whole, whole, whole),
-    out_specs=whole,
-    check_vma=False,  # all_gather's result is equal on every device.
-  )(squared, gain, least, cf_range, gamma)
+  mapped = ranking.map_items(local, mesh, gain, (whole, whole))
+  return mapped(items, block.squared, gain, block.norms, least, cf_range, gamma)

@@ -5,7 +5,7 @@ that leaves no record, so the artefact is made again.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bigrec_jax import processes, schema
@@ -50,6 +50,21 @@ def write_record(record: pathlib.Path, made_from: Mapping[str, Any]) -> None:
 def drop_record(record: pathlib.Path) -> None:
   """Says that the artefact no longer holds, before it is made again."""
   processes.on_first(lambda: record.unlink(missing_ok=True))
+
+
+def drop_and_tell(
+  record: pathlib.Path,
+  made_from: Mapping[str, Any],
+  tell: Callable[[str], object],
+) -> None:
+  """Drops the record; tells each way in which it differs from `made_from`."""
+
+  def work() -> None:
+    for line in differences(record, made_from):
+      tell(line)
+    record.unlink(missing_ok=True)
+
+  processes.on_first(work)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

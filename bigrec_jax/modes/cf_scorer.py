@@ -17,7 +17,8 @@ _USERS = 256  # Whose states one program computes.
 def load(run: session.Session, model: str) -> Scorer:
   """Returns the scores of a model, which is trained first where it isn't yet.
 
-  A history without a known item has equal scores everywhere.
+  A history counts by its newest `data.max_history` items, as in training; one
+  without any has equal scores everywhere, but for most_pop's.
 
   Args:
     run: configuration and workdir.
@@ -30,9 +31,13 @@ def load(run: session.Session, model: str) -> Scorer:
   if model == "most_pop":
     counts = train_cf.popularity_counts(run).astype(np.float32)
     return lambda history: np.tile(counts, (len(history), 1))
-  if model == "item_knn":
-    return train_cf.item_neighbours(run).scores
-  return _network(run, model)
+  most = run.config.data.max_history
+  score = (
+    train_cf.item_neighbours(run).scores
+    if model == "item_knn"
+    else _network(run, model)
+  )
+  return lambda history: score(rows.newest(history, most))
 
 
 def _network(run: session.Session, model: str) -> Scorer:

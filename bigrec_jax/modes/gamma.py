@@ -30,8 +30,26 @@ class Chosen:
 
 
 def check(config: config_lib.Config) -> None:
-  """Raises UserError, before any work, if CF is asked for without a model."""
-  wanted = config.recommend.injection
+  """Raises UserError, before any work, for what can't be injected.
+
+  CF needs a model that can score new histories, and a gamma that was chosen
+  for that model's scores.
+  """
+  recommend, ground = config.recommend, config.ground
+  wanted = recommend.injection
+  given = ground.cf_scores.valid or ground.cf_scores.test
+  if "cf" in wanted and given and recommend.gamma == "auto":
+    raise errors.UserError(
+      f"config.recommend.injection: {wanted} found with the scores of {given},"
+      " whose gamma isn't that of config.ground.cf_model; a number in"
+      " config.recommend.gamma, or no config.ground.cf_scores.*, expected"
+    )
+  if recommend.injection != "none" and recommend.gamma == "auto":
+    if "single_gamma" not in ground.protocols:
+      raise errors.UserError(
+        f"config.ground.protocols: {', '.join(ground.protocols)} found,"
+        " single_gamma too expected: recommend.gamma=auto takes its choice"
+      )
   if "cf" in wanted and not config.ground.cf_model:
     raise errors.UserError(
       f"config.recommend.injection: {wanted} found, which needs a CF model that"
@@ -63,10 +81,9 @@ def choose(run: session.Session) -> Chosen:
   if config.injection not in gammas:
     raise errors.UserError(
       f"config.recommend.injection: {config.injection} found, but"
-      f" {run.paths.ground_eval} has a single gamma for"
-      f" {', '.join(gammas) or 'none'} only; config.ground.injections with it"
-      " and config.ground.protocols with single_gamma, or a number in"
-      " config.recommend.gamma expected"
+      f" {run.paths.ground_eval} has a gamma for {', '.join(gammas) or 'none'}"
+      " only; config.ground.injections with it, or a number in"
+      " config.recommend.gamma, expected"
     )
   return _chosen(run, config.injection, gammas[config.injection])
 
@@ -82,8 +99,11 @@ def _best(run: session.Session, result: dict, gammas: dict) -> Chosen:
   for row in result["results"]:
     if row["split"] == "valid" and row["injection"] == "none":
       found["none"] = row["ndcg"].get(_CUTOFF, list(row["ndcg"].values())[-1])
+  ground = run.config.ground
+  given = ground.cf_scores.valid or ground.cf_scores.test
   for name, gamma in gammas.items():
-    if "cf" in name and not run.config.ground.cf_model:
+    if "cf" in name and (given or not ground.cf_model):
+      session.say(f"recommend: {name} is left out: it knows no new histories")
       continue
     curve = result["gamma_curves"][name]
     ndcg = curve["ndcg"].get(_CUTOFF, list(curve["ndcg"].values())[-1])

@@ -36,9 +36,9 @@ def ensure(run: session.Session) -> None:
   ):
     session.say(f"pretrain: {run.paths.base} is current")
     return
-  for line in artefacts.differences(record, made_from):
-    logging.info("pretrain: %s", line)
-  artefacts.drop_record(record)
+  artefacts.drop_and_tell(
+    record, made_from, lambda line: logging.info("pretrain: %s", line)
+  )
   _make(run)
   artefacts.write_record(record, made_from)
 

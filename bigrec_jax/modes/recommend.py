@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import (
   config as config_lib,
@@ -54,28 +55,29 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
 def ensure(run: session.Session) -> None:
   """Recommends, unless the file on disk is of these very inputs."""
-  rows = _rows(run.config.recommend)
   gamma_lib.check(run.config)
+  path = _output(run)
+  rows = _rows(run.config.recommend)
   prepare.ensure(run)
   histories = histories_lib.find(
     rows, run.catalogue, run.config.recommend.unknown
   )
+  _warn_of_other_prompts(run)
   adapter = train.find_adapter(run) or train.ensure(run)
   items = embed.ensure(run)
   chosen = gamma_lib.choose(run)
-  path = pathlib.Path(run.config.recommend.output or run.paths.recommendations)
-  made_from = _made_from(run, histories, adapter, chosen, path)
-  record = run.paths.record("recommend")
+  made_from = _made_from(run, histories, adapter, chosen)
+  record = _record(run, path)
   if artefacts.is_current(record, made_from, path):
     session.say(f"recommend: {path} is current")
   else:
     processes.on_first(lambda: _set_aside(path, record))
-    kept = _kept(path, made_from)
+    kept = _beside(path, made_from)
     if processes.agree(kept.exists):
-      processes.on_first(lambda: os.replace(kept, path))
       session.say(f"recommend: {kept.name} is {path} again")
     else:
-      _Writer(run, histories, adapter, items, chosen).write(path, made_from)
+      _Writer(run, histories, adapter, items, chosen).write(kept)
+    processes.on_first(lambda: os.replace(kept, path))
     artefacts.write_record(record, made_from)
   if run.config.recommend.history:
     _show(path)
@@ -102,12 +104,55 @@ def _rows(config: config_lib.RecommendConfig) -> list[histories_lib.Row]:
   )
 
 
+def _output(run: session.Session) -> pathlib.Path:
+  """Returns the file to write, after a look at what is there."""
+  config = run.config.recommend
+  path = pathlib.Path(config.output or run.paths.recommendations)
+  if path.is_dir():
+    raise errors.UserError(
+      f"config.recommend.output: {path}: a folder found, a file expected"
+    )
+  if config.histories and path.resolve() == (
+    pathlib.Path(config.histories).resolve()
+  ):
+    raise errors.UserError(
+      f"config.recommend.output: {path} is config.recommend.histories too,"
+      " another file expected"
+    )
+  return path
+
+
+def _record(run: session.Session, path: pathlib.Path) -> pathlib.Path:
+  """Returns the record of an output; each has its own."""
+  if path.resolve() == run.paths.recommendations.resolve():
+    return run.paths.record("recommend")
+  return run.paths.record(
+    f"recommend_{schema.fingerprint(str(path.resolve()))}"
+  )
+
+
+def _warn_of_other_prompts(run: session.Session) -> None:
+  """Says so where the data's prompts are not those that new histories get."""
+  examples = run.examples("valid")
+  if 2 * len(examples.overrides) <= len(examples):
+    return
+  instruction, text = next(iter(examples.overrides.values()))
+  logging.warning(
+    "recommend: %d of %d valid rows have texts that config.prompt.instruction"
+    " and config.prompt.history don't make, such as %r %r; new histories get"
+    " theirs, which the adapter may not know",
+    len(examples.overrides),
+    len(examples),
+    instruction,
+    text[:80],
+  )
+
+
 def _made_from(
   run: session.Session,
   histories: histories_lib.Histories,
   adapter: train.Adapter,
   chosen: gamma_lib.Chosen,
-  path: pathlib.Path,
 ) -> dict[str, Any]:
   config = run.config.recommend
   return {
@@ -124,30 +169,25 @@ def _made_from(
     "k": config.k,
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
-    "output": str(path.resolve()),
   }
 
 
 def _set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
-  """Keeps a file's lists under another name; a single history's is replaced."""
-  if not path.exists():
-    return
-  kept = path.with_name(
-    f"{path.stem}.{schema.file_fingerprint(path)}{path.suffix}"
-  )
-  if record.exists():
-    old = schema.read_json(record)
-    if old["output"] == str(path.resolve()):
-      record.unlink()
-      if old["one_off"]:
-        return
-      kept = _kept(path, old)
-  path.rename(kept)
-  session.say(f"recommend: the lists that were there are kept as {kept.name}")
+  """Keeps a file's lists under another name; a single history's are replaced.
+
+  The record goes in any case: soon it would speak of other lists.
+  """
+  old = schema.read_json(record) if record.exists() else None
+  if path.exists() and not (old and old["one_off"]):
+    # Without a record nobody knows whose lists they are.
+    kept = _beside(path, old or {"content": schema.file_fingerprint(path)})
+    path.rename(kept)
+    session.say(f"recommend: the lists that were there are kept as {kept.name}")
+  record.unlink(missing_ok=True)
 
 
-def _kept(path: pathlib.Path, made_from: dict[str, Any]) -> pathlib.Path:
-  """Returns where lists wait for being asked for again."""
+def _beside(path: pathlib.Path, made_from: dict[str, Any]) -> pathlib.Path:
+  """Returns where lists are that have not, or no longer, the output's name."""
   name = f"{path.stem}.{schema.fingerprint(made_from)}{path.suffix}"
   return path.with_name(name)
 
@@ -192,28 +232,24 @@ class _Writer:
       "catalogue": run.catalogue.fingerprint,
     }
 
-  def write(self, path: pathlib.Path, made_from: dict[str, Any]) -> None:
-    """Writes the file; goes on where one of the same inputs was cut short."""
+  def write(self, path: pathlib.Path) -> None:
+    """Writes the file; goes on where it was cut short.
+
+    Args:
+      path: named after all that the lists are made from, so that what lies
+        beside it under the name `.partial` is of the very same.
+    """
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    record = self._run.paths.record("recommend_partial")
-    if not artefacts.is_current(record, made_from, partial):
-      processes.on_first(lambda: _begin(partial))
-      artefacts.write_record(record, made_from)
-    processes.on_first(lambda: _cut_to_lines(partial))
-    with open(partial, "rb") as file:
-      done = sum(1 for _ in file)
     total = len(self._histories)
+    done = processes.ask(lambda: _whole_chunks(partial))
     with self._run.stage("recommend", total, "users") as progress:
       if done:
         progress.update(done)
       for start in range(done, total, _CHUNK):
         part = slice(start, min(start + _CHUNK, total))
         lines = "".join(self._lines(part, progress))
-        if processes.is_first():
-          with open(partial, "a", encoding="utf-8") as file:
-            file.write(lines)
-    processes.on_first(lambda: os.replace(partial, path))
-    artefacts.drop_record(record)
+        processes.on_first(lambda lines=lines: _append(partial, lines))
+    processes.on_first(lambda: _finish(partial, path, total))
 
   def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
     """Yields the lines of a chunk of users."""
@@ -285,19 +321,40 @@ def _prompt_tokens(
   return run.tokenizer.encode_batch(texts)
 
 
-def _begin(path: pathlib.Path) -> None:
-  """Leaves an empty file."""
+def _whole_chunks(path: pathlib.Path) -> int:
+  """Returns how many lines a file has, in whole chunks; cuts off the rest.
+
+  A resumed run makes the chunks of an uninterrupted one.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(b"")
-
-
-def _cut_to_lines(path: pathlib.Path) -> None:
-  """Cuts off what a kill left of a line."""
-  end = 0
-  with open(path, "rb+") as file:
+  lines = end = kept = place = 0
+  with open(path, "ab+") as file:
+    file.seek(0)
     for line in file:
-      end += len(line) if line.endswith(b"\n") else 0
+      if not line.endswith(b"\n"):
+        break
+      lines, place = lines + 1, place + len(line)
+      if lines % _CHUNK == 0:
+        kept, end = lines, place
     file.truncate(end)
+  return kept
+
+
+def _append(path: pathlib.Path, text: str) -> None:
+  with open(path, "a", encoding="utf-8") as file:
+    file.write(text)
+
+
+def _finish(partial: pathlib.Path, path: pathlib.Path, total: int) -> None:
+  """Gives the file its name once it is whole."""
+  with open(partial, "rb") as file:
+    found = sum(1 for _ in file)
+  if found != total:
+    raise errors.UserError(
+      f"{partial}: {found} lines found, {total} expected: does another run"
+      " write it, too? Delete it and start again"
+    )
+  os.replace(partial, path)
 
 
 def _show(path: pathlib.Path) -> None:

@@ -106,9 +106,9 @@ def _ensure_one(run: session.Session, model: str) -> bool:
   if written and artefacts.is_current(record, made_from, _metrics_path(run)):
     session.say(f"train_cf: {files[0].parent} is current")
     return False
-  for line in artefacts.differences(record, made_from):
-    session.say(f"train_cf: {model}: {line}")
-  artefacts.drop_record(record)
+  artefacts.drop_and_tell(
+    record, made_from, lambda line: session.say(f"train_cf: {model}: {line}")
+  )
   started = time.perf_counter()
   outcome = _make(run, model)
   outcome.books["seconds_total"] = round(time.perf_counter() - started, 3)

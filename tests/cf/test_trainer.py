@@ -5,10 +5,11 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import errors, metrics, sharding
-from bigrec_jax.cf import evaluation, fitting, networks, steps
+from bigrec_jax import config as config_lib, errors, metrics, sharding
+from bigrec_jax.cf import evaluation, fitting, networks, recipes, steps
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.reporting import progress
+from configs import common
 from tests.cf import worlds
 
 ITEMS, LENGTH = 23, 7
@@ -188,3 +189,18 @@ def test_a_mesh_that_does_not_divide_the_batch_is_refused():
   spec = worlds.spec("caser", "dros")
   with pytest.raises(errors.UserError, match=r"cf\.batch_size: 12"):
     worlds.make_trainer(spec, TRAIN, _mesh((8, 1, 1)), batch_size=12)
+
+
+def test_a_table_is_the_same_on_every_mesh_it_splits_over():
+  """So a checkpoint that one mesh wrote is read on another."""
+  section = config_lib.from_config_dict(common.get_config()).cf
+  for num_items in (5, 127, 128, 12101):
+    sizes = {
+      recipes.recipe("sasrec", section, num_items, 10, mesh).network.rows
+      for mesh in (
+        sharding.make_mesh(MeshConfig(8 // shards, shards, 1))
+        for shards in (1, 2, 4, 8)
+      )
+    }
+    (rows,) = sizes
+    assert rows > num_items and rows % 8 == 0

@@ -99,3 +99,38 @@ def test_a_list_that_runs_out_of_titles_ends_early(world):
   found = grounder(queries, hidden, None)
   assert (np.sort(found.items[:, :2], axis=1) == [4, 5]).all()
   assert (found.items[:, 2:] == -1).all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 30.0, 100.0, 400.0])
+def test_no_gamma_is_too_strong_for_the_order(gamma):
+  """Fused distances fall far below float32's range, exact titles stay first."""
+  rng = np.random.default_rng(0)
+  items = rng.normal(size=(3000, 16)).astype(np.float32)
+  queries = rng.normal(size=(6, 16)).astype(np.float32)
+  queries[:3] = items[[5, 700, 2999]]
+  counts = rng.zipf(1.5, size=3000).clip(max=50)
+  cf = np.log1p(counts) + 0.3 * rng.normal(size=(6, 3000))
+  cf = cf.astype(np.float32)
+  grounder = recommend.Grounder(
+    items,
+    np.arange(3000, dtype=np.int32),
+    counts,
+    gamma,
+    config.from_config_dict(common.get_config()).ground,
+    sharding.make_mesh(config.MeshConfig(2, 2, 2)),
+    k=K,
+    most_users=6,
+  )
+  none = np.full((6, 0), -1, np.int32)
+  found = grounder(queries, none, lambda part: cf[part])
+  popular = (counts - counts.min()) / np.ptp(counts)
+  for user in range(6):
+    own = cf[user].astype(float)
+    factor = (1 + popular) * (1 + (own - own.min()) / np.ptp(own))
+    d = np.sqrt(((queries[user].astype(float) - items) ** 2).sum(-1))
+    with np.errstate(divide="ignore"):
+      logs = np.log(d - d.min()) - gamma * np.log(factor)
+    expected = np.argsort(logs, kind="stable")[:K]
+    np.testing.assert_array_equal(found.items[user], expected)
+    assert found.scores[user, 0] == 1.0
+    assert (np.diff(found.scores[user]) < 0).all()

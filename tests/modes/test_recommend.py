@@ -1,6 +1,7 @@
 """Recommendations on the tiny demo, against the ranks of its evaluation."""
 
 import collections
+import dataclasses
 import json
 
 import numpy as np
@@ -101,8 +102,11 @@ def test_new_histories_score_as_those_of_the_split(workdir):
     history = run.examples("test").history
     np.testing.assert_allclose(score(history), stored, rtol=1e-5, atol=1e-5)
     # A longer history counts by its newest items, as everywhere.
-    longer = np.pad(history[:, :3], ((0, 0), (9, 0)), constant_values=5)
-    assert np.isfinite(score(longer)).all()
+    longer = np.concatenate([history + 1, history], axis=1) % 150
+    newest = longer[:, -10:]
+    np.testing.assert_allclose(score(longer), score(newest), rtol=1e-6)
+    if model != "most_pop":
+      assert not np.allclose(score(longer), score(longer[:, :10]))
 
 
 def test_what_the_user_has_had_is_left_out(workdir, users):
@@ -147,12 +151,19 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     recommend.run(config, workdir)
   assert not path.exists()
-  partial = workdir / "recommendations.partial.jsonl"
+  (partial,) = workdir.glob("recommendations.*.partial.jsonl")
   assert len(_read(partial)) == 16
-  with open(partial, "a") as file:
-    file.write('{"half a li')  # As a kill may leave it.
+  with open(partial, "a") as file:  # As a kill may leave it.
+    file.write('{"a": "line"}\n{"half a li')
+  # A question in between costs the batch nothing.
+  run = session.Session(config, workdir)
+  asked.append(0)
+  one = _config(history=(run.catalogue.titles[2],), injection="none")
+  recommend.run(one, workdir)
+  del asked[3:]
   recommend.run(config, workdir)
   assert asked == [8, 8, 8, 8] and not partial.exists()
+  assert len(_read(path)) == 24
   # In other batches float32 sums may differ in the last digit.
   once = [json.loads(line) for line in whole.splitlines()]
   for row, other in zip(_read(path), once, strict=True):
@@ -217,11 +228,25 @@ def test_empty_and_unknown_histories_get_lists_too(workdir, tmp_path):
     assert ids[0] == ids[1]
 
 
+def test_prompts_that_the_data_do_not_have_are_told(workdir, caplog):
+  run = session.Session(_config(), workdir)
+  title = run.catalogue.titles[0]
+  recommend.run(_config(history=(title,), injection="none", k=3), workdir)
+  assert "config.prompt.instruction" not in caplog.text
+  examples = run.examples("valid")
+  own = dict.fromkeys(range(len(examples)), ("Say a book.", "Read: A, B"))
+  run._examples["valid"] = dataclasses.replace(examples, overrides=own)
+  recommend._warn_of_other_prompts(run)
+  assert "24 of 24" in caplog.text and "Say a book." in caplog.text
+
+
 @pytest.mark.parametrize(
   ("keys", "words"),
   [
     ({}, ["no histories", "--history"]),
     ({"histories": "x", "history": ("y",)}, ["--history", "one of them"]),
+    ({"history": ("x",), "output": "/tmp"}, ["output: /tmp", "folder found"]),
+    ({"histories": __file__, "output": __file__}, ["output", "another file"]),
     ({"histories": "/nowhere.jsonl"}, ["/nowhere.jsonl", "no such file"]),
     ({"history": ("x",), "injection": "cf", "cf_model": ""}, ["cf_model"]),
     ({"history": ("Nobody Knows",)}, ["'Nobody Knows'", "unknown=text"]),
