@@ -159,16 +159,16 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
 
 def test_popularity_file_is_keyed_by_external_id(tmp_path):
   run = make_run(tmp_path, [['"Doom"'], ['"Doom"']])
-  assert ground_eval._popularity(run).tolist() == [5, 0, 2]
+  assert ground_eval.injected_popularity(run).tolist() == [5, 0, 2]
   path = tmp_path / "popularity.json"
   path.write_text('{"c": 7, "unknown": 9}')
   tree = common.get_config()
   tree.ground.popularity = str(path)
   run.config = config_lib.from_config_dict(tree)
-  assert ground_eval._popularity(run).tolist() == [0, 0, 7]
+  assert ground_eval.injected_popularity(run).tolist() == [0, 0, 7]
   path.write_text('{"unknown": 9}')
   with pytest.raises(errors.UserError, match="none of its 1 ids"):
-    ground_eval._popularity(run)
+    ground_eval.injected_popularity(run)
 
 
 def test_low_ratings_and_repeated_items_are_targets(tmp_path):
