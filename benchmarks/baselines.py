@@ -182,9 +182,16 @@ def trained(
   }
 
 
-def report(result: dict) -> dict:
-  """Replaces ranks by metrics: mean over seeds, and their deviation."""
+def report(result: dict, known: np.ndarray) -> dict:
+  """Replaces ranks by metrics: mean over seeds, and their deviation.
+
+  Args:
+    result: with `ranks` [N] of each seed, by split.
+    known: [N of test] which targets somebody bought in train; their metrics
+      are told apart as `test_known`.
+  """
   ranks = result.pop("ranks")
+  ranks["test_known"] = [each[known] for each in ranks["test"]]
   for split, each in ranks.items():
     found = [metrics.summarise(r, CUTOFFS) for r in each]
     for name in metrics.METRICS:
@@ -199,11 +206,23 @@ def report(result: dict) -> dict:
   return result
 
 
-def bought_in_train(data: cf_data.Dataset) -> dict[str, float]:
-  """Returns the share of test targets bought so often at least in train."""
+def bought_in_train(data: cf_data.Dataset) -> np.ndarray:
+  """Returns how often each test target is one in train, [N]."""
   counts = rows.target_counts(data.splits["train"], data.num_items)
-  bought = counts[data.splits["test"].target]
-  return {str(n): float((bought >= n).mean()) for n in (1, 3, 10)}
+  return counts[data.splits["test"].target]
+
+
+def in_train(data: cf_data.Dataset) -> dict[str, float]:
+  """Returns the share of test targets that train knows, and how well.
+
+  "1", "3", "10": so often a target at least; "anywhere": in a history counts.
+  """
+  bought = bought_in_train(data)
+  shares = {str(n): float((bought >= n).mean()) for n in (1, 3, 10)}
+  train = data.splits["train"]
+  items = np.union1d(train.history, train.target)
+  anywhere = np.isin(data.splits["test"].target, items)
+  return shares | {"anywhere": float(anywhere.mean())}
 
 
 def main() -> None:
@@ -237,8 +256,8 @@ def main() -> None:
     )
   else:
     result = counted(data, flags.model, config, mesh)
-  result = report(result) | {
-    "test_targets_bought_in_train": bought_in_train(data),
+  result = report(result, bought_in_train(data) > 0) | {
+    "test_targets_bought_in_train": in_train(data),
     "data": flags.data,
     "model": flags.model,
     "changes": flags.set,
