@@ -16,11 +16,13 @@ import logging as python_logging
 import os
 import pathlib
 import sys
+import time
+import traceback
 
 from absl import flags, logging
 from ml_collections import config_flags
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib, errors, processes
 
 MODES = (
   "prepare",
@@ -36,6 +38,10 @@ MODES = (
   "pipeline",
   "plan",
 )
+
+# For the others to say why they stop, too, before the first process, which
+# coordinates all, is gone.
+_FAREWELL_SECONDS = 2.0
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "configs/<name>.py, or configs/<name>.py:tiny"
@@ -208,5 +214,25 @@ def main(argv: list[str]) -> int:
   return 0
 
 
+def _run_and_leave(argv: list[str]) -> int:
+  """Returns the exit status; a process of several leaves here if it failed.
+
+  It can't wait for the others as JAX does at exit: they may wait for it.
+  """
+  try:
+    status = main(argv)
+  except BaseException:
+    if not processes.joined():
+      raise
+    traceback.print_exc()
+    status = 1
+  if status and processes.joined():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(_FAREWELL_SECONDS)
+    os._exit(status)
+  return status
+
+
 if __name__ == "__main__":
-  sys.exit(main(sys.argv))
+  sys.exit(_run_and_leave(sys.argv))

@@ -78,7 +78,14 @@ class Checkpoints:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    self.close()
+    if kind is None:
+      self.close()
+      return
+    # The other processes may be elsewhere: nothing may wait for them here.
+    self._manager.wait_until_finished()
+    if processes.is_first():
+      self._seal_all()
+    self._manager.close()
 
   def save(
     self,

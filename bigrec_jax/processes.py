@@ -14,7 +14,8 @@ from bigrec_jax import errors
 _FAILED = -1
 
 
-def _joined() -> bool:
+def joined() -> bool:
+  """Returns whether this is one process of several."""
   # Whoever joined processes has imported JAX; others need not pay for it.
   jax = sys.modules.get("jax")
   return jax is not None and jax.distributed.is_initialized()
@@ -22,7 +23,7 @@ def _joined() -> bool:
 
 def is_first() -> bool:
   """Returns whether this process writes files; a single one does."""
-  if not _joined():
+  if not joined():
     return True
   import jax
 
@@ -45,7 +46,7 @@ def on_first(work: Callable[[], object]) -> None:
     work()
     return True
 
-  if _joined():
+  if joined():
     from jax.experimental import multihost_utils
 
     multihost_utils.sync_global_devices("on_first")
@@ -66,7 +67,7 @@ def ask(question: Callable[[], int]) -> int:
   Raises:
     Exception: what `question` raised; in the other processes a UserError.
   """
-  if not _joined():
+  if not joined():
     return question()
   import numpy as np
   from jax.experimental import multihost_utils

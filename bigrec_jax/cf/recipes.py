@@ -39,16 +39,14 @@ def recipe(
     max_length: L, the longest history.
     mesh: whose shards the item tables divide over.
   """
-  from bigrec_jax.cf import losses, networks, steps
+  from bigrec_jax.cf import losses, steps
   from bigrec_jax.cf.spec import NetworkSpec
 
-  shards = networks.table_shards(mesh)
-  unit = math.lcm(_ROWS_UNIT, shards)
   network = NetworkSpec(
     network="sasrec" if model == "dros" else model,
     family=config.family,
     num_items=num_items,
-    rows=-(-(num_items + 1) // unit) * unit,
+    rows=table_rows(num_items, mesh),
     hidden_size=config.hidden_size,
     num_layers=config.num_layers,
     num_heads=config.num_heads,
@@ -62,6 +60,20 @@ def recipe(
     dro_beta=config.dro_beta,
   )
   return steps.Recipe(network, loss, config.batch_size, config.negative_power)
+
+
+def table_rows(num_items: int, mesh: "Mesh | None") -> int:
+  """Returns the rows of an item table, one more than items at least.
+
+  Args:
+    num_items: I.
+    mesh: whose shards they divide over; None = what most meshes take.
+  """
+  from bigrec_jax.cf import networks
+
+  shards = networks.table_shards(mesh) if mesh else 1
+  unit = math.lcm(_ROWS_UNIT, shards)
+  return -(-(num_items + 1) // unit) * unit
 
 
 def runs(config: CfConfig, seed: int) -> "list[steps.Run]":

@@ -136,7 +136,9 @@ class Grounder:
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
     # list would have a score of 1.0000 otherwise.
-    fused = (found.fused / spread) ** (1.0 / (1.0 + self._gamma))
+    # `farthest` is a bound: the very farthest may be beyond it.
+    fused = np.clip(found.fused / spread, 0.0, 1.0)
+    fused **= 1.0 / (1.0 + self._gamma)
     return Recommended(
       found.items,
       1.0 - fused,

@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bigrec_jax import errors
 from bigrec_jax.cf import recipes, rows
-from bigrec_jax.modes import session, train_cf
+from bigrec_jax.modes import artefacts, session, train_cf
 
 # [n, H] int32 histories, padded at the right with -1, to [n, I] float32.
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -24,8 +23,6 @@ def load(run: session.Session, model: str) -> Scorer:
     run: configuration and workdir.
     model: its name.
 
-  Raises:
-    UserError: the model's checkpoint is gone.
   """
   train_cf.ensure(run, [model])
   if model == "most_pop":
@@ -54,10 +51,12 @@ def _network(run: session.Session, model: str) -> Scorer:
   directory = train_cf.checkpoint_dir(run, model)
   params = fitting.best_params(directory, abstract, config.num_seeds)
   if params is None:
-    raise errors.UserError(
-      f"{directory}: no checkpoint found, the one that train_cf keeps expected;"
-      f" delete {run.paths.record(f'cf_{model}')} and run --mode=train_cf again"
-    )
+    # Deleted, or of a mesh that needs tables of another size.
+    session.say(f"train_cf: {model}: {directory} holds no checkpoint")
+    artefacts.drop_record(run.paths.record(f"cf_{model}"))
+    run.forget(f"cf_{model}")
+    train_cf.ensure(run, [model])
+    params = fitting.best_params(directory, abstract, config.num_seeds)
   kernel, bias = (
     sharding.to_host(x)[:num_items]
     for x in networks.head(recipe.network, params)

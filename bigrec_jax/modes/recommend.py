@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,12 +18,12 @@ from bigrec_jax import (
 )
 from bigrec_jax.data import histories as histories_lib, raw_files
 from bigrec_jax.modes import (
-  artefacts,
   cf_scorer,
   embed,
   gamma as gamma_lib,
   generate,
   ground_eval,
+  list_files,
   prepare,
   session,
   train,
@@ -67,18 +66,19 @@ def ensure(run: session.Session) -> None:
   items = embed.ensure(run)
   chosen = gamma_lib.choose(run)
   made_from = _made_from(run, histories, adapter, chosen)
-  record = _record(run, path)
-  if artefacts.is_current(record, made_from, path):
+  record = list_files.record_of(run, path)
+  if processes.agree(lambda: list_files.is_current(record, made_from, path)):
     session.say(f"recommend: {path} is current")
   else:
-    processes.on_first(lambda: _set_aside(path, record))
-    kept = _beside(path, made_from)
+    processes.on_first(lambda: list_files.set_aside(path, record))
+    kept = list_files.beside(path, made_from)
     if processes.agree(kept.exists):
       session.say(f"recommend: {kept.name} is {path} again")
     else:
       _Writer(run, histories, adapter, items, chosen).write(kept)
-    processes.on_first(lambda: os.replace(kept, path))
-    artefacts.write_record(record, made_from)
+    processes.on_first(
+      lambda: list_files.give_name(kept, path, record, made_from)
+    )
   if run.config.recommend.history:
     _show(path)
   session.say(f"recommend: users: {len(histories)}, lists: {path}")
@@ -122,15 +122,6 @@ def _output(run: session.Session) -> pathlib.Path:
   return path
 
 
-def _record(run: session.Session, path: pathlib.Path) -> pathlib.Path:
-  """Returns the record of an output; each has its own."""
-  if path.resolve() == run.paths.recommendations.resolve():
-    return run.paths.record("recommend")
-  return run.paths.record(
-    f"recommend_{schema.fingerprint(str(path.resolve()))}"
-  )
-
-
 def _warn_of_other_prompts(run: session.Session) -> None:
   """Says so where the data's prompts are not those that new histories get."""
   examples = run.examples("valid")
@@ -170,26 +161,6 @@ def _made_from(
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
   }
-
-
-def _set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
-  """Keeps a file's lists under another name; a single history's are replaced.
-
-  The record goes in any case: soon it would speak of other lists.
-  """
-  old = schema.read_json(record) if record.exists() else None
-  if path.exists() and not (old and old["one_off"]):
-    # Without a record nobody knows whose lists they are.
-    kept = _beside(path, old or {"content": schema.file_fingerprint(path)})
-    path.rename(kept)
-    session.say(f"recommend: the lists that were there are kept as {kept.name}")
-  record.unlink(missing_ok=True)
-
-
-def _beside(path: pathlib.Path, made_from: dict[str, Any]) -> pathlib.Path:
-  """Returns where lists are that have not, or no longer, the output's name."""
-  name = f"{path.stem}.{schema.fingerprint(made_from)}{path.suffix}"
-  return path.with_name(name)
 
 
 class _Writer:
@@ -241,15 +212,17 @@ class _Writer:
     """
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     total = len(self._histories)
-    done = processes.ask(lambda: _whole_chunks(partial))
+    done = processes.ask(lambda: list_files.whole_chunks(partial, _CHUNK))
     with self._run.stage("recommend", total, "users") as progress:
       if done:
         progress.update(done)
       for start in range(done, total, _CHUNK):
         part = slice(start, min(start + _CHUNK, total))
         lines = "".join(self._lines(part, progress))
-        processes.on_first(lambda lines=lines: _append(partial, lines))
-    processes.on_first(lambda: _finish(partial, path, total))
+        processes.on_first(
+          lambda lines=lines: list_files.append(partial, lines)
+        )
+    processes.on_first(lambda: list_files.finish(partial, path, total))
 
   def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
     """Yields the lines of a chunk of users."""
@@ -319,42 +292,6 @@ def _prompt_tokens(
     for own in titles
   ]
   return run.tokenizer.encode_batch(texts)
-
-
-def _whole_chunks(path: pathlib.Path) -> int:
-  """Returns how many lines a file has, in whole chunks; cuts off the rest.
-
-  A resumed run makes the chunks of an uninterrupted one.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  lines = end = kept = place = 0
-  with open(path, "ab+") as file:
-    file.seek(0)
-    for line in file:
-      if not line.endswith(b"\n"):
-        break
-      lines, place = lines + 1, place + len(line)
-      if lines % _CHUNK == 0:
-        kept, end = lines, place
-    file.truncate(end)
-  return kept
-
-
-def _append(path: pathlib.Path, text: str) -> None:
-  with open(path, "a", encoding="utf-8") as file:
-    file.write(text)
-
-
-def _finish(partial: pathlib.Path, path: pathlib.Path, total: int) -> None:
-  """Gives the file its name once it is whole."""
-  with open(partial, "rb") as file:
-    found = sum(1 for _ in file)
-  if found != total:
-    raise errors.UserError(
-      f"{partial}: {found} lines found, {total} expected: does another run"
-      " write it, too? Delete it and start again"
-    )
-  os.replace(partial, path)
 
 
 def _show(path: pathlib.Path) -> None:

@@ -58,6 +58,10 @@ class Session:
     self._ready.add(stage)
     return first
 
+  def forget(self, stage: str) -> None:
+    """Has a stage looked at again."""
+    self._ready.discard(stage)
+
   @functools.cached_property
   def mesh(self) -> "jax.sharding.Mesh":
     """All devices as (data, fsdp, tensor)."""

@@ -273,13 +273,20 @@ def _train(
 
 
 def checkpoint_dir(run: session.Session, model: str) -> pathlib.Path:
-  """Returns the folder of exactly this training, whatever its schedule."""
+  """Returns the folder of exactly this training, whatever its schedule.
+
+  Tables of another size, which few meshes need, are another training.
+  """
   made_from = inputs(run, model)
   options = {
     k: v for k, v in made_from["cf"].items() if k not in recipes.SCHEDULE_KEYS
   }
   options["stop_cutoff"] = run.config.cf.stop_cutoff
-  name = schema.fingerprint({**made_from, "cf": options, "cutoffs": None})
+  made_from = {**made_from, "cf": options, "cutoffs": None}
+  rows = recipes.table_rows(len(run.catalogue), run.mesh)
+  if rows != recipes.table_rows(len(run.catalogue), None):
+    made_from["rows"] = rows
+  name = schema.fingerprint(made_from)
   return run.paths.cf_scores(model, "valid").parent / "checkpoints" / name
 
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from bigrec_jax.modes import (
   cf_scorer,
   generate,
   ground_eval,
+  list_files,
   recommend,
   session,
 )
@@ -109,6 +111,18 @@ def test_new_histories_score_as_those_of_the_split(workdir):
       assert not np.allclose(score(longer), score(longer[:, :10]))
 
 
+def test_a_model_without_its_checkpoint_is_trained_again(workdir, capsys):
+  run = session.Session(_config(), workdir)
+  history = run.examples("test").history
+  before = cf_scorer.load(run, "sasrec")(history)
+  (folder,) = (workdir / "cf" / "sasrec" / "checkpoints").iterdir()
+  shutil.rmtree(folder)
+  capsys.readouterr()
+  run = session.Session(_config(), workdir)
+  np.testing.assert_array_equal(cf_scorer.load(run, "sasrec")(history), before)
+  assert "no checkpoint" in capsys.readouterr().out
+
+
 def test_what_the_user_has_had_is_left_out(workdir, users):
   config = _config(histories=str(users), injection="none", k=10)
   recommend.run(config, workdir)
@@ -174,6 +188,43 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
     for ours, theirs in zip(*listed, strict=True):
       assert ours["external_id"] == theirs["external_id"]
       assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+
+
+def test_a_kill_before_the_record_costs_nothing(workdir, users, monkeypatch):
+  config = _config(histories=str(users), injection="none", k=6)
+  path = workdir / "recommendations.jsonl"
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(list_files.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+      recommend.run(config, workdir)
+  with monkeypatch.context() as patch:
+    patch.setattr(list_files, "give_name", killed)
+    with pytest.raises(KeyboardInterrupt):
+      recommend.run(config, workdir)
+  assert not path.exists()
+  monkeypatch.setattr(generate.Decoder, "__call__", None)
+  recommend.run(config, workdir)
+  assert len(_read(path)) == 24
+  recommend.run(config, workdir)
+
+
+def test_lists_that_somebody_else_wrote_are_kept(workdir, users, tmp_path):
+  output = tmp_path / "lists.jsonl"
+  run = session.Session(_config(), workdir)
+  one = _config(
+    history=(run.catalogue.titles[3],), injection="none", output=str(output)
+  )
+  recommend.run(one, workdir)
+  ours = output.read_text()
+  output.write_text("of another workdir\n")
+  recommend.run(one, workdir)
+  assert output.read_text() == ours
+  (kept,) = tmp_path.glob("lists.*.jsonl")
+  assert kept.read_text() == "of another workdir\n"
 
 
 def test_one_history_prints_a_list_and_keeps_the_batch(
