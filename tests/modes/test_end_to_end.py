@@ -30,7 +30,14 @@ def workdirs(tmp_path_factory):
       modes += ["ground_eval", "report", "export"]
     for mode in modes:
       flags = mesh_flags(shape)
-      command.run(DEMO, f"--mode={mode}", f"--workdir={found[name]}", *flags)
+      # One of them as users run it.
+      command.run(
+        DEMO,
+        f"--mode={mode}",
+        f"--workdir={found[name]}",
+        *flags,
+        quick=name != "data",
+      )
   return found
 
 
