@@ -41,7 +41,8 @@ _TITLES = {
 _MODELS = ("leaky_pop", "most_pop", "item_knn", "gru4rec", "caser", "sasrec")
 _ORDER = (*_MODELS, "dros")
 # Settings that say how long a run may go on, or what every row of a table has.
-_UNSHOWN = ("num_epochs", "patience", "stop_cutoff", "num_seeds", "mask_seen")
+_UNSHOWN = ("num_epochs", "stop_cutoff", "num_seeds", "mask_seen")
+_USUAL = "patience=10"
 # What RUCAIBox/CIKM2020-S3Rec trains with: shown as one word.
 _S3REC = {
   "family=s3rec",
@@ -54,7 +55,11 @@ _S3REC = {
 
 def settings(result: dict) -> str:
   """Returns the settings that a row is told apart by."""
-  shown = [c for c in result["changes"] if c.split("=")[0] not in _UNSHOWN]
+  shown = [
+    c
+    for c in result["changes"]
+    if c.split("=")[0] not in _UNSHOWN and c != _USUAL
+  ]
   if set(shown) >= _S3REC:
     shown = ["S3-Rec's", *(c for c in shown if c not in _S3REC)]
   if result["num_train"] != -1:
