@@ -7,6 +7,8 @@ import subprocess
 import sys
 from concurrent import futures
 
+# A proxy would stand between the processes.
+_NO_PROXY = {"no_proxy": "*", "NO_PROXY": "*"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -39,6 +41,18 @@ def run(*flags, devices=8, check=True, timeout=900, quick=False):
   return result
 
 
+def why_not_together():
+  """Returns why processes can't find each other on this machine, or ""."""
+  try:
+    with socket.socket() as server, socket.socket() as client:
+      server.bind((socket.gethostbyname(socket.gethostname()), 0))
+      server.listen()
+      client.connect(server.getsockname())
+    return ""
+  except OSError as error:
+    return f"{socket.gethostname()} can't be reached from itself: {error}"
+
+
 def run_together(processes, *flags, devices=8, timeout=900):
   """Runs main.py as the processes of one run; returns their results.
 
@@ -57,6 +71,7 @@ def run_together(processes, *flags, devices=8, timeout=900):
       [sys.executable, "main.py", "--distributed", *map(str, flags)],
       cwd=ROOT,
       env=_devices(share, quick=True)
+      | _NO_PROXY
       | {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(processes),

@@ -159,6 +159,8 @@ def test_a_finished_workdir_is_left_as_it_is(workdirs):
 
 def test_two_processes_do_what_one_does(workdirs, tmp_path):
   """Every mode by two processes of four devices each, on one workdir."""
+  if reason := command.why_not_together():
+    pytest.skip(reason)
   one, two = workdirs["fsdp"], tmp_path / "two"
   flags = [DEMO, f"--workdir={two}", *mesh_flags((1, 8, 1))]
   for mode in ("pipeline", "export"):
