@@ -7,8 +7,6 @@ import subprocess
 import sys
 from concurrent import futures
 
-# A proxy would stand between the processes.
-_NO_PROXY = {"no_proxy": "*", "NO_PROXY": "*"}
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -70,8 +68,11 @@ def run_together(processes, *flags, devices=8, timeout=900):
     subprocess.Popen(
       [sys.executable, "main.py", "--distributed", *map(str, flags)],
       cwd=ROOT,
-      env=_devices(share, quick=True)
-      | _NO_PROXY
+      env={  # A proxy would stand between the processes.
+        name: value
+        for name, value in _devices(share, quick=True).items()
+        if not name.lower().endswith("_proxy")
+      }
       | {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": str(processes),
