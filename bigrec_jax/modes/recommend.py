@@ -177,7 +177,6 @@ class _Writer:
     from bigrec_jax.grounding import recommend
 
     self._run, self._histories, self._items = run, histories, items
-    self._chosen = chosen
     self._popularity = ground_eval.injected_popularity(run)
     self._decoder = generate.Decoder(run, adapter)
     self._probes = _prompt_tokens(run, [["0"], ["A"]])
