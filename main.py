@@ -22,7 +22,8 @@ import traceback
 from absl import flags, logging
 from ml_collections import config_flags
 
-from bigrec_jax import config as config_lib, errors, processes
+from bigrec_jax import config as config_lib, errors
+from bigrec_jax.workdir import processes
 
 MODES = (
   "prepare",
@@ -173,7 +174,7 @@ def _run(argv: list[str]) -> None:
   if workdir.exists() and not workdir.is_dir():
     raise errors.UserError(f"--workdir={workdir}: a file, a folder expected")
   _set_up_jax(workdir)
-  mode = importlib.import_module(f"bigrec_jax.modes.{_MODE.value}")
+  mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
   mode.run(config, workdir)
 
 

@@ -19,18 +19,21 @@ import jax
 import numpy as np
 
 from benchmarks import cf_data
-from bigrec_jax import config as config_lib, metrics, schema, sharding
+from bigrec_jax import config as config_lib, progress
 from bigrec_jax.cf import (
-  evaluation,
   fitting,
   item_knn,
   networks,
   popularity,
   recipes,
   rows,
+  states as cf_states,
   trainer,
 )
-from bigrec_jax.reporting import progress
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.results import metrics
+from bigrec_jax.workdir import storage
 from configs import common
 
 CUTOFFS = (1, 3, 5, 10, 20, 50)
@@ -80,9 +83,9 @@ def few_shot(data: cf_data.Dataset, count: int, seed: int) -> cf_data.Dataset:
   )
 
 
-def _rankers(data: cf_data.Dataset, mesh) -> dict[str, evaluation.Ranker]:
+def _rankers(data: cf_data.Dataset, mesh) -> dict[str, cf_ranks.Ranker]:
   return {
-    split: evaluation.Ranker(
+    split: cf_ranks.Ranker(
       data.splits[split].target,
       data.num_items,
       mesh,
@@ -147,7 +150,7 @@ def trained(
   )
   rankers = _rankers(data, mesh)
   encoders = {
-    s: evaluation.Encoder(spec, data.splits[s].history, mesh, rankers[s].block)
+    s: cf_states.Encoder(spec, data.splits[s].history, mesh, rankers[s].block)
     for s in SPLITS
   }
 
@@ -267,7 +270,7 @@ def main() -> None:
     "devices": [str(d.device_kind) for d in jax.devices()],
     "jax": jax.__version__,
   }
-  schema.write_json(flags.out / f"{name}.json", result)
+  storage.write_json(flags.out / f"{name}.json", result)
   print(json.dumps(result, indent=1))
 
 

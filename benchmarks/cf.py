@@ -29,19 +29,22 @@ import jax
 import numpy as np
 
 from benchmarks import cf_data, peer_cf, scratch
-from bigrec_jax import schema, sharding
 from bigrec_jax.cf import (
-  evaluation,
+  factors as factors_lib,
   fitting,
   losses,
   networks,
   recipes,
   rows,
+  states as cf_states,
   steps,
   trainer,
 )
 from bigrec_jax.config import MeshConfig
-from bigrec_jax.reporting import table
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.results import table
+from bigrec_jax.workdir import storage
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -92,10 +95,10 @@ def ours(data: cf_data.Dataset, epochs: int) -> dict:
     [steps.Run(0, 1e-3, 0.0, 0.0)],
     mesh,
   )
-  ranker = evaluation.Ranker(
+  ranker = cf_ranks.Ranker(
     test.target, data.num_items, mesh, most_users=512, seen=data.seen["test"]
   )
-  encoder = evaluation.Encoder(recipe.network, test.history, mesh, ranker.block)
+  encoder = cf_states.Encoder(recipe.network, test.history, mesh, ranker.block)
   state = made.init()
   setup = _since(started)
   times = {"epochs": [], "evaluations": []}
@@ -158,7 +161,7 @@ def peer(data: cf_data.Dataset, epochs: int) -> dict:
 def large(num_items: int, num_users: int, width: int) -> dict:
   """Evaluates factorised scores of a large catalogue."""
   rng = np.random.default_rng(0)
-  factors = evaluation.Factors(
+  factors = factors_lib.Factors(
     rng.standard_normal((num_users, width), np.float32),
     rng.standard_normal((num_items, width), np.float32),
   )
@@ -167,9 +170,7 @@ def large(num_items: int, num_users: int, width: int) -> dict:
   mesh = sharding.make_mesh(MeshConfig(-1, 1, 1))
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   started = _now()
-  ranker = evaluation.Ranker(
-    targets, num_items, mesh, most_users=512, seen=seen
-  )
+  ranker = cf_ranks.Ranker(targets, num_items, mesh, most_users=512, seen=seen)
   ranks = ranker.factors(factors)
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return {
@@ -263,7 +264,7 @@ def main() -> None:
     else:
       print(json.dumps(result["ours"], indent=1))
   if flags.json:
-    schema.write_json(flags.json, result)
+    storage.write_json(flags.json, result)
 
 
 if __name__ == "__main__":

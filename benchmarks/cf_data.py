@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from bigrec_jax.data.examples import Examples
+from bigrec_jax.data.prepared.examples import Examples
 
 SPLITS = ("train", "valid", "test")
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import app, flags
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data import synthetic
+from bigrec_jax.data.formats import synthetic
 
 CUTOFFS = (1, 3, 5, 10, 20, 50)
 _USERS = flags.DEFINE_integer("num_users", 4000, "Users.")

@@ -26,11 +26,12 @@ import jax
 import numpy as np
 
 from benchmarks import scratch, sizes
-from bigrec_jax import config, models, prompts as prompts_lib, sharding
-from bigrec_jax.data import tokenization
+from bigrec_jax import config, models, progress
+from bigrec_jax.data.text import prompts as prompts_lib, tokenization
 from bigrec_jax.decoding import generate, lanes
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_export, hf_import
-from bigrec_jax.reporting import progress, table
+from bigrec_jax.results import table
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"

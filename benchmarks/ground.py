@@ -38,17 +38,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import peer_ground, scratch
-from bigrec_jax import counting, schema, sharding
 from bigrec_jax.config import MeshConfig
-from bigrec_jax.grounding import (
-  calibrate,
+from bigrec_jax.devices import blocks, sharding
+from bigrec_jax.rankers import counting
+from bigrec_jax.rankers.combine import calibrate, injection
+from bigrec_jax.rankers.distance import (
   critical,
   distance,
-  injection,
   resolution,
   user_block,
 )
-from bigrec_jax.reporting import table
+from bigrec_jax.results import table
+from bigrec_jax.workdir import storage
 
 _PEER = pathlib.Path(peer_ground.__file__)
 _LARGEST_CUTOFF = 50
@@ -126,7 +127,7 @@ class Sweep:
   def block(self, part: slice, clock: Clock, limit: int | None) -> None:
     """Ranks one block of users under each injection."""
     data, rows = self._data, self._rows
-    padded = jnp.asarray(counting.pad_rows(data["queries"][part], rows))
+    padded = jnp.asarray(blocks.pad_rows(data["queries"][part], rows))
     vectors = self._table.items.vectors
     clock.time("product", lambda: _product(padded, vectors))
     block = clock.time(
@@ -164,7 +165,7 @@ class Sweep:
 
   def run(self) -> None:
     """Ranks all users once, after one block that compiles."""
-    parts = list(counting.user_blocks(len(self._data["queries"]), self._rows))
+    parts = list(blocks.user_blocks(len(self._data["queries"]), self._rows))
     self.block(parts[0], Clock(), None)  # Raises, and settles, most doubts.
     for part in parts:
       self.block(part, self.clock, _LARGEST_CUTOFF)
@@ -266,7 +267,7 @@ def _large_catalogue(count: int, width: int, mesh: Mesh, block: int) -> Any:
   vectors = store.reshape(layout.padded, width)
   vectors[count:] = 0.0
   norms = np.zeros(layout.padded, np.float32)
-  for part in counting.user_blocks(count, 65536):
+  for part in blocks.user_blocks(count, 65536):
     made = peer_ground.rows(part.start, part.stop, width)
     vectors[part] = made
     norms[part] = np.einsum("ij,ij->i", made, made)
@@ -368,7 +369,7 @@ def main() -> None:
   }
   result |= {name: parts[name](arguments) for name in arguments.parts}
   if arguments.json:
-    schema.write_json(arguments.json, result)
+    storage.write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ def main() -> int:
   arguments = _arguments()
   scratch.ensure_peers("benchmarks.parity")
   _set_up()
-  from bigrec_jax import schema
-  from bigrec_jax.reporting import table
+  from bigrec_jax.results import table
+  from bigrec_jax.workdir import storage
 
   rows = _run(arguments.only)
   print(
@@ -113,7 +113,7 @@ def main() -> int:
   failed = [row.what for _, row in rows if not row.passed]
   print(f"\n{len(rows) - len(failed)} of {len(rows)} pass")
   if arguments.json:
-    schema.write_json(
+    storage.write_json(
       arguments.json,
       {
         "versions": {

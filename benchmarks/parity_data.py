@@ -17,8 +17,8 @@ from tokenizers import models, pre_tokenizers, processors, trainers
 from transformers import tokenization_utils_sentencepiece as slow
 
 from benchmarks.parity_row import Row
-from bigrec_jax import prompts
-from bigrec_jax.data import encoding, prepare, splits, tokenization
+from bigrec_jax.data.prepared import prepare, splits
+from bigrec_jax.data.text import encoding, prompts, tokenization
 from tests.data import published, raw, settings
 from tests.peers import scripts
 

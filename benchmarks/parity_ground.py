@@ -14,15 +14,16 @@ import transformers
 
 from benchmarks.parity_model import pair, section
 from benchmarks.parity_row import Row
-from bigrec_jax import config as config_lib, sharding
-from bigrec_jax.data import doctor, tokenization
-from bigrec_jax.grounding import evaluate
-from bigrec_jax.modes import ground_eval, prepare
-from bigrec_jax.reporting import progress
+from bigrec_jax import config as config_lib, progress
+from bigrec_jax.data.prepared import doctor
+from bigrec_jax.data.text import tokenization
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import evaluate
+from bigrec_jax.stages import ground_eval, prepare
 from configs import game, movie
 from tests.data import raw
-from tests.grounding import published
 from tests.peers import grounding_scripts as scripts, hugging_face
+from tests.rankers import published
 
 _PEER = "published scripts in torch, float32"
 _SEEDS = (0, 1, 2)

@@ -14,13 +14,18 @@ import torch
 import transformers
 
 from benchmarks.parity_row import Row
-from bigrec_jax import config as config_lib, models, prompts, sharding
+from bigrec_jax import config as config_lib, models, progress
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.data import tokenization
+from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.decoding import generate
-from bigrec_jax.grounding import embedding
-from bigrec_jax.models import hf_export, hf_import, llama, peft_import
-from bigrec_jax.reporting import progress
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import (
+  embedding,
+  hf_export,
+  hf_import,
+  llama,
+  peft_import,
+)
 from configs import common
 from tests.data import published, raw
 from tests.peers import hugging_face, scripts

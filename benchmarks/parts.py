@@ -22,21 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import train
-from bigrec_jax import schema, sharding
-from bigrec_jax.cf import (
-  caser,
-  evaluation,
-  layers,
-  log_sums,
-  losses,
-  networks,
-)
+from bigrec_jax.cf import caser, layers, log_sums, losses, networks
 from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.config import MeshConfig
-from bigrec_jax.data import packing
+from bigrec_jax.data.text import packing
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import llama
-from bigrec_jax.reporting import table
+from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.results import table
 from bigrec_jax.training import loss
+from bigrec_jax.workdir import storage
 
 _STEPS = {
   "as it is": [],
@@ -105,8 +100,8 @@ def ranking(scores: int, seen: bool) -> float:
   states = jnp.asarray(rng.standard_normal((users, width)), jnp.float32)
   kernel = jnp.asarray(rng.standard_normal((items, width)), jnp.float32)
   rows = rng.integers(-1, items, (users, 50)).astype(np.int32)
-  with mock.patch.object(evaluation, "_BLOCK_SCORES", {"cpu": scores}):
-    ranker = evaluation.Ranker(
+  with mock.patch.object(cf_ranks, "_BLOCK_SCORES", {"cpu": scores}):
+    ranker = cf_ranks.Ranker(
       rng.integers(0, items, users).astype(np.int32),
       items,
       sharding.make_mesh(MeshConfig(-1, 1, 1)),
@@ -228,7 +223,7 @@ def main() -> None:
   ]
   print(table.format_table(["part", "how", "by CPU time", ""], shown))
   if flags.json:
-    schema.write_json(flags.json, {"jax": jax.__version__, "parts": rows})
+    storage.write_json(flags.json, {"jax": jax.__version__, "parts": rows})
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 
-from bigrec_jax import schema
-from bigrec_jax.reporting import table
+from bigrec_jax.results import table
+from bigrec_jax.workdir import storage
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _COMMON = {
@@ -150,7 +150,7 @@ def run(case: str, results: pathlib.Path, effort: str) -> dict:
     )
     plan = json.loads((workdir / "plan.json").read_text())
   plan = {"case": case, "model_name": model, "options": options, **plan}
-  schema.write_json(results / f"plan_{case}.json", plan)
+  storage.write_json(results / f"plan_{case}.json", plan)
   return plan
 
 
@@ -292,7 +292,7 @@ def main() -> None:
     for case in options.case:
       run(case, options.results, options.effort)
   kept = [options.results / f"plan_{case}.json" for case in options.case]
-  print(summary([schema.read_json(path) for path in kept]))
+  print(summary([storage.read_json(path) for path in kept]))
 
 
 if __name__ == "__main__":

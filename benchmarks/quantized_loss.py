@@ -29,12 +29,14 @@ import jax
 import numpy as np
 
 from benchmarks import train as train_benchmark
-from bigrec_jax import config as config_lib, models, prompts, schema, sharding
-from bigrec_jax.data import pipeline, tokenization
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.data.text import pipeline, prompts, tokenization
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.reporting import table
+from bigrec_jax.results import table
 from bigrec_jax.training import loop, optimizer, run_files, step
+from bigrec_jax.workdir import paths as paths_lib, storage
 from configs import common
 from tests.tools import llama2c
 
@@ -145,7 +147,7 @@ class Runs:
     arch, base, steps = self._sides[kind]
     adapter = lora_lib.init(arch, self._defaults.lora, seed, self._mesh)
     with tempfile.TemporaryDirectory() as folder:
-      paths = schema.Paths(pathlib.Path(folder))
+      paths = paths_lib.Paths(pathlib.Path(folder))
       loop.Trainer(
         self._config,
         steps,
@@ -267,7 +269,7 @@ def main() -> None:
     "runs": runs,
   }
   if given.json:
-    schema.write_json(given.json, result)
+    storage.write_json(given.json, result)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ from importlib import metadata
 from typing import Any
 
 from benchmarks import scratch
-from bigrec_jax import schema
-from bigrec_jax.reporting import table
+from bigrec_jax.results import table
+from bigrec_jax.workdir import storage
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What a mode writes, as patterns under the workdir.
@@ -106,7 +106,7 @@ def start_mode(
     command += [f"--config={config}", f"--mode={mode}", f"--workdir={workdir}"]
     command += arguments.flags
     wall, cpu, _ = _timed(command)
-    inside = schema.read_json(probe)
+    inside = storage.read_json(probe)
   # Before its first line runs the interpreter starts; after its last it ends.
   inside["seconds"]["python"] = wall - sum(inside["seconds"].values())
   return Start(wall, cpu, inside)
@@ -231,7 +231,7 @@ def main() -> None:
     result |= measure(arguments, pathlib.Path(folder))
   _show(result)
   if arguments.json:
-    schema.write_json(arguments.json, result)
+    storage.write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def main() -> int:
   _watch_imports(clock)
   # Only now, so that what they import is timed.
   import main as program
-  from bigrec_jax.modes import session
+  from bigrec_jax.stages import session
 
   base = session.Session.base
   base.func = clock.wrap("base", base.func)

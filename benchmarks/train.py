@@ -38,20 +38,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import scratch, sizes
-from bigrec_jax import (
-  config as config_lib,
-  models,
-  prompts,
-  schema,
-  sharding,
-  side_by_side,
-)
-from bigrec_jax.data import catalogue as catalogue_lib, pipeline, tokenization
-from bigrec_jax.data.examples import Examples
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.data.prepared import catalogue as catalogue_lib
+from bigrec_jax.data.prepared.examples import Examples
+from bigrec_jax.data.text import pipeline, prompts, tokenization
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.reporting import table
+from bigrec_jax.results import table
 from bigrec_jax.training import loop, optimizer, run_files, step, trainer
+from bigrec_jax.workdir import paths as paths_lib, storage
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -167,7 +163,7 @@ class Ours:
     """Trains one epoch; returns seconds, tokens, losses, utilisation."""
     stream = self.stream()
     with tempfile.TemporaryDirectory() as folder:
-      paths = schema.Paths(pathlib.Path(folder))
+      paths = paths_lib.Paths(pathlib.Path(folder))
       files = run_files.RunFiles(paths, "f", lambda directory, tree: None)
       run = loop.Trainer(
         self.config,
@@ -354,7 +350,7 @@ def main() -> None:
     **measured,
   }
   if arguments.json:
-    schema.write_json(arguments.json, result)
+    storage.write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

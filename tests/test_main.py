@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.modes import command
+from tests.stages import command
 
 DEMO = "--config=configs/demo.py:tiny"
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from bigrec_jax import checkpoints, errors
+from bigrec_jax import errors, progress as progress_lib
 from bigrec_jax.cf import networks, recipes, steps, trainer as trainer_lib
-from bigrec_jax.reporting import progress as progress_lib
+from bigrec_jax.workdir import checkpoints
 
 # Valid NDCG of one run's parameters.
 Score = Callable[[networks.Params], float]

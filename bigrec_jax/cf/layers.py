@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigrec_jax import noise as noise_lib
+from bigrec_jax.devices import noise as noise_lib
 
 # As Flax calls it: (key, shape, dtype) to values. Drawn by numpy, since XLA
 # takes seconds to compile what is run once.

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bigrec_jax.cf import blocks as blocks_lib
 from bigrec_jax.cf.networks import TABLE_AXES, Head, table_shards
+from bigrec_jax.devices import blocks as blocks_lib
 
 # (scores [P, C, rows], whether the item is the target [P, C, rows],
 # coefficients [rows] or None) to exponents [P, C, rows].

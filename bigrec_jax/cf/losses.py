@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import noise as noise_lib
 from bigrec_jax.cf import log_sums
 from bigrec_jax.cf.networks import Head
+from bigrec_jax.devices import noise as noise_lib
 
 # Draws before a negative that is no negative is let through: with a history
 # of h items the chance is (h / I) ** 4.

@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from bigrec_jax.data.examples import Examples
+from bigrec_jax.data.prepared.examples import Examples
 
 PAD = -1  # In host arrays; on the device it is the row after the last item.
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from bigrec_jax import errors, schema
+from bigrec_jax import errors
 from bigrec_jax.cf.factors import Factors
-from bigrec_jax.data.catalogue import Catalogue
-from bigrec_jax.data.examples import Examples
+from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.data.prepared.examples import Examples
+from bigrec_jax.workdir import storage
 
 _BLOCK = 1 << 24  # Scores written or checked at a time, 64 MiB.
 _PRIMES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD))
@@ -85,7 +86,7 @@ def exists(path: pathlib.Path) -> bool:
     path: `<split>.npy`.
   """
   files = _Files(path)
-  if not files.record.exists() or "unfinished" in schema.read_json(
+  if not files.record.exists() or "unfinished" in storage.read_json(
     files.record
   ):
     return False
@@ -132,7 +133,7 @@ def write_scores(
   files = _Files(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A kill before the end leaves this, not scores that nobody vouches for.
-  schema.write_json(files.record, {"unfinished": True})
+  storage.write_json(files.record, {"unfinished": True})
   files.states.unlink(missing_ok=True)
   files.items.unlink(missing_ok=True)
   shape = (len(examples), len(catalogue))
@@ -147,7 +148,7 @@ def write_scores(
     _write_dense(path, read, shape)
   else:
     path.unlink(missing_ok=True)
-  with schema.atomic_path(files.rows) as temporary:
+  with storage.atomic_path(files.rows) as temporary:
     with open(temporary, "wb") as file:
       np.savez(
         file,
@@ -162,11 +163,11 @@ def write_scores(
     "catalogue": catalogue.fingerprint,
     "made_from": made_from,
   }
-  schema.write_json(files.record, record)
+  storage.write_json(files.record, record)
 
 
 def _save(path: pathlib.Path, array: np.ndarray) -> None:
-  with schema.atomic_path(path) as temporary:
+  with storage.atomic_path(path) as temporary:
     with open(temporary, "wb") as file:
       np.save(file, np.ascontiguousarray(array, np.float32))
 
@@ -177,7 +178,7 @@ def _write_dense(
   shape: tuple[int, int],
 ) -> None:
   block = max(1, _BLOCK // shape[1])
-  with schema.atomic_path(path) as temporary:
+  with storage.atomic_path(path) as temporary:
     out = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
     for start in range(0, shape[0], block):
       part = slice(start, min(start + block, shape[0]))
@@ -271,7 +272,7 @@ def _check_values(path: pathlib.Path, array: np.ndarray) -> None:
 def _check_record(
   files: _Files, examples: Examples, catalogue: Catalogue
 ) -> None:
-  record = schema.read_json(files.record)
+  record = storage.read_json(files.record)
   if "unfinished" in record:
     raise errors.UserError(
       f"{files.dense}: writing it was cut short; run --mode=train_cf again"

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from bigrec_jax import noise as noise_lib, sharding
 from bigrec_jax.cf import losses, networks
 from bigrec_jax.cf.spec import NetworkSpec
+from bigrec_jax.devices import noise as noise_lib, sharding
 
 Tree = Any
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import noise as noise_lib, sharding
-from bigrec_jax.cf import losses, networks, packing, steps
+from bigrec_jax.cf import chains as packing, losses, networks, steps
 from bigrec_jax.cf.rows import Rows
+from bigrec_jax.devices import noise as noise_lib, sharding
 
 # Packed rows are compiled for in multiples of this.
 _ROW_UNIT = 2

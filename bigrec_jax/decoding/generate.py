@@ -12,11 +12,11 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import errors, sharding, side_by_side
+from bigrec_jax import errors, progress as reporting
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models.llama import Llama
-from bigrec_jax.reporting import progress as reporting
 
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.

@@ -20,13 +20,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding, side_by_side
 from bigrec_jax.decoding import (
   constraints,
   program,
   slots as slots_lib,
   stepping,
 )
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import kv_cache
 from bigrec_jax.models.llama import Llama
 

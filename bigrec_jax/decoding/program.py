@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import (
   beam_search,
@@ -23,6 +22,7 @@ from bigrec_jax.decoding import (
   slots as slots_lib,
   stepping,
 )
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import kv_cache
 from bigrec_jax.models.llama import Llama, taken_apart
 

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
 from bigrec_jax.decoding import stepping
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import kv_cache
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from bigrec_jax import sharding
+from bigrec_jax.devices import sharding
 
 # Finite, so that a row without any visible key stays free of NaN.
 MASKED = np.float32(-1e30)

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bigrec_jax import errors, quantize, schema, sharding
+from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import layout, peft_import, tensor_files
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import layout, peft_import, quantize, tensor_files
 from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.workdir import storage
 
 TOKENIZER_FILES = (
   "tokenizer.json",
@@ -116,7 +118,7 @@ def save_adapter(
     "use_rslora": False,
   }
   with tensor_files.atomic_directory(pathlib.Path(directory)) as temporary:
-    schema.write_json(temporary / peft_import.CONFIG_FILE, config)
+    storage.write_json(temporary / peft_import.CONFIG_FILE, config)
     file = temporary / peft_import.WEIGHTS_FILE
     header = [(name, x.dtype, x.shape) for name, x in tensors.items()]
     tensor_files.write_file(file, header, tensors.__getitem__)
@@ -177,7 +179,7 @@ def _save(
       value(name)
     return
   with tensor_files.atomic_directory(pathlib.Path(directory)) as temporary:
-    schema.write_json(temporary / "config.json", config.to_hf(dtype.name))
+    storage.write_json(temporary / "config.json", config.to_hf(dtype.name))
     tensor_files.write_file(temporary / "model.safetensors", header, value)
     if tokenizer_source_dir is not None:
       _copy_tokenizer(pathlib.Path(tokenizer_source_dir), temporary)

@@ -17,12 +17,14 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import errors, quantize, schema, sharding
+from bigrec_jax import errors
 from bigrec_jax.config import ModelConfig
-from bigrec_jax.models import layout, tensor_files
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import layout, quantize, tensor_files
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.models.peft_import import load_adapter
 from bigrec_jax.models.tensor_files import StoredTensor
+from bigrec_jax.workdir import storage
 
 __all__ = ["abstract_base", "init_base", "load_adapter", "load_base"]
 
@@ -100,7 +102,7 @@ def init_base(
 def read_config(directory: str | pathlib.Path) -> LlamaConfig:
   """Reads `config.json` of a Hugging Face model directory."""
   file = pathlib.Path(directory) / "config.json"
-  values = schema.read_json(file)
+  values = storage.read_json(file)
   if not isinstance(values, dict):
     raise errors.UserError(f"{file}: a JSON object expected")
   return LlamaConfig.from_hf(values, str(file))

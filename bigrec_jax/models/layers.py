@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import noise, quantize, sharding
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import attention
+from bigrec_jax.devices import noise, sharding
+from bigrec_jax.models import attention, quantize
 from bigrec_jax.models.config import LlamaConfig, RopeScaling
 
 

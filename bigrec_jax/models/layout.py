@@ -16,10 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import quantize, sharding
 from bigrec_jax.config import LoraConfig
+from bigrec_jax.devices import sharding
+from bigrec_jax.devices.sharding import Axes
+from bigrec_jax.models import quantize
 from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.sharding import Axes
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
 from bigrec_jax.config import LoraConfig
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import kv_cache, layers
 from bigrec_jax.models.config import LlamaConfig
 

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax import quantize
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import layout
+from bigrec_jax.models import layout, quantize
 from bigrec_jax.models.config import LlamaConfig
 
 

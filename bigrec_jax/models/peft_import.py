@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from bigrec_jax import errors, schema
+from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.models import layout, tensor_files
 from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.workdir import storage
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -114,7 +115,7 @@ def read_lora_config(
     UserError: the file is missing, or asks for what plain LoRA is not.
   """
   file = pathlib.Path(directory) / CONFIG_FILE
-  values = schema.read_json(file)
+  values = storage.read_json(file)
   if values.get("peft_type") != "LORA":
     raise errors.UserError(
       f"{file}: peft_type: {values.get('peft_type')!r} found, 'LORA' expected"

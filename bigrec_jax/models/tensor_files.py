@@ -21,7 +21,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from bigrec_jax import errors, schema
+from bigrec_jax import errors
+from bigrec_jax.workdir import storage
 
 _DTYPES = {
   "F64": np.dtype(np.float64),
@@ -161,7 +162,7 @@ def open_checkpoint(directory: pathlib.Path) -> dict[str, StoredTensor]:
 def _open_indexed(
   directory: pathlib.Path, index: pathlib.Path
 ) -> dict[str, StoredTensor]:
-  weight_map = schema.read_json(index).get("weight_map")
+  weight_map = storage.read_json(index).get("weight_map")
   if not isinstance(weight_map, dict) or not weight_map:
     raise errors.UserError(f"{index}: no weight_map found")
   tensors: dict[str, StoredTensor] = {}
@@ -207,7 +208,7 @@ def write_file(
     offset = end
   text = json.dumps(header).encode()
   text += b" " * (-len(text) % 8)  # The format aligns the first tensor.
-  with schema.atomic_path(file) as temporary:
+  with storage.atomic_path(file) as temporary:
     with open(temporary, "wb") as stream:
       stream.write(len(text).to_bytes(8, "little") + text)
       for name, dtype, shape in tensors:

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bigrec_jax import config as config_lib, models, schema, sharding
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, kv_cache, llama, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.workdir import storage
 
 Tree = Any
 
@@ -42,7 +44,7 @@ def read_arch(config: config_lib.Config) -> LlamaConfig:
   if not config.model.path:
     return LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
   path = pathlib.Path(config.model.path) / "config.json"
-  return LlamaConfig.from_hf(schema.read_json(path), str(path))
+  return LlamaConfig.from_hf(storage.read_json(path), str(path))
 
 
 def network(

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from bigrec_jax import config as config_lib, counting, sharding
-from bigrec_jax.data import shared_header
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.text import shared_header
 from bigrec_jax.decoding import (
   generate as generate_lib,
   lanes,
@@ -22,8 +22,10 @@ from bigrec_jax.decoding import (
   slots as slots_lib,
   stepping,
 )
-from bigrec_jax.grounding import distance, ranking, user_block
+from bigrec_jax.devices import sharding
 from bigrec_jax.planning import arguments, compiling
+from bigrec_jax.rankers import counting
+from bigrec_jax.rankers.distance import distance, ranking, user_block
 from bigrec_jax.training import optimizer, state as state_lib, step, trainer
 
 _BATCH = ("tokens", "positions", "segment_ids", "loss_mask")

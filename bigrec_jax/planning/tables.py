@@ -3,7 +3,7 @@
 from typing import Any
 
 from bigrec_jax.planning import chips
-from bigrec_jax.reporting import table
+from bigrec_jax.results import table
 
 _NOT_KNOWN = "n/a"
 

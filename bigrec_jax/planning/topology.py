@@ -10,8 +10,9 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from bigrec_jax import errors, sharding
+from bigrec_jax import errors
 from bigrec_jax.config import MeshConfig
+from bigrec_jax.devices import sharding
 from bigrec_jax.planning import chips
 
 _FORM = re.compile(r"(v5e|v5p|v6e):(\d+(?:x\d+)+)|cpu:(\d+)")

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import jax
 
-from bigrec_jax import config as config_lib, sharding
+from bigrec_jax import config as config_lib
+from bigrec_jax.devices import sharding
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.planning import arguments, compiling, programs
 

@@ -20,13 +20,9 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import (
-  checkpoints,
-  config as config_lib,
-  sharding,
-  side_by_side,
-)
-from bigrec_jax.data import packing, pipeline
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.text import packing, pipeline
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.training import (
   interruption,
   optimizer,
@@ -34,6 +30,7 @@ from bigrec_jax.training import (
   run_files,
   step,
 )
+from bigrec_jax.workdir import checkpoints
 
 Tree = Any
 

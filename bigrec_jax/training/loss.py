@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax import sharding
+from bigrec_jax.devices import sharding
 
 _STATES = ("batch", "length", "width")
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax.data import packing
+from bigrec_jax.data.text import packing
 from bigrec_jax.models import llama
 from bigrec_jax.training import header as header_lib, loss
 

@@ -12,9 +12,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import config as config_lib, schema, sharding
-from bigrec_jax.data import packing
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.text import packing
+from bigrec_jax.devices import sharding
 from bigrec_jax.training import optimizer, reports, step
+from bigrec_jax.workdir import paths as paths_lib
 
 Tree = Any
 
@@ -32,7 +34,7 @@ def pretrain(
   stream: Iterator[packing.MicroBatch],
   config: config_lib.PretrainConfig,
   mesh: Mesh,
-  paths: schema.Paths,
+  paths: paths_lib.Paths,
   progress: reports.Progress,
 ) -> Tree:
   """Trains all parameters on packed text; cosine decay after a warm-up.

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 from absl import logging
 
-from bigrec_jax.reporting import progress as progress_lib, writer as writer_lib
+from bigrec_jax import progress as progress_lib
+from bigrec_jax.results import writer as writer_lib
 from bigrec_jax.training import interruption
 
 Tree = Any

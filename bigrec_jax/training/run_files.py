@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from bigrec_jax import schema
+from bigrec_jax.workdir import paths as paths_lib, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RunFiles:
     write_adapter: (directory, adapter tree) -> None; writes PEFT files.
   """
 
-  paths: schema.Paths
+  paths: paths_lib.Paths
   fingerprint: str
   write_adapter: Callable[[pathlib.Path, Any], None]
 
@@ -63,7 +63,7 @@ class RunFiles:
     owner_file = self.paths.checkpoints / "current.json"
     owner = None
     if owner_file.exists():
-      owner = schema.read_json(owner_file)["fingerprint"]
+      owner = storage.read_json(owner_file)["fingerprint"]
     if owner == self.fingerprint:
       return
     if owner is not None:
@@ -78,7 +78,7 @@ class RunFiles:
     if self._curve(self.fingerprint).exists():
       self.metrics.parent.mkdir(parents=True, exist_ok=True)
       shutil.copyfile(self._curve(self.fingerprint), self.metrics)
-    schema.write_json(owner_file, {"fingerprint": self.fingerprint})
+    storage.write_json(owner_file, {"fingerprint": self.fingerprint})
 
   def _curve(self, fingerprint: str) -> pathlib.Path:
     return self.paths.checkpoints / f"{fingerprint}.train.jsonl"

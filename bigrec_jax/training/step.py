@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bigrec_jax import sharding, side_by_side
-from bigrec_jax.data import packing
+from bigrec_jax.data.text import packing
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import llama
 from bigrec_jax.training import (
   header as header_lib,

@@ -7,18 +7,14 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import (
-  config as config_lib,
-  processes,
-  prompts,
-  schema,
-  sharding,
-)
-from bigrec_jax.data import pipeline, tokenization
-from bigrec_jax.data.catalogue import Catalogue
-from bigrec_jax.data.examples import Examples
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.data.prepared.examples import Examples
+from bigrec_jax.data.text import pipeline, prompts, tokenization
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_export, lora as lora_lib
 from bigrec_jax.training import loop, optimizer, run_files, step
+from bigrec_jax.workdir import paths as paths_lib, processes
 
 Tree = Any
 
@@ -36,7 +32,7 @@ def fit(
   config: config_lib.TrainConfig,
   seed: int,
   mesh: Mesh,
-  paths: schema.Paths,
+  paths: paths_lib.Paths,
   fingerprint: str,
   base_name: str,
 ) -> loop.FitResult:

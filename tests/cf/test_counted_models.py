@@ -5,8 +5,10 @@ import gzip
 import numpy as np
 import pytest
 
-from bigrec_jax import metrics, sharding
-from bigrec_jax.cf import evaluation, item_knn, popularity
+from bigrec_jax.cf import item_knn, popularity
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.results import metrics
 
 # HR@5, NDCG@5, HR@10, NDCG@10, HR@20, NDCG@20: the row "PopRec" of
 # RUCAIBox/CIKM2020-S3Rec (all interactions are counted, seen items masked)
@@ -43,7 +45,7 @@ def test_popularity_equals_the_published_values(shared_data, name):
   for row, items in zip(seen, users, strict=True):
     kept = list(set(items[:-1]) - {items[-1]})
     row[: len(kept)] = kept
-  ranker = evaluation.Ranker(
+  ranker = cf_ranks.Ranker(
     targets,
     len(counts),
     sharding.single_device_mesh(),

@@ -2,9 +2,15 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import sharding
-from bigrec_jax.cf import evaluation, networks, rows
+from bigrec_jax.cf import (
+  factors as factors_lib,
+  networks,
+  rows,
+  states as cf_states,
+)
 from bigrec_jax.config import MeshConfig
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import cf_ranks
 from tests.cf import worlds
 
 USERS, ITEMS, WIDTH = 21, 53, 6
@@ -34,9 +40,9 @@ def test_ranks_equal_a_stable_sort(masked):
   seen = RNG.integers(-1, ITEMS, (USERS, 9)).astype(np.int32)
   seen = np.where(seen == TARGETS[:, None], -1, seen)
   seen = seen if masked else None
-  ranker = evaluation.Ranker(TARGETS, ITEMS, mesh, most_users=8, seen=seen)
+  ranker = cf_ranks.Ranker(TARGETS, ITEMS, mesh, most_users=8, seen=seen)
   expected = _naive(SCORES, seen)
-  factors = evaluation.Factors(STATES, KERNEL)
+  factors = factors_lib.Factors(STATES, KERNEL)
   np.testing.assert_array_equal(ranker.factors(factors), expected)
   np.testing.assert_array_equal(
     ranker.score_rows(lambda part: SCORES[part]), expected
@@ -45,10 +51,10 @@ def test_ranks_equal_a_stable_sort(masked):
 
 def test_blocks_of_users_shrink_as_the_catalogue_grows():
   mesh = sharding.single_device_mesh()
-  assert evaluation.user_block(1000, mesh, 512) == 512
-  million = evaluation.user_block(1_000_000, mesh, 512)
+  assert cf_ranks.user_block(1000, mesh, 512) == 512
+  million = cf_ranks.user_block(1_000_000, mesh, 512)
   assert million == 64  # 256 MB of scores.
-  assert evaluation.user_block(10_000_000, mesh, 512) == 6
+  assert cf_ranks.user_block(10_000_000, mesh, 512) == 6
 
 
 @pytest.mark.parametrize("network", ["sasrec", "caser"])
@@ -57,7 +63,7 @@ def test_states_do_not_depend_on_how_histories_are_grouped(
 ):
   spec = worlds.spec(network, "s3rec", num_items=ITEMS, rows=56, max_length=19)
   mesh = sharding.make_mesh(MeshConfig(2, 2, 2))
-  monkeypatch.setattr(evaluation, "_BLOCK_POSITIONS", 160)
+  monkeypatch.setattr(cf_states, "_BLOCK_POSITIONS", 160)
   rng = np.random.default_rng(1)
   lengths = rng.integers(0, 26, USERS)
   history = np.full((USERS, 25), -1, np.int32)
@@ -67,7 +73,7 @@ def test_states_do_not_depend_on_how_histories_are_grouped(
     lambda x: rng.normal(scale=0.3, size=x.shape).astype(np.float32),
     networks.init(spec, 0),
   )
-  found = evaluation.Encoder(spec, history, mesh, 8)(params)
+  found = cf_states.Encoder(spec, history, mesh, 8)(params)
   assert found.shape[0] == 24
   # At once and unpadded: the newest 19 items of each.
   newest = [row[: rows.lengths(row[None])[0]][-19:] for row in history]

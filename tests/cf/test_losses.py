@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bigrec_jax import sharding
 from bigrec_jax.cf import log_sums, losses, networks
 from bigrec_jax.config import MeshConfig
+from bigrec_jax.devices import sharding
 
 ITEMS, ROWS, WIDTH, NUMBER = 19, 24, 5, 7
 RNG = np.random.default_rng(0)

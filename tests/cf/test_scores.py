@@ -5,8 +5,8 @@ import pytest
 
 from bigrec_jax import errors
 from bigrec_jax.cf import scores
-from bigrec_jax.cf.evaluation import Factors
-from bigrec_jax.data.catalogue import Catalogue
+from bigrec_jax.cf.factors import Factors
+from bigrec_jax.data.prepared.catalogue import Catalogue
 from tests.cf import worlds
 
 ITEMS, NUMBER = 11, 7

@@ -5,10 +5,12 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import config as config_lib, errors, metrics, sharding
-from bigrec_jax.cf import evaluation, fitting, networks, recipes, steps
+from bigrec_jax import config as config_lib, errors, progress
+from bigrec_jax.cf import fitting, networks, recipes, states as cf_states, steps
 from bigrec_jax.config import MeshConfig
-from bigrec_jax.reporting import progress
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.results import metrics
 from configs import common
 from tests.cf import worlds
 
@@ -26,10 +28,10 @@ def _mesh(sizes=(1, 1, 1)):
 
 
 def _score(spec, mesh, examples=VALID):
-  ranker = evaluation.Ranker(
+  ranker = cf_ranks.Ranker(
     examples.target, ITEMS, mesh, most_users=16, seen=None
   )
-  encoder = evaluation.Encoder(spec, examples.history, mesh, ranker.block)
+  encoder = cf_states.Encoder(spec, examples.history, mesh, ranker.block)
 
   def ranks(params):
     return ranker.head(networks.head(spec, params), encoder(params))

@@ -4,7 +4,7 @@ import numpy as np
 
 from bigrec_jax.cf import losses, rows, steps, trainer
 from bigrec_jax.cf.spec import NetworkSpec
-from bigrec_jax.data.examples import Examples
+from bigrec_jax.data.prepared.examples import Examples
 
 
 def examples(split, windows, max_history):

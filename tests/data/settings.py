@@ -2,7 +2,8 @@
 
 import pathlib
 
-from bigrec_jax import config, schema
+from bigrec_jax import config
+from bigrec_jax.workdir import paths as paths_lib
 from configs import common, movie
 
 
@@ -19,7 +20,7 @@ def sections(
   return built.data, built.prompt
 
 
-def workdir(path: pathlib.Path) -> schema.Paths:
+def workdir(path: pathlib.Path) -> paths_lib.Paths:
   """Makes a workdir."""
   path.mkdir(parents=True, exist_ok=True)
-  return schema.Paths(path)
+  return paths_lib.Paths(path)

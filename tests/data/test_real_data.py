@@ -7,20 +7,21 @@ import json
 import numpy as np
 import pytest
 
-from bigrec_jax import prompts, schema
-from bigrec_jax.data import (
+from bigrec_jax.data.formats import title_files
+from bigrec_jax.data.prepared import (
   catalogue,
   doctor as doctor_lib,
   examples,
   export_json,
   prepare,
-  title_files,
 )
+from bigrec_jax.data.text import prompts
+from bigrec_jax.workdir import storage
 from tests.data import published, settings
 
 
 def counts(paths):
-  parts = schema.read_json(paths.manifest)["splits"]
+  parts = storage.read_json(paths.manifest)["splits"]
   return [parts[split]["num_examples"] for split in ("train", "valid", "test")]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from bigrec_jax import config, errors, sharding, side_by_side
+from bigrec_jax import config, errors, progress
 from bigrec_jax.decoding import (
   constraints,
   generate,
@@ -14,9 +14,9 @@ from bigrec_jax.decoding import (
   program,
   stepping,
 )
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import hf_import, llama, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.reporting import progress
 from configs import common
 
 VOCAB, EOS = 67, 2

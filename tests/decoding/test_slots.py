@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax import config, sharding, side_by_side
+from bigrec_jax import config
 from bigrec_jax.decoding import lanes, slots as slots_lib, stepping
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import kv_cache
 
 LAYERS, HEADS, SIZE, BEAMS = 2, 4, 3, 2

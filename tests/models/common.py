@@ -6,8 +6,9 @@ import functools
 import jax
 import numpy as np
 
-from bigrec_jax import models, sharding
+from bigrec_jax import models
 from bigrec_jax.config import ArchConfig, LoraConfig, MeshConfig, ModelConfig
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, lora
 from bigrec_jax.models.config import LlamaConfig, RopeScaling
 

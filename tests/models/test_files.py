@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax import errors, quantize
+from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import hf_export, hf_import, lora, tensor_files
+from bigrec_jax.models import hf_export, hf_import, lora, quantize, tensor_files
 from tests.models import common
 
 LORA = LoraConfig(3, 6.5, 0.1, ("q_proj", "down_proj"))

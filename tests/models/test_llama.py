@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax import sharding
 from bigrec_jax.config import LoraConfig
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, kv_cache, llama, lora
 from bigrec_jax.models.config import RopeScaling
 from tests.models import common

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import config as config_lib, schema
-from bigrec_jax.data import encoding, packing, shared_header
-from bigrec_jax.modes import plan
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.text import encoding, packing, shared_header
 from bigrec_jax.planning import arguments, chips, programs, topology
+from bigrec_jax.stages import plan
 from bigrec_jax.training import optimizer, step, trainer
+from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
 
 BATCH, ROWS, LENGTH, COMMON, TEXT = 64, 8, 64, 17, 32
@@ -68,7 +69,7 @@ def make_plan(config, folder, chip=None):
   model = dataclasses.replace(config.model, path=str(folder))
   config = dataclasses.replace(config, model=model)
   target = topology.Target("cpu:8", tuple(jax.devices()), chip)
-  return plan.Plan(config, schema.Paths(folder), target)
+  return plan.Plan(config, paths_lib.Paths(folder), target)
 
 
 def planned(config, folder, chip=None):

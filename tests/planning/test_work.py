@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from bigrec_jax import config as config_lib, sharding
+from bigrec_jax import config as config_lib
+from bigrec_jax.devices import sharding
 from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.planning import arguments, header_work, programs, unrolled, work
 from configs import common

@@ -6,11 +6,11 @@ import pathlib
 
 from safetensors import numpy as safetensors
 
-from bigrec_jax import config as config_lib, models, sharding
+from bigrec_jax import config as config_lib, models, progress
 from bigrec_jax.decoding import generate as decoding
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import
-from bigrec_jax.modes import generate
-from bigrec_jax.reporting import progress
+from bigrec_jax.stages import generate
 from configs import common
 from tests.reference import old_generate as old
 

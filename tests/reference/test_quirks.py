@@ -9,11 +9,13 @@ import types
 import numpy as np
 import pytest
 
-from bigrec_jax import config as config_lib, errors, prompts
-from bigrec_jax.data import doctor, examples, movielens, splits, title_files
-from bigrec_jax.data.catalogue import Catalogue
-from bigrec_jax.grounding import embedding
-from bigrec_jax.modes import embed, generate, ground_eval, predictions
+from bigrec_jax import config as config_lib, errors
+from bigrec_jax.data.formats import movielens, title_files
+from bigrec_jax.data.prepared import doctor, examples, splits
+from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.data.text import prompts
+from bigrec_jax.models import embedding
+from bigrec_jax.stages import embed, generate, ground_eval, predictions
 from configs import common, game, movie
 from tests.data import settings
 

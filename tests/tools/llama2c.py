@@ -18,8 +18,8 @@ import tokenizers
 from safetensors import numpy as safetensors
 from tokenizers import decoders, models, normalizers, processors
 
-from bigrec_jax import schema
-from bigrec_jax.data import tokenization
+from bigrec_jax.data.text import tokenization
+from bigrec_jax.workdir import storage
 
 SPECIAL = [tokenization.UNK, tokenization.BOS, tokenization.EOS]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -239,7 +239,7 @@ def convert(
   if len(pieces) != size:
     raise ValueError(f"{tokenizer}: {len(pieces)} pieces, {size} expected")
   destination.mkdir(parents=True, exist_ok=True)
-  schema.write_json(destination / "config.json", hf_config(header))
+  storage.write_json(destination / "config.json", hf_config(header))
   safetensors.save_file(
     hf_tensors(header, tensors),
     destination / "model.safetensors",

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import config as config_lib, models, sharding
-from bigrec_jax.data import tokenization
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.data.text import tokenization
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import
 from configs import common
 from tests.tools import llama2c

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from bigrec_jax import prompts
-from bigrec_jax.data import catalogue as catalogue_lib, pipeline, tokenization
-from bigrec_jax.data.examples import Examples
+from bigrec_jax.data.prepared import catalogue as catalogue_lib
+from bigrec_jax.data.prepared.examples import Examples
+from bigrec_jax.data.text import pipeline, prompts, tokenization
 
 ITEMS = 17
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import sharding
-from bigrec_jax.data import encoding, packing, shared_header
+from bigrec_jax.data.text import encoding, packing, shared_header
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import llama
 from bigrec_jax.training import optimizer, step
 from tests.training import tiny

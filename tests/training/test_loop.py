@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import schema, sharding
+from bigrec_jax.devices import sharding
 from bigrec_jax.training import interruption, loop, optimizer, run_files, step
+from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
 
 EVAL = [[tiny.batch(7)], [tiny.batch(8)]]
@@ -40,7 +41,7 @@ def _trainer(
     directory.mkdir(parents=True, exist_ok=True)
     np.savez(directory / "leaves.npz", *jax.tree.leaves(tiny.numpy_tree(tree)))
 
-  files = run_files.RunFiles(schema.Paths(root), name, write)
+  files = run_files.RunFiles(paths_lib.Paths(root), name, write)
   files.claim()
   return loop.Trainer(
     tiny.config(**train).train,
@@ -55,12 +56,12 @@ def _trainer(
 
 
 def _lines(root):
-  text = schema.Paths(root).train_metrics.read_text()
+  text = paths_lib.Paths(root).train_metrics.read_text()
   return [json.loads(line) for line in text.splitlines()]
 
 
 def _adapter(root):
-  with np.load(schema.Paths(root).adapter / "leaves.npz") as file:
+  with np.load(paths_lib.Paths(root).adapter / "leaves.npz") as file:
     return [file[name] for name in file.files]
 
 
@@ -87,7 +88,7 @@ def test_the_curve_is_as_promised(uninterrupted):
   assert result.books.finished == "epochs"
   assert result.books.best_loss == min(x["eval_loss"] for x in evals)
   assert result.tokens == tiny.Stream().num_steps * 2 * (7 * 24 - 4 * 3)
-  assert list(schema.Paths(root).tensorboard.rglob("events*"))
+  assert list(paths_lib.Paths(root).tensorboard.rglob("events*"))
 
 
 def test_the_first_loss_is_the_mean_over_the_step(uninterrupted):
@@ -155,7 +156,7 @@ def test_nan_stops_with_the_step_and_is_never_saved(tmp_path):
   with pytest.raises(interruption.TrainingStopped, match="nan at step 4"):
     _trainer(tmp_path, stream=tiny.Stream(spoil_step=4)).run()
   assert [x["step"] for x in _lines(tmp_path)] == [1, 2, 3, 3]
-  checkpoints = schema.Paths(tmp_path).checkpoints / "f"
+  checkpoints = paths_lib.Paths(tmp_path).checkpoints / "f"
   assert [p.name for p in checkpoints.iterdir() if p.is_dir()] == ["3"]
 
 
@@ -179,7 +180,7 @@ def test_a_finished_run_does_nothing_but_restore_its_adapter(
   root, _ = uninterrupted
   before = _lines(root)
   expected = _adapter(root)
-  (schema.Paths(root).adapter / "leaves.npz").unlink()
+  (paths_lib.Paths(root).adapter / "leaves.npz").unlink()
   stream = tiny.Stream()
   stream.on_step = lambda step: pytest.fail("trained again")
   result = _trainer(root, stream=stream).run()
@@ -193,7 +194,7 @@ def test_a_damaged_checkpoint_costs_its_steps_only(
   tmp_path, uninterrupted, caplog
 ):
   _trainer(tmp_path).run()
-  folder = schema.Paths(tmp_path).checkpoints / "f" / "6"
+  folder = paths_lib.Paths(tmp_path).checkpoints / "f" / "6"
   biggest = max(
     (p for p in folder.rglob("*") if p.is_file()),
     key=lambda p: p.stat().st_size,
@@ -244,4 +245,4 @@ def test_eval_loss_weighs_tokens_not_batches(tmp_path):
   ]
   expected = sum(float(t) for t, _ in parts) / sum(int(n) for _, n in parts)
   assert math.isclose(trainer.evaluate(), expected, rel_tol=1e-6)
-  assert not pathlib.Path(schema.Paths(tmp_path).train_metrics).exists()
+  assert not pathlib.Path(paths_lib.Paths(tmp_path).train_metrics).exists()

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bigrec_jax import config, sharding
+from bigrec_jax import config
+from bigrec_jax.devices import sharding
 from bigrec_jax.training import loss
 
 B, T, D, V = 4, 23, 7, 31

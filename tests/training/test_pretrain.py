@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import schema
-from bigrec_jax.reporting import progress
+from bigrec_jax import progress
 from bigrec_jax.training import interruption, pretrain
+from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
 
 STEPS = 6
@@ -44,7 +44,7 @@ def _pretrain(root, stream):
     stream,
     config,
     mesh,
-    schema.Paths(root),
+    paths_lib.Paths(root),
     progress.NullProgress(),
   )
   jax.tree.map(np.testing.assert_array_equal, tiny.numpy_tree(base), before)
@@ -55,7 +55,7 @@ def test_everything_is_trained_and_the_loss_falls(tmp_path):
   before, after = _pretrain(tmp_path, _Stream())
   moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, after)
   assert all(jax.tree.leaves(moved))
-  text = schema.Paths(tmp_path).pretrain_metrics.read_text()
+  text = paths_lib.Paths(tmp_path).pretrain_metrics.read_text()
   lines = [json.loads(line) for line in text.splitlines()]
   assert [x["step"] for x in lines] == list(range(1, STEPS + 1))
   assert lines[0]["loss"] == pytest.approx(np.log(tiny.V), rel=0.05)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax import models, quantize, sharding
-from bigrec_jax.models import hf_import, lora
+from bigrec_jax import models
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import hf_import, lora, quantize
 from bigrec_jax.training import optimizer, step
 from tests.training import tiny
 

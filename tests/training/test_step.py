@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax import sharding, side_by_side
+from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.training import loss, optimizer, step
 from tests.training import tiny
 

@@ -5,9 +5,10 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import errors, models, schema
+from bigrec_jax import errors, models
 from bigrec_jax.models import hf_import, peft_import
 from bigrec_jax.training import trainer
+from bigrec_jax.workdir import paths as paths_lib
 from tests.training import store, tiny
 
 
@@ -24,7 +25,7 @@ def _fit(root, mesh, model, base, tokenizer, **train):
     config=tiny.config(max_length=180, **train).train,
     seed=0,
     mesh=mesh,
-    paths=schema.Paths(root),
+    paths=paths_lib.Paths(root),
     fingerprint="f",
     base_name="base",
   )
@@ -40,7 +41,7 @@ def test_examples_in_adapter_and_curve_out(tmp_path, caplog):
   lora = dataclasses.replace(tiny.lora_config(0.1), target_modules=("o_proj",))
   model = models.build(arch, tiny.config().model, lora, mesh)
   result = _fit(tmp_path, mesh, model, base, tokenizer, save_every_steps=1)
-  paths = schema.Paths(tmp_path)
+  paths = paths_lib.Paths(tmp_path)
   lines = paths.train_metrics.read_text().splitlines()
   keys = [set(json.loads(line)) for line in lines]
   step = {"step", "loss", "learning_rate", "grad_norm"}

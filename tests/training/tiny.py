@@ -7,7 +7,8 @@ import math
 import jax
 import numpy as np
 
-from bigrec_jax import config as config_lib, models, sharding
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import config as model_config, hf_import, lora
 from configs import common
 

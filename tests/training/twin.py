@@ -8,10 +8,12 @@ import peft
 import torch
 import transformers
 
-from bigrec_jax import config as config_lib, models, schema, sharding
-from bigrec_jax.data import encoding
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.data.text import encoding
+from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, peft_import
 from bigrec_jax.training import trainer
+from bigrec_jax.workdir import paths as paths_lib
 from tests.training import store, tiny
 
 EPOCHS, BATCH, ACCUMULATION = 3, 8, 4
@@ -148,7 +150,7 @@ def ours(root, peer, config, mesh_sizes=(1, 1, 1)):
   arch, base = hf_import.load_base(peer.base_dir, model_config, mesh)
   lora_config, lora = peft_import.load_adapter(peer.start_dir, arch)
   model = models.build(arch, model_config, lora_config, mesh)
-  paths = schema.Paths(root / "ours")
+  paths = paths_lib.Paths(root / "ours")
   trainer.fit(
     model=model,
     params=base,

@@ -1,0 +1,84 @@
+"""The configuration as frozen dataclasses, checked once at the door.
+
+`configs/common.py` holds every default; the classes here have none, so a key
+that one side lacks is an error on start. Modules below `modes/` take the
+section that they need, never the whole.
+"""
+
+import dataclasses
+from typing import Any
+
+import ml_collections
+
+from bigrec_jax.config import checks
+from bigrec_jax.config.cf import CF_MODELS, CfConfig
+from bigrec_jax.config.data import DataConfig, PromptConfig, SyntheticConfig
+from bigrec_jax.config.generate import GenerateConfig
+from bigrec_jax.config.ground import EmbedConfig, GroundConfig, PerSplit
+from bigrec_jax.config.model import (
+  ArchConfig,
+  LoraConfig,
+  MeshConfig,
+  ModelConfig,
+)
+from bigrec_jax.config.plan import PlanConfig
+from bigrec_jax.config.recommend import RecommendConfig
+from bigrec_jax.config.report import ReportConfig
+from bigrec_jax.config.train import PretrainConfig, TrainConfig
+
+__all__ = [
+  "ArchConfig",
+  "CF_MODELS",
+  "CfConfig",
+  "Config",
+  "DataConfig",
+  "EmbedConfig",
+  "GenerateConfig",
+  "GroundConfig",
+  "LoraConfig",
+  "MeshConfig",
+  "ModelConfig",
+  "PerSplit",
+  "PlanConfig",
+  "PretrainConfig",
+  "PromptConfig",
+  "RecommendConfig",
+  "ReportConfig",
+  "SyntheticConfig",
+  "TrainConfig",
+  "from_config_dict",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The whole configuration."""
+
+  seed: int
+  model: ModelConfig
+  pretrain: PretrainConfig
+  lora: LoraConfig
+  data: DataConfig
+  prompt: PromptConfig
+  train: TrainConfig
+  generate: GenerateConfig
+  embed: EmbedConfig
+  ground: GroundConfig
+  cf: CfConfig
+  recommend: RecommendConfig
+  report: ReportConfig
+  plan: PlanConfig
+  mesh: MeshConfig
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns plain nested dicts, e.g. for fingerprints and the report."""
+    return dataclasses.asdict(self)
+
+
+def from_config_dict(config: ml_collections.ConfigDict) -> Config:
+  """Turns a ConfigDict into the frozen Config.
+
+  Raises:
+    UserError: a key is unknown, missing or holds a value out of its range.
+  """
+  return checks.build(Config, config, "")

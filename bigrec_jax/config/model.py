@@ -1,0 +1,88 @@
+"""Sections `model`, `lora` and `mesh`: the network and where it lies."""
+
+import dataclasses
+
+from bigrec_jax import errors
+from bigrec_jax.config import checks
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
+
+
+@dataclasses.dataclass(frozen=True)
+class ArchConfig:
+  """Shape of a base without a directory; names as in HF config.json."""
+
+  hidden_size: int
+  intermediate_size: int
+  num_hidden_layers: int
+  num_attention_heads: int
+  num_key_value_heads: int
+  max_position_embeddings: int
+  rope_theta: float
+  rms_norm_eps: float
+  tie_word_embeddings: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The frozen base model: where it is and how it is held and run."""
+
+  path: str
+  tokenizer: str
+  adapter: str
+  dtype: str
+  quantization: str
+  scan_layers: bool
+  remat: str
+  attention: str
+  arch: ArchConfig
+
+  def __post_init__(self):
+    checks.choice("model.dtype", self.dtype, ("float32", "bfloat16"))
+    checks.choice(
+      "model.quantization", self.quantization, ("none", "int8", "nf4")
+    )
+    checks.choice("model.remat", self.remat, ("none", "full", "dots"))
+    checks.choice(
+      "model.attention", self.attention, ("auto", "xla", "cudnn", "splash")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """Low-rank adapters (Hu et al. 2021), as PEFT names them."""
+
+  rank: int
+  alpha: float
+  dropout: float
+  target_modules: tuple[str, ...]
+
+  def __post_init__(self):
+    checks.at_least("lora.rank", self.rank, 1)
+    if not 0 <= self.dropout < 1:
+      raise errors.UserError(
+        f"config.lora.dropout: {self.dropout} found, 0 <= dropout < 1 expected"
+      )
+    for name in self.target_modules:
+      checks.choice("lora.target_modules", name, _LORA_TARGETS)
+    if not self.target_modules:
+      raise errors.UserError(
+        f"config.lora.target_modules: empty, some of {_LORA_TARGETS} expected"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+  """Axis sizes of the device mesh; -1 (one at most) = what is left."""
+
+  data: int
+  fsdp: int
+  tensor: int
+
+  def __post_init__(self):
+    sizes = (self.data, self.fsdp, self.tensor)
+    if any(s < 1 and s != -1 for s in sizes) or sizes.count(-1) > 1:
+      raise errors.UserError(
+        f"config.mesh: {sizes} found, positive sizes and one -1 expected"
+      )

@@ -1,0 +1,97 @@
+"""Who took which item when: what every format with a log is read into."""
+
+import array
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.data.prepared import doctor as doctor_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interactions:
+  """A log of n interactions in the order of the raw file.
+
+  Attributes:
+    user: [n] int64, users numbered in order of their first line.
+    item: [n] int32, catalogue rows.
+    timestamp: [n] int64, seconds or whatever unit the file has.
+    titles: title by external item id; its order is the catalogue's.
+  """
+
+  user: np.ndarray
+  item: np.ndarray
+  timestamp: np.ndarray
+  titles: Mapping[str, str]
+
+  def __len__(self) -> int:
+    return len(self.user)
+
+
+class Log:
+  """Builds Interactions line by line, 20 bytes an interaction."""
+
+  def __init__(self):
+    self._users: dict[str, int] = {}
+    self._items: dict[str, int] = {}
+    self._user = array.array("q")
+    self._item = array.array("i")
+    self._timestamp = array.array("q")
+
+  @property
+  def items(self) -> Collection[str]:
+    """The external ids of all items so far, in order of appearance."""
+    return self._items.keys()
+
+  def __len__(self) -> int:
+    return len(self._user)
+
+  def add(self, user: str, item: str, timestamp: int) -> None:
+    """Adds an interaction."""
+    self._user.append(self._users.setdefault(user, len(self._users)))
+    self._item.append(self._items.setdefault(item, len(self._items)))
+    self._timestamp.append(timestamp)
+
+  def finish(
+    self,
+    source: str,
+    titles: Mapping[str, str],
+    rule: str,
+    doctor: doctor_lib.Doctor,
+  ) -> Interactions:
+    """Returns the interactions with items that have a title.
+
+    Args:
+      source: the file, for the error.
+      titles: title by external id; its order is the catalogue's.
+      rule: what an item without a title means, for the doctor.
+      doctor: told how many interactions that removes.
+
+    Raises:
+      UserError: no interaction is left.
+    """
+    rows = {key: row for row, key in enumerate(titles)}
+    row_of = np.array([rows.get(key, -1) for key in self._items], np.int32)
+    item = row_of[np.frombuffer(self._item, np.int32)] if len(self) else row_of
+    known = item >= 0  # [n]
+    unknown = [key for key in self._items if key not in rows]
+    doctor.removed(rule, "interactions", len(self), known.sum(), unknown)
+    if not known.any():
+      raise errors.UserError(
+        f"{source}: {len(self):,} interactions found, none of them with an"
+        " item that has a title"
+      )
+    user = np.frombuffer(self._user, np.int64)[known]
+    # Numbered by their first interaction that is left.
+    _, first, number = np.unique(user, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    return Interactions(
+      rank[number],
+      item[known],
+      np.frombuffer(self._timestamp, np.int64)[known],
+      titles,
+    )

@@ -1,0 +1,146 @@
+"""Format `movielens`: a ratings file and a titles file.
+
+Either GroupLens' older `ratings.dat` and `movies.dat` (fields separated by
+`::`, no header) or the later `ratings.csv` and `movies.csv` (header, columns
+by name), plain or .gz. All ratings count, low ones too (BIGRec
+data/movie/process.ipynb); users are numbered by their first line and ties in
+time stay in file order.
+
+The published code reads movies.dat as ISO-8859-1, which turns the accents of
+the UTF-8 file that GroupLens and the repository ship into two wrong
+characters each. Here it is UTF-8 if the whole file is valid UTF-8, else
+ISO-8859-1; `data.encoding` = `iso-8859-1` gives the published titles.
+"""
+
+import csv
+import pathlib
+from collections.abc import Iterator
+
+from bigrec_jax import errors
+from bigrec_jax.config import DataConfig
+from bigrec_jax.data.formats import interactions, raw_files, title_files
+from bigrec_jax.data.prepared import doctor as doctor_lib
+
+_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+
+
+def files(data: DataConfig) -> dict[str, pathlib.Path]:
+  """Returns the raw files by role: `ratings` and `titles`.
+
+  Raises:
+    UserError: a file is missing.
+  """
+  directory = raw_files.given_directory("data.raw_dir", data.raw_dir)
+  ratings = raw_files.find(data.raw_dir, "ratings.dat", "ratings.csv")
+  if ratings is None:
+    raise errors.UserError(
+      f"config.data.raw_dir: no ratings.dat, ratings.csv or .gz of them in"
+      f" {directory}"
+    )
+  if data.catalogue:
+    return {
+      "ratings": ratings,
+      "titles": raw_files.given("data.catalogue", data.catalogue),
+    }
+  name = "movies.dat" if _is_dat(ratings) else "movies.csv"
+  titles = raw_files.find(data.raw_dir, name)
+  if titles is None:
+    raise errors.UserError(
+      f"config.data.raw_dir: {ratings.name} but no {name} or {name}.gz in"
+      f" {directory}"
+    )
+  return {"ratings": ratings, "titles": titles}
+
+
+def read(
+  data: DataConfig, doctor: doctor_lib.Doctor
+) -> interactions.Interactions:
+  """Reads the ratings of known movies.
+
+  Raises:
+    UserError: a file is missing or a line is malformed.
+  """
+  found = files(data)
+  path = found["ratings"]
+  titles = title_files.read(found["titles"], data.encoding, doctor)
+  log = interactions.Log()
+  fields = _dat_fields if _is_dat(path) else _csv_fields
+  for number, user, movie, rating, timestamp in fields(path, doctor):
+    try:
+      float(rating)
+    except ValueError:
+      raise errors.UserError(
+        f"{path}: line {number}: rating {rating!r} found, a number expected"
+      ) from None
+    try:
+      seconds = int(timestamp)
+    except ValueError:
+      raise errors.UserError(
+        f"{path}: line {number}: timestamp {timestamp!r} found, whole seconds"
+        " expected"
+      ) from None
+    log.add(user, movie, seconds)
+  rule = f"movies that {found['titles'].name} lacks"
+  return log.finish(str(path), titles, rule, doctor)
+
+
+def is_utf8_dat(titles: pathlib.Path) -> bool:
+  """Returns whether a movies.dat is UTF-8 with non-ASCII titles."""
+  raw = raw_files.content(titles)
+  if not _is_dat(titles) or raw.isascii():
+    return False
+  try:
+    raw.decode("utf-8")
+  except UnicodeDecodeError:
+    return False
+  return True
+
+
+def _is_dat(path: pathlib.Path) -> bool:
+  return path.name.removesuffix(".gz").endswith(".dat")
+
+
+def _dat_fields(
+  path: pathlib.Path, doctor: doctor_lib.Doctor
+) -> Iterator[tuple[int, str, str, str, str]]:
+  for number, line in raw_files.lines(path, doctor):
+    fields = line.split("::")
+    if len(fields) != 4:
+      if not line.strip():
+        continue
+      raise errors.UserError(
+        f"{path}: line {number}: {line[:60]!r} found,"
+        " user::movie::rating::timestamp expected"
+      )
+    yield number, *fields
+
+
+def _csv_fields(
+  path: pathlib.Path, doctor: doctor_lib.Doctor
+) -> Iterator[tuple[int, str, str, str, str]]:
+  lines = (line for _, line in raw_files.lines(path, doctor))
+  reader = csv.reader(lines)
+  header = [name.strip() for name in next(reader, [])]
+  missing = [name for name in _COLUMNS if name not in header]
+  if missing:
+    raise errors.UserError(
+      f"{path}: line 1: columns {', '.join(header)} found,"
+      f" {', '.join(_COLUMNS)} expected"
+    )
+  user, movie, rating, timestamp = (header.index(name) for name in _COLUMNS)
+  width = len(header)
+  for fields in reader:
+    if len(fields) != width:
+      if not fields:
+        continue
+      raise errors.UserError(
+        f"{path}: line {reader.line_num}: {len(fields)} fields found,"
+        f" {width} expected"
+      )
+    yield (
+      reader.line_num,
+      fields[user],
+      fields[movie],
+      fields[rating],
+      fields[timestamp],
+    )

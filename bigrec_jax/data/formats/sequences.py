@@ -1,0 +1,95 @@
+"""Format `sequences`: one user a line, `user item item ...` in time order.
+
+`data.train` names the file (plain or .gz). Leave-one-out: a user's last item
+is the test target, the one before it the valid target, all before those are
+train (RUCAIBox/CIKM2020-S3Rec data_utils.py). Titles come from
+`data.catalogue`; without it item 7 is called "item 7" and the catalogue is
+all items of the file, ordered by number (by text if some id isn't a number).
+"""
+
+import pathlib
+
+from bigrec_jax import errors
+from bigrec_jax.config import DataConfig
+from bigrec_jax.data.formats import interactions, raw_files, title_files
+from bigrec_jax.data.prepared import doctor as doctor_lib
+
+_FEWEST = 3  # Items: one to learn from, one for valid, one for test.
+
+
+def files(data: DataConfig) -> dict[str, pathlib.Path]:
+  """Returns the raw files by role: `sequences` and maybe `titles`.
+
+  Raises:
+    UserError: a file is missing.
+  """
+  found = {"sequences": raw_files.given("data.train", data.train)}
+  if data.catalogue:
+    found["titles"] = raw_files.given("data.catalogue", data.catalogue)
+  return found
+
+
+def read(
+  data: DataConfig, doctor: doctor_lib.Doctor
+) -> interactions.Interactions:
+  """Reads the sequences; timestamps count a user's items from 0.
+
+  Raises:
+    UserError: a file is missing or a line is malformed.
+  """
+  found = files(data)
+  path = found["sequences"]
+  users = _read_users(path, doctor)
+  if "titles" in found:
+    titles = title_files.read(found["titles"], data.encoding, doctor)
+    rule = f"items that {found['titles'].name} lacks"
+  else:
+    titles = _plain_titles(users)
+    rule = "unknown items"
+  log = interactions.Log()
+  for user, items in users.items():
+    for position, item in enumerate(items):
+      log.add(user, item, position)
+  return log.finish(str(path), titles, rule, doctor)
+
+
+def _read_users(
+  path: pathlib.Path, doctor: doctor_lib.Doctor
+) -> dict[str, list[str]]:
+  users: dict[str, list[str]] = {}
+  short = []
+  for number, line in raw_files.lines(path, doctor):
+    fields = line.split()
+    if not fields:
+      continue
+    user, *items = fields
+    if not items:
+      raise errors.UserError(
+        f"{path}: line {number}: {line[:60]!r} found, a user and at least one"
+        " item expected"
+      )
+    if user in users:
+      raise errors.UserError(
+        f"{path}: line {number}: user {user!r} a second time, one line a user"
+        " expected"
+      )
+    if len(items) < _FEWEST:
+      short.append(user)
+      continue
+    users[user] = items
+  total = len(users) + len(short)
+  doctor.removed(
+    f"fewer than {_FEWEST} items", "users", total, len(users), short
+  )
+  if not users:
+    raise errors.UserError(
+      f"{path}: no user with at least {_FEWEST} items found"
+    )
+  return users
+
+
+def _plain_titles(users: dict[str, list[str]]) -> dict[str, str]:
+  ids = {item for items in users.values() for item in items}
+  numeric = all(item.isdecimal() for item in ids)
+  order = sorted(ids, key=(lambda i: (int(i), i)) if numeric else None)
+  return {item: f"item {item}" for item in order}

@@ -1,0 +1,157 @@
+"""The rows of a split as numpy columns: what training and evaluation read."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import types
+from collections.abc import Mapping
+
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.data.prepared import splits, window_files
+from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
+
+_NO_OVERRIDES: Mapping[int, tuple[str, str]] = types.MappingProxyType({})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+  """N examples of a split.
+
+  Attributes:
+    split: train, valid or test.
+    rows: [N] int64, row numbers in the full split.
+    history: [N, H] int32, catalogue rows, oldest first, padded at the right
+      with -1.
+    target: [N] int32, catalogue rows.
+    user: [N] int64, user numbers; -1 where the data don't say.
+    timestamp: [N] int64, time of the target in the unit of the data.
+    overrides: (instruction, input) by position 0..N-1, of rows whose text is
+      not what the prompt makes of the history (format `bigrec`).
+  """
+
+  split: str
+  rows: np.ndarray
+  history: np.ndarray
+  target: np.ndarray
+  user: np.ndarray
+  timestamp: np.ndarray
+  overrides: Mapping[int, tuple[str, str]] = dataclasses.field(
+    default_factory=lambda: _NO_OVERRIDES
+  )
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Names split, rows, histories, targets and texts in their order."""
+    digest = hashlib.sha256()
+    for column in (self.rows, self.history, self.target):
+      digest.update(repr(column.shape).encode())
+      digest.update(np.ascontiguousarray(column))
+    texts = [[n, *text] for n, text in sorted(self.overrides.items())]
+    return fingerprints.of_value([self.split, digest.hexdigest(), texts])
+
+  def take(self, indices: np.ndarray | slice) -> "Examples":
+    """Returns the examples at some positions, in the order given."""
+    kept = np.arange(len(self))[indices]
+    overrides = _NO_OVERRIDES
+    if self.overrides:
+      overrides = {
+        new: self.overrides[old]
+        for new, old in enumerate(kept.tolist())
+        if old in self.overrides
+      }
+    return Examples(
+      self.split,
+      self.rows[kept],
+      self.history[kept],
+      self.target[kept],
+      self.user[kept],
+      self.timestamp[kept],
+      overrides,
+    )
+
+
+def load_examples(
+  paths: paths_lib.Paths, split: str, count: int, seed: int
+) -> Examples:
+  """Loads a split or the published sample of it.
+
+  Args:
+    paths: the workdir.
+    split: train, valid or test.
+    count: how many rows; -1, or more than there are, gives all.
+    seed: of the sample. Train rows are shuffled even where all are taken, as
+      the published train.py does; valid and test rows are then in file order.
+
+  Returns:
+    The examples in the order of the sample.
+
+  Raises:
+    UserError: the data are not prepared, or damaged.
+  """
+  manifest = storage.read_json(paths.manifest)
+  try:
+    available = manifest["splits"][split]["num_examples"]
+    directory = paths.data / manifest["dataset"]
+  except KeyError as error:
+    raise errors.UserError(
+      f"{paths.manifest}: no key {error}; --mode=prepare writes it"
+    ) from None
+  choose = splits.train_rows if split == "train" else splits.evaluation_rows
+  rows = choose(available, count, seed)
+  if len(rows) == available:
+    # Shards are read from end to end, then put in order.
+    columns = window_files.read_columns(directory, split, None)
+    if not np.array_equal(rows, np.arange(available)):
+      columns = {name: column[rows] for name, column in columns.items()}
+  else:
+    columns = window_files.read_columns(directory, split, rows)
+  overrides = read_overrides(paths, split)
+  if overrides:
+    overrides = {
+      position: overrides[row]
+      for position, row in enumerate(rows.tolist())
+      if row in overrides
+    }
+  return Examples(split, rows, overrides=overrides, **columns)
+
+
+def read_overrides(
+  paths: paths_lib.Paths, split: str
+) -> Mapping[int, tuple[str, str]]:
+  """Returns (instruction, input) by row of the full split.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  path = paths.data / f"overrides_{split}.jsonl"
+  if not path.exists():
+    return _NO_OVERRIDES
+  overrides = {}
+  with open(path, encoding="utf-8") as file:
+    for number, line in enumerate(file, 1):
+      try:
+        row, instruction, text = json.loads(line)
+      except ValueError:
+        raise errors.UserError(
+          f"{path}: line {number}: damaged; delete it and prepare again"
+        ) from None
+      overrides[row] = (instruction, text)
+  return overrides
+
+
+def write_overrides(
+  paths: paths_lib.Paths, split: str, overrides: Mapping[int, tuple[str, str]]
+) -> None:
+  """Writes data/overrides_<split>.jsonl; nothing if there are none."""
+  if not overrides:
+    return
+  path = paths.data / f"overrides_{split}.jsonl"
+  with open(path, "w", encoding="utf-8") as file:
+    for row, (instruction, text) in sorted(overrides.items()):
+      file.write(json.dumps([row, instruction, text]) + "\n")

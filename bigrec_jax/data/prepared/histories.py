@@ -1,0 +1,190 @@
+"""Histories to recommend for: read, and found in the catalogue.
+
+A JSONL file has one object a line; `history` lists external ids or titles,
+oldest first. Whatever else a row holds (a user id, say) comes back with its
+recommendations.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.prepared import doctor as doctor_lib
+from bigrec_jax.data.prepared.catalogue import Catalogue
+
+KEY = "history"
+_FLAG = "--history"
+# Keys of an answer (modes/recommend.py).
+ANSWER = ("predict", "scores", "recommendations", "provenance")
+# Titles that are compared to find the nearest to a misspelt one.
+_MOST_COMPARED = 100_000
+
+
+class Row(NamedTuple):
+  """One history as given.
+
+  Attributes:
+    place: file and line, or the flag, for messages.
+    content: the object; `history` is a list of ids and titles.
+  """
+
+  place: str
+  content: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Histories:
+  """N histories, found in the catalogue.
+
+  Attributes:
+    rows: as given.
+    titles: of each, what the prompt names, oldest first.
+    items: of each, catalogue rows, oldest first, without what the catalogue
+      lacks.
+    unknown: of each, what the catalogue lacks.
+  """
+
+  rows: Sequence[Row]
+  titles: list[list[str]]
+  items: list[list[int]]
+  unknown: list[list[str]]
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def padded(self, part: slice) -> np.ndarray:
+    """Returns the items of some, [n, H] int32, padded at the right with -1."""
+    items = self.items[part]
+    table = np.full((len(items), max(map(len, items), default=0)), -1, np.int32)
+    for line, own in zip(table, items, strict=True):
+      line[: len(own)] = own
+    return table
+
+
+def read(path: pathlib.Path) -> list[Row]:
+  """Reads a JSONL file, plain or .gz.
+
+  Raises:
+    UserError: a line is no object with a list of ids and titles, or there is
+      no line.
+  """
+  found = []
+  for number, row in raw_files.json_lines(path, doctor_lib.Doctor("histories")):
+    place = f"{path}: line {number}"
+    _check(place, row)
+    found.append(Row(place, row))
+  if not found:
+    raise errors.UserError(
+      f'{path}: no line found, objects such as {{"{KEY}": ["id or title"]}}'
+      " expected"
+    )
+  return found
+
+
+def from_flags(values: Sequence[str]) -> list[Row]:
+  """Returns the one history of the command line.
+
+  Args:
+    values: an id or a title each, or a JSON list of them.
+
+  Raises:
+    UserError: a JSON list holds something else.
+  """
+  items: list[Any] = []
+  for value in values:
+    given = value
+    if value.lstrip().startswith("["):
+      try:
+        given = json.loads(value)
+      except json.JSONDecodeError:
+        pass  # A title may begin with a bracket: "[PROTOTYPE]".
+    items += given if isinstance(given, list) else [given]
+  row = {KEY: items}
+  _check(_FLAG, row)
+  return [Row(_FLAG, row)]
+
+
+def _check(place: str, row: dict[str, Any]) -> None:
+  """Raises UserError where a row has no list of ids and titles."""
+  if KEY not in row:
+    keys = ", ".join(map(repr, row)) or "no key"
+    raise errors.UserError(
+      f'{place}: {keys} found, "{KEY}" with a list of ids or titles, oldest'
+      " first, expected"
+    )
+  items = row[KEY]
+  if not isinstance(items, list):
+    raise errors.UserError(
+      f'{place}: "{KEY}": {type(items).__name__} found, a list of ids or'
+      " titles, oldest first, expected"
+    )
+  for key in ANSWER:
+    if key in row:
+      raise errors.UserError(
+        f"{place}: key {key!r} found, which the answer will have; another name"
+        " expected"
+      )
+  try:
+    json.dumps(row, allow_nan=False)
+  except ValueError:
+    raise errors.UserError(
+      f"{place}: NaN or infinity found, values that JSON has expected"
+    ) from None
+  for number, item in enumerate(items, 1):
+    if isinstance(item, bool) or not isinstance(item, (str, int)):
+      raise errors.UserError(
+        f'{place}: "{KEY}": item {number}: {item!r} found, an id or a title'
+        " expected"
+      )
+
+
+def find(rows: Sequence[Row], catalogue: Catalogue, unknown: str) -> Histories:
+  """Looks every item up: as an id first, then as a title.
+
+  Args:
+    rows: as given.
+    catalogue: where to look.
+    unknown: what becomes of an item that isn't there: "error", "text" (the
+      prompt names it as it is) or "skip".
+
+  Raises:
+    UserError: an item isn't in the catalogue and `unknown` is "error".
+  """
+  titles, items, lacking = [], [], []
+  for row in rows:
+    own_titles, own_items, own_lacking = [], [], []
+    for number, item in enumerate(row.content[KEY], 1):
+      text = raw_files.repaired(str(item))
+      index = catalogue.index_of_external_id(text)
+      if index is None and isinstance(item, str):
+        index = catalogue.index_of_title(text)
+      if index is not None:
+        own_items.append(index)
+        own_titles.append(catalogue.titles[index])
+        continue
+      if unknown == "error":
+        raise errors.UserError(_unknown(row.place, number, text, catalogue))
+      own_lacking.append(text)
+      if unknown == "text":
+        own_titles.append(text)
+    titles.append(own_titles)
+    items.append(own_items)
+    lacking.append(own_lacking)
+  return Histories(rows, titles, items, lacking)
+
+
+def _unknown(place: str, number: int, text: str, catalogue: Catalogue) -> str:
+  near = difflib.get_close_matches(text, catalogue.titles[:_MOST_COMPARED], n=1)
+  hint = f"; did you mean {near[0]!r}?" if near else ""
+  return (
+    f'{place}: "{KEY}": item {number}: {text!r} found, an id or a title of the'
+    f" catalogue expected{hint} (config.recommend.unknown=text writes it into"
+    " the prompt as it is, skip leaves it out)"
+  )

@@ -1,0 +1,176 @@
+"""Examples -> text -> token ids and which of them are labels.
+
+The rules are those of the published train.py (SPECS.md 1.3): the text is cut
+at `max_length` from the right, EOS follows if it fits and isn't there, and
+without `train_on_inputs` the tokens of the prompt, tokenised on its own, are
+no labels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.data.prepared.examples import Examples
+from bigrec_jax.data.text import prompts, tokenization
+
+# Beyond this many examples tokens are made anew in each epoch: a million
+# prompts of 240 tokens would take a gigabyte.
+_CACHED_EXAMPLES = 1 << 18
+_ENCODE_AT_ONCE = 256
+
+
+class Text(NamedTuple):
+  """The three parts of an example, as in BIGRec's JSON files."""
+
+  instruction: str
+  input: str
+  output: str
+
+
+def example_text(
+  examples: Examples, n: int, catalogue: Catalogue, prompt: prompts.Prompt
+) -> Text:
+  """Renders example number `n`."""
+  output = prompt.output_text(catalogue.titles[examples.target[n]])
+  if n in examples.overrides:
+    return Text(*examples.overrides[n], output)
+  history = [catalogue.titles[i] for i in examples.history[n] if i >= 0]
+  return Text(prompt.instruction, prompt.input_text(history), output)
+
+
+class Encoded(NamedTuple):
+  """One example as tokens.
+
+  Attributes:
+    tokens: int32 [n], at most max_length of them.
+    first_label: the tokens from here on are labels; at least 1, because
+      nothing predicts the first token.
+    cut: whether tokens were cut off.
+  """
+
+  tokens: np.ndarray
+  first_label: int
+  cut: bool
+
+
+class Encoder:
+  """Encodes examples for training."""
+
+  def __init__(
+    self,
+    prompt: prompts.Prompt,
+    tokenizer: tokenization.Tokenizer,
+    *,
+    max_length: int,
+    train_on_inputs: bool,
+  ):
+    self._prompt = prompt
+    self._tokenizer = tokenizer
+    self._max_length = max_length
+    self._train_on_inputs = train_on_inputs
+
+  def encode_batch(self, texts: Sequence[Text]) -> list[Encoded]:
+    """Returns the encoded examples, in order."""
+    whole = self._tokenizer.encode_batch(
+      [self._prompt.training_text(*text) for text in texts]
+    )
+    if self._train_on_inputs:
+      first_labels = [1] * len(whole)
+    else:
+      alone = self._tokenizer.encode_batch(
+        [
+          self._prompt.prompt_text(text.instruction, text.input)
+          for text in texts
+        ]
+      )
+      first_labels = [max(len(ids), 1) for ids in alone]
+    return [
+      self._finish(ids, first)
+      for ids, first in zip(whole, first_labels, strict=True)
+    ]
+
+  def _finish(self, ids: list[int], first_label: int) -> Encoded:
+    cut = len(ids) > self._max_length
+    ids = ids[: self._max_length]
+    eos = self._tokenizer.eos_id
+    # `ids` is empty only for an empty text without BOS.
+    if len(ids) < self._max_length and (not ids or ids[-1] != eos):
+      ids = [*ids, eos]
+    return Encoded(np.array(ids, np.int32), first_label, cut)
+
+
+class EncodedExamples:
+  """Tokens of the examples of a split, made when first asked for and kept.
+
+  Attributes:
+    truncated: examples so far whose text did not fit; said aloud once.
+    unlabelled: examples so far that were cut so short that no label is left.
+      They stay in their step, with weight 0.
+  """
+
+  def __init__(
+    self,
+    examples: Examples,
+    catalogue: Catalogue,
+    prompt: prompts.Prompt,
+    tokenizer: tokenization.Tokenizer,
+    *,
+    max_length: int,
+    train_on_inputs: bool,
+  ):
+    self._examples = examples
+    self._catalogue = catalogue
+    self._prompt = prompt
+    self._max_length = max_length
+    self._encoder = Encoder(
+      prompt, tokenizer, max_length=max_length, train_on_inputs=train_on_inputs
+    )
+    self._kept: dict[int, Encoded] = {}
+    self._keeps = len(examples) <= _CACHED_EXAMPLES
+    self.truncated = 0
+    self.unlabelled = 0
+
+  def __len__(self) -> int:
+    return len(self._examples)
+
+  def get(self, numbers: Sequence[int]) -> list[Encoded]:
+    """Returns the examples of these numbers, in their order."""
+    found = dict.fromkeys(int(n) for n in numbers)
+    missing = [n for n in found if n not in self._kept]
+    for at in range(0, len(missing), _ENCODE_AT_ONCE):
+      part = missing[at : at + _ENCODE_AT_ONCE]
+      texts = [
+        example_text(self._examples, n, self._catalogue, self._prompt)
+        for n in part
+      ]
+      encoded = self._encoder.encode_batch(texts)
+      for n, example in zip(part, encoded, strict=True):
+        self._count(n, example)
+        found[n] = example
+    if self._keeps:
+      self._kept |= {n: found[n] for n in missing}
+    return [found[n] or self._kept[n] for n in map(int, numbers)]
+
+  def _count(self, n: int, example: Encoded) -> None:
+    name = f"{self._examples.split} row {self._examples.rows[n]}"
+    if example.cut:
+      self.truncated += 1
+      if self.truncated == 1:
+        logging.warning(
+          "%s is longer than max_length %d and loses its end; more such rows"
+          " are counted, not told",
+          name,
+          self._max_length,
+        )
+    if example.first_label >= len(example.tokens):
+      self.unlabelled += 1
+      if self.unlabelled == 1:
+        logging.warning(
+          "%s has no label left within max_length %d: weight 0; more such"
+          " rows are counted, not told",
+          name,
+          self._max_length,
+        )

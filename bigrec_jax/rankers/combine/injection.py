@@ -1,0 +1,288 @@
+"""Popularity and CF injection: favoured items come nearer.
+
+  fused = (1 + w)^-gamma * dn,   dn = (d - min d) / (max d - min d)
+
+with w the min-max of the train popularity (BIGRec Eq. 2 and 3,
+data/movie/adjust_pda.py) or of each row of CF scores (Eq. 4,
+data/*/adjust_ci.py); both together are ((1 + w_pop)(1 + w_cf))^-gamma. Ranks
+only need the order, and dividing all distances of a row by max - min changes
+no order: `fused` leaves that division out.
+
+The host holds weights in float64 for exact decisions; the device compares
+logarithms relative to a target, which keep their precision near a tie.
+
+Letters: B users of a block, n of them real, I items, C items of a shard.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bigrec_jax import errors
+from bigrec_jax.rankers import counting
+from bigrec_jax.rankers.distance import distance
+
+# Roundings that log1p, a difference and a product may cost, with room for
+# hardware whose logarithm is a few units off.
+_ROUNDINGS = 16
+
+
+class Gain(NamedTuple):
+  """What is needed of each item; None where that injection isn't asked.
+
+  Attributes:
+    popularity: log(1 + w) [I'] as a float32 pair whose sum is the float64.
+    cf: scores [B, I'] float32.
+  """
+
+  popularity: tuple[jax.Array, jax.Array] | None
+  cf: jax.Array | None
+
+
+class Reference(NamedTuple):
+  """What is needed of each user's target; parts as in `Gain`.
+
+  Attributes:
+    popularity: its pair [B].
+    cf: its score and 1 / ((max - min)(1 + w)), both [B].
+  """
+
+  popularity: tuple[jax.Array, jax.Array] | None
+  cf: tuple[jax.Array, jax.Array] | None
+
+
+def log_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
+  """Returns log((1 + w_i) / (1 + w_target)) [B, C] and its error bound."""
+  total = size = jnp.zeros((1, 1), jnp.float32)
+  if gain.popularity is not None:
+    (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+    part = (high[None] - own_high[:, None]) + (low[None] - own_low[:, None])
+    total, size = total + part, size + jnp.abs(part)
+  if gain.cf is not None:
+    score, scale = reference.cf
+    # 1 + this is (1 + w_i) / (1 + w_target), which is at least 1/2.
+    ratio = (gain.cf - score[:, None]) * scale[:, None]
+    part = jnp.log1p(jnp.maximum(ratio, jnp.float32(-0.75)))
+    total, size = total + part, size + jnp.abs(part)
+  return total, jnp.float32(_ROUNDINGS * distance.UNIT) * size
+
+
+def no_less(gain: Gain, reference: Reference) -> jax.Array:
+  """Returns which [B, C] items surely have no less weight than the target."""
+  result = jnp.ones((1, 1), bool)
+  if gain.popularity is not None:
+    (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+    high, own_high = high[None], own_high[:, None]
+    tied = (high == own_high) & (low[None] >= own_low[:, None])
+    result = result & ((high > own_high) | tied)
+  if gain.cf is not None:
+    result = result & (gain.cf >= reference.cf[0][:, None])
+  return result
+
+
+class Popularity:
+  """Min-max weights of the train popularity, on the host and the devices."""
+
+  def __init__(self, counts: np.ndarray, table: distance.ItemTable):
+    """Computes the weights.
+
+    Args:
+      counts: [I] interactions of each item.
+      table: the catalogue.
+
+    Raises:
+      UserError: a count is negative, NaN or infinite, or all are equal.
+    """
+    counts = np.asarray(counts, np.float64)
+    if not np.isfinite(counts).all() or counts.min() < 0:
+      row = int(np.flatnonzero(~np.isfinite(counts) | (counts < 0))[0])
+      raise errors.UserError(
+        f"popularity: item {row} has {counts[row]}, a finite count of at least"
+        " 0 expected"
+      )
+    span = counts.max() - counts.min()
+    if span == 0:
+      raise errors.UserError(
+        f"popularity: all {len(counts)} items have {counts[0]:g}, at least two"
+        " different counts expected; leave popularity out of"
+        " config.ground.injections"
+      )
+    self.weight = (counts - counts.min()) / span  # [I] float64
+    logs = np.log1p(self.weight)
+    high = logs.astype(np.float32)
+    self.pair = high, (logs - high).astype(np.float32)
+    self.device_pair = counting.put_items(self.pair, table.layout, table.mesh)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CfBlock:
+  """CF scores of one block of users.
+
+  Attributes:
+    scores: [n, I] float32.
+    low: [n] float64, each row's least score.
+    span: [n] float64, its greatest less its least; 1 where they are equal.
+    device: [B, I'] float32, sharded over the item axis.
+  """
+
+  scores: np.ndarray
+  low: np.ndarray
+  span: np.ndarray
+  device: jax.Array
+
+
+def score_range(
+  scores: np.ndarray, first_row: int, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns each row's least and greatest score, [n] float32.
+
+  Args:
+    scores: [n, I] float32.
+    first_row: of the block within its file, for messages.
+    name: the file, for messages.
+
+  Raises:
+    UserError: a row holds NaN or infinity.
+  """
+  low, high = scores.min(axis=1), scores.max(axis=1)  # NaN comes through.
+  bad = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high)))
+  if bad.size:
+    raise errors.UserError(
+      f"{name}: row {first_row + bad[0]} holds NaN or infinity, finite scores"
+      " expected"
+    )
+  return low, high
+
+
+def cf_block(
+  scores: np.ndarray,
+  first_row: int,
+  name: str,
+  rows: int,
+  table: distance.ItemTable,
+  *,
+  constant_ok: bool = False,
+) -> CfBlock:
+  """Checks CF scores of a block of users and puts them on the mesh.
+
+  Args:
+    scores: [n, I] float32.
+    first_row: of the block within its file, for messages.
+    name: the file, for messages.
+    rows: B >= n, what shapes are padded to.
+    table: the catalogue.
+    constant_ok: a row of one value says nothing of its user, so no item is
+      favoured (w = 0).
+
+  Raises:
+    UserError: a row holds NaN or infinity, or one value only where that isn't
+      ok.
+  """
+  low, high = score_range(scores, first_row, name)
+  span = high.astype(np.float64) - low
+  constant = np.flatnonzero(span == 0)
+  if constant_ok:
+    span[constant] = 1.0
+  elif constant.size:
+    row = constant[0]
+    raise errors.UserError(
+      f"{name}: row {first_row + row} is {low[row]} for all"
+      f" {scores.shape[1]} items, at least two different scores expected"
+    )
+  device = _put_columns(scores, rows, table.layout, table.mesh)
+  return CfBlock(scores, low.astype(np.float64), span, device)
+
+
+def _put_columns(
+  array: np.ndarray, rows: int, layout: counting.ItemLayout, mesh: Mesh
+) -> jax.Array:
+  """Shards [n, I] over the item axis, padded to [rows, I'] with zeros."""
+
+  def part(index: tuple[slice, ...]) -> np.ndarray:
+    start, stop, _ = index[1].indices(layout.padded)
+    piece = np.zeros((rows, stop - start), np.float32)
+    given = array[:, start:stop]
+    piece[: given.shape[0], : given.shape[1]] = given
+    return piece
+
+  spec = PartitionSpec(None, mesh.axis_names)
+  return jax.make_array_from_callback(
+    (rows, layout.padded), NamedSharding(mesh, spec), part
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Injection:
+  """The weights of one block of users under one injection.
+
+  Attributes:
+    popularity: None where it isn't injected.
+    cf: None where it isn't injected.
+  """
+
+  popularity: Popularity | None
+  cf: CfBlock | None
+
+  @property
+  def gain(self) -> Gain:
+    """The device side."""
+    return Gain(
+      None if self.popularity is None else self.popularity.device_pair,
+      None if self.cf is None else self.cf.device,
+    )
+
+  def factor(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Returns (1 + w_pop)(1 + w_cf) in float64; shapes broadcast.
+
+    Args:
+      users: rows of the block.
+      items: catalogue rows.
+    """
+    factor = np.ones(np.broadcast_shapes(users.shape, items.shape))
+    if self.popularity is not None:
+      factor = factor * (1.0 + self.popularity.weight[items])
+    if self.cf is not None:
+      score = self.cf.scores[users, items].astype(np.float64)
+      factor = factor * (
+        1.0 + (score - self.cf.low[users]) / self.cf.span[users]
+      )
+    return factor
+
+  def reference(self, users: np.ndarray, items: np.ndarray) -> Reference:
+    """Returns the device's view of one target per user.
+
+    Args:
+      users: [B] rows of the block.
+      items: [B] catalogue rows.
+    """
+    popularity = cf = None
+    if self.popularity is not None:
+      high, low = self.popularity.pair
+      popularity = high[items], low[items]
+    if self.cf is not None:
+      score = self.cf.scores[users, items]
+      low, span = self.cf.low[users], self.cf.span[users]
+      scale = 1.0 / (span + score.astype(np.float64) - low)
+      cf = score, scale.astype(np.float32)
+    return Reference(popularity, cf)
+
+
+def fused(
+  factor: np.ndarray,
+  distances: np.ndarray,
+  least: np.ndarray,
+  gamma: np.ndarray,
+) -> np.ndarray:
+  """Returns (1 + w)^-gamma * (d - min d) in float64; shapes broadcast.
+
+  Args:
+    factor: 1 + w.
+    distances: d.
+    least: min d.
+    gamma: any real.
+  """
+  return factor**-gamma * (distances - least)

@@ -1,0 +1,138 @@
+"""The title embeddings of a workdir: written, checked and read without JAX."""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.workdir import storage
+
+# Bytes of one stored shard, about.
+_SHARD_BYTES = 1 << 28
+_RECORD = "embeddings.json"
+_ROWS = "rows.npy"
+
+
+def row_digests(titles: Sequence[str]) -> np.ndarray:
+  """Returns [I] uint64 that name each row's title, to find what changed."""
+  return np.array(
+    [
+      int.from_bytes(
+        hashlib.blake2b(
+          title.encode("utf-8", "surrogatepass"), digest_size=8
+        ).digest()
+      )
+      for title in titles
+    ],
+    np.uint64,
+  )
+
+
+def save(
+  directory: pathlib.Path,
+  vectors: np.ndarray,
+  catalogue: Catalogue,
+  base_fingerprint: str,
+) -> None:
+  """Writes title embeddings as .npy shards and what they were made from.
+
+  The record is removed first and written last: a kill in between leaves
+  embeddings that `load` refuses, never a mixture.
+
+  Args:
+    directory: `Paths.embeddings`.
+    vectors: [I, D] float32.
+    catalogue: whose titles these are, row by row.
+    base_fingerprint: of the base model.
+  """
+  if len(vectors) != len(catalogue):
+    raise ValueError(f"{len(vectors)} vectors for {len(catalogue)} items")
+  directory.mkdir(parents=True, exist_ok=True)
+  (directory / _RECORD).unlink(missing_ok=True)
+  rows = max(1, _SHARD_BYTES // (4 * vectors.shape[1]))
+  count = -(-len(vectors) // rows)
+  names = [f"items-{n:05}-of-{count:05}.npy" for n in range(count)]
+  for stale in directory.glob("items-*.npy"):
+    if stale.name not in names:
+      stale.unlink()
+  arrays = {
+    name: vectors[n * rows : (n + 1) * rows] for n, name in enumerate(names)
+  }
+  for name, array in {**arrays, _ROWS: row_digests(catalogue.titles)}.items():
+    with storage.atomic_path(directory / name) as temporary:
+      with open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+  storage.write_json(
+    directory / _RECORD,
+    {
+      "base": base_fingerprint,
+      "catalogue": catalogue.fingerprint,
+      "shape": list(vectors.shape),
+      "shards": names,
+      "sizes": [(directory / name).stat().st_size for name in names],
+    },
+  )
+
+
+def load(
+  directory: pathlib.Path, catalogue: Catalogue, base_fingerprint: str
+) -> np.ndarray:
+  """Reads title embeddings [I, D] float32; one shard is memory-mapped.
+
+  Args:
+    directory: `Paths.embeddings`.
+    catalogue: the present one.
+    base_fingerprint: of the present base.
+
+  Raises:
+    UserError: they are missing, cut short, of another base, or of other
+      titles (the rows are named).
+  """
+  path = directory / _RECORD
+  record = storage.read_json(path)
+  if record["base"] != base_fingerprint:
+    raise errors.UserError(
+      f"{path}: made with base {record['base']}, {base_fingerprint} expected;"
+      " --mode=embed makes them again"
+    )
+  _check_rows(directory, catalogue)
+  shards = []
+  for name, size in zip(record["shards"], record["sizes"], strict=True):
+    file = directory / name
+    found = file.stat().st_size if file.exists() else None
+    if found != size:
+      raise errors.UserError(
+        f"{file}: {'not found' if found is None else f'{found} bytes found'},"
+        f" {size} bytes expected; delete {directory} to make it again"
+      )
+    shards.append(np.load(file, mmap_mode="r", allow_pickle=False))
+  vectors = shards[0] if len(shards) == 1 else np.concatenate(shards)
+  if list(vectors.shape) != record["shape"]:
+    raise errors.UserError(
+      f"{path}: shape {record['shape']} expected, {vectors.shape} found"
+    )
+  return vectors
+
+
+def _check_rows(directory: pathlib.Path, catalogue: Catalogue) -> None:
+  path = directory / _ROWS
+  if not path.exists():
+    raise errors.UserError(f"{path}: not found; --mode=embed makes it again")
+  stored = np.load(path, allow_pickle=False)
+  present = row_digests(catalogue.titles)
+  if len(stored) != len(present):
+    raise errors.UserError(
+      f"{path}: {len(stored)} rows found, {len(present)} (the catalogue's)"
+      " expected; --mode=embed makes them again"
+    )
+  differing = np.flatnonzero(stored != present)
+  if differing.size:
+    first = differing[0]
+    raise errors.UserError(
+      f"{path}: made from other titles in {len(differing)} rows, the first is"
+      f" row {first} (now {catalogue.titles[first]!r}); --mode=embed makes"
+      " them again"
+    )

@@ -1,0 +1,157 @@
+"""From predicted texts to the items that a user is shown.
+
+The fused distances are those that ground_eval ranks by; a list leaves out what
+the user has had, and names every title once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from bigrec_jax.config import GroundConfig
+from bigrec_jax.devices import blocks
+from bigrec_jax.rankers.combine import injection
+from bigrec_jax.rankers.distance import distance, lists, user_block
+
+# Users of the batch to their CF scores [n, I] float32.
+ReadScores = Callable[[slice], np.ndarray]
+
+
+class Recommended(NamedTuple):
+  """Items of N users, best first.
+
+  Attributes:
+    items: [N, k] int32 catalogue rows; -1 = there are no more.
+    scores: [N, k] float64, 1 - fused^(1 / (1 + gamma)), in [0, 1]: 1 for the
+      item nearest to the text, 0 for the farthest that nothing favours.
+    distances: [N, k] float64, L2 distance of the texts' embeddings.
+    cf_ranks: [N, k] int32, place of the item by CF score alone, from 1; None
+      where no CF is injected.
+  """
+
+  items: np.ndarray
+  scores: np.ndarray
+  distances: np.ndarray
+  cf_ranks: np.ndarray | None
+
+
+class Grounder:
+  """A catalogue on the mesh, from which lists are made."""
+
+  def __init__(
+    self,
+    item_embeddings: np.ndarray,
+    groups: np.ndarray,
+    popularity: np.ndarray | None,
+    gamma: float,
+    config: GroundConfig,
+    mesh: Mesh,
+    *,
+    k: int,
+    most_users: int,
+  ):
+    """Puts the catalogue on the mesh.
+
+    Args:
+      item_embeddings: [I, D] float32.
+      groups: [I] int32, `Catalogue.groups`: rows of one title.
+      popularity: [I] counts to inject; None = don't.
+      gamma: strength of what is injected, at least 0.
+      config: section `ground`.
+      mesh: over which catalogue rows are sharded.
+      k: items in a list, at most I are.
+      most_users: of a call.
+
+    Raises:
+      UserError: a count isn't finite, or all are equal.
+    """
+    self._table = distance.item_table(item_embeddings, groups, mesh)
+    self._members = user_block.members(self._table.groups)
+    self._popularity = None
+    if popularity is not None:
+      self._popularity = injection.Popularity(popularity, self._table)
+    self._gamma = gamma
+    self._k = min(k, len(groups))
+    self._rows = user_block.block_rows(
+      self._table, config.batch_size, config.block_items, most_users
+    )
+
+  def __call__(
+    self,
+    queries: np.ndarray,
+    hidden: np.ndarray,
+    read_scores: ReadScores | None,
+  ) -> Recommended:
+    """Returns the lists of N users.
+
+    Args:
+      queries: [N, D] float32, embeddings of the predictions.
+      hidden: [N, H] catalogue rows that aren't listed, padded with -1.
+      read_scores: CF scores to inject, asked for a block at a time; None =
+        don't.
+    """
+    parts = [
+      self._block(queries[part], hidden[part], part, read_scores)
+      for part in blocks.user_blocks(len(queries), self._rows)
+    ]
+    *columns, cf_ranks = zip(*parts, strict=True)
+    return Recommended(
+      *map(np.concatenate, columns),
+      None if read_scores is None else np.concatenate(cf_ranks),
+    )
+
+  def _block(
+    self,
+    queries: np.ndarray,
+    hidden: np.ndarray,
+    part: slice,
+    read_scores: ReadScores | None,
+  ) -> Recommended:
+    block = user_block.open_block(
+      self._table,
+      self._members,
+      queries,
+      None,
+      self._rows,
+      part.start,
+      "recommend",
+    )
+    scores = cf = None
+    if read_scores is not None:
+      scores = np.ascontiguousarray(read_scores(part), np.float32)
+      cf = injection.cf_block(
+        scores, part.start, "CF", self._rows, self._table, constant_ok=True
+      )
+    found = lists.new_titles(
+      block,
+      injection.Injection(self._popularity, cf),
+      self._gamma,
+      self._k,
+      hidden,
+    )
+    # Zero only where all items are equally near.
+    spread = np.sqrt(block.farthest.astype(np.float64)) - block.least
+    spread = np.where(spread > 0, spread, 1.0)[:, None]
+    # The power changes no order. It makes the fused distance the geometric
+    # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
+    # list would have a score of 1.0000 otherwise.
+    # `farthest` is a bound: the very farthest may be beyond it.
+    fused = np.clip(found.fused / spread, 0.0, 1.0)
+    fused **= 1.0 / (1.0 + self._gamma)
+    return Recommended(
+      found.items,
+      1.0 - fused,
+      found.distances,
+      None if scores is None else _places(scores, found.items),
+    )
+
+
+def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+  """Returns [n, k] how many of scores [n, I] are no less, from 1."""
+  columns = []
+  for column in items.T:
+    own = np.take_along_axis(scores, np.maximum(column, 0)[:, None], axis=1)
+    columns.append((scores > own).sum(axis=1) + 1)
+  return np.stack(columns, axis=1).astype(np.int32)

@@ -1,0 +1,150 @@
+"""What a workdir holds, in memory: data, tokenizer, weights, each loaded once.
+
+Nothing here makes or writes an artefact; the stages do. JAX and the networks
+are imported where they are used: that takes seconds, and to find that all is
+current, or to prepare data, needs neither.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from absl import logging
+
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.prepared import catalogue as catalogue_lib, examples
+from bigrec_jax.data.text import prompts, tokenization
+from bigrec_jax.recommend import converted_base
+from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
+
+if TYPE_CHECKING:
+  import jax
+
+  from bigrec_jax.models import llama
+
+WEIGHTS = "*.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+  """The frozen base on the mesh.
+
+  Attributes:
+    model: the Flax module without adapters.
+    params: its variables, sharded, maybe quantised.
+    fingerprint: names the weights, their precision and the tokenizer.
+  """
+
+  model: "llama.Llama"
+  params: Any
+  fingerprint: str
+
+
+class Loaded:
+  """One configuration on one workdir; loads each thing once, on first use."""
+
+  def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
+    self.config = config
+    self.paths = paths_lib.Paths(workdir)
+    self._examples: dict[str, examples.Examples] = {}
+
+  @functools.cached_property
+  def mesh(self) -> "jax.sharding.Mesh":
+    """All devices as (data, fsdp, tensor)."""
+    import jax
+
+    from bigrec_jax.devices import sharding
+
+    mesh = sharding.make_mesh(self.config.mesh)
+    logging.info("mesh %s on %s", dict(mesh.shape), jax.devices()[0].platform)
+    return mesh
+
+  @functools.cached_property
+  def manifest(self) -> dict[str, Any]:
+    """Counts and fingerprints of the prepared data."""
+    return storage.read_json(self.paths.manifest)
+
+  @functools.cached_property
+  def catalogue(self) -> catalogue_lib.Catalogue:
+    """The prepared catalogue."""
+    return catalogue_lib.load(self.paths)
+
+  def examples(self, split: str) -> examples.Examples:
+    """The rows of a split that this configuration uses."""
+    if split not in self._examples:
+      data = self.config.data
+      count = getattr(data, f"num_{split}")
+      seed = self.config.seed if split == "train" else data.sample_seed
+      self._examples[split] = examples.load_examples(
+        self.paths, split, count, seed
+      )
+    return self._examples[split]
+
+  @functools.cached_property
+  def prompt(self) -> prompts.Prompt:
+    """The prompt of this configuration."""
+    return prompts.Prompt.from_config(self.config.prompt)
+
+  @property
+  def base_dir(self) -> pathlib.Path:
+    """The Hugging Face directory of the base."""
+    return pathlib.Path(self.config.model.path or self.paths.base)
+
+  @property
+  def tokenizer_dir(self) -> pathlib.Path:
+    """The directory of the tokenizer."""
+    return pathlib.Path(self.config.model.tokenizer or self.base_dir)
+
+  @functools.cached_property
+  def tokenizer(self) -> tokenization.Tokenizer:
+    """The base's tokenizer."""
+    return tokenization.load_tokenizer(self.tokenizer_dir)
+
+  @functools.cached_property
+  def base_fingerprint(self) -> str:
+    """Names weights, precision and tokenizer."""
+    model = self.config.model
+    return fingerprints.of_value(
+      {
+        "config": fingerprints.of_folder(self.base_dir, "config.json"),
+        "weights": fingerprints.of_folder(self.base_dir, WEIGHTS),
+        "tokenizer": self.tokenizer.fingerprint,
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+      }
+    )
+
+  @functools.cached_property
+  def base(self) -> Base:
+    """The base model and its weights on the mesh."""
+    from bigrec_jax import models
+
+    config = self.config.model
+    arch, params = converted_base.load(
+      self.base_dir,
+      config,
+      self.mesh,
+      self.paths.converted_base,
+      self.base_fingerprint,
+    )
+    model = models.build(arch, config, None, self.mesh)
+    return Base(model, params, self.base_fingerprint)
+
+  def load_adapter(
+    self, directory: pathlib.Path
+  ) -> tuple[config_lib.LoraConfig, Any]:
+    """Returns the settings and weights of a PEFT adapter of this base."""
+    from bigrec_jax.models import peft_import
+
+    return peft_import.load_adapter(
+      directory, self.base.model.config, self.config.model.scan_layers
+    )
+
+  def build(self, lora: config_lib.LoraConfig | None) -> "llama.Llama":
+    """Returns the base's network with an adapter's places in it."""
+    from bigrec_jax import models
+
+    return models.build(
+      self.base.model.config, self.config.model, lora, self.mesh
+    )

@@ -1,0 +1,277 @@
+"""Reads what a workdir holds for its report; anything may be missing."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from bigrec_jax.data.text import prompts
+from bigrec_jax.results import writer
+from bigrec_jax.workdir import paths as paths_lib, storage
+
+METRICS = ("hr", "ndcg")
+INJECTIONS = {
+  "none": "BIGRec",
+  "popularity": "BIGRec + popularity",
+  "cf": "BIGRec + CF",
+  "popularity+cf": "BIGRec + popularity + CF",
+}
+PROTOCOLS = {
+  "bigrec": "a gamma for each metric and K, chosen on valid",
+  "single_gamma": "one gamma, chosen by valid NDCG@20",
+}
+# `cf` in a baseline is the ranking by the scores that are injected.
+_ALIASES = {"most_pop": "most_popular", "cf": "cf_alone"}
+_LABELS = {
+  "random": "Random",
+  "most_popular": "Most popular",
+  "item_knn": "Item kNN",
+  "gru4rec": "GRU4Rec",
+  "caser": "Caser",
+  "sasrec": "SASRec",
+  "dros": "DROS",
+  "cf_alone": "CF scores alone",
+  "oracle": "Oracle",
+  "oracle_mean_taste": "Oracle, mean taste",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+  """One ranked system on one split.
+
+  Attributes:
+    key: its name in the files, e.g. "most_popular" or "popularity".
+    label: its name for people.
+    kind: "baseline", "bigrec" or "oracle".
+    protocol: how gamma was chosen, "" where there is none.
+    values: {"hr": {"1": ...}, "ndcg": {...}}.
+    ci95: the same with [low, high], where known.
+  """
+
+  key: str
+  label: str
+  kind: str
+  protocol: str
+  values: Mapping[str, Mapping[str, float]]
+  ci95: Mapping[str, Mapping[str, Sequence[float]]]
+
+  def get(self, metric: str, k: int) -> float | None:
+    """Returns metric@k, or None where it is not known."""
+    return self.values.get(metric, {}).get(str(k))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RunData:
+  """The readable parts of a workdir; an empty value is a missing part.
+
+  Attributes:
+    paths: where they were read from.
+    ground: metrics/ground_eval.json.
+    cf: metrics/cf.json.
+    train: lines of metrics/train.jsonl.
+    pretrain: lines of metrics/pretrain.jsonl.
+    throughput: metrics/throughput.json, a stage to count, unit, seconds.
+    manifest: data/manifest.json.
+    doctor: data/doctor.json.
+    predictions: rows of predictions/test.json.
+    examples: rows of ranks/test_examples.json.
+    catalogue: lines of data/catalogue.jsonl.
+    ranks: [N] of each injection on test, from ranks/*.npz, and "target".
+  """
+
+  paths: paths_lib.Paths
+  ground: dict[str, Any]
+  cf: Any
+  train: list[dict[str, Any]]
+  pretrain: list[dict[str, Any]]
+  throughput: dict[str, Any]
+  manifest: dict[str, Any]
+  doctor: dict[str, Any]
+  predictions: list[dict[str, Any]]
+  examples: list[dict[str, Any]]
+  catalogue: list[dict[str, Any]]
+  ranks: dict[str, np.ndarray]
+
+  def missing(self) -> list[tuple[str, str]]:
+    """Returns (file, mode that makes it) of what is not there."""
+    wanted = (
+      (self.manifest, self.paths.manifest, "prepare"),
+      (self.catalogue, self.paths.catalogue, "prepare"),
+      (self.doctor, self.paths.doctor, "prepare"),
+      (self.train, self.paths.train_metrics, "train"),
+      (self.predictions, self.paths.predictions("test"), "generate"),
+      (self.ground, self.paths.ground_eval, "ground_eval"),
+      (self.examples, self.paths.ground_examples, "ground_eval"),
+      (self.ranks, self.paths.ranks / "*.npz", "ground_eval"),
+      (self.throughput, self.paths.throughput, "any stage"),
+    )
+    return [
+      (str(path.relative_to(self.paths.root)), mode)
+      for value, path, mode in wanted
+      if not value
+    ]
+
+  @property
+  def is_empty(self) -> bool:
+    """Whether there is nothing at all to report."""
+    return not any(
+      getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name != "paths"
+    )
+
+
+def load(root: pathlib.Path) -> RunData:
+  """Reads a workdir.
+
+  Raises:
+    UserError: a file is there and is not valid JSON; the message names it.
+  """
+  paths = paths_lib.Paths(root)
+  return RunData(
+    paths=paths,
+    ground=_json(paths.ground_eval, {}),
+    cf=_json(paths.metrics / "cf.json", {}),
+    train=_lines(paths.train_metrics),
+    pretrain=_lines(paths.pretrain_metrics),
+    throughput=_json(paths.throughput, {}),
+    manifest=_json(paths.manifest, {}),
+    doctor=_json(paths.doctor, {}),
+    predictions=_json(paths.predictions("test"), []),
+    examples=_json(paths.ground_examples, []),
+    catalogue=_lines(paths.catalogue),
+    ranks=_ranks(paths.ranks),
+  )
+
+
+def _json(path: pathlib.Path, absent: Any) -> Any:
+  return storage.read_json(path) if path.exists() else absent
+
+
+def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  return writer.read_jsonl(path) if path.exists() else []
+
+
+def _ranks(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns the test ranks of each injection.
+
+  An array belongs to the injection that its name is, or ends in; a file of
+  one split is named after it.
+  """
+  found: dict[str, np.ndarray] = {}
+  for path in sorted(folder.glob("test*.npz")):
+    with np.load(path, allow_pickle=False) as arrays:
+      found |= {name: arrays[name] for name in arrays.files}
+  return found
+
+
+def systems(data: RunData, split: str) -> list[System]:
+  """Returns every system that was ranked on a split, oracle last."""
+  found = []
+  for name, row_split, row in _metric_rows(data.cf, "", ""):
+    if row_split in ("", split):
+      found.append(_baseline(name, row))
+  named = [system.values for system in found]
+  for row in data.ground.get("baselines", []):
+    if row.get("split", split) == split:
+      system = _baseline(row["name"], row)
+      # The scores injected may well be those of a model that is in cf.json.
+      if system.key != "cf_alone" or system.values not in named:
+        found.append(system)
+  for row in data.ground.get("results", []):
+    if row["split"] == split:
+      found.append(
+        System(
+          key=row["injection"],
+          label=INJECTIONS.get(row["injection"], row["injection"]),
+          kind="bigrec",
+          protocol="" if row["injection"] == "none" else row["protocol"],
+          values={m: row.get(m, {}) for m in METRICS},
+          ci95=row.get("ci95") or {},
+        )
+      )
+  # Of two rows of one system the later, ground_eval's, stays.
+  unique = {(s.kind, s.key, s.protocol): s for s in found}
+  order = {"baseline": 0, "bigrec": 1, "oracle": 2}
+  simple = {"random": 0, "most_popular": 1}
+  return sorted(
+    unique.values(), key=lambda s: (order[s.kind], simple.get(s.key, 2))
+  )
+
+
+def _baseline(name: str, row: Mapping[str, Any]) -> System:
+  name = _ALIASES.get(name, name)
+  kind = "oracle" if name.startswith("oracle") else "baseline"
+  label = _LABELS.get(name, name.replace("_", " "))
+  values = {m: row.get(m, {}) for m in METRICS}
+  return System(name, label, kind, "", values, row.get("ci95") or {})
+
+
+def _metric_rows(
+  value: Any, name: str, split: str
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+  """Yields (name, split, row) of every object with HR and NDCG in it.
+
+  A row's name and split are its own, or else the keys that lead to it.
+  """
+  if isinstance(value, Mapping):
+    name = str(value.get("name") or value.get("model") or name)
+    split = str(value.get("split") or split)
+    if all(isinstance(value.get(m), Mapping) for m in METRICS):
+      yield name, split, value
+      return
+    for key, inner in value.items():
+      if key in ("valid", "test"):
+        yield from _metric_rows(inner, name, key)
+      else:
+        known = key in _LABELS or key in _ALIASES
+        yield from _metric_rows(inner, key if known else name, split)
+  elif isinstance(value, list):
+    for inner in value:
+      yield from _metric_rows(inner, name, split)
+
+
+def cutoffs(found: Sequence[System]) -> list[int]:
+  """Returns all K that any system was measured at, ascending."""
+  return sorted(
+    {int(k) for s in found for metric in s.values.values() for k in metric}
+  )
+
+
+def exact_title_rate(data: RunData) -> float | None:
+  """Returns the share of first hypotheses that are titles of the catalogue."""
+  titles = {prompts.clean_title(row["title"]) for row in data.catalogue}
+  firsts = [row["predict"][0] for row in data.predictions if row.get("predict")]
+  if not titles or not firsts:
+    return None
+  return sum(prompts.clean_title(t) in titles for t in firsts) / len(firsts)
+
+
+def target_popularity(data: RunData) -> np.ndarray | None:
+  """Returns the train popularity of each test target, [N], or None.
+
+  The target's row comes with the ranks; a file without it leaves the title in
+  the predictions (of duplicates, the most popular).
+  """
+  popularity = [row.get("popularity", 0) for row in data.catalogue]
+  if "target" in data.ranks and popularity:
+    return np.array(popularity)[data.ranks["target"]]
+  by_title: dict[str, int] = {}
+  for row, count in zip(data.catalogue, popularity, strict=True):
+    title = prompts.clean_title(row["title"])
+    by_title[title] = max(by_title.get(title, 0), count)
+  targets = [
+    prompts.clean_title(row.get("output", "")) for row in data.predictions
+  ]
+  if not targets or not all(title in by_title for title in targets):
+    return None
+  return np.array([by_title[title] for title in targets])
+
+
+def stable_json(value: Any) -> str:
+  """Returns a value as compact JSON, for tables of settings."""
+  return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,101 @@
+"""Metrics as JSON lines for programs and as TensorBoard events for people."""
+
+import importlib
+import json
+import os
+import pathlib
+import sys
+import types
+from types import TracebackType
+from typing import Self
+
+from bigrec_jax.workdir import storage
+
+
+class MetricsWriter:
+  """Appends `{"step": ..., name: value}` lines; mirrors them to TensorBoard.
+
+  A resumed run continues the file: lines after `resume_step`, and a last line
+  that a kill cut short, are dropped first, so that no step appears twice.
+
+  Attributes:
+    path: the JSON lines file.
+  """
+
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    tensorboard: str | os.PathLike | None,
+    resume_step: int | None,
+  ):
+    self.path = pathlib.Path(path)
+    kept = read_jsonl(self.path) if resume_step and self.path.exists() else []
+    kept = [line for line in kept if line["step"] <= (resume_step or 0)]
+    with storage.atomic_path(self.path) as temporary:
+      temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+    self._events = None
+    if tensorboard is not None:
+      tensorboardX = _tensorboard()
+      purge = None if resume_step is None else resume_step + 1
+      self._events = tensorboardX.SummaryWriter(
+        os.fspath(tensorboard), purge_step=purge
+      )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    self.close()
+
+  def write(self, step: int, values: dict[str, float]) -> None:
+    """Writes one line, flushed: a kill loses no step that was reported."""
+    line = {"step": int(step)} | {k: float(v) for k, v in values.items()}
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+    self.write_events(step, values)
+
+  def write_events(self, step: int, values: dict[str, float]) -> None:
+    """Writes to TensorBoard only: figures beyond the promised lines."""
+    if self._events is not None:
+      for name, value in values.items():
+        self._events.add_scalar(name, float(value), int(step))
+
+  def close(self) -> None:
+    """Closes the file and flushes the events."""
+    self._file.close()
+    if self._events is not None:
+      self._events.close()
+
+
+def _tensorboard() -> types.ModuleType:
+  """Imports tensorboardX; only training needs it.
+
+  It imports torch where there is one, to accept tensors. That takes seconds,
+  and we write numbers only; so it is told that there is none.
+  """
+  hidden = "torch" not in sys.modules
+  if hidden:
+    sys.modules["torch"] = None
+  try:
+    return importlib.import_module("tensorboardX")
+  finally:
+    if hidden:
+      del sys.modules["torch"]
+
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+  """Reads JSON lines; stops at a line that was cut short by a kill."""
+  lines = []
+  with open(path, encoding="utf-8") as file:
+    for line in file:
+      try:
+        lines.append(json.loads(line))
+      except json.JSONDecodeError:
+        break
+  return lines

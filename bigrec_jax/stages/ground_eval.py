@@ -1,0 +1,270 @@
+"""Grounds predictions to the catalogue and measures the ranks."""
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigrec_jax import config as config_lib, errors
+from bigrec_jax.cf import scores as cf_scores
+from bigrec_jax.data.formats import synthetic
+from bigrec_jax.results import table
+from bigrec_jax.stages import embed, predictions, session, train_cf
+from bigrec_jax.workdir import fingerprints, processes, records, storage
+
+if TYPE_CHECKING:
+  from bigrec_jax.rankers import evaluate
+
+SPLITS = ("valid", "test")
+
+
+def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+  """Writes metrics/ground_eval.json and ranks/*.npz; prints a table.
+
+  Whatever is missing or stale is made first: data, base, adapter, predictions
+  and embeddings.
+  """
+  ensure(session.Session(config, workdir))
+
+
+def ensure(run: session.Session, *, show: bool = True) -> None:
+  """Evaluates, unless the result on disk is of these very inputs.
+
+  Args:
+    run: configuration and workdir.
+    show: print the table of a result that is current, too.
+  """
+  items = embed.ensure(run)
+  texts = {split: predictions.titles(run, split) for split in SPLITS}
+  cf = {split: _cf(run, split) for split in SPLITS}
+  popularity = injected_popularity(run)
+  made_from = _made_from(run, texts, cf, popularity)
+  record = run.paths.record("ground_eval")
+  files = [run.paths.ground_eval, run.paths.ranks / "test.npz"]
+  if records.is_current(record, made_from, *files):
+    session.say(f"ground_eval: {run.paths.ground_eval} is current")
+    if show:
+      _tell(storage.read_json(run.paths.ground_eval))
+    return
+  # Not at the top: a result that is current needs no JAX.
+  from bigrec_jax.rankers import evaluate
+  from bigrec_jax.stages import grounded_examples
+
+  records.drop_record(record)
+  splits = {
+    split: evaluate.Split(
+      embed.embed_queries(run, texts[split], items, f"embed {split}"),
+      run.examples(split).target,
+      None if cf[split] is None else cf[split].scores,
+      "" if cf[split] is None else str(cf[split].path),
+    )
+    for split in SPLITS
+  }
+  found = _evaluate(run, splits, items, popularity)
+  result = _result(run, found, made_from)
+  examples = grounded_examples.rows(
+    run, splits["test"], texts["test"], items, popularity, found
+  )
+
+  def write() -> None:
+    for split, arrays in found.ranks.items():
+      with storage.atomic_path(run.paths.ranks / f"{split}.npz") as temporary:
+        with open(temporary, "wb") as file:
+          np.savez_compressed(file, **arrays)
+    if examples:
+      storage.write_json(run.paths.ground_examples, examples)
+    storage.write_json(run.paths.ground_eval, result)
+
+  processes.on_first(write)
+  records.write_record(record, made_from)
+  _tell(result)
+
+
+def _evaluate(
+  run: session.Session,
+  splits: "dict[str, evaluate.Split]",
+  items: np.ndarray,
+  popularity: np.ndarray,
+) -> "evaluate.Evaluation":
+  from bigrec_jax.rankers import evaluate
+
+  total = sum(len(split.targets) for split in splits.values())
+  with run.stage("ground", total, "users") as progress:
+    return evaluate.evaluate(
+      splits,
+      items,
+      run.catalogue.groups,
+      popularity,
+      run.config.ground,
+      run.mesh,
+      seed=run.config.seed,
+      progress=progress,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Cf:
+  """CF scores of a split and what names them."""
+
+  path: pathlib.Path
+  scores: Any
+  fingerprint: str
+
+
+def _cf(run: session.Session, split: str) -> _Cf | None:
+  """Returns the CF scores to inject, or None; a CF model is trained first."""
+  ground = run.config.ground
+  given = ground.cf_scores.get(split)
+  if not given and not ground.cf_model:
+    return None
+  if given:
+    path = pathlib.Path(given)
+  else:
+    train_cf.ensure(run, [ground.cf_model])
+    path = run.paths.cf_scores(ground.cf_model, split)
+  found = cf_scores.load_scores(path, run.examples(split), run.catalogue)
+  name = fingerprints.of_folder(path.parent, f"{path.stem}*")
+  return _Cf(path, found, name)
+
+
+def injected_popularity(run: session.Session) -> np.ndarray:
+  """Returns [I] counts: of the train split, or of `ground.popularity`."""
+  path = run.config.ground.popularity
+  if not path:
+    return run.catalogue.popularity
+  counts = storage.read_json(path)
+  if not isinstance(counts, dict):
+    raise errors.UserError(
+      f"{path}: {type(counts).__name__} found, an object of external item id ->"
+      " count expected"
+    )
+  result = np.zeros(len(run.catalogue), np.float64)
+  known = 0
+  for row, external_id in enumerate(run.catalogue.external_ids):
+    count = counts.get(external_id, 0)
+    known += external_id in counts
+    if isinstance(count, bool) or not isinstance(count, (int, float)):
+      raise errors.UserError(
+        f"{path}: {external_id}: {count!r} found, a number expected"
+      )
+    result[row] = count
+  if not known:
+    raise errors.UserError(
+      f"{path}: none of its {len(counts)} ids is in the catalogue, external"
+      f" ids such as {run.catalogue.external_ids[0]!r} expected"
+    )
+  return result
+
+
+def _made_from(
+  run: session.Session,
+  texts: dict[str, list[str]],
+  cf: dict[str, _Cf | None],
+  popularity: np.ndarray,
+) -> dict[str, Any]:
+  options = run.config.to_dict()["ground"]
+  shown = ("cutoffs", "duplicates", "gamma_grid", "injections", "protocols")
+  return {
+    "base": run.base_fingerprint,
+    "catalogue": run.catalogue.fingerprint,
+    "examples": {s: run.examples(s).fingerprint for s in SPLITS},
+    "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
+    "cf": {s: cf[s].fingerprint if cf[s] else "" for s in SPLITS},
+    "popularity": fingerprints.of_value(popularity.tolist()),
+    "ground": {key: options[key] for key in shown}
+    | {
+      "protocol_quirks": options["protocol_quirks"],
+      "bootstrap_samples": options["bootstrap_samples"],
+    },
+    "seed": run.config.seed,
+  }
+
+
+def _result(
+  run: session.Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns the content of metrics/ground_eval.json."""
+  return {
+    "num_items": len(run.catalogue),
+    "num_examples": {split: len(run.examples(split)) for split in SPLITS},
+    "fingerprints": made_from,
+    "results": found.results,
+    "baselines": [*found.baselines, *_oracle(run)],
+    "gamma_curves": found.gamma_curves,
+  }
+
+
+def _oracle(run: session.Session) -> list[dict[str, Any]]:
+  """Returns what the world's own law reaches; only a made-up world has one."""
+  if run.config.data.format != "synthetic":
+    return []
+  from bigrec_jax.rankers import evaluate
+
+  world = synthetic.build(run.config.data.synthetic)
+  rows = []
+  for split in SPLITS:
+    examples = run.examples(split)
+    for name, users in (("oracle", examples.user), ("oracle_mean_taste", None)):
+      ranks = world.target_ranks(examples.history, examples.target, users)
+      rows.append(
+        evaluate.report_row(
+          ranks, run.config.ground, run.config.seed, name=name, split=split
+        )
+      )
+  return rows
+
+
+def _tell(result: dict[str, Any]) -> None:
+  """Prints the table and, in a made-up world, how far the oracle is."""
+  session.say(_table(result))
+  rows = {
+    row["name"]: row for row in result["baselines"] if row["split"] == "test"
+  }
+  if "oracle" not in rows:
+    return
+  rows["BIGRec"] = next(
+    row
+    for row in result["results"]
+    if row["split"] == "test" and row["injection"] == "none"
+  )
+  for k in ("1", "10"):
+    best = rows["oracle"]["hr"].get(k)
+    if best:
+      shares = (
+        f"{name} {rows[name]['hr'][k] / best:.0%}"
+        for name in ("BIGRec", "most_pop", "random")
+      )
+      session.say(f"HR@{k} of the oracle's {best:.4f}: {', '.join(shares)}")
+
+
+def _table(result: dict[str, Any]) -> str:
+  """Returns the test rows as a table for people."""
+  found = [
+    (row["name"], "", row)
+    for row in result["baselines"]
+    if row["split"] == "test" and not row["name"].startswith("oracle")
+  ]
+  for row in result["results"]:
+    if row["split"] != "test":
+      continue
+    plain = row["injection"] == "none"
+    if plain and any(name == "BIGRec" for name, _, _ in found):
+      continue  # Without gamma both protocols are one.
+    name = "BIGRec" if plain else f"BIGRec + {row['injection']}"
+    found.append((name, "" if plain else row["protocol"], row))
+  found += [
+    (row["name"], "", row)
+    for row in result["baselines"]
+    if row["split"] == "test" and row["name"].startswith("oracle")
+  ]
+  cutoffs = list(result["results"][0]["hr"])
+  headers = ["test", "gamma by"]
+  headers += [f"NDCG@{k}" for k in cutoffs] + [f"HR@{k}" for k in cutoffs]
+  rows = [
+    [name, protocol]
+    + [row["ndcg"][k] for k in cutoffs]
+    + [row["hr"][k] for k in cutoffs]
+    for name, protocol, row in found
+  ]
+  return table.format_table(headers, rows)

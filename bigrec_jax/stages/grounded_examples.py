@@ -1,0 +1,95 @@
+"""A few test users for people to look at: history, text, grounded items."""
+
+from typing import Any
+
+import numpy as np
+
+from bigrec_jax.rankers import evaluate
+from bigrec_jax.rankers.combine import calibrate, injection
+from bigrec_jax.rankers.distance import distance, lists, user_block
+from bigrec_jax.stages import session
+
+_LIST_LENGTH = 5
+
+
+def rows(
+  run: session.Session,
+  split: evaluate.Split,
+  texts: list[str],
+  items: np.ndarray,
+  popularity: np.ndarray,
+  found: evaluate.Evaluation,
+) -> list[dict[str, Any]]:
+  """Returns what `ranks/test_examples.json` shows: users all over the split.
+
+  Args:
+    run: configuration and workdir.
+    split: test.
+    texts: its cleaned predictions.
+    items: [I, D] embeddings of the catalogue.
+    popularity: [I] counts to inject.
+    found: the evaluation, for ranks and gammas.
+  """
+  count = min(run.config.report.num_examples, len(texts))
+  if not count:
+    return []
+  chosen = np.linspace(0, len(texts) - 1, count).astype(int)
+  grounded = _grounded(run, split, chosen, items, popularity, found)
+  titles = run.catalogue.titles
+  examples = run.examples("test")
+  shown = []
+  for place, n in enumerate(chosen.tolist()):
+    history = examples.history[n]
+    shown.append(
+      {
+        "history": [titles[item] for item in history[history >= 0]],
+        "target": titles[examples.target[n]],
+        "predict": [texts[n]],
+        "grounded": {
+          name: [titles[item] for item in table[place]]
+          for name, table in grounded.items()
+        },
+        "rank": {name: int(found.ranks["test"][name][n]) for name in grounded},
+      }
+    )
+  return shown
+
+
+def _grounded(
+  run: session.Session,
+  split: evaluate.Split,
+  chosen: np.ndarray,
+  items: np.ndarray,
+  popularity: np.ndarray,
+  found: evaluate.Evaluation,
+) -> dict[str, np.ndarray]:
+  """Returns the first items [n, k] of each injection, at its single gamma."""
+  groups = np.arange(len(items), dtype=np.int32)
+  table = distance.item_table(items, groups, run.mesh)
+  block = user_block.open_block(
+    table,
+    user_block.members(groups),
+    split.queries[chosen],
+    split.targets[chosen],
+    len(chosen),
+    0,
+    "test",
+  )
+  k = min(_LIST_LENGTH, len(items))
+  plain = injection.Injection(None, None)
+  grounded = {"none": lists.top_items(block, plain, 0.0, k).items}
+  for name, gamma in calibrate.single_gammas(found.results).items():
+    weights = injection.Injection(
+      injection.Popularity(popularity, table) if "popularity" in name else None,
+      injection.cf_block(
+        np.asarray(split.cf_scores[chosen]),
+        0,
+        split.cf_name,
+        len(chosen),
+        table,
+      )
+      if "cf" in name
+      else None,
+    )
+    grounded[name] = lists.top_items(block, weights, gamma, k).items
+  return grounded

@@ -1,0 +1,115 @@
+"""Files of lists: what they are called, which is current, what a kill leaves.
+
+Lists are written to a partial file, renamed after all that they are made from
+once they are whole, and get the output's name last. The record in the workdir
+says of which inputs the output is, and names its content: the output may lie
+where others write, too.
+"""
+
+import os
+import pathlib
+from typing import Any
+
+from bigrec_jax import errors
+from bigrec_jax.stages import session
+from bigrec_jax.workdir import fingerprints, records, storage
+
+
+def record_of(run: session.Session, path: pathlib.Path) -> pathlib.Path:
+  """Returns the record of an output; each has its own."""
+  if path.resolve() == run.paths.recommendations.resolve():
+    return run.paths.record("recommend")
+  return run.paths.record(
+    f"recommend_{fingerprints.of_value(str(path.resolve()))}"
+  )
+
+
+def is_current(
+  record: pathlib.Path, made_from: dict[str, Any], path: pathlib.Path
+) -> bool:
+  """Returns whether the file is the one of the record, and of these inputs.
+
+  The output may lie outside the workdir, where others write, too.
+  """
+  if not path.exists():
+    return False
+  content = {"content": fingerprints.of_file(path)}
+  return not records.differences(record, made_from | content)
+
+
+def set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
+  """Keeps a file's lists under another name; a single history's are dropped."""
+  old = storage.read_json(record) if record.exists() else {}
+  content = old.pop("content", None)
+  if path.exists():
+    found = fingerprints.of_file(path)
+    if found != content:  # Nobody knows whose lists they are.
+      old = {"content": found, "one_off": False}
+    if old["one_off"]:
+      path.unlink()
+    else:
+      kept = beside(path, old)
+      path.rename(kept)
+      session.say(
+        f"recommend: the lists that were there are kept as {kept.name}"
+      )
+  record.unlink(missing_ok=True)
+
+
+def give_name(
+  kept: pathlib.Path,
+  path: pathlib.Path,
+  record: pathlib.Path,
+  made_from: dict[str, Any],
+) -> None:
+  """Makes finished lists the output.
+
+  The record comes first: after a kill in between the lists still have the name
+  under which they are looked for.
+  """
+  content = {"content": fingerprints.of_file(kept)}
+  storage.write_json(record, made_from | content)
+  os.replace(kept, path)
+
+
+def beside(path: pathlib.Path, made_from: dict[str, Any]) -> pathlib.Path:
+  """Returns where lists are that have not, or no longer, the output's name."""
+  name = f"{path.stem}.{fingerprints.of_value(made_from)}{path.suffix}"
+  return path.with_name(name)
+
+
+def whole_chunks(path: pathlib.Path, chunk: int) -> int:
+  """Returns how many lines a file has, in whole chunks; cuts off the rest.
+
+  A resumed run makes the chunks of an uninterrupted one.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  lines = end = kept = place = 0
+  with open(path, "ab+") as file:
+    file.seek(0)
+    for line in file:
+      if not line.endswith(b"\n"):
+        break
+      lines, place = lines + 1, place + len(line)
+      if lines % chunk == 0:
+        kept, end = lines, place
+    file.truncate(end)
+  return kept
+
+
+def append(path: pathlib.Path, text: str) -> None:
+  """Adds the lines of a chunk."""
+  with open(path, "a", encoding="utf-8") as file:
+    file.write(text)
+
+
+def finish(partial: pathlib.Path, path: pathlib.Path, total: int) -> None:
+  """Gives the file its name once it is whole."""
+  with open(partial, "rb") as file:
+    found = sum(1 for _ in file)
+  if found != total:
+    raise errors.UserError(
+      f"{partial}: {found} lines found, {total} expected: does another run"
+      " write it, too? Delete it and start again"
+    )
+  os.replace(partial, path)

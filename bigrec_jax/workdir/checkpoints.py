@@ -1,0 +1,209 @@
+"""Checkpoints: a thin layer over Orbax.
+
+A checkpoint is one folder named by its step with three items: `state` (arrays,
+sharded), `data` (the data stream's position, JSON) and `config` (what made it
+and the books of the run, JSON). Orbax writes in the background and renames
+the folder into place once it is whole; it restores onto any mesh.
+
+Orbax doesn't notice a flipped byte in an array, so a checkpoint also gets a
+seal: the digests of its files, written after it is whole and checked before
+it is read.
+"""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+
+from bigrec_jax import errors
+from bigrec_jax.workdir import fingerprints, processes, storage
+
+Tree = Any
+
+# What damaged files make Orbax raise, found by cutting, removing and flipping
+# each file of a checkpoint in turn.
+_DAMAGE = (ValueError, KeyError, OSError, TypeError, errors.UserError)
+_ITEMS = ("state", "data", "config")
+_SEAL = "digests.json"
+
+
+class Checkpoint(NamedTuple):
+  """What a checkpoint holds.
+
+  Attributes:
+    step: optimizer steps taken.
+    state: tree of arrays.
+    data: position of the data stream, JSON-able.
+    config: what the caller keeps beside the arrays, JSON-able.
+  """
+
+  step: int
+  state: Tree
+  data: Mapping[str, Any]
+  config: Mapping[str, Any]
+
+
+class Checkpoints:
+  """The checkpoints of one run; use as a context manager, or close."""
+
+  def __init__(self, directory: str | os.PathLike, keep: int):
+    """Opens a folder of checkpoints; makes it where it's missing.
+
+    Args:
+      directory: holds one folder a checkpoint.
+      keep: how many of the latest to keep.
+    """
+    self.directory = pathlib.Path(directory).resolve()
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep,
+      create=True,
+      # Left by a kill in the middle of a write.
+      cleanup_tmp_directories=True,
+      enable_async_checkpointing=True,
+    )
+    self._manager = ocp.CheckpointManager(
+      self.directory, options=options, item_names=_ITEMS
+    )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    if kind is None:
+      self.close()
+      return
+    # The other processes may be elsewhere: nothing may wait for them here.
+    self._manager.wait_until_finished()
+    if processes.is_first():
+      self._seal_all()
+    self._manager.close()
+
+  def save(
+    self,
+    step: int,
+    state: Tree,
+    data: Mapping[str, Any],
+    config: Mapping[str, Any],
+  ) -> None:
+    """Starts to write a checkpoint; returns once the arrays are copied.
+
+    A checkpoint of the same step is replaced: the end of an epoch may follow
+    a periodic save of the same step, with newer books.
+    """
+    self.wait()
+    if step in self._manager.all_steps():
+      self._manager.delete(step)
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        data=ocp.args.JsonSave(dict(data)),
+        config=ocp.args.JsonSave(dict(config)),
+      ),
+      force=True,
+    )
+
+  def steps(self) -> list[int]:
+    """Returns the steps on disk, oldest first."""
+    return sorted(self._manager.all_steps())
+
+  def restore_latest(self, like: Tree) -> Checkpoint | None:
+    """Returns the latest whole checkpoint, or None where there is none.
+
+    A damaged one is passed over, aloud, for the one before it, and removed so
+    that its step can be written again.
+
+    Args:
+      like: tree of arrays or jax.ShapeDtypeStruct with the shapes, dtypes and
+        shardings to restore to, whatever mesh the checkpoint was written on.
+
+    Raises:
+      UserError: there are checkpoints, and none of them can be read.
+    """
+    self.wait()
+    steps = self.steps()
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    for step in reversed(steps):
+      try:
+        checkpoint = self._restore(step, abstract)
+      except _DAMAGE as error:
+        logging.error(
+          "checkpoint %s can't be read (%s); trying the one before it",
+          self.directory / str(step),
+          " ".join(str(error).split())[:200],
+        )
+        continue
+      for damaged in [s for s in steps if s > step]:
+        self._manager.delete(damaged)
+      return checkpoint
+    if steps:
+      raise errors.UserError(
+        f"{self.directory}: none of the checkpoints {steps} can be read;"
+        " remove the folder to start again"
+      )
+    return None
+
+  def _restore(self, step: int, abstract: Tree) -> Checkpoint:
+    _check_seal(self.directory / str(step))
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract),
+        data=ocp.args.JsonRestore(),
+        config=ocp.args.JsonRestore(),
+      ),
+    )
+    return Checkpoint(step, restored.state, restored.data, restored.config)
+
+  def wait(self) -> None:
+    """Returns once everything is on disk, and sealed."""
+    self._manager.wait_until_finished()
+    processes.on_first(self._seal_all)
+
+  def _seal_all(self) -> None:
+    for step in self._manager.all_steps():
+      _seal(self.directory / str(step))
+
+  def close(self) -> None:
+    """Waits for the writes and releases the folder."""
+    self.wait()
+    self._manager.close()
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  return {
+    path.relative_to(folder).as_posix(): fingerprints.of_file(path)
+    for path in sorted(folder.rglob("*"))
+    if path.is_file() and path.name != _SEAL
+  }
+
+
+def _seal(folder: pathlib.Path) -> None:
+  if folder.is_dir() and not (folder / _SEAL).exists():
+    storage.write_json(folder / _SEAL, _digests(folder))
+
+
+def _check_seal(folder: pathlib.Path) -> None:
+  """Raises OSError if the files aren't those that were sealed.
+
+  A checkpoint without a seal was whole when a kill came before the sealing;
+  Orbax's own checks have to do.
+  """
+  if not (folder / _SEAL).exists():
+    logging.warning("%s has no digests: contents are not checked", folder)
+    return
+  sealed, found = storage.read_json(folder / _SEAL), _digests(folder)
+  for name in sorted(sealed.keys() | found.keys()):
+    if sealed.get(name) != found.get(name):
+      state = "changed" if name in found else "missing"
+      raise OSError(f"{name} is {state if name in sealed else 'unexpected'}")

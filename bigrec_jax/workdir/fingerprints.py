@@ -1,0 +1,43 @@
+"""Names of values, files and folders by their content."""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+
+def of_value(value: Any) -> str:
+  """Returns 16 hex digits that name a JSON-like value, or bytes, for good."""
+  if not isinstance(value, bytes):
+    value = json.dumps(
+      value, sort_keys=True, ensure_ascii=False, default=str
+    ).encode("utf-8", "surrogatepass")
+  return hashlib.sha256(value).hexdigest()[:16]
+
+
+def of_file(path: str | os.PathLike) -> str:
+  """Returns the fingerprint of a file's bytes; the file is streamed."""
+  digest = hashlib.sha256()
+  with open(path, "rb") as file:
+    while block := file.read(1 << 20):
+      digest.update(block)
+  return digest.hexdigest()[:16]
+
+
+def of_folder(folder: pathlib.Path, pattern: str) -> str:
+  """Returns a fingerprint of the files in `folder` that match `pattern`.
+
+  Of a file over 2 MiB only its size, first and last MiB count: reading 14 GB
+  of weights to name them would take longer than loading them.
+  """
+  stamp = {}
+  for path in sorted(folder.glob(pattern)):
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+      content = file.read(1 << 20)
+      if size > 2 << 20:
+        file.seek(-(1 << 20), 2)
+      content += file.read()
+    stamp[path.name] = [size, of_value(content)]
+  return of_value(stamp)

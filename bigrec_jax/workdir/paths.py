@@ -1,0 +1,110 @@
+"""Where every file of a workdir is."""
+
+import dataclasses
+import pathlib
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+  """The files and folders of one workdir (DESIGN.md section 2)."""
+
+  root: pathlib.Path
+
+  @property
+  def data(self) -> pathlib.Path:
+    return self.root / "data"
+
+  @property
+  def catalogue(self) -> pathlib.Path:
+    return self.data / "catalogue.jsonl"
+
+  @property
+  def manifest(self) -> pathlib.Path:
+    return self.data / "manifest.json"
+
+  @property
+  def doctor(self) -> pathlib.Path:
+    return self.data / "doctor.json"
+
+  @property
+  def base(self) -> pathlib.Path:
+    return self.root / "base"
+
+  @property
+  def converted_base(self) -> pathlib.Path:
+    """The quantised base as Orbax restores it; may be deleted."""
+    return self.root / "converted_base"
+
+  @property
+  def adapter(self) -> pathlib.Path:
+    return self.root / "adapter"
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.root / "checkpoints"
+
+  @property
+  def embeddings(self) -> pathlib.Path:
+    return self.root / "embeddings"
+
+  @property
+  def metrics(self) -> pathlib.Path:
+    return self.root / "metrics"
+
+  @property
+  def train_metrics(self) -> pathlib.Path:
+    return self.metrics / "train.jsonl"
+
+  @property
+  def pretrain_metrics(self) -> pathlib.Path:
+    return self.metrics / "pretrain.jsonl"
+
+  @property
+  def ground_eval(self) -> pathlib.Path:
+    return self.metrics / "ground_eval.json"
+
+  @property
+  def throughput(self) -> pathlib.Path:
+    return self.metrics / "throughput.json"
+
+  @property
+  def tensorboard(self) -> pathlib.Path:
+    return self.root / "tensorboard"
+
+  @property
+  def ranks(self) -> pathlib.Path:
+    return self.root / "ranks"
+
+  @property
+  def report(self) -> pathlib.Path:
+    return self.root / "report" / "index.html"
+
+  @property
+  def recommendations(self) -> pathlib.Path:
+    """One line for each history: its items with scores and provenance."""
+    return self.root / "recommendations.jsonl"
+
+  @property
+  def plan(self) -> pathlib.Path:
+    return self.root / "plan.json"
+
+  @property
+  def export(self) -> pathlib.Path:
+    return self.root / "export"
+
+  def record(self, stage: str) -> pathlib.Path:
+    """What the artefact of a stage was made from (modes/records.py)."""
+    return self.root / "records" / f"{stage}.json"
+
+  @property
+  def ground_examples(self) -> pathlib.Path:
+    """A few test users' histories, predictions and grounded items."""
+    return self.ranks / "test_examples.json"
+
+  def predictions(self, split: str) -> pathlib.Path:
+    """BIGRec rows with `predict` and `scores`, best first."""
+    return self.root / "predictions" / f"{split}.json"
+
+  def cf_scores(self, model: str, split: str) -> pathlib.Path:
+    """float32 [examples, items] scores of a CF model."""
+    return self.root / "cf" / model / f"{split}.npy"
