@@ -20,7 +20,7 @@ find_python() {
 
 install() {
   local extras=$1 want stamp=.venv/installed.txt
-  want="$extras $(cat setup.py constraints.txt | cksum)"
+  want="$extras $(cat pyproject.toml constraints.txt | cksum)"
   if [ -f "$stamp" ] && grep -qxF -- "$want" "$stamp"; then
     return
   fi
