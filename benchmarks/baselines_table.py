@@ -17,7 +17,7 @@ _SHOWN = (("hr", "10"), ("ndcg", "10"), ("hr", "20"), ("ndcg", "20"))
 _NAMES = {"hr": "HR", "ndcg": "NDCG"}
 # HR@10, NDCG@10, HR@20, NDCG@20. Beauty and Toys: the full-ranking table of
 # RUCAIBox/CIKM2020-S3Rec; Game: DLLM2Rec (its re-run of DROS's code, chosen on
-# the test split). SPECS.md sections 3 to 5.
+# the test split). docs/baselines.md.
 PUBLISHED = {
   ("beauty", "leaky_pop"): (0.0152, 0.0068, 0.0217, 0.0084),
   ("beauty", "gru4rec"): (0.0283, 0.0137, 0.0479, 0.0187),

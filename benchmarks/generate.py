@@ -5,8 +5,8 @@
 Both sides get the same random weights, the same Amazon Toys prompts (token
 ids of the LLaMA-2 tokenizer), the same precision and the same cores, and take
 turns; medians of the rounds are compared. Compilation is timed apart. The
-published setting is batches of 8 in file order (SPECS.md 1.6); for the peer's
-best, its prompts are sorted by length and its batch size is searched.
+published setting is batches of 8 in file order (docs/protocol.md); for the
+peer's best, its prompts are sorted by length and its batch size is searched.
 """
 
 import argparse

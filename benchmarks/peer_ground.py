@@ -38,7 +38,7 @@ def queries(count: int, width: int) -> np.ndarray:
 
 
 def procedure(folder: pathlib.Path, users: int, gammas: int) -> dict:
-  """Times the steps of adjust_ci.py (SPECS.md 1.7, 1.8) in float32."""
+  """Times the steps of adjust_ci.py (docs/protocol.md) in float32."""
   import torch
 
   query, items, cf = (

@@ -1,4 +1,4 @@
-"""The import layers and size limits of DESIGN.md section 5."""
+"""The import layers and size limits of docs/design.md."""
 
 import ast
 import pathlib

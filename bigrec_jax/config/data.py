@@ -54,7 +54,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-  """The words around the titles (bigrec_jax/prompts.py)."""
+  """The words around the titles (bigrec_jax/data/text/prompts.py)."""
 
   style: str
   instruction: str

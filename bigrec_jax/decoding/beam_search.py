@@ -1,7 +1,7 @@
 """Beam search as pure functions on an explicit state.
 
 The hypotheses and scores are those of Hugging Face `generate` (transformers
-5.23, SPECS.md 1.6): each step keeps the best K = max(2, 1 + number of EOS
+5.23): each step keeps the best K = max(2, 1 + number of EOS
 ids) * W continuations of a row; those that end with EOS and rank among the
 first W become finished hypotheses, scored by sum of log-probabilities divided
 by length ** length_penalty; the best W that do not end run on. A row is done

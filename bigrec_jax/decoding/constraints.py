@@ -1,4 +1,4 @@
-"""Decoding that can only write titles of the catalogue (SPECS.md section 12).
+"""Decoding that can only write titles of the catalogue (D3, arXiv 2406.14900).
 
 The titles, as token sequences that end with EOS, form a trie. A beam at a
 node chooses among the node's children alone: the other tokens have a

@@ -26,7 +26,7 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.models import kv_cache
 from bigrec_jax.models.llama import Llama, taken_apart
 
-# Tokens; enough for nearly all titles (SPECS.md: 5 to 40).
+# Tokens; enough for nearly all titles (5 to 40 tokens).
 _FIRST_SIZE = 32
 
 

@@ -13,7 +13,7 @@ from bigrec_jax.models import llama
 from bigrec_jax.training import header as header_lib, loss
 
 Tree = Any
-Batch = Mapping[str, jax.Array]  # See data/packing.py.
+Batch = Mapping[str, jax.Array]  # See data/text/packing.py.
 
 
 def batch_loss(
@@ -31,7 +31,7 @@ def batch_loss(
     model: the Llama module.
     variables: its collections.
     batch: int32 [R, T] arrays `tokens`, `positions`, `segment_ids` and
-      `loss_mask` (data/packing.py).
+      `loss_mask` (data/text/packing.py).
     chunk: positions of every row whose logits are held at once.
     dropout_key: None switches dropout off.
     mesh: for sharding constraints; None = one device.

@@ -6,7 +6,7 @@ import pathlib
 
 @dataclasses.dataclass(frozen=True)
 class Paths:
-  """The files and folders of one workdir (DESIGN.md section 2)."""
+  """The files and folders of one workdir (docs/design.md)."""
 
   root: pathlib.Path
 

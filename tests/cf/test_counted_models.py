@@ -12,7 +12,8 @@ from bigrec_jax.results import metrics
 
 # HR@5, NDCG@5, HR@10, NDCG@10, HR@20, NDCG@20: the row "PopRec" of
 # RUCAIBox/CIKM2020-S3Rec (all interactions are counted, seen items masked)
-# and the same without the held-out interactions, ties averaged (SPECS.md 4).
+# and the same without the held-out interactions, ties averaged
+# (docs/baselines.md).
 PUBLISHED = {
   "Beauty": (0.0080, 0.0044, 0.0152, 0.0068, 0.0217, 0.0084),
   "Toys_and_Games": (0.0066, 0.0046, 0.0113, 0.0061, 0.0164, 0.0073),

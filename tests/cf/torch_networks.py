@@ -1,4 +1,4 @@
-"""The networks of SPECS.md sections 2 and 5 again, in PyTorch.
+"""The networks of DROS and S3-Rec (docs/baselines.md) again, in PyTorch.
 
 Written from the text alone, module by module and for one padded batch, so
 that an error in the JAX version has no reason to be here too. `load` copies

@@ -1,7 +1,7 @@
 """What the published notebooks do, done naively: the oracle of the export.
 
 Plain dictionaries and lists, the CSV file in between and pandas to read it
-back, as described in SPECS.md 1.5 for MovieLens and Amazon.
+back, as described in docs/protocol.md (Data) for MovieLens and Amazon.
 """
 
 import csv

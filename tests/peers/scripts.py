@@ -1,7 +1,7 @@
 """What the published train.py and inference.py do with text, in plain words.
 
-SPECS.md 1.3 and 1.4; strings are written out once more here, so that a slip
-in bigrec_jax/prompts.py cannot hide.
+docs/protocol.md (Training, Prompts); strings are written out once more here,
+so that a slip in bigrec_jax/data/text/prompts.py cannot hide.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The published grounding procedure, naively, in numpy float64: the oracle.
 
-SPECS.md 1.2, 1.7, 1.8 and 1.11 in the plainest words: full matrices, sorts,
-loops over gammas. Nothing of bigrec_jax is used.
+docs/protocol.md (Formulas, Grounding, Gamma) in the plainest words: full
+matrices, sorts, loops over gammas. Nothing of bigrec_jax is used.
 """
 
 import math

@@ -21,7 +21,7 @@ from bigrec_jax.data.prepared.catalogue import Catalogue
 
 KEY = "history"
 _FLAG = "--history"
-# Keys of an answer (modes/recommend.py).
+# Keys of an answer (stages/recommend.py).
 ANSWER = ("predict", "scores", "recommendations", "provenance")
 # Titles that are compared to find the nearest to a misspelt one.
 _MOST_COMPARED = 100_000

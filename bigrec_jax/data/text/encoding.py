@@ -1,7 +1,7 @@
 """Examples -> text -> token ids and which of them are labels.
 
-The rules are those of the published train.py (SPECS.md 1.3): the text is cut
-at `max_length` from the right, EOS follows if it fits and isn't there, and
+The rules are those of the published train.py (docs/protocol.md, Training): the
+text is cut at `max_length` from the right, EOS follows if it fits and isn't there, and
 without `train_on_inputs` the tokens of the prompt, tokenised on its own, are
 no labels.
 """

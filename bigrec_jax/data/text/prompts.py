@@ -2,7 +2,8 @@
 
 A prompt has an instruction, an input (the titles of the history) and a
 response (the title of the target), in the Alpaca layout that BIGRec uses
-(SPECS.md 1.4). Two styles differ in the blanks that end the header's line:
+(docs/protocol.md, Prompts). Two styles differ in the blanks that end the
+header's line:
 
   bigrec      the published bytes: one blank when training, two when
               generating (quirk 1), so the model never sees in training the

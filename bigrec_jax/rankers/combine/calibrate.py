@@ -20,7 +20,7 @@ from bigrec_jax.results import metrics
 _HUNDREDTHS = [n / 100 for n in range(101)]
 _UNITS = [float(n) for n in range(1, 100)]
 
-# SPECS.md 1.8: the grid of each published script.
+# docs/protocol.md, Gamma: the grid of each published script.
 GRIDS = {
   "movie_ci": [*_HUNDREDTHS[:-1], *_UNITS],
   "game_ci": [*_HUNDREDTHS[1:], *_UNITS],

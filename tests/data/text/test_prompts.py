@@ -1,4 +1,4 @@
-"""Prompt strings against golden bytes typed from SPECS.md 1.4."""
+"""Prompt strings against bytes typed by hand (docs/protocol.md, Prompts)."""
 
 import dataclasses
 
