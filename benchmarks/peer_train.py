@@ -3,7 +3,8 @@
 One JSON object per line each way: {"micro_batch", "batch", "epochs"} in,
 {"seconds", "tokens", "losses"} out. Settings are those of the published
 train.py (docs/protocol.md): group_by_length, padding at the left to a
-multiple of 8, AdamW, linear decay, clip 1.0; without its 8-bit base, which needs CUDA.
+multiple of 8, AdamW, linear decay, clip 1.0; without its 8-bit base, which
+needs CUDA.
 """
 
 import json

@@ -1,7 +1,7 @@
 """evaluate.py, adjust_ci.py and adjust_pda.py in float32 torch, reimplemented.
 
-docs/protocol.md (Grounding, Gamma): full matrices, sorts, a loop over gammas. Two
-things are not as published: float32 in place of float16, and stable sorts.
+docs/protocol.md (Grounding, Gamma): full matrices, sorts, a loop over gammas.
+Two things are not as published: float32 in place of float16, and stable sorts.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Examples -> text -> token ids and which of them are labels.
 
 The rules are those of the published train.py (docs/protocol.md, Training): the
-text is cut at `max_length` from the right, EOS follows if it fits and isn't there, and
-without `train_on_inputs` the tokens of the prompt, tokenised on its own, are
-no labels.
+text is cut at `max_length` from the right, EOS follows if it fits and isn't
+there, and without `train_on_inputs` the tokens of the prompt, tokenised on its
+own, are no labels.
 """
 
 from collections.abc import Sequence
