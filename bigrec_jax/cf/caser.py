@@ -11,6 +11,9 @@ filter weighs the positions; no user embedding, as in YangZhengyi98/DROS.
 Letters: B rows, L positions of the image, D width, F filters of one height.
 """
 
+import functools
+import operator
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -102,7 +105,9 @@ class Caser(nn.Module):
     best = []
     for height in heights:
       steps = length - height + 1
-      total = sum(next(parts)[:, h : h + steps] for h in range(height))
+      total = functools.reduce(
+        operator.add, (next(parts)[:, h : h + steps] for h in range(height))
+      )
       best.append(total.max(axis=1))
-    biases = jnp.concatenate(biases)
-    return jax.nn.relu(jnp.concatenate(best, axis=1) + biases[None])
+    bias = jnp.concatenate(biases)
+    return jax.nn.relu(jnp.concatenate(best, axis=1) + bias[None])

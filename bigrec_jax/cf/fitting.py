@@ -113,8 +113,8 @@ def _loop(
   while not _finished(state, schedule):
     started = time.perf_counter()
     programs = trainer.num_programs
-    state, loss = trainer.run_epoch(state)
-    loss = np.asarray(loss)
+    state, on_device = trainer.run_epoch(state)
+    loss = np.asarray(on_device)
     trained = time.perf_counter()
     _check_finite(loss, trainer, len(curve) + 1)
     ndcg = [
@@ -151,8 +151,9 @@ def _start(
   trainer: trainer_lib.Trainer, saved: checkpoints.Checkpoints | None
 ) -> tuple[steps.State, dict[str, Any]]:
   """Returns the latest checkpoint, or the state before the first epoch."""
-  found = saved.restore_latest(trainer.abstract()) if saved else None
-  if found is None:
+  if saved is None or (
+    (found := saved.restore_latest(trainer.abstract())) is None
+  ):
     return trainer.init(), {"curve": []}
   logging.info("goes on after epoch %d of %s", found.step, saved.directory)
   trainer.packed_rows = found.config["packed_rows"]

@@ -210,10 +210,10 @@ def softmax(
   return total - (weights * _at(head, states, targets[:, None])[:, 0]).sum()
 
 
-def propensity(counts: jax.Array) -> jax.Array:
+def propensity(counts: np.ndarray) -> jax.Array:
   """Returns ps_i = ((c_i + 1) / sum_j (c_j + 1)) ** 0.05, [I]."""
-  counts = counts.astype(jnp.float32) + 1.0
-  return (counts / counts.sum()) ** _PROPENSITY_POWER
+  seen = jnp.asarray(counts).astype(jnp.float32) + 1.0
+  return (seen / seen.sum()) ** _PROPENSITY_POWER
 
 
 def _squared_error(

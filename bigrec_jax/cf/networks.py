@@ -1,6 +1,6 @@
 """The networks by name, with the item table that turns states into scores."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -50,7 +50,7 @@ def init(spec: NetworkSpec, seed: int) -> Params:
   [rows, D'] and "head_bias" [rows].
   """
   net_key, kernel_key, bias_key = jax.random.split(jax.random.key(seed), 3)
-  module = NETWORKS[spec.network](spec)
+  module: Any = NETWORKS[spec.network](spec)
   shapes = (
     jax.ShapeDtypeStruct((1, spec.max_length), jnp.int32),
     jax.ShapeDtypeStruct((1,), jnp.int32),
@@ -113,9 +113,10 @@ def _apply(
   method: str,
   *inputs: jax.Array,
 ) -> jax.Array:
-  return NETWORKS[spec.network](spec).apply(
+  states = NETWORKS[spec.network](spec).apply(
     {"params": params["network"]}, *inputs, noise, method=method
   )
+  return cast(jax.Array, states)  # No collection is mutable.
 
 
 def shardings(params: Params, mesh: Mesh, leading: int) -> Params:

@@ -137,11 +137,12 @@ def write_scores(
   files.states.unlink(missing_ok=True)
   files.items.unlink(missing_ok=True)
   shape = (len(examples), len(catalogue))
-  read = source
   if isinstance(source, Factors):
-    read = FactorisedScores(source).__getitem__
+    read: Callable[[slice], np.ndarray] = FactorisedScores(source).__getitem__
     _save(files.states, source.states)
     _save(files.items, source.items)
+  else:
+    read = source
   if not isinstance(source, Factors) or 4 * shape[0] * shape[1] <= (
     max_dense_bytes
   ):

@@ -43,7 +43,8 @@ class Encoder:
     history = rows.newest(history, spec.max_length)
     length = rows.lengths(history)
     tokens = np.where(history >= 0, history, spec.num_items).astype(np.int32)
-    groups, order = [], []
+    groups: list[tuple[np.ndarray, np.ndarray]] = []
+    order: list[tuple[np.ndarray, int]] = []
     for width in self._widths():
       inside = np.flatnonzero(
         (length <= width)
@@ -146,10 +147,10 @@ def factors(
   states: jax.Array, head: networks.Head, num_users: int, num_items: int
 ) -> Factors:
   """Fetches the factorised scores of a network, its bias as a column."""
-  states = sharding.to_host(states)[:num_users]
+  users = sharding.to_host(states)[:num_users]
   kernel, bias = (sharding.to_host(x)[:num_items] for x in head)
   ones = np.ones((num_users, 1), np.float32)
   return Factors(
-    np.concatenate([states, ones], axis=1),
+    np.concatenate([users, ones], axis=1),
     np.concatenate([kernel, bias[:, None]], axis=1),
   )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -24,6 +25,7 @@ from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.devices import noise as noise_lib, sharding
 
 Tree = Any
+Array = jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,15 @@ class Run(NamedTuple):
   dro_alpha: float
 
 
+class Runs(NamedTuple):
+  """S runs on the devices, or inside `vmap` one of them; fields as `Run`."""
+
+  seed: jax.Array
+  learning_rate: jax.Array
+  weight_decay: jax.Array
+  dro_alpha: jax.Array
+
+
 @flax.struct.dataclass
 class Data:
   """Training rows on every device.
@@ -71,11 +82,11 @@ class Data:
     propensity: [I] float32, of the DRO term.
   """
 
-  items: jax.Array
-  length: jax.Array
-  first: jax.Array
+  items: Array
+  length: Array
+  first: Array
   proposal: losses.Proposal
-  propensity: jax.Array
+  propensity: Array
 
 
 @flax.struct.dataclass
@@ -144,7 +155,7 @@ def _chains(recipe: Recipe, data: Data, source: jax.Array, mesh: Mesh):
 
 def _mean_loss(
   params: Tree,
-  run: Run,
+  run: Runs,
   recipe: Recipe,
   data: Data,
   plan: jax.Array,
@@ -154,8 +165,12 @@ def _mean_loss(
   """Returns the mean loss over the real predictions of one step."""
   dropout, negatives = noise_lib.fold(noise, 1), noise_lib.fold(noise, 2)
   if recipe.network.per_position:
-    inputs, target, forbidden, counts = _chains(recipe, data, plan, mesh)
-    states = networks.all_states(recipe.network, params, *inputs, dropout)
+    (tokens, positions, segments), target, forbidden, counts = _chains(
+      recipe, data, plan, mesh
+    )
+    states = networks.all_states(
+      recipe.network, params, tokens, positions, segments, dropout
+    )
     states = states.reshape(-1, states.shape[-1])
     target = target.reshape(-1)
     forbidden = forbidden.reshape(-1, forbidden.shape[-1])
@@ -172,7 +187,7 @@ def _mean_loss(
     networks.head(recipe.network, params),
     losses.Predictions(states, target, forbidden, weight),
     data.proposal,
-    data.propensity,
+    jnp.asarray(data.propensity),
     run.dro_alpha,
     negatives,
     mesh,
@@ -188,7 +203,7 @@ def _epoch_of_one_run(
   moments: Tree,
   plan: jax.Array,
   noise: jax.Array,
-  run: Run,
+  run: Runs,
   data: Data,
   recipe: Recipe,
   mesh: Mesh,
@@ -248,7 +263,7 @@ def fix_shardings(state: State, mesh: Mesh) -> State:
 )
 def run_epoch(
   state: State,
-  runs: Run,
+  runs: Runs,
   plan: jax.Array,
   data: Data,
   *,
@@ -274,7 +289,9 @@ def run_epoch(
   params, moments, loss = jax.vmap(run)(
     state.params, state.moments, plan, epoch_noise(runs.seed, state.epoch), runs
   )
-  state = state.replace(params=params, moments=moments, epoch=state.epoch + 1)
+  state = dataclasses.replace(
+    state, params=params, moments=moments, epoch=state.epoch + 1
+  )
   return fix_shardings(state, mesh), loss
 
 
@@ -295,7 +312,8 @@ def keep_best(state: State, score: jax.Array, patience: int) -> State:
     pick = better.reshape((-1,) + (1,) * (new.ndim - 1))
     return jnp.where(pick, new, old)
 
-  return state.replace(
+  return dataclasses.replace(
+    state,
     best_params=jax.tree.map(choose, state.params, state.best_params),
     best_score=choose(score, state.best_score),
     best_epoch=jnp.where(better, state.epoch, state.best_epoch),

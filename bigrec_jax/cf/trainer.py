@@ -64,13 +64,11 @@ class Trainer:
         propensity=losses.propensity(counts),
       ),
     )
-    stacked = steps.Run(*(np.asarray(x) for x in zip(*self.runs, strict=True)))
-    self._runs = sharding.put_replicated(
-      mesh,
-      steps.Run(
-        stacked.seed.astype(np.uint32),
-        *(x.astype(np.float32) for x in stacked[1:]),
-      ),
+    seeds, *rates = (np.asarray(x) for x in zip(*self.runs, strict=True))
+    self._runs = steps.Runs(
+      *sharding.put_replicated(
+        mesh, (seeds.astype(np.uint32), *(x.astype(np.float32) for x in rates))
+      )
     )
 
   def init(self) -> steps.State:
