@@ -221,6 +221,7 @@ def _write(
   exported: Sequence[str],
   doctor: doctor_lib.Doctor,
 ) -> dict[str, Any]:
+  # TFDS takes a second to import.
   from bigrec_jax.data.prepared import tfds_builder
 
   items = catalogue.Catalogue(

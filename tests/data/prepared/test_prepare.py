@@ -163,7 +163,7 @@ def test_a_kill_leaves_the_old_data(movies, paths, tmp_path):
   # Standard output is TFDS', and hidden, while the shards are written.
   code = """
 import pathlib, sys, time
-from bigrec_jax.data import prepare, tfds_builder
+from bigrec_jax.data.prepared import prepare, tfds_builder
 from tests.data import settings
 write = tfds_builder._write_shard
 def slow(*args):

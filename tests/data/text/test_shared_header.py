@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from bigrec_jax.data.text import encoding, packing, pipeline, shared_header
-from tests.data.text.test_pipeline import (
+from tests.data.text.test_pipeline import (  # noqa: F401
   _config,
   _expected,
   _sequences,
   _stream,
+  world,
 )
 
 
