@@ -70,8 +70,7 @@ class Runs(NamedTuple):
   dro_alpha: jax.Array
 
 
-@flax.struct.dataclass
-class Data:
+class Data(flax.struct.PyTreeNode):
   """Training rows on every device.
 
   Attributes:
@@ -89,8 +88,7 @@ class Data:
   propensity: Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
   """What training changes; every leaf leads with S but `epoch`.
 
   Attributes:

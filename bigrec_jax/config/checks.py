@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import ml_collections
 
@@ -57,7 +57,7 @@ def build(cls: type, values: ml_collections.ConfigDict, prefix: str) -> Any:
   for name, hint in hints.items():
     value = values[name]
     if dataclasses.is_dataclass(hint):
-      value = build(hint, value, f"{prefix}{name}.")
+      value = build(cast(type, hint), value, f"{prefix}{name}.")
     elif hint == tuple[str, ...]:
       # A flag's "a,b" arrives as one string; ("a", "b") as two.
       value = tuple(p.strip() for part in value for p in part.split(","))

@@ -32,8 +32,8 @@ class Trie(flax.struct.PyTreeNode):
     depth: The length of the longest sequence, EOS included.
   """
 
-  tokens: jax.Array
-  first_child: jax.Array
+  tokens: jax.Array | np.ndarray
+  first_child: jax.Array | np.ndarray
   max_children: int = flax.struct.field(pytree_node=False)
   depth: int = flax.struct.field(pytree_node=False)
 

@@ -189,16 +189,17 @@ def axes(tree: Any) -> Any:
     return Slots(axes(tree.users), axes(tree.suffix))
   if isinstance(tree, Users):
     rows = (tree.state, tree.rows)
-    return Users(*jax.tree.map(_of_user, rows), axes(tree.prompt))
+    state, told = jax.tree.map(_of_user, rows)
+    return Users(state, told, axes(tree.prompt))
   if isinstance(tree, kv_cache.PromptCache):
     k, v = jax.tree.map(lambda x: _of_heads(x, 4), (tree.k, tree.v))
     return kv_cache.PromptCache(k, v, _of_user(tree.lengths))
   k, v = jax.tree.map(lambda x: _of_heads(x, 5), (tree.k, tree.v))
-  cursor = sharding.Axes((), ())
+  cursor: Any = sharding.Axes((), ())
   return kv_cache.SuffixCache(k, v, _of_user(tree.origin), cursor)
 
 
-def _of_user(x: jax.Array) -> sharding.Axes:
+def _of_user(x: jax.Array) -> Any:
   return sharding.Axes(("batch", *[""] * (x.ndim - 1)), x.shape)
 
 

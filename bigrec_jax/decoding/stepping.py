@@ -41,8 +41,8 @@ class LengthNorms(flax.struct.PyTreeNode):
       too.
   """
 
-  ended: jax.Array
-  running: jax.Array
+  ended: jax.Array | np.ndarray
+  running: jax.Array | np.ndarray
 
 
 class Rows(flax.struct.PyTreeNode):
@@ -127,7 +127,7 @@ def sizes(max_new_tokens: int, first: int) -> tuple[int, ...]:
     first: The first size, unless the last is hardly larger.
   """
   most = max(max_new_tokens - 1, 1)
-  found = []
+  found: list[int] = []
   while 2 * most >= 3 * first and len(found) < _MOST_SIZES - 1:
     found.append(first)
     first *= 2

@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from absl import logging
@@ -103,7 +104,8 @@ def run(program: Program, devices: int, quick: bool) -> Compiled:
   start = time.monotonic()
   logging.info("plan: compiling %s", program.name)
   lowered = program.lower()
-  options = {"exec_time_optimization_effort": -1.0} if quick else {}
+  # jax's stubs know strings and flags only.
+  options: Any = {"exec_time_optimization_effort": -1.0} if quick else {}
   with tempfile.TemporaryDirectory() as folder:
     options |= {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
     try:
@@ -115,7 +117,7 @@ def run(program: Program, devices: int, quick: bool) -> Compiled:
       memory = Memory(refused=used, elsewhere=program.elsewhere)
       return Compiled(memory, None, [], None, None, time.monotonic() - start)
     text = _text(compiled, pathlib.Path(folder))
-  found = compiled.memory_analysis()
+  found: Any = compiled.memory_analysis()
   memory = Memory(
     arguments=found.argument_size_in_bytes,
     outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
@@ -143,7 +145,9 @@ def _text(compiled: jax.stages.Compiled, folder: pathlib.Path) -> str:
   """
   # Beside it lie small modules that the compiler took out of it.
   written = list(folder.glob("*.jit_*after_optimizations.txt"))
-  return written[0].read_text() if len(written) == 1 else compiled.as_text()
+  if len(written) == 1:
+    return written[0].read_text()
+  return compiled.as_text() or ""
 
 
 def refused_bytes(message: str) -> int | None:

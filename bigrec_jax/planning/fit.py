@@ -85,7 +85,7 @@ def _next(
   if low > high:
     return None
   if len(probes) == 1:
-    wanted = 2 * fitting if fitting else failing // 2
+    wanted = float(2 * fitting if fitting else failing // 2)
   else:
     # The two nearest to the capacity.
     (r0, p0), (r1, p1) = sorted(

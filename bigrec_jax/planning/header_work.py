@@ -73,8 +73,9 @@ def one_by_one(net: work.Network, prefix: int) -> float:
   """
   readers = ("k_proj", "v_proj")
   targets = tuple(n for n in net.lora.target_modules if n in readers)
-  kept = dataclasses.replace(net.lora, target_modules=targets)
-  kept = dataclasses.replace(net, lora=kept)
+  kept = dataclasses.replace(
+    net, lora=dataclasses.replace(net.lora, target_modules=targets)
+  )
   weights = net.linear() + net.adapter() - net.linear(readers) - kept.adapter()
   pair = 4 * net.config.num_attention_heads * net.config.head_dim
   spared = 2 * prefix * weights + pair * net.pairs(prefix, net.attention)

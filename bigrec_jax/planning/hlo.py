@@ -196,8 +196,8 @@ def _counted(
   test = next((other for other in condition if other.root), None)
   if test is None or "direction=LT" not in test.rest:
     return None
-  sides = [inside.get(name) for name in _operands(test)]
-  if len(sides) != 2 or None in sides:
+  sides = [inside[name] for name in _operands(test) if name in inside]
+  if len(sides) != 2 or len(_operands(test)) != 2:
     return None
   place, limit = _INDEX.search(sides[0].rest), _constant(sides[1])
   result = next((other for other in body if other.root), None)
@@ -246,7 +246,7 @@ def collectives(
   computations, entry = _computations(text)
   found: dict[tuple[_Path, str, str], Collective] = {}
   pieces: dict[tuple[_Path, str, str], bool] = {}
-  unknown = collections.Counter()
+  unknown: collections.Counter[str] = collections.Counter()
 
   def walk(name: str, times: int, loop: _Path, doubts: tuple[str, ...]) -> None:
     for one in computations.get(name, ()):
@@ -273,8 +273,8 @@ def collectives(
   walk(entry, 1, (), ())
   kept = [
     item
-    for (loop, *same), item in found.items()
-    if not pieces[loop, *same]
-    or not any((loop[:n], *same) in found for n in range(len(loop)))
+    for (loop, kind, name), item in found.items()
+    if not pieces[loop, kind, name]
+    or not any((loop[:n], kind, name) in found for n in range(len(loop)))
   ]
   return kept, list(unknown)

@@ -29,7 +29,7 @@ class Times:
   def bound(self) -> str:
     """The name of the longest."""
     values = dataclasses.asdict(self)
-    return max(values, key=values.get)
+    return max(values, key=lambda name: values[name])
 
 
 def received(items: Iterable[hlo.Collective]) -> float:

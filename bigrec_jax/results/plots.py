@@ -11,7 +11,7 @@ import html
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ _FIXED = {
   "oracle": ("#1c2530", "*", "--"),
   "oracle_mean_taste": ("#1c2530", "+", ":"),
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {  # The stubs have a name for each key.
   "font.family": "sans-serif",
   "font.size": 10,
   "svg.fonttype": "none",  # Real text: it can be read, searched, scaled.
@@ -132,14 +132,14 @@ def curves(name: str, description: str, panels: Sequence[Panel]) -> str:
   """
   with _style(name):
     figure, axes = _figure(len(panels), height=3.6)
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=True):
       _draw(axis, panel, handles)
     _legend(figure, handles)
     return _svg(figure, name, description)
 
 
-def _draw(axis: "Axes", panel: Panel, handles: dict[str, object]) -> None:
+def _draw(axis: "Axes", panel: Panel, handles: dict[str, Any]) -> None:
   looks = _looks([line.key for line in panel.lines])
   for line, (colour, marker, dash) in zip(panel.lines, looks, strict=True):
     dense = len(line.x) > 24  # Markers on every point would be a ribbon.
@@ -163,7 +163,8 @@ def _draw(axis: "Axes", panel: Panel, handles: dict[str, object]) -> None:
   else:
     axis.set_xscale(panel.x_scale)
   if panel.x_scale == "linear":
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axis.xaxis.get_major_locator()  # A MaxNLocator.
+    locator.set_params(integer=True)
   if panel.ticks:
     axis.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
     axis.minorticks_off()
@@ -193,7 +194,7 @@ def bars(
   with _style(name):
     figure, (axis,) = _figure(1, height=3.4)
     width = 0.8 / max(len(series), 1)
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     looks = _looks([key for key, _, _ in series])
     for number, (_, label, values) in enumerate(series):
       offset = (number - (len(series) - 1) / 2) * width
@@ -217,7 +218,7 @@ def _figure(panels: int, height: float) -> tuple["Figure", list["Axes"]]:
   return figure, list(figure.subplots(1, panels, squeeze=False)[0])
 
 
-def _legend(figure: "Figure", handles: dict[str, object]) -> None:
+def _legend(figure: "Figure", handles: dict[str, Any]) -> None:
   short = all(len(label) < 12 for label in handles)
   figure.legend(
     list(handles.values()),

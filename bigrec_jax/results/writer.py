@@ -81,7 +81,8 @@ def _tensorboard() -> types.ModuleType:
   """
   hidden = "torch" not in sys.modules
   if hidden:
-    sys.modules["torch"] = None
+    # Python's own way to say "not there"; the stubs don't know it.
+    sys.modules["torch"] = None  # type: ignore[assignment]
   try:
     return importlib.import_module("tensorboardX")
   finally:

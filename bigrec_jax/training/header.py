@@ -26,8 +26,7 @@ from bigrec_jax.training import loss, state
 Tree = Any
 
 
-@flax.struct.dataclass
-class Header:
+class Header(flax.struct.PyTreeNode):
   """An open header.
 
   Attributes:

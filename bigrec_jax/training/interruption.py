@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 import jax
 from absl import logging
@@ -33,9 +33,9 @@ class Watch:
     name: of the signal that came; "" before.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.name = ""
-    self._former: dict[int, object] = {}
+    self._former: dict[int, Any] = {}
 
   def __enter__(self) -> Self:
     # Python allows handlers in the main thread only.

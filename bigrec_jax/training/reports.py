@@ -31,7 +31,7 @@ Progress = progress_lib.Progress | progress_lib.NullProgress
 
 
 def open_writer(
-  metrics: pathlib.Path, events: pathlib.Path, resume_step: int | None
+  metrics: pathlib.Path, events: pathlib.Path | None, resume_step: int | None
 ) -> contextlib.AbstractContextManager[Writer]:
   """Returns the writer of metrics; only the first process writes."""
   if jax.process_index():

@@ -11,8 +11,7 @@ from bigrec_jax.training import optimizer
 Tree = Any
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """Everything an optimizer step changes.
 
   Attributes:
@@ -27,8 +26,7 @@ class TrainState:
   moments: optimizer.AdamState
 
 
-@flax.struct.dataclass
-class Sums:
+class Sums(flax.struct.PyTreeNode):
   """What the micro-batches of one optimizer step add up.
 
   Attributes:

@@ -72,7 +72,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
   if not isinstance(value, Mapping):
     leaf = tuple(value) if isinstance(value, (list, tuple)) else value
     return {prefix.rstrip("."): leaf}
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, inner in value.items():
     flat |= flatten(inner, f"{prefix}{key}.")
   return flat

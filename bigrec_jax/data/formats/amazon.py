@@ -47,13 +47,13 @@ def files(data: DataConfig) -> dict[str, pathlib.Path]:
     titles = raw_files.given("data.catalogue", data.catalogue)
     return {"reviews": reviews[0], "titles": titles}
   name = f"meta_{names.pop().removesuffix('_5.json')}.json"
-  titles = raw_files.find(data.raw_dir, name)
-  if titles is None:
+  metadata = raw_files.find(data.raw_dir, name)
+  if metadata is None:
     raise errors.UserError(
       f"config.data.raw_dir: {reviews[0].name} but no {name} or {name}.gz in"
       f" {directory}"
     )
-  return {"reviews": reviews[0], "titles": titles}
+  return {"reviews": reviews[0], "titles": metadata}
 
 
 def read(

@@ -311,7 +311,7 @@ def _csv_rows(
   for fields in reader:
     if None in fields or None in fields.values():
       raise errors.UserError(
-        f"{path}: line {reader.line_num}: {len(reader.fieldnames)} fields"
+        f"{path}: line {reader.line_num}: {len(reader.fieldnames or ())} fields"
         " expected"
       )
     yield reader.line_num, fields

@@ -112,7 +112,8 @@ def _dat_fields(
         f"{path}: line {number}: {line[:60]!r} found,"
         " user::movie::rating::timestamp expected"
       )
-    yield number, *fields
+    user, movie, rating, time = fields
+    yield number, user, movie, rating, time
 
 
 def _csv_fields(

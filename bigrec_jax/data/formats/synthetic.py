@@ -355,8 +355,8 @@ def _simulate(
   # A minute at least between two purchases, so that time orders them.
   seconds = _FIRST_DAY + np.cumsum(60 + np.floor(gaps), axis=1)
   seconds = (seconds + np.floor(start)[:, None]).astype(np.int64)
-  user, step = np.nonzero(bought >= 0)
-  return user.astype(np.int64), bought[user, step], seconds[user, step]
+  user, place = np.nonzero(bought >= 0)
+  return user.astype(np.int64), bought[user, place], seconds[user, place]
 
 
 def build(config: SyntheticConfig) -> World:

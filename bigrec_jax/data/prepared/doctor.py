@@ -155,10 +155,10 @@ def examine_users(
   lengths = np.bincount(user)
   lengths = lengths[lengths > 0]
   doctor.found("users", len(lengths))
-  doctor.found("users with one interaction", np.sum(lengths == 1))
+  doctor.found("users with one interaction", int(np.sum(lengths == 1)))
   doctor.found(
     f"users with fewer than {max_history + 1} interactions",
-    np.sum(lengths <= max_history),
+    int(np.sum(lengths <= max_history)),
   )
   pairs = user.astype(np.int64) * (int(item.max()) + 1) + item
   doctor.found(

@@ -51,7 +51,7 @@ class Examples:
     digest = hashlib.sha256()
     for column in (self.rows, self.history, self.target):
       digest.update(repr(column.shape).encode())
-      digest.update(np.ascontiguousarray(column))
+      digest.update(np.ascontiguousarray(column).data)
     texts = [[n, *text] for n, text in sorted(self.overrides.items())]
     return fingerprints.of_value([self.split, digest.hexdigest(), texts])
 

@@ -16,7 +16,7 @@ from array_record.python import array_record_module
 
 from bigrec_jax import errors
 
-DTYPES = {
+DTYPES: dict[str, np.dtype] = {
   "history": np.dtype("<i4"),
   "target": np.dtype("<i4"),
   "user": np.dtype("<i8"),
@@ -90,6 +90,7 @@ def read_columns(
   shard = None if rows is None else np.searchsorted(ends, rows, side="right")
   for number, path in enumerate(files):
     start, end = int(ends[number]) - lengths[number], int(ends[number])
+    chosen: slice | np.ndarray
     if rows is None:
       chosen = slice(start, end)
       table = _read(path, range(lengths[number]), dtype)

@@ -84,7 +84,9 @@ class Tokenizer:
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns `encode` of every text, faster."""
     encoded = self._backend.encode_batch(texts)
-    return [[self.bos_id, *ids] for ids in encoded] if self.add_bos else encoded
+    if not self.add_bos or self.bos_id is None:
+      return encoded
+    return [[self.bos_id, *ids] for ids in encoded]
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of ids; special tokens are skipped.
