@@ -54,8 +54,8 @@ def check_schema(file: Fields) -> None:
   found = file.optional("schema", whole, SCHEMA)
   if found != SCHEMA:
     raise errors.UserError(
-      f"{file.where} schema {found} found, {SCHEMA} expected; another version of"
-      " bigrec_jax wrote it"
+      f"{file.where} schema {found} found, {SCHEMA} expected; another version"
+      " of bigrec_jax wrote it"
     )
 
 

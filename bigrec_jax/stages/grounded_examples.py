@@ -77,7 +77,9 @@ def _grounded(
   )
   k = min(_LIST_LENGTH, len(items))
   plain = injection.Injection(None, None)
-  grounded = {"none": lists.top_items(block, plain, 0.0, k).items}
+  grounded = {
+    "none": lists.top_items(block, plain, injection.Gammas.of(0.0), k).items
+  }
   for name, gamma in calibrate.single_gammas(found.results).items():
     weights = injection.Injection(
       injection.Popularity(popularity, table) if "popularity" in name else None,
@@ -91,5 +93,6 @@ def _grounded(
       if "cf" in name
       else None,
     )
-    grounded[name] = lists.top_items(block, weights, gamma, k).items
+    gammas = injection.Gammas.of(gamma)
+    grounded[name] = lists.top_items(block, weights, gammas, k).items
   return grounded
