@@ -7,7 +7,7 @@ data/movie/adjust_pda.py) or of each row of CF scores (Eq. 4,
 data/*/adjust_ci.py); both together are ((1 + w_pop)(1 + w_cf))^-gamma, or, with
 a gamma for each, (1 + w_pop)^-gamma_pop (1 + w_cf)^-gamma_cf. Ranks only need
 the order, and dividing all distances of a row by max - min changes no order:
-`fused` leaves that division out.
+that division is left out.
 
 The host holds weights in float64 for exact decisions; the device compares
 logarithms relative to a target, which keep their precision near a tie.
@@ -16,7 +16,7 @@ Letters: B users of a block, n of them real, I items, C items of a shard.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import jax
@@ -45,11 +45,19 @@ class Gammas(NamedTuple):
   cf: np.ndarray | float
 
   @classmethod
-  def of(cls, gamma: float | Mapping[str, float]) -> "Gammas":
+  def of(cls, gamma: float | np.ndarray | Mapping[str, float]) -> "Gammas":
     """Returns one gamma for both parts, or each part's own by its name."""
     if isinstance(gamma, Mapping):
       return cls(*(float(gamma.get(part, 0.0)) for part in cls._fields))
-    return cls(float(gamma), float(gamma))
+    return cls(gamma, gamma)
+
+  def at(self, places: np.ndarray) -> "Gammas":
+    """Returns those at some places; one gamma for both stays one."""
+    popularity = np.asarray(self.popularity)[places]
+    same = self.popularity is self.cf
+    return Gammas(
+      popularity, popularity if same else np.asarray(self.cf)[places]
+    )
 
 
 class Gain(NamedTuple):
@@ -78,18 +86,33 @@ class Reference(NamedTuple):
 
 def log_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
   """Returns log((1 + w_i) / (1 + w_target)) [B, C] and its error bound."""
-  total = size = jnp.zeros((1, 1), jnp.float32)
-  if gain.popularity is not None:
-    (high, low), (own_high, own_low) = gain.popularity, reference.popularity
-    part = (high[None] - own_high[:, None]) + (low[None] - own_low[:, None])
-    total, size = total + part, size + jnp.abs(part)
-  if gain.cf is not None:
-    score, scale = reference.cf
-    # 1 + this is (1 + w_i) / (1 + w_target), which is at least 1/2.
-    ratio = (gain.cf - score[:, None]) * scale[:, None]
-    part = jnp.log1p(jnp.maximum(ratio, jnp.float32(-0.75)))
-    total, size = total + part, size + jnp.abs(part)
-  return total, jnp.float32(_ROUNDINGS * distance.UNIT) * size
+  total, size = popularity_gain(gain, reference)
+  part, part_size = cf_gain(gain, reference)
+  return total + part, size + part_size
+
+
+def popularity_gain(
+  gain: Gain, reference: Reference
+) -> tuple[jax.Array, jax.Array]:
+  """Returns popularity's part of `log_gain` and its error bound."""
+  if gain.popularity is None:
+    nothing = jnp.zeros((1, 1), jnp.float32)
+    return nothing, nothing
+  (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+  part = (high[None] - own_high[:, None]) + (low[None] - own_low[:, None])
+  return part, jnp.float32(_ROUNDINGS * distance.UNIT) * jnp.abs(part)
+
+
+def cf_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
+  """Returns CF's part of `log_gain` and its error bound."""
+  if gain.cf is None:
+    nothing = jnp.zeros((1, 1), jnp.float32)
+    return nothing, nothing
+  score, scale = reference.cf
+  # 1 + this is (1 + w_i) / (1 + w_target), which is at least 1/2.
+  ratio = (gain.cf - score[:, None]) * scale[:, None]
+  part = jnp.log1p(jnp.maximum(ratio, jnp.float32(-0.75)))
+  return part, jnp.float32(_ROUNDINGS * distance.UNIT) * jnp.abs(part)
 
 
 def log_weight(
@@ -275,6 +298,13 @@ class Injection:
   popularity: Popularity | None
   cf: CfBlock | None
 
+  def only(self, parts: Container[str]) -> "Injection":
+    """Returns the weights of some of the parts: popularity, cf."""
+    return Injection(
+      self.popularity if "popularity" in parts else None,
+      self.cf if "cf" in parts else None,
+    )
+
   @property
   def gain(self) -> Gain:
     """The device side."""
@@ -320,6 +350,8 @@ class Injection:
       gammas: any reals.
     """
     popularity, cf = self._factors(users, items)
+    if gammas.popularity is gammas.cf:
+      return (popularity * cf) ** -gammas.cf
     return np.where(
       np.equal(gammas.popularity, gammas.cf),
       (popularity * cf) ** -gammas.cf,
@@ -354,20 +386,3 @@ class Injection:
       scale = 1.0 / (span + score.astype(np.float64) - low)
       cf = score, scale.astype(np.float32)
     return Reference(popularity, cf)
-
-
-def fused(
-  factor: np.ndarray,
-  distances: np.ndarray,
-  least: np.ndarray,
-  gamma: np.ndarray,
-) -> np.ndarray:
-  """Returns (1 + w)^-gamma * (d - min d) in float64; shapes broadcast.
-
-  Args:
-    factor: 1 + w.
-    distances: d.
-    least: min d.
-    gamma: any real.
-  """
-  return factor**-gamma * (distances - least)
