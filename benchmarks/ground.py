@@ -45,6 +45,7 @@ from bigrec_jax.rankers.combine import calibrate, injection
 from bigrec_jax.rankers.distance import (
   critical,
   distance,
+  injected,
   resolution,
   user_block,
 )
@@ -153,7 +154,7 @@ class Sweep:
     ):
       clock.time(
         f"gammas, {name}",
-        lambda weights=weights: resolution.injected_ranks(
+        lambda weights=weights: injected.injected_ranks(
           block,
           weights,
           self._gammas,

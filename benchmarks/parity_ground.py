@@ -92,6 +92,10 @@ class _Differences:
     yield Row(f"{what}: metrics", _PEER, self._metrics, self._largest, 1e-12)
 
 
+def _rows(found: evaluate.Evaluation) -> list[dict[str, Any]]:
+  return [row.to_json() for row in found.results]
+
+
 def _find(results: list[dict[str, Any]], split: str, injection: str) -> Any:
   return next(
     row
@@ -115,7 +119,7 @@ def ground(root: pathlib.Path) -> Iterator[Row]:
         theirs = scripts.plain_ranks(_split(world, name, kind), items)
         cases += len(theirs)
         wrong += np.count_nonzero(found.ranks[name]["none"] != theirs)
-        row = _find(found.results, name, "none")
+        row = _find(_rows(found), name, "none")
         differences.metrics(row, scripts.metrics(theirs))
     yield Row(f"{kind}/evaluate: ranks", _PEER, cases, int(wrong), 0)
     yield from differences.rows(f"{kind}/evaluate")
@@ -147,7 +151,7 @@ def _compare(case: _Case, seed: int, differences: _Differences) -> None:
     popularity=counts,
     hr_by_ndcg=case.hr_by_ndcg,
   )
-  row = _find(found.results, "test", case.injection)
+  row = _find(_rows(found), "test", case.injection)
   differences.gammas(row["gamma"], gammas)
   differences.metrics(row, metrics)
 

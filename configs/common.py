@@ -127,7 +127,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.gamma_grid = "movie_ci"
   # cf and popularity+cf are left out, aloud, where there are no CF scores.
   config.ground.injections = ("none", "popularity", "cf", "popularity+cf")
-  config.ground.protocols = ("bigrec", "single_gamma")
+  # two_gammas is of popularity+cf alone: a gamma for each of the two.
+  config.ground.protocols = ("bigrec", "single_gamma", "two_gammas")
   config.ground.protocol_quirks = False  # HR's popularity gamma by NDCG.
   config.ground.predictions = cfg()
   config.ground.predictions.valid = ""

@@ -54,7 +54,9 @@ class GroundConfig:
         "ground.injections", name, ("none", "popularity", "cf", "popularity+cf")
       )
     for name in self.protocols:
-      checks.choice("ground.protocols", name, ("bigrec", "single_gamma"))
+      checks.choice(
+        "ground.protocols", name, ("bigrec", "single_gamma", "two_gammas")
+      )
     if not self.cutoffs or min(self.cutoffs) < 1:
       raise errors.UserError(
         f"config.ground.cutoffs: {self.cutoffs} found, positive ranks expected"

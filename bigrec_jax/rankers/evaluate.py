@@ -16,39 +16,18 @@ from bigrec_jax import errors
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
 from bigrec_jax.progress import Reports
-from bigrec_jax.rankers import baselines
-from bigrec_jax.rankers.combine import calibrate, injection
+from bigrec_jax.rankers import baselines, splits as splits_lib
+from bigrec_jax.rankers.combine import calibrate, injection, two_gammas
 from bigrec_jax.rankers.distance import (
   critical,
   distance,
+  injected,
   resolution,
   user_block,
 )
-from bigrec_jax.results import metrics
-
-# Parts of each injection of the configuration.
-_PARTS = {
-  "popularity": ("popularity",),
-  "cf": ("cf",),
-  "popularity+cf": ("popularity", "cf"),
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-  """What is ranked on one split.
-
-  Attributes:
-    queries: [N, D] float32, embeddings of the predictions.
-    targets: [N] catalogue rows.
-    cf_scores: [N, I] float32, a memory map will do; None = no CF.
-    cf_name: where the scores come from, for messages.
-  """
-
-  queries: np.ndarray
-  targets: np.ndarray
-  cf_scores: np.ndarray | None
-  cf_name: str
+from bigrec_jax.rankers.splits import Split
+from bigrec_jax.results import ground_file, metrics, rows
+from bigrec_jax.results.chosen import parts_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,32 +35,33 @@ class Evaluation:
   """Everything that ground_eval reports.
 
   Attributes:
-    results: rows of `results` in metrics/ground_eval.json; those of test
-      first, then valid's without injection.
-    baselines: rows {"name", "split", "ndcg", "hr", "ci95"} of most_pop,
-      random and, with CF scores, cf.
-    gamma_curves: {injection: {"gamma": [...], "ndcg": {"1": [...], ...},
-      "hr": {...}}}, on valid.
+    results: those of test first, then valid's without injection.
+    baselines: most_pop, random and, with CF scores, cf.
+    gamma_curves: of each injection with one gamma, on valid.
+    gamma_pairs: of popularity+cf with two, on valid.
     ranks: {split: arrays for ranks/<split>.npz}: "target" [N]; "none" [N];
       each injection [N] at its single gamma, and for test at all gammas
-      chosen: "<injection>:gammas" [g] and "<injection>:ranks" [g, N]. Valid's
-      ranks under injection are exact only below the largest cutoff.
+      chosen: "<injection>:gammas" [g] and "<injection>:ranks" [g, N], and
+      "popularity+cf:two_gammas" [N]. Valid's ranks under injection are exact
+      only below the largest cutoff.
   """
 
-  results: list[dict[str, Any]]
-  baselines: list[dict[str, Any]]
-  gamma_curves: dict[str, Any]
+  results: list[rows.MetricRow]
+  baselines: list[rows.BaselineRow]
+  gamma_curves: dict[str, ground_file.Curve]
+  gamma_pairs: dict[str, ground_file.Pairs]
   ranks: dict[str, dict[str, np.ndarray]]
 
 
 def report_row(
-  ranks: np.ndarray, config: GroundConfig, seed: int, **names: Any
-) -> dict[str, Any]:
-  """Returns one row of metrics of any ranker: names, ndcg, hr and ci95."""
+  ranks: np.ndarray, config: GroundConfig, seed: int, *, name: str, split: str
+) -> rows.BaselineRow:
+  """Returns the row of metrics of any ranker."""
+  found = metrics.summarise(ranks, config.cutoffs)
   interval = metrics.summarise_ci95(
     ranks, config.cutoffs, config.bootstrap_samples, seed
   )
-  return {**names, **metrics.summarise(ranks, config.cutoffs), "ci95": interval}
+  return rows.BaselineRow(name, split, **found, ci95=interval)
 
 
 def evaluate(
@@ -119,11 +99,19 @@ def evaluate(
 
 @dataclasses.dataclass
 class _Ranked:
-  """Ranks of one split: plain [N], by injection [N, G], by CF alone [N]."""
+  """Ranks of one split.
+
+  Attributes:
+    plain: [N].
+    injected: by injection [N, G].
+    cf: by CF alone [N], where there are scores.
+    pairs: with two gammas, valid [N, Q] at all tried and test [N, 1].
+  """
 
   plain: np.ndarray
   injected: dict[str, np.ndarray]
   cf: np.ndarray | None
+  pairs: np.ndarray | None
 
 
 class _Run:
@@ -141,18 +129,10 @@ class _Run:
     progress: Reports,
   ):
     groups = np.asarray(groups, np.int32)
-    _check(splits, item_embeddings, groups, popularity)
+    splits_lib.check(splits, item_embeddings, groups, popularity)
     self._config, self._seed, self._progress = config, seed, progress
     if config.duplicates == "last":
-      # A row is its own target, and a title means its last row
-      # (data/movie/evaluate.py fills a dict title -> id in file order).
-      last = np.zeros(len(groups), np.int32)
-      last[groups] = np.arange(len(groups), dtype=np.int32)
-      splits = {
-        name: dataclasses.replace(split, targets=last[groups[split.targets]])
-        for name, split in splits.items()
-      }
-      groups = np.arange(len(groups), dtype=np.int32)
+      splits, groups = splits_lib.last_of_titles(splits, groups)
     self._splits = splits
     self._counts = np.asarray(popularity)
     self._injections = _injections(config, splits)
@@ -160,10 +140,24 @@ class _Run:
     # 1 stands for the fallback gamma of -1.
     magnitudes = np.union1d(self._gammas[self._gammas > 0], [1.0])
     self._shape = critical.grid_shape(magnitudes)
+    self._cutoffs = sorted({*config.cutoffs, calibrate.SINGLE_CUTOFF})
+    self._pairs = self._pair = None
+    # Pairs are chosen by the first, and compared with other injections by it
+    # or, where it isn't reported, by the largest that is.
+    self._pair_cutoffs = [calibrate.SINGLE_CUTOFF]
+    if calibrate.SINGLE_CUTOFF not in config.cutoffs:
+      self._pair_cutoffs.append(max(config.cutoffs))
+    self._swept = self._injections
+    if (
+      two_gammas.PROTOCOL in config.protocols
+      and two_gammas.INJECTION in self._injections
+    ):
+      self._pairs = two_gammas.Pairs(self._gammas, self._shape)
+      self._swept = [*dict.fromkeys([*self._injections, *two_gammas.PARTS])]
     self._table = distance.item_table(item_embeddings, groups, mesh)
     self._members = user_block.members(groups)
     self._popularity = None
-    if any("popularity" in _PARTS[name] for name in self._injections):
+    if any("popularity" in parts_of(name) for name in self._swept):
       self._popularity = injection.Popularity(self._counts, self._table)
     self._rows = user_block.block_rows(
       self._table,
@@ -173,41 +167,53 @@ class _Run:
     )
 
   def run(self) -> Evaluation:
-    config = self._config
     ranked, gammas, curves, choices = {}, {}, {}, {}
-    cutoffs = sorted({*config.cutoffs, calibrate.SINGLE_CUTOFF})
+    pairs: dict[str, ground_file.Pairs] = {}
     if "valid" in self._splits:
-      gammas["valid"] = dict.fromkeys(self._injections, self._gammas)
-      ranked["valid"] = self._rank("valid", gammas["valid"], cutoffs[-1])
+      gammas["valid"] = dict.fromkeys(self._swept, self._gammas)
+      ranked["valid"] = self._rank("valid", gammas["valid"], self._cutoffs[-1])
     for name in self._injections:
-      curve = calibrate.curves(ranked["valid"].injected[name], cutoffs)
-      curves[name] = {"gamma": self._gammas.tolist()} | {
-        metric: {str(k): curve[metric][str(k)].tolist() for k in config.cutoffs}
-        for metric in curve
-      }
+      curve = calibrate.curves(ranked["valid"].injected[name], self._cutoffs)
+      curves[name] = self._curve(curve)
       choices[name] = self._choose(name, curve)
+    if self._pairs is not None:
+      self._pair, tried = self._pairs.choose(
+        ranked["valid"].pairs, self._pair_cutoffs
+      )
+      pairs[two_gammas.INJECTION] = tried
     if "test" in self._splits:
       gammas["test"] = {
         name: np.unique([g for choice in chosen for g in choice.gammas])
         for name, chosen in choices.items()
       }
       ranked["test"] = self._rank("test", gammas["test"], None)
-    results, rows, arrays = [], [], {}
+    results, others, arrays = [], [], {}
     for split in reversed(ranked):
       about = split, ranked[split], gammas[split], choices
       results += self._results(*about)
       arrays[split] = self._arrays(*about)
-      rows += self._baselines(split, ranked[split])
-    return Evaluation(results, rows, curves, arrays)
+      others += self._baselines(split, ranked[split])
+    return Evaluation(results, others, curves, pairs, arrays)
+
+  def _curve(self, curve: Mapping[str, Any]) -> ground_file.Curve:
+    """Returns what is kept of a curve: the cutoffs that are reported."""
+    kept = {
+      metric: {str(k): by[str(k)].tolist() for k in self._config.cutoffs}
+      for metric, by in curve.items()
+    }
+    return ground_file.Curve(self._gammas.tolist(), **kept)
 
   def _choose(self, name: str, curve: Any) -> list[calibrate.Choice]:
     """Returns the choice of each protocol; `single_gamma` is always last."""
     config = self._config
-    protocols = [p for p in config.protocols if p != "single_gamma"]
+    last = "single_gamma"
+    protocols = [
+      p for p in config.protocols if p not in (last, two_gammas.PROTOCOL)
+    ]
     quirk = config.protocol_quirks and name == "popularity"
     return [
       calibrate.choose(protocol, curve, self._gammas, config.cutoffs, quirk)
-      for protocol in (*protocols, "single_gamma")
+      for protocol in (*protocols, last)
     ]
 
   def _rank(
@@ -218,10 +224,11 @@ class _Run:
     count = len(split.targets)
     plain = np.zeros(count, np.int32)
     by_cf = None if split.cf_scores is None else np.zeros(count, np.int32)
-    injected = {
+    injected_ranks = {
       key: np.zeros((count, len(values)), np.int32)
       for key, values in gammas.items()
     }
+    with_pairs = []
     for part in blocks.user_blocks(count, self._rows):
       block = user_block.open_block(
         self._table,
@@ -242,20 +249,32 @@ class _Run:
         by_cf[part] = baselines.score_ranks(
           scores, split.targets[part], self._table.groups
         )
-        if any("cf" in _PARTS[key] for key in gammas):
+        if any("cf" in parts_of(key) for key in gammas):
           cf = injection.cf_block(
             scores, part.start, split.cf_name, self._rows, self._table
           )
+      both = injection.Injection(self._popularity, cf)
       for key, values in gammas.items():
-        weights = injection.Injection(
-          self._popularity if "popularity" in _PARTS[key] else None,
-          cf if "cf" in _PARTS[key] else None,
+        injected_ranks[key][part] = injected.injected_ranks(
+          block,
+          both.only(parts_of(key)),
+          values,
+          self._shape,
+          plain[part],
+          limit,
         )
-        injected[key][part] = resolution.injected_ranks(
-          block, weights, values, self._shape, plain[part], limit
+      if self._pairs is not None:
+        own = {key: ranks[part] for key, ranks in injected_ranks.items()}
+        with_pairs.append(
+          self._pairs.ranks(
+            block, both, plain[part], own, max(self._pair_cutoffs)
+          )
+          if self._pair is None
+          else self._pairs.ranks_at(block, both, self._pair, plain[part])
         )
       self._progress.update(len(block))
-    return _Ranked(plain, injected, by_cf)
+    pairs = np.concatenate(with_pairs) if with_pairs else None
+    return _Ranked(plain, injected_ranks, by_cf, pairs)
 
   def _results(
     self,
@@ -263,31 +282,39 @@ class _Run:
     ranked: _Ranked,
     gammas: Mapping[str, np.ndarray],
     choices: Mapping[str, list[calibrate.Choice]],
-  ) -> list[dict[str, Any]]:
+  ) -> list[rows.MetricRow]:
     """Returns the result rows of a split; of valid only those uninjected."""
-    config, rows = self._config, []
+    config, found = self._config, []
     if "none" in config.injections:
-      row = report_row(ranked.plain, config, self._seed)
+      row = self._measured(ranked.plain)
       for protocol in config.protocols:
-        names = {"injection": "none", "protocol": protocol, "gamma": None}
-        rows.append({"split": split, **names, **row})
+        if protocol != two_gammas.PROTOCOL:
+          found.append(rows.MetricRow(split, "none", protocol, None, **row))
     if split == "valid":
-      return rows  # What valid says about gammas is in the curves.
+      return found  # What valid says about gammas is in the curves.
     for name, chosen in choices.items():
       ranks = dict(zip(gammas[name], ranked.injected[name].T, strict=True))
       for choice in chosen:
         if choice.protocol in config.protocols:
-          names = {"injection": name, "protocol": choice.protocol}
-          rows.append({"split": split, **names, **self._metrics(choice, ranks)})
-    return rows
+          named = split, name, choice.protocol, choice.report
+          found.append(rows.MetricRow(*named, **self._metrics(choice, ranks)))
+      if name == two_gammas.INJECTION and self._pair is not None:
+        named = split, name, two_gammas.PROTOCOL, self._pair._asdict()
+        row = self._measured(ranked.pairs[:, 0])
+        found.append(rows.MetricRow(*named, **row))
+    return found
+
+  def _measured(self, ranks: np.ndarray) -> dict[str, Any]:
+    """Returns ndcg, hr and ci95 of ranks [N]."""
+    row = report_row(ranks, self._config, self._seed, name="", split="")
+    return {"ndcg": row.ndcg, "hr": row.hr, "ci95": row.ci95}
 
   def _metrics(
     self, choice: calibrate.Choice, ranks: Mapping[float, np.ndarray]
   ) -> dict[str, Any]:
-    """Returns gamma, ndcg, hr and ci95; ranks are [N] by gamma."""
+    """Returns ndcg, hr and ci95; ranks are [N] by gamma."""
     config = self._config
-    row = {"gamma": choice.report, "ndcg": {}, "hr": {}}
-    row["ci95"] = {"ndcg": {}, "hr": {}}
+    row = {"ndcg": {}, "hr": {}, "ci95": {"ndcg": {}, "hr": {}}}
     for name, metric in metrics.METRICS.items():
       for k in config.cutoffs:
         own = ranks[choice.gamma[name][str(k)]]
@@ -313,9 +340,11 @@ class _Run:
       if split == "test":
         arrays[f"{name}:gammas"] = values
         arrays[f"{name}:ranks"] = ranks.T
+    if split == "test" and self._pair is not None:
+      arrays[two_gammas.RANKS] = ranked.pairs[:, 0]
     return arrays
 
-  def _baselines(self, split: str, ranked: _Ranked) -> list[dict[str, Any]]:
+  def _baselines(self, split: str, ranked: _Ranked) -> list[rows.BaselineRow]:
     targets, groups = self._splits[split].targets, self._table.groups
     found = {
       "most_pop": baselines.popularity_ranks(self._counts, targets, groups),
@@ -335,54 +364,16 @@ def _injections(config: GroundConfig, splits: Mapping[str, Split]) -> list[str]:
   """Returns the injections that can be run."""
   found = [name for name in config.injections if name != "none"]
   without = [n for n, s in splits.items() if s.cf_scores is None]
-  if without and any("cf" in _PARTS[name] for name in found):
+  if without and any("cf" in parts_of(name) for name in found):
     logging.warning(
       "no CF scores for %s: injections of CF are left out (config.ground."
       "cf_scores or config.ground.cf_model gives them)",
       " and ".join(without),
     )
-    found = [name for name in found if "cf" not in _PARTS[name]]
+    found = [name for name in found if "cf" not in parts_of(name)]
   if found and "valid" not in splits:
     raise errors.UserError(
       f"config.ground.injections: {', '.join(found)} found, but gamma is chosen"
       " on valid and there are no valid predictions; expected them, or none"
     )
   return found
-
-
-def _check(
-  splits: Mapping[str, Split],
-  item_embeddings: np.ndarray,
-  groups: np.ndarray,
-  popularity: np.ndarray,
-) -> None:
-  """Raises UserError where sizes don't fit together."""
-  items, width = item_embeddings.shape
-  if len(groups) != items or len(popularity) != items:
-    raise errors.UserError(
-      f"catalogue: {len(groups)} items with {len(popularity)} counts found,"
-      f" {items} (the item embeddings' rows) expected"
-    )
-  for name, split in splits.items():
-    count = len(split.targets)
-    if not count:
-      raise errors.UserError(f"{name}: no examples, at least one expected")
-    if split.queries.shape != (count, width):
-      raise errors.UserError(
-        f"{name} queries: {list(split.queries.shape)} found,"
-        f" {[count, width]} expected"
-      )
-    if split.targets.min() < 0 or split.targets.max() >= items:
-      row = int(
-        np.flatnonzero((split.targets < 0) | (split.targets >= items))[0]
-      )
-      raise errors.UserError(
-        f"{name}: the target of row {row} is no row of the catalogue"
-        f" ({split.targets[row]} of {items})"
-      )
-    scores = split.cf_scores
-    if scores is not None and scores.shape != (count, items):
-      raise errors.UserError(
-        f"{split.cf_name}: shape {list(scores.shape)} found, {[count, items]}"
-        " (examples, items) expected"
-      )

@@ -4,7 +4,7 @@ The fused distances are those that ground_eval ranks by; a list leaves out what
 the user has had, and names every title once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +25,8 @@ class Recommended(NamedTuple):
   Attributes:
     items: [N, k] int32 catalogue rows; -1 = there are no more.
     scores: [N, k] float64, 1 - fused^(1 / (1 + gamma)), in [0, 1]: 1 for the
-      item nearest to the text, 0 for the farthest that nothing favours.
+      item nearest to the text, 0 for the farthest that nothing favours. Of two
+      gammas the larger counts here.
     distances: [N, k] float64, L2 distance of the texts' embeddings.
     cf_ranks: [N, k] int32, place of the item by CF score alone, from 1; None
       where no CF is injected.
@@ -45,7 +46,7 @@ class Grounder:
     item_embeddings: np.ndarray,
     groups: np.ndarray,
     popularity: np.ndarray | None,
-    gamma: float,
+    gamma: float | Mapping[str, float],
     config: GroundConfig,
     mesh: Mesh,
     *,
@@ -58,7 +59,8 @@ class Grounder:
       item_embeddings: [I, D] float32.
       groups: [I] int32, `Catalogue.groups`: rows of one title.
       popularity: [I] counts to inject; None = don't.
-      gamma: strength of what is injected, at least 0.
+      gamma: strength of what is injected, at least 0: one for all parts, or
+        each part's own, {"popularity": ..., "cf": ...}.
       config: section `ground`.
       mesh: over which catalogue rows are sharded.
       k: items in a list, at most I are.
@@ -72,7 +74,7 @@ class Grounder:
     self._popularity = None
     if popularity is not None:
       self._popularity = injection.Popularity(popularity, self._table)
-    self._gamma = gamma
+    self._gammas = injection.Gammas.of(gamma)
     self._k = min(k, len(groups))
     self._rows = user_block.block_rows(
       self._table, config.batch_size, config.block_items, most_users
@@ -127,7 +129,7 @@ class Grounder:
     found = lists.new_titles(
       block,
       injection.Injection(self._popularity, cf),
-      self._gamma,
+      self._gammas,
       self._k,
       hidden,
     )
@@ -136,10 +138,12 @@ class Grounder:
     spread = np.where(spread > 0, spread, 1.0)[:, None]
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
-    # list would have a score of 1.0000 otherwise.
+    # list would have a score of 1.0000 otherwise. Two gammas are the larger one
+    # and a power of at most 1 on the other part's weight, so that a score is
+    # the same whether equal gammas are given as one or as two.
     # `farthest` is a bound: the very farthest may be beyond it.
     fused = np.clip(found.fused / spread, 0.0, 1.0)
-    fused **= 1.0 / (1.0 + self._gamma)
+    fused **= 1.0 / (1.0 + max(self._gammas))
     return Recommended(
       found.items,
       1.0 - fused,

@@ -5,7 +5,7 @@ is the number of items before the target: 0 is best.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +87,36 @@ def ci95(
   rng = np.random.default_rng(seed)
   draws = rng.multinomial(len(ranks), counts / len(ranks), size=samples)
   low, high = np.percentile(draws @ gain / len(ranks), [2.5, 97.5])
+  return [float(low), float(high)]
+
+
+def bootstrap_ci95(
+  statistic: Callable[[np.ndarray], float], count: int, samples: int, seed: int
+) -> list[float]:
+  """Returns the 95 % percentile bootstrap interval of any statistic.
+
+  For what isn't a mean of per-user gains, such as ROC-AUC; of ranks `ci95` is
+  faster.
+
+  Args:
+    statistic: of the examples with these numbers [count], drawn with
+      replacement; NaN where a draw has none (one class only), left out.
+    count: examples, at least one.
+    samples: bootstrap samples, at least 1.
+    seed: of numpy's default generator.
+
+  Returns:
+    [low, high]; NaN twice where no draw has the statistic.
+  """
+  rng = np.random.default_rng(seed)
+  found = [
+    statistic(rng.integers(0, count, size=count)) for _ in range(samples)
+  ]
+  found = np.array(found, np.float64)
+  found = found[~np.isnan(found)]
+  if not found.size:
+    return [math.nan, math.nan]
+  low, high = np.percentile(found, [2.5, 97.5])
   return [float(low), float(high)]
 
 

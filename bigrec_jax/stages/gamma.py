@@ -1,33 +1,8 @@
 """Which injection recommendations are made with, and how strong it is."""
 
-import dataclasses
-
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.rankers.combine import calibrate
+from bigrec_jax.results import chosen, ground_file
 from bigrec_jax.stages import ground_eval, session
-from bigrec_jax.workdir import storage
-
-_CUTOFF = str(calibrate.SINGLE_CUTOFF)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chosen:
-  """What is injected.
-
-  Attributes:
-    injection: none, popularity, cf or popularity+cf.
-    gamma: its strength; None where nothing is injected.
-    cf_model: whose scores, "" where no CF is injected.
-  """
-
-  injection: str
-  gamma: float | None
-  cf_model: str
-
-  @property
-  def parts(self) -> tuple[str, ...]:
-    """Popularity, cf, both or neither."""
-    return tuple(p for p in self.injection.split("+") if p != "none")
 
 
 def check(config: config_lib.Config) -> None:
@@ -59,59 +34,36 @@ def check(config: config_lib.Config) -> None:
     )
 
 
-def choose(run: session.Session) -> Chosen:
+def choose(run: session.Session) -> chosen.Chosen:
   """Returns what `recommend.injection` and `recommend.gamma` ask for.
 
   `auto` takes what metrics/ground_eval.json found on valid, which is made
   first where it is missing or stale: the injection with the best NDCG@20 (the
-  largest cutoff where 20 isn't one), and its single gamma.
+  largest cutoff where 20 isn't one), and its gamma, or one for each part. A
+  number is one gamma for all parts.
 
   Raises:
     UserError: gamma is to be chosen for an injection that isn't evaluated.
   """
   config = run.config.recommend
-  if config.injection == "none":
-    return Chosen("none", None, "")
+  wanted = config.injection
+  if wanted == "none":
+    return chosen.NOTHING
+  model = run.config.ground.cf_model
   if config.gamma != "auto":
-    return _chosen(run, config.injection, float(config.gamma))
+    gamma = chosen.per_part(wanted, float(config.gamma))
+    return chosen.Chosen(wanted, gamma, model if "cf" in gamma else "")
   ground_eval.ensure(run, show=False)
-  result = storage.read_json(run.paths.ground_eval)
-  gammas = calibrate.single_gammas(result["results"])
-  if config.injection == "auto":
-    return _best(run, result, gammas)
-  if config.injection not in gammas:
+  found = ground_file.read(run.paths.ground_eval)
+  if wanted == "auto":
+    return ground_eval.best_on_valid(run, found, session.say)
+  known = dict.fromkeys(one.injection for one in chosen.candidates(found))
+  known.pop("none", None)
+  if wanted not in known:
     raise errors.UserError(
-      f"config.recommend.injection: {config.injection} found, but"
-      f" {run.paths.ground_eval} has a gamma for {', '.join(gammas) or 'none'}"
+      f"config.recommend.injection: {wanted} found, but"
+      f" {run.paths.ground_eval} has a gamma for {', '.join(known) or 'none'}"
       " only; config.ground.injections with it, or a number in"
       " config.recommend.gamma, expected"
     )
-  return _chosen(run, config.injection, gammas[config.injection])
-
-
-def _chosen(run: session.Session, injection: str, gamma: float) -> Chosen:
-  model = run.config.ground.cf_model if "cf" in injection else ""
-  return Chosen(injection, gamma, model)
-
-
-def _best(run: session.Session, result: dict, gammas: dict) -> Chosen:
-  """Returns the injection that valid likes best; the plainest of equals."""
-  found = {}
-  for row in result["results"]:
-    if row["split"] == "valid" and row["injection"] == "none":
-      found["none"] = row["ndcg"].get(_CUTOFF, list(row["ndcg"].values())[-1])
-  ground = run.config.ground
-  given = ground.cf_scores.valid or ground.cf_scores.test
-  for name, gamma in gammas.items():
-    if "cf" in name and (given or not ground.cf_model):
-      session.say(f"recommend: {name} is left out: it knows no new histories")
-      continue
-    curve = result["gamma_curves"][name]
-    ndcg = curve["ndcg"].get(_CUTOFF, list(curve["ndcg"].values())[-1])
-    found[name] = ndcg[curve["gamma"].index(gamma)]
-  if not found:
-    return Chosen("none", None, "")
-  best = max(found, key=found.get)
-  if best == "none":
-    return Chosen("none", None, "")
-  return _chosen(run, best, gammas[best])
+  return chosen.best(found, model, lambda name: name == wanted)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import synthetic
-from bigrec_jax.results import table
+from bigrec_jax.results import chosen, ground_file, rows, table
 from bigrec_jax.stages import embed, predictions, session, train_cf
 from bigrec_jax.workdir import fingerprints, processes, records, storage
 
@@ -44,8 +45,10 @@ def ensure(run: session.Session, *, show: bool = True) -> None:
   files = [run.paths.ground_eval, run.paths.ranks / "test.npz"]
   if records.is_current(record, made_from, *files):
     session.say(f"ground_eval: {run.paths.ground_eval} is current")
+    result = ground_file.read(run.paths.ground_eval)
+    _keep_choice(run, result)
     if show:
-      _tell(storage.read_json(run.paths.ground_eval))
+      _tell(result)
     return
   # Not at the top: a result that is current needs no JAX.
   from bigrec_jax.rankers import evaluate
@@ -74,11 +77,51 @@ def ensure(run: session.Session, *, show: bool = True) -> None:
           np.savez_compressed(file, **arrays)
     if examples:
       storage.write_json(run.paths.ground_examples, examples)
-    storage.write_json(run.paths.ground_eval, result)
+    storage.write_json(run.paths.ground_eval, result.to_json())
 
   processes.on_first(write)
   records.write_record(record, made_from)
+  _keep_choice(run, result)
   _tell(result)
+
+
+def best_on_valid(
+  run: session.Session,
+  found: ground_file.GroundFile,
+  tell: Callable[[str], object] = lambda line: None,
+) -> chosen.Chosen:
+  """Returns the injection that valid likes best, of those for new histories.
+
+  Args:
+    run: configuration and workdir.
+    found: the evaluation.
+    tell: told of injections that new histories can't have.
+  """
+  ground = run.config.ground
+  given = ground.cf_scores.valid or ground.cf_scores.test
+  known = dict.fromkeys(one.injection for one in chosen.candidates(found))
+  without = [n for n in known if "cf" in n and (given or not ground.cf_model)]
+  for name in without:
+    tell(f"recommend: {name} is left out: it knows no new histories")
+  return chosen.best(found, ground.cf_model, lambda name: name not in without)
+
+
+def _keep_choice(run: session.Session, found: ground_file.GroundFile) -> None:
+  """Writes chosen.json: what valid likes best, and of which artefacts."""
+
+  def write() -> None:
+    made_from = found.fingerprints
+    prints = {
+      key: made_from[key] for key in ("base", "catalogue", "predictions")
+    }
+    # Predictions that are given are of nobody knows which adapter.
+    record = run.paths.record("predictions_valid")
+    if not run.config.ground.predictions.valid and record.exists():
+      prints["adapter"] = storage.read_json(record)["adapter"]
+    best = best_on_valid(run, found)
+    chosen.write(run.paths.chosen, best, found.chosen_by, prints)
+
+  processes.on_first(write)
 
 
 def _evaluate(
@@ -183,88 +226,79 @@ def _made_from(
 
 def _result(
   run: session.Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
-) -> dict[str, Any]:
+) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
-  return {
-    "num_items": len(run.catalogue),
-    "num_examples": {split: len(run.examples(split)) for split in SPLITS},
-    "fingerprints": made_from,
-    "results": found.results,
-    "baselines": [*found.baselines, *_oracle(run)],
-    "gamma_curves": found.gamma_curves,
-  }
+  return ground_file.GroundFile(
+    len(run.catalogue),
+    {split: len(run.examples(split)) for split in SPLITS},
+    made_from,
+    found.results,
+    [*found.baselines, *_oracle(run)],
+    found.gamma_curves,
+    found.gamma_pairs,
+  )
 
 
-def _oracle(run: session.Session) -> list[dict[str, Any]]:
+def _oracle(run: session.Session) -> list[rows.BaselineRow]:
   """Returns what the world's own law reaches; only a made-up world has one."""
   if run.config.data.format != "synthetic":
     return []
   from bigrec_jax.rankers import evaluate
 
   world = synthetic.build(run.config.data.synthetic)
-  rows = []
+  found = []
   for split in SPLITS:
     examples = run.examples(split)
     for name, users in (("oracle", examples.user), ("oracle_mean_taste", None)):
       ranks = world.target_ranks(examples.history, examples.target, users)
-      rows.append(
+      found.append(
         evaluate.report_row(
           ranks, run.config.ground, run.config.seed, name=name, split=split
         )
       )
-  return rows
+  return found
 
 
-def _tell(result: dict[str, Any]) -> None:
+def _tell(result: ground_file.GroundFile) -> None:
   """Prints the table and, in a made-up world, how far the oracle is."""
   session.say(_table(result))
-  rows = {
-    row["name"]: row for row in result["baselines"] if row["split"] == "test"
+  found: dict[str, rows.BaselineRow | rows.MetricRow] = {
+    row.name: row for row in result.baselines_of("test")
   }
-  if "oracle" not in rows:
+  plain = next(result.rows_of(split="test", injection="none"), None)
+  if "oracle" not in found or plain is None:
     return
-  rows["BIGRec"] = next(
-    row
-    for row in result["results"]
-    if row["split"] == "test" and row["injection"] == "none"
-  )
+  found["BIGRec"] = plain
   for k in ("1", "10"):
-    best = rows["oracle"]["hr"].get(k)
+    best = found["oracle"].hr.get(k)
     if best:
       shares = (
-        f"{name} {rows[name]['hr'][k] / best:.0%}"
+        f"{name} {found[name].hr[k] / best:.0%}"
         for name in ("BIGRec", "most_pop", "random")
       )
       session.say(f"HR@{k} of the oracle's {best:.4f}: {', '.join(shares)}")
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: ground_file.GroundFile) -> str:
   """Returns the test rows as a table for people."""
-  found = [
-    (row["name"], "", row)
-    for row in result["baselines"]
-    if row["split"] == "test" and not row["name"].startswith("oracle")
-  ]
-  for row in result["results"]:
-    if row["split"] != "test":
-      continue
-    plain = row["injection"] == "none"
-    if plain and any(name == "BIGRec" for name, _, _ in found):
-      continue  # Without gamma both protocols are one.
-    name = "BIGRec" if plain else f"BIGRec + {row['injection']}"
-    found.append((name, "" if plain else row["protocol"], row))
-  found += [
-    (row["name"], "", row)
-    for row in result["baselines"]
-    if row["split"] == "test" and row["name"].startswith("oracle")
-  ]
-  cutoffs = list(result["results"][0]["hr"])
+  others = list(result.baselines_of("test"))
+  oracles = [row for row in others if row.name.startswith("oracle")]
+  found = [(row.name, "", row) for row in others if row not in oracles]
+  plain = next(result.rows_of(split="test", injection="none"), None)
+  if plain is not None:  # Without gamma all protocols are one.
+    found.append(("BIGRec", "", plain))
+  for row in result.rows_of(split="test"):
+    if row.injection != "none":
+      name = f"BIGRec + {row.injection}"
+      found.append((name, row.protocol, row))
+  found += [(row.name, "", row) for row in oracles]
+  cutoffs = list(result.results[0].hr)
   headers = ["test", "gamma by"]
   headers += [f"NDCG@{k}" for k in cutoffs] + [f"HR@{k}" for k in cutoffs]
-  rows = [
+  cells = [
     [name, protocol]
-    + [row["ndcg"][k] for k in cutoffs]
-    + [row["hr"][k] for k in cutoffs]
+    + [row.ndcg[k] for k in cutoffs]
+    + [row.hr[k] for k in cutoffs]
     for name, protocol, row in found
   ]
-  return table.format_table(headers, rows)
+  return table.format_table(headers, cells)

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from bigrec_jax.rankers import evaluate
-from bigrec_jax.rankers.combine import calibrate, injection
+from bigrec_jax.rankers.combine import injection, two_gammas
 from bigrec_jax.rankers.distance import distance, lists, user_block
+from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.stages import session
 
 _LIST_LENGTH = 5
@@ -63,7 +64,17 @@ def _grounded(
   popularity: np.ndarray,
   found: evaluate.Evaluation,
 ) -> dict[str, np.ndarray]:
-  """Returns the first items [n, k] of each injection, at its single gamma."""
+  """Returns the first items [n, k] of each injection, by its name.
+
+  An injection is shown at its single gamma; with two gammas it has a name of
+  its own, that of its ranks.
+  """
+  gammas: dict[str, dict[str, float]] = {"none": {}}
+  for row in found.results:
+    if row.split == "test" and isinstance(row.gamma, (int, float)):
+      gammas[row.injection] = chosen_lib.per_part(row.injection, row.gamma)
+    elif row.split == "test" and row.protocol == two_gammas.PROTOCOL:
+      gammas[two_gammas.RANKS] = dict(row.gamma)
   groups = np.arange(len(items), dtype=np.int32)
   table = distance.item_table(items, groups, run.mesh)
   block = user_block.open_block(
@@ -75,21 +86,22 @@ def _grounded(
     0,
     "test",
   )
-  k = min(_LIST_LENGTH, len(items))
-  plain = injection.Injection(None, None)
-  grounded = {"none": lists.top_items(block, plain, 0.0, k).items}
-  for name, gamma in calibrate.single_gammas(found.results).items():
-    weights = injection.Injection(
-      injection.Popularity(popularity, table) if "popularity" in name else None,
-      injection.cf_block(
-        np.asarray(split.cf_scores[chosen]),
-        0,
-        split.cf_name,
-        len(chosen),
-        table,
-      )
-      if "cf" in name
-      else None,
+  both = injection.Injection(
+    injection.Popularity(popularity, table)
+    if any("popularity" in parts for parts in gammas.values())
+    else None,
+    injection.cf_block(
+      np.asarray(split.cf_scores[chosen]), 0, split.cf_name, len(chosen), table
     )
-    grounded[name] = lists.top_items(block, weights, gamma, k).items
-  return grounded
+    if any("cf" in parts for parts in gammas.values())
+    else None,
+  )
+  return {
+    name: lists.top_items(
+      block,
+      both.only(gamma),
+      injection.Gammas.of(gamma),
+      min(_LIST_LENGTH, len(items)),
+    ).items
+    for name, gamma in gammas.items()
+  }

@@ -1,6 +1,5 @@
 """Items for anybody's history: ids or titles in, ids, titles and scores out."""
 
-import dataclasses
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import table
+from bigrec_jax.results import chosen as chosen_lib, table
 from bigrec_jax.stages import (
   cf_scorer,
   embed,
@@ -140,7 +139,7 @@ def _made_from(
   run: session.Session,
   histories: histories_lib.Histories,
   adapter: train.Adapter,
-  chosen: gamma_lib.Chosen,
+  chosen: chosen_lib.Chosen,
 ) -> dict[str, Any]:
   config = run.config.recommend
   return {
@@ -148,7 +147,11 @@ def _made_from(
     "histories": fingerprints.of_value([row.content for row in histories.rows]),
     "one_off": bool(config.history),
     "catalogue": run.catalogue.fingerprint,
-    "chosen": dataclasses.asdict(chosen),
+    "chosen": {
+      "injection": chosen.injection,
+      "gamma": chosen.report,
+      "cf_model": chosen.cf_model,
+    },
     "cf": train_cf.inputs(run, chosen.cf_model) if chosen.cf_model else None,
     "popularity": fingerprints.of_value(
       ground_eval.injected_popularity(run).tolist()
@@ -169,7 +172,7 @@ class _Writer:
     histories: histories_lib.Histories,
     adapter: train.Adapter,
     items: np.ndarray,
-    chosen: gamma_lib.Chosen,
+    chosen: chosen_lib.Chosen,
   ):
     from bigrec_jax.rankers import grounder as recommend
 
@@ -184,7 +187,7 @@ class _Writer:
       items,
       run.catalogue.groups,
       self._popularity if "popularity" in chosen.parts else None,
-      chosen.gamma or 0.0,
+      chosen.gamma,
       run.config.ground,
       run.mesh,
       k=run.config.recommend.k,
@@ -192,7 +195,7 @@ class _Writer:
     )
     self._provenance = {
       "injection": chosen.injection,
-      "gamma": chosen.gamma,
+      "gamma": chosen.report,
       "cf_model": chosen.cf_model or None,
       "base": run.base_fingerprint,
       "adapter": adapter.fingerprint,

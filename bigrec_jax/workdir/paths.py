@@ -40,6 +40,11 @@ class Paths:
     return self.root / "adapter"
 
   @property
+  def chosen(self) -> pathlib.Path:
+    """The injection that valid likes best (results/chosen.py)."""
+    return self.root / "chosen.json"
+
+  @property
   def checkpoints(self) -> pathlib.Path:
     return self.root / "checkpoints"
 

@@ -57,10 +57,10 @@ def _row(found, **names):
   rows = [
     row
     for row in found.results
-    if all(row[key] == value for key, value in names.items())
+    if all(getattr(row, key) == value for key, value in names.items())
   ]
   assert len(rows) == 1
-  return rows[0]
+  return rows[0].to_json()
 
 
 def _assert_published(found, world, name, grid, quirks=False):
@@ -124,7 +124,7 @@ def test_equals_the_published_procedure(duplicates, grid, injections):
     _assert_published(found, world, name, grid)
     _assert_single(found, world, name, grid)
   for row in found.baselines:
-    assert row["name"] in ("most_pop", "random", "cf")
+    assert row.name in ("most_pop", "random", "cf")
 
 
 def test_popularity_script_tunes_hr_by_ndcg_on_request():
@@ -186,9 +186,9 @@ def test_the_nearest_item_stays_first_under_injection():
       ranks[f"{name}:ranks"] == 0,
       np.broadcast_to(ranks["none"] == 0, ranks[f"{name}:ranks"].shape),
     )
-  tables = [row for row in found.results if row["split"] == "test"]
-  assert len({row["hr"]["1"] for row in tables}) == 1
-  assert len({row["ndcg"]["1"] for row in tables}) == 1
+  tables = [row for row in found.results if row.split == "test"]
+  assert len({row.hr["1"] for row in tables}) == 1
+  assert len({row.ndcg["1"] for row in tables}) == 1
 
 
 def test_crowds_in_doubt_are_still_ranked_exactly():
@@ -231,8 +231,8 @@ def test_without_cf_scores_only_popularity_is_injected():
     for name, split in _splits(world).items()
   }
   found = _run(world, _mesh(2, 2, 2), splits)
-  assert {r["injection"] for r in found.results} == {"none", "popularity"}
-  assert {r["name"] for r in found.baselines} == {"most_pop", "random"}
+  assert {r.injection for r in found.results} == {"none", "popularity"}
+  assert {r.name for r in found.baselines} == {"most_pop", "random"}
 
 
 def _bad_query(world):
@@ -298,4 +298,4 @@ def test_gamma_needs_valid():
   with pytest.raises(errors.UserError, match="no valid predictions"):
     _run(world, _mesh(2, 2, 2), splits)
   found = _run(world, _mesh(2, 2, 2), splits, injections=("none",))
-  assert {row["split"] for row in found.results} == {"test"}
+  assert {row.split for row in found.results} == {"test"}

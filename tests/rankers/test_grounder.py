@@ -30,17 +30,21 @@ def world():
 
 
 def expected_list(world, user, gamma, popularity, cf):
-  """The formula in float64 and a stable sort, one user at a time."""
+  """The formula in float64 and a stable sort, one user at a time.
+
+  `gamma` is one for all, or that of popularity and that of CF.
+  """
+  of_popularity, of_cf = gamma if isinstance(gamma, tuple) else (gamma, gamma)
   groups, items, queries, hidden, counts, scores = world
   d = np.sqrt(((queries[user].astype(float) - items) ** 2).sum(-1))
   dn = (d - d.min()) / (d.max() - d.min())
-  factor = np.ones(ITEMS)
+  fused = dn.copy()
   if popularity:
-    factor *= 1 + (counts - counts.min()) / np.ptp(counts)
+    weight = 1 + (counts - counts.min()) / np.ptp(counts)
+    fused *= weight**-of_popularity
   if cf and np.ptp(scores[user]) > 0:
     own = scores[user].astype(float)
-    factor *= 1 + (own - own.min()) / np.ptp(own)
-  fused = factor**-gamma * dn
+    fused *= (1 + (own - own.min()) / np.ptp(own)) ** -of_cf
   left_out = {groups[i] for i in hidden[user] if i >= 0}
   listed = []
   for item in np.argsort(fused, kind="stable"):
@@ -48,7 +52,11 @@ def expected_list(world, user, gamma, popularity, cf):
       left_out.add(groups[item])
       listed.append(item)
   listed = np.array(listed[:K])
-  return listed, 1 - fused[listed] ** (1 / (1 + gamma)), d[listed]
+  return (
+    listed,
+    1 - fused[listed] ** (1 / (1 + max(of_popularity, of_cf))),
+    d[listed],
+  )
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
@@ -81,6 +89,26 @@ def test_lists_are_a_sort_without_what_is_hidden(world, shape, popularity, cf):
     if cf:
       places = [(scores[user] > scores[user, i]).sum() + 1 for i in listed]
       assert found.cf_ranks[user].tolist() == places
+
+
+@pytest.mark.parametrize("gamma", [(4.0, 0.5), (0.0, 30.0), (7.0, 7.0)])
+def test_each_part_may_have_its_own_gamma(world, gamma):
+  groups, items, queries, hidden, counts, scores = world
+  grounder = recommend.Grounder(
+    items,
+    groups,
+    counts,
+    dict(zip(("popularity", "cf"), gamma, strict=True)),
+    config.from_config_dict(common.get_config()).ground,
+    sharding.make_mesh(config.MeshConfig(2, 2, 2)),
+    k=K,
+    most_users=USERS,
+  )
+  found = grounder(queries, hidden, lambda part: scores[part])
+  for user in range(USERS):
+    listed, values, _ = expected_list(world, user, gamma, True, True)
+    np.testing.assert_array_equal(found.items[user], listed)
+    np.testing.assert_allclose(found.scores[user], values, rtol=0, atol=1e-5)
 
 
 def test_a_list_that_runs_out_of_titles_ends_early(world):

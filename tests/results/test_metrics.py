@@ -82,3 +82,21 @@ def test_interval_is_a_function_of_the_seed():
 def test_what_is_no_rank_is_refused(ranks):
   with pytest.raises(ValueError, match="expected"):
     metrics.ndcg(np.array(ranks), 5)
+
+
+def test_any_statistic_has_a_bootstrap_interval():
+  rng = np.random.default_rng(0)
+  ranks = rng.integers(0, 40, size=400)
+  low, high = metrics.bootstrap_ci95(
+    lambda rows: metrics.hit_rate(ranks[rows], 10), 400, 2000, seed=1
+  )
+  # The same law as the multinomial draws of `ci95`.
+  want = metrics.ci95(ranks, "hr", 10, 2000, seed=2)
+  np.testing.assert_allclose([low, high], want, atol=0.01)
+  # Draws without the statistic are left out; with no other there is none.
+  one = metrics.bootstrap_ci95(
+    lambda rows: np.nan if rows[0] else 1.0, 2, 50, seed=0
+  )
+  assert one == [1.0, 1.0]
+  none = metrics.bootstrap_ci95(lambda rows: np.nan, 2, 5, seed=0)
+  assert np.isnan(none).all()

@@ -9,8 +9,7 @@ the best NDCG@20.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -136,18 +135,3 @@ def choose(
       for name in metrics.METRICS
     },
   )
-
-
-def single_gammas(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-  """Returns {injection: the one gamma that protocol `single_gamma` chose}.
-
-  Args:
-    results: rows of `results` in metrics/ground_eval.json.
-  """
-  return {
-    row["injection"]: row["gamma"]
-    for row in results
-    if row["split"] == "test"
-    and row["protocol"] == "single_gamma"
-    and row["gamma"] is not None
-  }

@@ -4,9 +4,10 @@
 
 with w the min-max of the train popularity (BIGRec Eq. 2 and 3,
 data/movie/adjust_pda.py) or of each row of CF scores (Eq. 4,
-data/*/adjust_ci.py); both together are ((1 + w_pop)(1 + w_cf))^-gamma. Ranks
-only need the order, and dividing all distances of a row by max - min changes
-no order: `fused` leaves that division out.
+data/*/adjust_ci.py); both together are ((1 + w_pop)(1 + w_cf))^-gamma, or, with
+a gamma for each, (1 + w_pop)^-gamma_pop (1 + w_cf)^-gamma_cf. Ranks only need
+the order, and dividing all distances of a row by max - min changes no order:
+that division is left out.
 
 The host holds weights in float64 for exact decisions; the device compares
 logarithms relative to a target, which keep their precision near a tie.
@@ -15,6 +16,7 @@ Letters: B users of a block, n of them real, I items, C items of a shard.
 """
 
 import dataclasses
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 import jax
@@ -29,6 +31,33 @@ from bigrec_jax.rankers.distance import distance
 # Roundings that log1p, a difference and a product may cost, with room for
 # hardware whose logarithm is a few units off.
 _ROUNDINGS = 16
+
+
+class Gammas(NamedTuple):
+  """How strongly each part is injected; of a part that isn't, any number.
+
+  Attributes:
+    popularity: real, or an array that broadcasts.
+    cf: likewise.
+  """
+
+  popularity: np.ndarray | float
+  cf: np.ndarray | float
+
+  @classmethod
+  def of(cls, gamma: float | np.ndarray | Mapping[str, float]) -> "Gammas":
+    """Returns one gamma for both parts, or each part's own by its name."""
+    if isinstance(gamma, Mapping):
+      return cls(*(float(gamma.get(part, 0.0)) for part in cls._fields))
+    return cls(gamma, gamma)
+
+  def at(self, places: np.ndarray) -> "Gammas":
+    """Returns those at some places; one gamma for both stays one."""
+    popularity = np.asarray(self.popularity)[places]
+    same = self.popularity is self.cf
+    return Gammas(
+      popularity, popularity if same else np.asarray(self.cf)[places]
+    )
 
 
 class Gain(NamedTuple):
@@ -57,18 +86,60 @@ class Reference(NamedTuple):
 
 def log_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
   """Returns log((1 + w_i) / (1 + w_target)) [B, C] and its error bound."""
+  total, size = popularity_gain(gain, reference)
+  part, part_size = cf_gain(gain, reference)
+  return total + part, size + part_size
+
+
+def popularity_gain(
+  gain: Gain, reference: Reference
+) -> tuple[jax.Array, jax.Array]:
+  """Returns popularity's part of `log_gain` and its error bound."""
+  if gain.popularity is None:
+    nothing = jnp.zeros((1, 1), jnp.float32)
+    return nothing, nothing
+  (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+  part = (high[None] - own_high[:, None]) + (low[None] - own_low[:, None])
+  return part, jnp.float32(_ROUNDINGS * distance.UNIT) * jnp.abs(part)
+
+
+def cf_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
+  """Returns CF's part of `log_gain` and its error bound."""
+  if gain.cf is None:
+    nothing = jnp.zeros((1, 1), jnp.float32)
+    return nothing, nothing
+  score, scale = reference.cf
+  # 1 + this is (1 + w_i) / (1 + w_target), which is at least 1/2.
+  ratio = (gain.cf - score[:, None]) * scale[:, None]
+  part = jnp.log1p(jnp.maximum(ratio, jnp.float32(-0.75)))
+  return part, jnp.float32(_ROUNDINGS * distance.UNIT) * jnp.abs(part)
+
+
+def log_weight(
+  gain: Gain, cf_range: tuple[jax.Array, jax.Array] | None, gammas: Gammas
+) -> tuple[jax.Array, jax.Array]:
+  """Returns log((1 + w_pop)^gamma_pop (1 + w_cf)^gamma_cf) [B, C], a scale.
+
+  Args:
+    gain: of the items.
+    cf_range: each row's least CF score and its span, [B] float32.
+    gammas: float32 scalars of at least 0.
+
+  Returns:
+    (logarithm, what a few units of rounding are to be multiplied by).
+  """
   total = size = jnp.zeros((1, 1), jnp.float32)
   if gain.popularity is not None:
-    (high, low), (own_high, own_low) = gain.popularity, reference.popularity
-    part = (high[None] - own_high[:, None]) + (low[None] - own_low[:, None])
-    total, size = total + part, size + jnp.abs(part)
+    part = gammas.popularity * gain.popularity[0][None]
+    total, size = total + part, size + gammas.popularity + part
   if gain.cf is not None:
-    score, scale = reference.cf
-    # 1 + this is (1 + w_i) / (1 + w_target), which is at least 1/2.
-    ratio = (gain.cf - score[:, None]) * scale[:, None]
-    part = jnp.log1p(jnp.maximum(ratio, jnp.float32(-0.75)))
-    total, size = total + part, size + jnp.abs(part)
-  return total, jnp.float32(_ROUNDINGS * distance.UNIT) * size
+    low, span = cf_range
+    # Padding rows of the block have no span.
+    span = jnp.where(span > 0, span, jnp.float32(1))
+    weight = (gain.cf - low[:, None]) / span[:, None]
+    part = gammas.cf * jnp.log1p(jnp.clip(weight, 0.0, 1.0))
+    total, size = total + part, size + gammas.cf + part
+  return total, size
 
 
 def no_less(gain: Gain, reference: Reference) -> jax.Array:
@@ -227,6 +298,13 @@ class Injection:
   popularity: Popularity | None
   cf: CfBlock | None
 
+  def only(self, parts: Container[str]) -> "Injection":
+    """Returns the weights of some of the parts: popularity, cf."""
+    return Injection(
+      self.popularity if "popularity" in parts else None,
+      self.cf if "cf" in parts else None,
+    )
+
   @property
   def gain(self) -> Gain:
     """The device side."""
@@ -242,15 +320,54 @@ class Injection:
       users: rows of the block.
       items: catalogue rows.
     """
-    factor = np.ones(np.broadcast_shapes(users.shape, items.shape))
+    popularity, cf = self._factors(users, items)
+    shape = np.broadcast_shapes(users.shape, items.shape)
+    return np.broadcast_to(popularity * cf, shape)
+
+  def _factors(
+    self, users: np.ndarray, items: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (1 + w_pop, 1 + w_cf) in float64; 1 where not injected."""
+    popularity = cf = np.float64(1.0)
     if self.popularity is not None:
-      factor = factor * (1.0 + self.popularity.weight[items])
+      popularity = 1.0 + self.popularity.weight[items]
     if self.cf is not None:
       score = self.cf.scores[users, items].astype(np.float64)
-      factor = factor * (
-        1.0 + (score - self.cf.low[users]) / self.cf.span[users]
-      )
-    return factor
+      cf = 1.0 + (score - self.cf.low[users]) / self.cf.span[users]
+    return popularity, cf
+
+  def shrinkage(
+    self, users: np.ndarray, items: np.ndarray, gammas: Gammas
+  ) -> np.ndarray:
+    """Returns (1 + w_pop)^-gamma_pop (1 + w_cf)^-gamma_cf in float64.
+
+    Where both are one gamma it is `factor` to the power of -gamma, bit for
+    bit what the published scripts compute.
+
+    Args:
+      users: rows of the block; shapes broadcast, those of gammas too.
+      items: catalogue rows.
+      gammas: any reals.
+    """
+    popularity, cf = self._factors(users, items)
+    if gammas.popularity is gammas.cf:
+      return (popularity * cf) ** -gammas.cf
+    return np.where(
+      np.equal(gammas.popularity, gammas.cf),
+      (popularity * cf) ** -gammas.cf,
+      popularity**-gammas.popularity * cf**-gammas.cf,
+    )
+
+  def log_weight(
+    self, users: np.ndarray, items: np.ndarray, gammas: Gammas
+  ) -> np.ndarray:
+    """Returns -log of `shrinkage`; where even float64 ends, it goes on."""
+    popularity, cf = self._factors(users, items)
+    return np.where(
+      np.equal(gammas.popularity, gammas.cf),
+      gammas.cf * np.log(popularity * cf),
+      gammas.popularity * np.log(popularity) + gammas.cf * np.log(cf),
+    )
 
   def reference(self, users: np.ndarray, items: np.ndarray) -> Reference:
     """Returns the device's view of one target per user.
@@ -269,20 +386,3 @@ class Injection:
       scale = 1.0 / (span + score.astype(np.float64) - low)
       cf = score, scale.astype(np.float32)
     return Reference(popularity, cf)
-
-
-def fused(
-  factor: np.ndarray,
-  distances: np.ndarray,
-  least: np.ndarray,
-  gamma: np.ndarray,
-) -> np.ndarray:
-  """Returns (1 + w)^-gamma * (d - min d) in float64; shapes broadcast.
-
-  Args:
-    factor: 1 + w.
-    distances: d.
-    least: min d.
-    gamma: any real.
-  """
-  return factor**-gamma * (distances - least)

@@ -39,7 +39,7 @@ class Listed(NamedTuple):
 
   Attributes:
     items: [n, k] int32 catalogue rows; -1 = there are no more.
-    fused: [n, k] float64, (1 + w)^-gamma * (d - min d).
+    fused: [n, k] float64, shrinkage * (d - min d).
     distances: [n, k] float64, d.
   """
 
@@ -51,7 +51,7 @@ class Listed(NamedTuple):
 def top_items(
   block: user_block.UserBlock,
   weights: injection.Injection,
-  gamma: float,
+  gammas: injection.Gammas,
   k: int,
 ) -> Listed:
   """Returns each user's k first items by fused distance.
@@ -61,7 +61,7 @@ def top_items(
   Args:
     block: users with their distances.
     weights: what to inject; neither part = plain distance.
-    gamma: its strength.
+    gammas: how strongly.
     k: list length, at most the number of items.
   """
 
@@ -69,13 +69,13 @@ def top_items(
     del users
     return np.ones(items.shape, bool)
 
-  return _search(block, weights, gamma, k, 0, keep)
+  return _search(block, weights, gammas, k, 0, keep)
 
 
 def new_titles(
   block: user_block.UserBlock,
   weights: injection.Injection,
-  gamma: float,
+  gammas: injection.Gammas,
   k: int,
   hidden: np.ndarray,
 ) -> Listed:
@@ -84,7 +84,7 @@ def new_titles(
   Args:
     block: users with their distances.
     weights: what to inject.
-    gamma: its strength.
+    gammas: how strongly.
     k: list length, at most the number of items.
     hidden: [n, H] catalogue rows, padded with -1; rows of the same title are
       hidden with them.
@@ -101,13 +101,13 @@ def new_titles(
       row &= ~np.isin(titles, groups[without[without >= 0]])
     return kept
 
-  return _search(block, weights, gamma, k, spare, keep)
+  return _search(block, weights, gammas, k, spare, keep)
 
 
 def _search(
   block: user_block.UserBlock,
   weights: injection.Injection,
-  gamma: float,
+  gammas: injection.Gammas,
   k: int,
   spare: int,
   keep: _Keep,
@@ -118,7 +118,7 @@ def _search(
   count = k + spare + _SLACK
   while True:
     count = min(count, total)
-    found, sure = _candidates(block, weights, gamma, count)
+    found, sure = _candidates(block, weights, gammas, count)
     kept = keep(everyone, found.items) & sure
     enough = kept.sum(axis=1) >= k
     if count == total or enough.all() or 4 * count > _MOST_CANDIDATES:
@@ -130,7 +130,7 @@ def _search(
   everything = np.arange(total, dtype=np.int32)[None]
   for user in np.flatnonzero(~enough):
     own = everyone[user : user + 1]
-    whole, _ = _in_order(block, weights, gamma, own, everything)
+    whole, _ = _in_order(block, weights, gammas, own, everything)
     only = _cut(whole, keep(own, whole.items), k)
     for column, part in zip(result, only, strict=True):
       column[user] = part[0]
@@ -150,7 +150,7 @@ def _cut(found: Listed, kept: np.ndarray, k: int) -> Listed:
 def _candidates(
   block: user_block.UserBlock,
   weights: injection.Injection,
-  gamma: float,
+  gammas: injection.Gammas,
   count: int,
 ) -> tuple[Listed, np.ndarray]:
   """Returns `count` candidates in exact order, and how far that is certain.
@@ -171,7 +171,7 @@ def _candidates(
     weights.gain,
     blocks.pad_rows(block.least.astype(np.float32), block.rows),
     cf_range,
-    np.float32(gamma),
+    injection.Gammas(*map(np.float32, gammas)),
     width=block.queries.shape[1],
     count=count,
     layout=table.layout,
@@ -179,7 +179,7 @@ def _candidates(
   )
   items = np.asarray(items)[: len(block)]  # [n, count]
   everyone = np.arange(len(block))
-  found, logs = _in_order(block, weights, gamma, everyone, items)
+  found, logs = _in_order(block, weights, gammas, everyone, items)
   if count == len(table.host):
     return found, np.ones(items.shape, bool)
   # Whatever isn't a candidate has no lower bound than the last that is.
@@ -190,7 +190,7 @@ def _candidates(
 def _in_order(
   block: user_block.UserBlock,
   weights: injection.Injection,
-  gamma: float,
+  gammas: injection.Gammas,
   rows: np.ndarray,
   items: np.ndarray,
 ) -> tuple[Listed, np.ndarray]:
@@ -202,11 +202,10 @@ def _in_order(
   users = np.repeat(rows, items.shape[1])
   flat = items.ravel()
   exact = distance.exact_pairs(block.queries, block.table, users, flat)
-  factor = weights.factor(users, flat)
   least = block.least[users]
-  fused = injection.fused(factor, exact, least, np.float64(gamma))
+  fused = weights.shrinkage(users, flat, gammas) * (exact - least)
   with np.errstate(divide="ignore"):
-    logs = np.log(exact - least) - gamma * np.log(factor)
+    logs = np.log(exact - least) - weights.log_weight(users, flat, gammas)
   # Where even float64 ends, logarithms go on.
   order = np.lexsort((flat, logs, fused, users)).reshape(items.shape)
   listed = Listed(flat[order].astype(np.int32), fused[order], exact[order])
@@ -222,7 +221,7 @@ def _lowest(
   gain: injection.Gain,
   least: jax.Array,
   cf_range: tuple[jax.Array, jax.Array] | None,
-  gamma: jax.Array,
+  gammas: injection.Gammas,
   *,
   width: int,
   count: int,
@@ -231,16 +230,8 @@ def _lowest(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the `count` lowest bounds of log fused, and of which items."""
 
-  def local(items, squared, gain, norms, least, cf_range, gamma):
-    logs = jnp.zeros((1, 1), jnp.float32)
-    if gain.popularity is not None:
-      logs = logs + gain.popularity[0][None]
-    if gain.cf is not None:
-      low, span = cf_range
-      # Padding rows of the block have no span.
-      span = jnp.where(span > 0, span, jnp.float32(1))
-      weight = (gain.cf - low[:, None]) / span[:, None]
-      logs = logs + jnp.log1p(jnp.clip(weight, 0.0, 1.0))
+  def local(items, squared, gain, norms, least, cf_range, gammas):
+    logs, size = injection.log_weight(gain, cf_range, gammas)
     error = distance.squared_error(
       width, norms[:, None], items.norms[None], jnp
     )
@@ -248,10 +239,10 @@ def _lowest(
     error = distance.root_error(distances, error, jnp)
     least = least[:, None] * jnp.float32(1 + 2 * distance.UNIT)
     above = jnp.log(jnp.maximum(distances - error - least, 0.0))
-    size = jnp.abs(gamma) * (1.0 + logs) + 1.0 + jnp.abs(above)
+    size = size + 1.0 + jnp.abs(above)
     off = jnp.float32(_ROUNDINGS * distance.UNIT) * size
-    # What may be the nearest has no bound: it comes first whatever gamma says.
-    bound = jnp.where(above > -jnp.inf, above - gamma * logs - off, -jnp.inf)
+    # What may be the nearest has no bound: it comes first whatever gammas say.
+    bound = jnp.where(above > -jnp.inf, above - logs - off, -jnp.inf)
     columns = ranking.columns_of(layout, mesh)
     bound = jnp.where((columns < layout.num_items)[None], bound, jnp.inf)
     values, places = counting.stable_top_k(bound, min(count, layout.rows))
@@ -259,4 +250,6 @@ def _lowest(
 
   whole = PartitionSpec()
   mapped = ranking.map_items(local, mesh, gain, (whole, whole))
-  return mapped(items, block.squared, gain, block.norms, least, cf_range, gamma)
+  return mapped(
+    items, block.squared, gain, block.norms, least, cf_range, gammas
+  )

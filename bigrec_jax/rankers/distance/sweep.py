@@ -27,19 +27,13 @@ from bigrec_jax.rankers.distance import critical, distance, ranking
 _NEVER = 1e37
 
 
-def _injected_keys(
+def log_distances(
   width: int,
   block: distance.Block,
   target: ranking.Target,
   items: distance.Items,
-  gain: injection.Gain,
-  reference: injection.Reference,
-  sign: jax.Array,
-  grid: critical.Grid,
-  shape: critical.Shape,
-  counted: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns [B, C] codes: certainly before, possibly before."""
+  """Returns bounds [B, C] of a: certainly no more, certainly no less."""
   unit = jnp.float32(distance.UNIT)
   squared_error = distance.squared_error(
     width, block.norms[:, None], items.norms[None], jnp
@@ -56,16 +50,32 @@ def _injected_keys(
   margin = slack / jnp.maximum(clear, jnp.float32(1e-30))
   margin = margin + 16 * unit * jnp.abs(a)
   known = clear > 0.0
-  certain = jnp.where(known, a + margin, jnp.float32(_NEVER))
-  possible = jnp.where(known, a - margin, jnp.float32(-_NEVER))
+  most = jnp.where(known, a + margin, jnp.float32(_NEVER))
+  least = jnp.where(known, a - margin, jnp.float32(-_NEVER))
   # Twins of the nearest are at dn = 0: before any target that isn't.
   zero = items.twins[None] == target.twin[:, None]
-  certain = jnp.where(zero, jnp.float32(-_NEVER), certain)
-  possible = jnp.where(zero, jnp.float32(-_NEVER), possible)
+  most = jnp.where(zero, jnp.float32(-_NEVER), most)
+  return most, jnp.where(zero, jnp.float32(-_NEVER), least)
+
+
+def _injected_keys(
+  width: int,
+  block: distance.Block,
+  target: ranking.Target,
+  items: distance.Items,
+  gain: injection.Gain,
+  reference: injection.Reference,
+  sign: jax.Array,
+  grid: critical.Grid,
+  shape: critical.Shape,
+  counted: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns [B, C] codes: certainly before, possibly before."""
+  most, least = log_distances(width, block, target, items)
   b, b_error = injection.log_gain(gain, reference)
   b = b * sign
-  certain = critical.key(certain, b - b_error, grid, shape, True)
-  possible = critical.key(possible, b + b_error, grid, shape, False)
+  certain = critical.key(most, b - b_error, grid, shape, True)
+  possible = critical.key(least, b + b_error, grid, shape, False)
   never = jnp.int32(shape.gammas)
   certain = jnp.where(counted, certain, never)
   return certain, jnp.where(counted, possible, never)

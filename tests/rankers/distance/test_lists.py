@@ -39,7 +39,8 @@ def test_lists_are_the_stable_sort_of_fused_distances(shape, parts):
     low = cf.min(axis=1, keepdims=True).astype(float)
     factor = factor * (1 + (cf - low) / np.ptp(cf.astype(float), 1)[:, None])
   weights = injection.Injection(popularity, scores)
-  found = lists.top_items(block, weights, 1.5, 20).items
+  gammas = injection.Gammas.of(1.5)
+  found = lists.top_items(block, weights, gammas, 20).items
   expected = np.argsort(
     fused_scores(queries, items, factor, 1.5), axis=1, kind="stable"
   )

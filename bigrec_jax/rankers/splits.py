@@ -1,0 +1,85 @@
+"""What is ranked on a split, and whether it fits the catalogue."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from bigrec_jax import errors
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """What is ranked on one split.
+
+  Attributes:
+    queries: [N, D] float32, embeddings of the predictions.
+    targets: [N] catalogue rows.
+    cf_scores: [N, I] float32, a memory map will do; None = no CF.
+    cf_name: where the scores come from, for messages.
+  """
+
+  queries: np.ndarray
+  targets: np.ndarray
+  cf_scores: np.ndarray | None
+  cf_name: str
+
+
+def last_of_titles(
+  splits: Mapping[str, Split], groups: np.ndarray
+) -> tuple[dict[str, Split], np.ndarray]:
+  """Returns splits and groups where a title means its last row alone.
+
+  A row is its own target, as data/movie/evaluate.py fills a dict title -> id
+  in file order.
+
+  Args:
+    splits: by name.
+    groups: [I] int32, rows of one title.
+  """
+  rows = np.arange(len(groups), dtype=np.int32)
+  last = np.zeros(len(groups), np.int32)
+  last[groups] = rows
+  moved = {
+    name: dataclasses.replace(split, targets=last[groups[split.targets]])
+    for name, split in splits.items()
+  }
+  return moved, rows
+
+
+def check(
+  splits: Mapping[str, Split],
+  item_embeddings: np.ndarray,
+  groups: np.ndarray,
+  popularity: np.ndarray,
+) -> None:
+  """Raises UserError where sizes don't fit together."""
+  items, width = item_embeddings.shape
+  if len(groups) != items or len(popularity) != items:
+    raise errors.UserError(
+      f"catalogue: {len(groups)} items with {len(popularity)} counts found,"
+      f" {items} (the item embeddings' rows) expected"
+    )
+  for name, split in splits.items():
+    count = len(split.targets)
+    if not count:
+      raise errors.UserError(f"{name}: no examples, at least one expected")
+    if split.queries.shape != (count, width):
+      raise errors.UserError(
+        f"{name} queries: {list(split.queries.shape)} found,"
+        f" {[count, width]} expected"
+      )
+    if split.targets.min() < 0 or split.targets.max() >= items:
+      row = int(
+        np.flatnonzero((split.targets < 0) | (split.targets >= items))[0]
+      )
+      raise errors.UserError(
+        f"{name}: the target of row {row} is no row of the catalogue"
+        f" ({split.targets[row]} of {items})"
+      )
+    scores = split.cf_scores
+    if scores is not None and scores.shape != (count, items):
+      raise errors.UserError(
+        f"{split.cf_name}: shape {list(scores.shape)} found, {[count, items]}"
+        " (examples, items) expected"
+      )

@@ -1,0 +1,177 @@
+"""The injection that valid likes best: chosen once, kept beside the adapter.
+
+`chosen.json` is what recommendations are made with where nobody says
+otherwise.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from bigrec_jax.results import fields, ground_file, rows
+from bigrec_jax.workdir import storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+  """What is injected.
+
+  Attributes:
+    injection: none, popularity, cf or popularity+cf.
+    gamma: the strength of each part by its name; empty where nothing is
+      injected.
+    cf_model: whose scores, "" where no CF is injected.
+  """
+
+  injection: str
+  gamma: Mapping[str, float]
+  cf_model: str
+
+  @property
+  def parts(self) -> tuple[str, ...]:
+    """Popularity, cf, both or neither."""
+    return parts_of(self.injection)
+
+  @property
+  def report(self) -> float | dict[str, float] | None:
+    """The gamma as rows report it: none, one, or one for each part."""
+    values = set(self.gamma.values())
+    if len(values) > 1:
+      return dict(self.gamma)
+    return values.pop() if values else None
+
+
+NOTHING = Chosen("none", {}, "")
+
+
+def parts_of(injection: str) -> tuple[str, ...]:
+  """Returns the parts of an injection: of popularity+cf both."""
+  return tuple(part for part in injection.split("+") if part != "none")
+
+
+def per_part(
+  injection: str, gamma: float | Mapping[str, float]
+) -> dict[str, float]:
+  """Returns the gamma of each part, where one is for all of them or not."""
+  parts = parts_of(injection)
+  if isinstance(gamma, Mapping):
+    return {part: float(gamma[part]) for part in parts}
+  return dict.fromkeys(parts, float(gamma))
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """An injection with the gammas that valid chose for it.
+
+  Attributes:
+    injection: its name.
+    gamma: of each part.
+    ndcg: on valid.
+  """
+
+  injection: str
+  gamma: Mapping[str, float]
+  ndcg: float
+
+
+def candidates(found: ground_file.GroundFile) -> Iterator[Candidate]:
+  """Yields what was tried on valid, the plainest first.
+
+  Each injection comes with its single gamma; popularity+cf with its two
+  gammas as well, where they were asked for.
+  """
+  k = found.chosen_by
+  for row in found.rows_of(split="valid", injection="none"):
+    yield Candidate("none", {}, row.ndcg[k])
+    break  # Without gamma all protocols are one.
+  for name, gamma in single_gammas(found.results).items():
+    curve = found.gamma_curves[name]
+    place = list(curve.gamma).index(gamma)
+    ndcg = curve.ndcg[k][place]
+    yield Candidate(name, per_part(name, gamma), ndcg)
+  for row in found.rows_of(split="test", protocol="two_gammas"):
+    pairs = found.gamma_pairs[row.injection]
+    gamma = per_part(row.injection, row.gamma)
+    both = list(zip(pairs.popularity, pairs.cf, strict=True))
+    place = both.index((gamma["popularity"], gamma["cf"]))
+    yield Candidate(row.injection, gamma, pairs.ndcg[k][place])
+
+
+def best(
+  found: ground_file.GroundFile,
+  cf_model: str,
+  usable: Callable[[str], bool],
+) -> Chosen:
+  """Returns what valid likes best; the plainest of equals.
+
+  Args:
+    found: of ground_eval.
+    cf_model: whose scores are injected.
+    usable: whether an injection of this name is wanted.
+  """
+  tried = [one for one in candidates(found) if usable(one.injection)]
+  if not tried:
+    return NOTHING
+  first = max(tried, key=lambda one: one.ndcg)
+  model = cf_model if "cf" in first.gamma else ""
+  return Chosen(first.injection, first.gamma, model)
+
+
+def single_gammas(results: Iterable[rows.MetricRow]) -> dict[str, float]:
+  """Returns {injection: the one gamma that `single_gamma` chose}."""
+  return {
+    row.injection: row.gamma
+    for row in results
+    if row.split == "test"
+    and row.protocol == "single_gamma"
+    and isinstance(row.gamma, (int, float))
+  }
+
+
+def write(
+  path: pathlib.Path,
+  chosen: Chosen,
+  cutoff: str,
+  fingerprints: Mapping[str, Any],
+) -> None:
+  """Writes chosen.json, unless it says the same already.
+
+  Args:
+    path: of the file.
+    chosen: what valid chose.
+    cutoff: of the NDCG that it was chosen by.
+    fingerprints: of base, adapter, catalogue and predictions.
+  """
+  content = {
+    "schema": fields.SCHEMA,
+    "injection": chosen.injection,
+    "gamma": dict(chosen.gamma),
+    "cf_model": chosen.cf_model,
+    "split": "valid",
+    "metric": f"ndcg@{cutoff}",
+    "fingerprints": fingerprints,
+  }
+  if not path.exists() or storage.read_json(path) != content:
+    storage.write_json(path, content)
+
+
+def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
+  """Returns what chosen.json holds: (the choice, fingerprints).
+
+  Raises:
+    UserError: it is missing, damaged or of a later version.
+  """
+  file = fields.Fields(storage.read_json(path), f"{path}:")
+  fields.check_schema(file)
+  gamma = file.get("gamma", fields.mapping(fields.number))
+  injection = file.get("injection", fields.text)
+  expected = set(parts_of(injection))
+  if set(gamma) != expected:
+    raise fields.refuse(
+      fields.inside(file.where, "gamma"),
+      gamma,
+      f"one for each part of {injection}",
+    )
+  chosen = Chosen(injection, gamma, file.get("cf_model", fields.text))
+  return chosen, file.get("fingerprints", fields.of_object)

@@ -1,0 +1,180 @@
+"""Rows of metrics as objects: what every file under `metrics/` holds.
+
+A row is made by who measures, kept as JSON and read back as the same object;
+a file says in `schema` which version of the rows it holds. Files of before
+that key are read too: the rows are the same.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bigrec_jax.results import fields
+from bigrec_jax.workdir import storage
+
+# {"1": value, ...}: cutoffs are the texts that JSON makes of them.
+ByCutoff = Mapping[str, float]
+# {"ndcg": ..., "hr": ...}: a value, an interval or a gamma for each cutoff.
+Intervals = Mapping[str, Mapping[str, Sequence[float]]]
+# No gamma; one; one for each metric and cutoff; one for each injected part.
+Gamma = None | float | Mapping[str, Any]
+
+_NUMBERS = fields.mapping(fields.number)
+_INTERVALS = fields.mapping(fields.mapping(fields.interval))
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricRow:
+  """A row of `results` in metrics/ground_eval.json.
+
+  Attributes:
+    split: valid or test.
+    injection: none, popularity, cf or popularity+cf.
+    protocol: how gamma was chosen: bigrec, single_gamma or two_gammas.
+    gamma: of `bigrec` {"ndcg": {"1": gamma, ...}, "hr": {...}}, of
+      `single_gamma` a number, of `two_gammas` {"popularity": gamma, "cf":
+      gamma}; None where nothing is injected.
+    ndcg: by cutoff.
+    hr: by cutoff.
+    ci95: {"ndcg": {"1": [low, high], ...}, "hr": {...}}; empty = not known.
+  """
+
+  split: str
+  injection: str
+  protocol: str
+  gamma: Gamma
+  ndcg: ByCutoff
+  hr: ByCutoff
+  ci95: Intervals
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the object of the file."""
+    return _json(self)
+
+  @classmethod
+  def from_json(cls, value: Any, where: str) -> "MetricRow":
+    """Reads an object of the file; `where` names it in messages.
+
+    Raises:
+      UserError: a field is missing or of another kind.
+    """
+    row = fields.Fields(value, where)
+    return cls(
+      row.get("split", fields.text),
+      row.get("injection", fields.text),
+      row.get("protocol", fields.text),
+      row.optional("gamma", _gamma, None),
+      row.get("ndcg", _NUMBERS),
+      row.get("hr", _NUMBERS),
+      row.optional("ci95", _INTERVALS, {}),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineRow:
+  """A row of `baselines` in metrics/ground_eval.json.
+
+  Attributes:
+    name: most_pop, random, cf, oracle, ...
+    split: valid or test.
+    ndcg: by cutoff.
+    hr: by cutoff.
+    ci95: as in `MetricRow`.
+  """
+
+  name: str
+  split: str
+  ndcg: ByCutoff
+  hr: ByCutoff
+  ci95: Intervals
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the object of the file."""
+    return _json(self)
+
+  @classmethod
+  def from_json(cls, value: Any, where: str) -> "BaselineRow":
+    """Reads an object of the file; raises UserError as `MetricRow` does."""
+    row = fields.Fields(value, where)
+    return cls(
+      row.get("name", fields.text),
+      row.get("split", fields.text),
+      row.get("ndcg", _NUMBERS),
+      row.get("hr", _NUMBERS),
+      row.optional("ci95", _INTERVALS, {}),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRow:
+  """A row of `results` in metrics/<task>.json, of whatever task.
+
+  Attributes:
+    split: valid or test.
+    system: what was measured, such as tallrec or sasrec.
+    metrics: by name, such as auc or recall@10.
+    ci95: [low, high] by name, for those that have one.
+    n: examples measured.
+    seeds: of the runs that the metrics are means over.
+  """
+
+  split: str
+  system: str
+  metrics: Mapping[str, float]
+  ci95: Mapping[str, Sequence[float]]
+  n: int
+  seeds: Sequence[int]
+
+  def to_json(self) -> dict[str, Any]:
+    """Returns the object of the file."""
+    return _json(self)
+
+  @classmethod
+  def from_json(cls, value: Any, where: str) -> "TaskRow":
+    """Reads an object of the file; raises UserError as `MetricRow` does."""
+    row = fields.Fields(value, where)
+    return cls(
+      row.get("split", fields.text),
+      row.get("system", fields.text),
+      row.get("metrics", _NUMBERS),
+      row.get("ci95", fields.mapping(fields.interval)),
+      row.get("n", fields.whole),
+      row.get("seeds", fields.sequence(fields.whole)),
+    )
+
+
+def write_task(path: pathlib.Path, rows: Sequence[TaskRow]) -> None:
+  """Writes metrics/<task>.json atomically."""
+  results = [row.to_json() for row in rows]
+  storage.write_json(path, {"schema": fields.SCHEMA, "results": results})
+
+
+def read_task(path: pathlib.Path) -> tuple[TaskRow, ...]:
+  """Returns the rows of metrics/<task>.json.
+
+  Raises:
+    UserError: the file is missing, damaged or of another version, or a row
+      isn't one.
+  """
+  file = fields.Fields(storage.read_json(path), f"{path}:")
+  fields.check_schema(file)
+  return file.get("results", fields.sequence(TaskRow.from_json))
+
+
+def _gamma(value: Any, where: str) -> Gamma:
+  """Reads a gamma of any of its forms."""
+  if value is None or isinstance(value, (int, float)):
+    return None if value is None else fields.number(value, where)
+  if isinstance(value, Mapping) and set(value) == {"ndcg", "hr"}:
+    return fields.mapping(_NUMBERS)(value, where)
+  if isinstance(value, Mapping) and set(value) == {"popularity", "cf"}:
+    return _NUMBERS(value, where)
+  raise fields.refuse(
+    where, value, "null, a number, {ndcg, hr} or {popularity, cf}"
+  )
+
+
+def _json(row: Any) -> dict[str, Any]:
+  """Returns the fields of a flat row in their order."""
+  return {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
