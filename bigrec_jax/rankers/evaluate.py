@@ -16,7 +16,7 @@ from bigrec_jax import errors
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
 from bigrec_jax.progress import Reports
-from bigrec_jax.rankers import baselines
+from bigrec_jax.rankers import baselines, cf as cf_rankers, engine
 from bigrec_jax.rankers.combine import calibrate, injection
 from bigrec_jax.rankers.distance import (
   critical,
@@ -119,11 +119,10 @@ def evaluate(
 
 @dataclasses.dataclass
 class _Ranked:
-  """Ranks of one split: plain [N], by injection [N, G], by CF alone [N]."""
+  """Ranks of one split: plain [N], by injection [N, G]."""
 
   plain: np.ndarray
   injected: dict[str, np.ndarray]
-  cf: np.ndarray | None
 
 
 class _Run:
@@ -197,7 +196,7 @@ class _Run:
       about = split, ranked[split], gammas[split], choices
       results += self._results(*about)
       arrays[split] = self._arrays(*about)
-      rows += self._baselines(split, ranked[split])
+      rows += self._baselines(split)
     return Evaluation(results, rows, curves, arrays)
 
   def _choose(self, name: str, curve: Any) -> list[calibrate.Choice]:
@@ -217,7 +216,6 @@ class _Run:
     split = self._splits[name]
     count = len(split.targets)
     plain = np.zeros(count, np.int32)
-    by_cf = None if split.cf_scores is None else np.zeros(count, np.int32)
     injected = {
       key: np.zeros((count, len(values)), np.int32)
       for key, values in gammas.items()
@@ -239,9 +237,6 @@ class _Run:
       if split.cf_scores is not None:
         scores = np.ascontiguousarray(split.cf_scores[part], np.float32)
         injection.score_range(scores, part.start, split.cf_name)
-        by_cf[part] = baselines.score_ranks(
-          scores, split.targets[part], self._table.groups
-        )
         if any("cf" in _PARTS[key] for key in gammas):
           cf = injection.cf_block(
             scores, part.start, split.cf_name, self._rows, self._table
@@ -255,7 +250,7 @@ class _Run:
           block, weights, values, self._shape, plain[part], limit
         )
       self._progress.update(len(block))
-    return _Ranked(plain, injected, by_cf)
+    return _Ranked(plain, injected)
 
   def _results(
     self,
@@ -315,19 +310,27 @@ class _Run:
         arrays[f"{name}:ranks"] = ranks.T
     return arrays
 
-  def _baselines(self, split: str, ranked: _Ranked) -> list[dict[str, Any]]:
-    targets, groups = self._splits[split].targets, self._table.groups
-    found = {
-      "most_pop": baselines.popularity_ranks(self._counts, targets, groups),
-      "random": baselines.random_ranks(
-        len(groups), targets, groups, self._seed
-      ),
+  def _baselines(self, split: str) -> list[dict[str, Any]]:
+    own, groups = self._splits[split], self._table.groups
+    items = len(groups)
+    ranks_of = engine.Ranks(
+      own.targets,
+      items,
+      self._table.mesh,
+      most_users=self._config.batch_size,
+      groups=groups,
+    )
+    rankers = {
+      "most_pop": baselines.MostPopular(self._counts),
+      "random": baselines.Random(items, self._seed),
     }
-    if ranked.cf is not None:
-      found["cf"] = ranked.cf
+    if own.cf_scores is not None:
+      rankers["cf"] = cf_rankers.of_scores(own.cf_scores)
     return [
-      report_row(ranks, self._config, self._seed, name=name, split=split)
-      for name, ranks in found.items()
+      report_row(
+        ranks_of(ranker), self._config, self._seed, name=name, split=split
+      )
+      for name, ranker in rankers.items()
     ]
 
 
