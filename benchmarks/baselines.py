@@ -31,7 +31,11 @@ from bigrec_jax.cf import (
   trainer,
 )
 from bigrec_jax.devices import sharding
-from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.rankers import (
+  cf as cf_rankers,
+  dense,
+  engine,
+)
 from bigrec_jax.results import metrics
 from bigrec_jax.workdir import storage
 from configs import common
@@ -83,9 +87,9 @@ def few_shot(data: cf_data.Dataset, count: int, seed: int) -> cf_data.Dataset:
   )
 
 
-def _rankers(data: cf_data.Dataset, mesh) -> dict[str, cf_ranks.Ranker]:
+def _ranks(data: cf_data.Dataset, mesh) -> dict[str, engine.Ranks]:
   return {
-    split: cf_ranks.Ranker(
+    split: engine.Ranks(
       data.splits[split].target,
       data.num_items,
       mesh,
@@ -98,7 +102,7 @@ def _rankers(data: cf_data.Dataset, mesh) -> dict[str, cf_ranks.Ranker]:
 
 def counted(data: cf_data.Dataset, model: str, config, mesh) -> dict:
   """Measures most_pop, leaky_pop or item_knn; returns ranks and books."""
-  rankers = _rankers(data, mesh)
+  ranks_of = _ranks(data, mesh)
   started = time.perf_counter()
   if model == "item_knn":
     knn = item_knn.fit(
@@ -109,8 +113,11 @@ def counted(data: cf_data.Dataset, model: str, config, mesh) -> dict:
     )
     ranks = {
       s: [
-        rankers[s].score_rows(
-          lambda part, s=s: knn.scores(data.splits[s].history[part])
+        ranks_of[s](
+          dense.Dense(
+            lambda part, s=s: knn.scores(data.splits[s].history[part]),
+            data.num_items,
+          )
         )
       ]
       for s in SPLITS
@@ -118,7 +125,11 @@ def counted(data: cf_data.Dataset, model: str, config, mesh) -> dict:
   else:
     counts = data.popularity if model == "most_pop" else data.all_popularity
     ranks = {
-      s: [rankers[s].factors(popularity.fit(counts, len(data.splits[s])))]
+      s: [
+        ranks_of[s](
+          cf_rankers.Factorised(popularity.fit(counts, len(data.splits[s])))
+        )
+      ]
       for s in SPLITS
     }
   return {"ranks": ranks, "seconds_total": time.perf_counter() - started}
@@ -148,15 +159,17 @@ def trained(
   trainer_ = trainer.Trainer(
     recipe, made, counts, recipes.runs(config, seed), mesh
   )
-  rankers = _rankers(data, mesh)
+  ranks_of = _ranks(data, mesh)
   encoders = {
-    s: cf_states.Encoder(spec, data.splits[s].history, mesh, rankers[s].block)
+    s: cf_states.Encoder(spec, data.splits[s].history, mesh, ranks_of[s].block)
     for s in SPLITS
   }
 
   def rank(params, split):
     states = encoders[split](params)
-    return rankers[split].head(networks.head(spec, params), states)
+    return ranks_of[split](
+      cf_rankers.Headed(states, networks.head(spec, params))
+    )
 
   started = time.perf_counter()
   with progress.Progress(config.num_epochs, "epochs", model) as bar:

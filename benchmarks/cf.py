@@ -42,7 +42,7 @@ from bigrec_jax.cf import (
 )
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import table
 from bigrec_jax.workdir import storage
 from configs import common
@@ -95,10 +95,10 @@ def ours(data: cf_data.Dataset, epochs: int) -> dict:
     [steps.Run(0, 1e-3, 0.0, 0.0)],
     mesh,
   )
-  ranker = cf_ranks.Ranker(
+  rank = engine.Ranks(
     test.target, data.num_items, mesh, most_users=512, seen=data.seen["test"]
   )
-  encoder = cf_states.Encoder(recipe.network, test.history, mesh, ranker.block)
+  encoder = cf_states.Encoder(recipe.network, test.history, mesh, rank.block)
   state = made.init()
   setup = _since(started)
   times = {"epochs": [], "evaluations": []}
@@ -110,7 +110,7 @@ def ours(data: cf_data.Dataset, epochs: int) -> dict:
     started = _now()
     params = fitting.of_run(state.params, 0)
     head = networks.head(recipe.network, params)
-    ranks = ranker.head(head, encoder(params))
+    ranks = rank(cf_rankers.Headed(encoder(params), head))
     times["evaluations"].append(_since(started))
   return {
     "epochs": times["epochs"][1:],
@@ -170,14 +170,14 @@ def large(num_items: int, num_users: int, width: int) -> dict:
   mesh = sharding.make_mesh(MeshConfig(-1, 1, 1))
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   started = _now()
-  ranker = cf_ranks.Ranker(targets, num_items, mesh, most_users=512, seen=seen)
-  ranks = ranker.factors(factors)
+  rank = engine.Ranks(targets, num_items, mesh, most_users=512, seen=seen)
+  ranks = rank(cf_rankers.Factorised(factors))
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return {
     "num_items": num_items,
     "num_users": num_users,
     "seconds": _since(started),
-    "users_per_block": ranker.block,
+    "users_per_block": rank.block,
     "peak_gib": peak / 2**20,
     "peak_above_data_gib": (peak - before) / 2**20,
     "mean_rank": float(ranks.mean()),

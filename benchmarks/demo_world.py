@@ -12,6 +12,8 @@ from absl import app, flags
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.formats import synthetic
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import baselines, dense, engine
 
 CUTOFFS = (1, 3, 5, 10, 20, 50)
 _USERS = flags.DEFINE_integer("num_users", 4000, "Users.")
@@ -34,17 +36,6 @@ def windows(
     column < count[:, None], item[np.minimum(index, len(item) - 1)], -1
   )
   return history, item[targets], user[targets], timestamp[targets]
-
-
-def scores_to_ranks(
-  scores: np.ndarray, targets: np.ndarray, group: np.ndarray
-) -> np.ndarray:
-  """Returns ranks in a descending order of scores [N, I]; best duplicate."""
-  same = group[targets, None] == group
-  best = np.where(same, scores, -np.inf).argmax(axis=1)
-  value = scores[np.arange(len(targets)), best][:, None]
-  before = np.arange(scores.shape[1]) < best[:, None]
-  return ((scores > value) | ((scores == value) & before)).sum(axis=1)
 
 
 def successor_counts(
@@ -84,17 +75,22 @@ def main(argv: list[str]) -> None:
   heads = [f"{m}@{k}" for m in ("HR", "NG") for k in CUTOFFS]
   print(f"{'':<30}" + " ".join(f"{h:<6}" for h in heads))
   h, t, u = history[valid:], target[valid:], user[valid:]
-  _print("oracle (knows the taste)", world.target_ranks(h, t, u))
-  _print("oracle (mean taste)", world.target_ranks(h, t, None))
+  ranks_of = engine.Ranks(
+    t, items, sharding.single_device_mesh(), most_users=1024, groups=group
+  )
+  for name, users in (("knows the taste", u), ("mean taste", None)):
+    law = world.next_item_probabilities(h, users)
+    _print(f"oracle ({name})", ranks_of(dense.Dense(law.__getitem__, items)))
   counts = successor_counts(history[:train], target[:train], items)
   popularity = np.bincount(target[:train], minlength=items)
   last = h[np.arange(len(h)), (h >= 0).sum(axis=1) - 1]
   follow = counts[last] + 1e-6 * popularity.astype(np.float32)
-  _print("most frequent after the last", scores_to_ranks(follow, t, group))
-  most = np.broadcast_to(popularity.astype(np.float32), (len(t), items))
-  _print("most popular", scores_to_ranks(most, t, group))
-  noise = np.random.default_rng(0).random((len(t), items), np.float32)
-  _print("random", scores_to_ranks(noise, t, group))
+  _print(
+    "most frequent after the last",
+    ranks_of(dense.Dense(follow.__getitem__, items)),
+  )
+  _print("most popular", ranks_of(baselines.MostPopular(popularity)))
+  _print("random", ranks_of(baselines.Random(items, 0)))
   sequels = world.lists["sequel"]
   best = np.array(
     [

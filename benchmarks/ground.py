@@ -9,7 +9,7 @@ bare matrix product of the same queries and items, the floor. The peer, the
 published procedure in torch (cdist, then per gamma a double argsort and loops
 over users), is timed on some users and gammas and scaled: it is linear in both.
 
-Lists: the k nearest of many items by `counting.top_k`, against the bare
+Lists: the k nearest of many items by `top_k.top_k`, against the bare
 product and FAISS IndexFlatL2 (--peer) on the same vectors, one after the other.
 
 Wall time and the CPU time of all threads are given: on a shared machine the
@@ -40,7 +40,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import peer_ground, scratch
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import blocks, sharding
-from bigrec_jax.rankers import counting
+from bigrec_jax.rankers import counting, top_k
 from bigrec_jax.rankers.combine import calibrate, injection
 from bigrec_jax.rankers.distance import (
   critical,
@@ -296,7 +296,7 @@ def _our_lists(arguments: argparse.Namespace) -> tuple[np.ndarray, Any]:
     clock = Clock()
     _, rows = clock.time(
       "ours",
-      lambda: counting.top_k(_score, queries, items, arguments.k, **options),
+      lambda: top_k.top_k(_score, queries, items, arguments.k, **options),
     )
     clock.time("product", lambda: product(queries, items[0]))
     if round_:  # The first compiles.

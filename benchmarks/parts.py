@@ -28,7 +28,7 @@ from bigrec_jax.config import MeshConfig
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import llama
-from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import table
 from bigrec_jax.training import loss
 from bigrec_jax.workdir import storage
@@ -100,8 +100,8 @@ def ranking(scores: int, seen: bool) -> float:
   states = jnp.asarray(rng.standard_normal((users, width)), jnp.float32)
   kernel = jnp.asarray(rng.standard_normal((items, width)), jnp.float32)
   rows = rng.integers(-1, items, (users, 50)).astype(np.int32)
-  with mock.patch.object(cf_ranks, "_BLOCK_SCORES", {"cpu": scores}):
-    ranker = cf_ranks.Ranker(
+  with mock.patch.object(engine, "_BLOCK_SCORES", {"cpu": scores}):
+    rank = engine.Ranks(
       rng.integers(0, items, users).astype(np.int32),
       items,
       sharding.make_mesh(MeshConfig(-1, 1, 1)),
@@ -109,7 +109,7 @@ def ranking(scores: int, seen: bool) -> float:
       seen=rows if seen else None,
     )
   given = networks.Head(kernel, jnp.zeros(items))
-  return cpu_seconds(lambda: ranker.head(given, states), 9)
+  return cpu_seconds(lambda: rank(cf_rankers.Headed(states, given)), 9)
 
 
 def catalogue_loss(how: str) -> float:

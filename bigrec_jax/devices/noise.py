@@ -42,9 +42,14 @@ def bits(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     place = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
     counter = counter + place * jnp.uint32(stride)
     stride *= shape[axis]
+  return at(seed, counter)
+
+
+def at(seed: jax.Array, place: jax.Array) -> jax.Array:
+  """Returns 32 random bits for each place; both uint32, of the same rank."""
   # A second seed between the rounds: with one, two seeds would give the same
   # sequence in another order.
-  return _mix(_mix(counter ^ seed) + fold(seed, 1))
+  return _mix(_mix(place ^ seed) + fold(seed, 1))
 
 
 def integers(seed: jax.Array, shape: tuple[int, ...], below: int) -> jax.Array:

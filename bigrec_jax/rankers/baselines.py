@@ -1,58 +1,73 @@
-"""Rankers beside distance, judged by the same rule: scores, popularity, chance.
+"""Rankers that know nothing of the user: popularity, and chance.
 
-Each returns a target's exact rank in a stable sort (best score first, ties by
-item); with duplicate titles the best rank of the target's group.
+Letters: n users of a block, I items, C items of a block.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from bigrec_jax.rankers.distance import user_block
+from bigrec_jax.devices import noise
 
 
-def score_ranks(
-  scores: np.ndarray, targets: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
-  """Ranks by scores, highest first; for a block of users.
-
-  Args:
-    scores: [n, I], finite.
-    targets: [n] catalogue rows.
-    groups: [I] int32; `np.arange(I)` where each row is its own target.
-
-  Returns:
-    [n] int64.
-  """
-  rows = user_block.members(groups).rows(groups[targets])  # [n, M]
-  own = np.take_along_axis(scores, np.maximum(rows, 0), axis=1)
-  own = np.where(rows >= 0, own, -np.inf)
-  place = own.argmax(axis=1)[:, None]  # First of equals: lowest row.
-  best = np.take_along_axis(own, place, axis=1)
-  row = np.take_along_axis(rows, place, axis=1)
-  before = scores > best
-  before |= (scores == best) & (np.arange(scores.shape[1])[None] < row)
-  return before.sum(axis=1)
+def _same_for_all(queries: jax.Array, items: jax.Array) -> jax.Array:
+  return jnp.broadcast_to(items[None], (len(queries), len(items)))
 
 
-def popularity_ranks(
-  popularity: np.ndarray, targets: np.ndarray, groups: np.ndarray
-) -> np.ndarray:
-  """Ranks everybody's items by popularity [I]; returns [N] int64."""
-  place = np.empty(len(popularity), np.int64)
-  order = np.argsort(-np.asarray(popularity, np.float64), kind="stable")
-  place[order] = np.arange(len(order))
-  best = np.full(len(popularity), len(popularity))
-  np.minimum.at(best, groups, place)
-  return best[groups[targets]]
+class MostPopular:
+  """Ranks everybody's items by how often they were taken."""
+
+  score = staticmethod(_same_for_all)
+  width = 1
+
+  def __init__(self, popularity: np.ndarray):
+    """Orders the items.
+
+    Args:
+      popularity: [I] counts, of which up to 2**24 may differ.
+    """
+    # Only the order matters: small whole numbers are exact in float32.
+    _, order = np.unique(
+      np.asarray(popularity, np.float64), return_inverse=True
+    )
+    self._order = order.astype(np.float32)
+
+  def queries(self, users: slice) -> np.ndarray:
+    """Returns a row of nothing [n] for each user."""
+    return np.zeros(users.stop - users.start, np.float32)
+
+  def items(self) -> np.ndarray:
+    """Returns [I], the more popular the higher."""
+    return self._order
 
 
-def random_ranks(
-  num_items: int, targets: np.ndarray, groups: np.ndarray, seed: int
-) -> np.ndarray:
-  """Ranks each user's items in a random order of their own; [N] int64."""
-  rng = np.random.default_rng(seed)
-  sizes = np.bincount(groups, minlength=num_items)[groups[targets]]
-  ranks = rng.integers(0, num_items, size=len(targets))
-  for user in np.flatnonzero(sizes > 1):
-    places = rng.choice(num_items, size=sizes[user], replace=False)
-    ranks[user] = places.min()
-  return ranks
+def _draw(queries: jax.Array, items: jax.Array) -> jax.Array:
+  bits = noise.at(queries[:, None], items[None])
+  # As many bits as a float32 has.
+  return (bits >> jnp.uint32(8)).astype(jnp.float32)
+
+
+class Random:
+  """Ranks each user's items in a random order of their own."""
+
+  score = staticmethod(_draw)
+  width = 1
+
+  def __init__(self, num_items: int, seed: int):
+    """Keeps what the orders depend on.
+
+    Args:
+      num_items: I.
+      seed: of all orders; a user's depends on it and on the user's place.
+    """
+    self._num_items, self._seed = num_items, seed
+
+  def queries(self, users: slice) -> np.ndarray:
+    """Returns the seeds [n] of a block of users."""
+    own = np.arange(users.start, users.stop, dtype=np.uint32)
+    seed = np.uint32(self._seed & 0xFFFFFFFF)
+    return np.asarray(noise.fold(jnp.asarray(seed), jnp.asarray(own)))
+
+  def items(self) -> np.ndarray:
+    """Returns the item numbers [I]."""
+    return np.arange(self._num_items, dtype=np.uint32)

@@ -1,4 +1,4 @@
-"""Ranks by counting and top-k lists over an item axis sharded on every device.
+"""Ranks by counting over an item axis that is sharded on every device.
 
 Whatever scores the items (a distance, a dot product, a lookup), the rank of a
 target is the number of items strictly before it in a stable sort:
@@ -7,11 +7,11 @@ target is the number of items strictly before it in a stable sort:
 
 so nothing is ever sorted. The item axis is padded to a multiple of the shards
 and split over the whole mesh by `shard_map`; each device scores its own rows,
-counts or keeps its best k, and one `psum` or `all_gather` joins the shards.
-Callers stream users in blocks of a fixed size (see `user_blocks`), so that one
-compiled program serves a run and a [users, items] matrix never exists.
+block by block, and counts; one `psum` joins the shards (`top_k` makes lists
+the same way). Callers stream users in blocks of a fixed size (see `engine`), so
+that one compiled program serves a run and a [users, items] matrix never exists.
 
-Letters: B users of a block, I items, P shards, C items of a block, k list size.
+Letters: B users of a block, I items, P shards, C items of a block.
 """
 
 import dataclasses
@@ -31,7 +31,8 @@ ScoreFn = Callable[[Any, Any], jax.Array]
 
 # Top-k looks at the best of each group of this many items first. Near
 # sqrt(C / k), which minimises groups + k * group; a power of two for the lanes.
-_GROUP = 32
+GROUP = 32
+_LAST = 2**31 - 1  # Behind every item.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def item_layout(num_items: int, mesh: Mesh, block_items: int) -> ItemLayout:
     raise ValueError(f"{num_items=} {block_items=}, both at least 1 expected")
   shard = -(-num_items // mesh.size)
   # Large blocks are whole groups of `stable_top_k`; small ones stay tight.
-  unit = _GROUP if min(shard, block_items) >= 8 * _GROUP else 1
+  unit = GROUP if min(shard, block_items) >= 8 * GROUP else 1
   blocks = -(-shard // (block_items // unit * unit))
   block = -(-shard // (blocks * unit)) * unit
   return ItemLayout(num_items, mesh.size, block, blocks)
@@ -108,58 +109,17 @@ def put_items(items: Any, layout: ItemLayout, mesh: Mesh) -> Any:
   return jax.tree.map(put, items)
 
 
+def columns(first: jax.Array, layout: ItemLayout) -> jax.Array:
+  """Returns the items [layout.block] of a block that begins at `first`."""
+  return first + jnp.arange(layout.block, dtype=jnp.int32)
+
+
 def shard_index(mesh: Mesh) -> jax.Array:
   """Returns this device's place along the item axis, inside a `shard_map`."""
   return jax.lax.axis_index(mesh.axis_names)
 
 
-def stable_top_k(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-  """Returns the k lowest scores of each row; equal scores by lowest position.
-
-  Exact, in two steps: the k best of the groups' minima name k groups that hold
-  the k best items, since each group before an item's own brings at least one
-  item before it (ties included); only those groups are searched.
-
-  Args:
-    scores: [B, C].
-    k: at most C.
-
-  Returns:
-    (scores [B, k] ascending, positions [B, k] int32).
-  """
-  batch, count = scores.shape
-  groups = count // _GROUP
-  if groups <= k or count % _GROUP:
-    values, positions = jax.lax.top_k(-scores, k)
-    return -values, positions
-  grouped = scores.reshape(batch, groups, _GROUP)
-  _, best = jax.lax.top_k(-grouped.min(axis=-1), k)
-  best = jnp.sort(best, axis=-1)  # Positions ascend again: ties stay stable.
-  near = jnp.take_along_axis(grouped, best[:, :, None], axis=1)  # [B, k, G]
-  values, inner = jax.lax.top_k(-near.reshape(batch, k * _GROUP), k)
-  group = jnp.take_along_axis(best, inner // _GROUP, axis=1)
-  return -values, group * _GROUP + inner % _GROUP
-
-
-def merge_top_k(
-  scores: jax.Array, indices: jax.Array, k: int
-) -> tuple[jax.Array, jax.Array]:
-  """Keeps the k lowest of [B, n] candidates; equals keep their order."""
-  values, positions = jax.lax.top_k(-scores, k)
-  return -values, jnp.take_along_axis(indices, positions, axis=1)
-
-
-def gather_top_k(
-  scores: jax.Array, indices: jax.Array, k: int, mesh: Mesh
-) -> tuple[jax.Array, jax.Array]:
-  """Joins each shard's ascending lists [B, n], inside a `shard_map`."""
-  names = mesh.axis_names
-  scores = jax.lax.all_gather(scores, names, axis=1, tiled=True)  # [B, P * n]
-  indices = jax.lax.all_gather(indices, names, axis=1, tiled=True)
-  return merge_top_k(scores, indices, k)
-
-
-def _hide(
+def hide(
   scores: jax.Array,  # [B, C]
   first: jax.Array,  # index of the first column
   layout: ItemLayout,
@@ -176,12 +136,15 @@ def _hide(
   return scores.at[rows, place].set(jnp.inf, mode="drop")
 
 
-def _score(score_fn: ScoreFn, queries: Any, items: Any, descending: bool):
+def scored(
+  score_fn: ScoreFn, queries: Any, items: Any, descending: bool
+) -> jax.Array:
+  """Returns float32 [B, C] of which the lowest comes first."""
   scores = score_fn(queries, items).astype(jnp.float32)
   return -scores if descending else scores
 
 
-def _map_shards(function: Callable, mesh: Mesh, num_outputs: int) -> Callable:
+def map_shards(function: Callable, mesh: Mesh, num_outputs: int) -> Callable:
   """Maps (items, *replicated) over the shards of the item axis."""
 
   def call(items: Any, *replicated: Any) -> Any:
@@ -216,8 +179,10 @@ def ranks(
 ) -> jax.Array:
   """Returns each user's target rank (0 = best) by counting.
 
-  Each device holds [B, layout.rows] scores of one block of users, so that the
-  target is compared with bit for bit the score it has in the list.
+  Where a shard is one block, its scores are made once. Where it is several,
+  they are made twice, a block at a time: to know the target's score, then to
+  count. Both times it is the same code of one loop, so that the target is
+  compared with bit for bit the score that it has in the list.
 
   Args:
     score_fn: scores a block; see `ScoreFn`.
@@ -229,6 +194,7 @@ def ranks(
     descending: whether the highest score comes first.
     groups: [layout.padded] int32 from `put_items`: rows of one number count as
       one target, whose best row decides (BIGRec's rule for duplicate titles).
+      Padding has 0, which does no harm: it scores infinity and comes last.
     seen: [B, S] int32 items that never come before a target, none twice in
       a row; -1 = nothing. A target that was seen keeps its score.
 
@@ -237,22 +203,108 @@ def ranks(
   """
 
   def local(shard: Any, queries: Any, targets: jax.Array, seen: Any) -> Any:
-    items, groups = shard
-    scores = _score(score_fn, queries, items, descending)
-    first = shard_index(mesh) * layout.rows
-    columns = first + jnp.arange(layout.rows, dtype=jnp.int32)
-    scores = _hide(scores, first, layout, None)
-    if groups is None:
-      best, index = _at(scores, targets[:, None], first)[:, 0], targets
-      best = jax.lax.pmin(best, mesh.axis_names)
+    items, numbers = shard
+    start = shard_index(mesh) * layout.rows
+
+    def score(items: Any, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+      scores = scored(score_fn, queries, items, descending)
+      return hide(scores, first, layout, None), columns(first, layout)
+
+    def own(scores: Any, columns: jax.Array, numbers: Any) -> Any:
+      return _own(scores, columns, numbers, targets)
+
+    def before(scores: Any, columns: jax.Array, best: Any, index: Any) -> Any:
+      count = count_before(scores, columns, best, index)
+      if seen is not None:
+        count -= _seen_before(scores, seen, columns[0], best, index)
+      return count
+
+    if layout.blocks == 1:
+      scores, items_of = score(items, start)
+      target = _first(own(scores, items_of, numbers), mesh)
+      count = before(scores, items_of, *target)
     else:
-      best, index = _best_of_group(scores, columns, groups, targets, mesh)
-    count = count_before(scores, columns, best, index)
-    if seen is not None:
-      count -= _seen_before(scores, seen, first, best, index)
+      count = _count_twice(
+        (score, own, before), (items, numbers), start, targets, layout, mesh
+      )
     return (jax.lax.psum(count, mesh.axis_names),)
 
-  return _map_shards(local, mesh, 1)((items, groups), queries, targets, seen)[0]
+  return map_shards(local, mesh, 1)((items, groups), queries, targets, seen)[0]
+
+
+def _count_twice(
+  parts: tuple[Callable, Callable, Callable],
+  shard: Any,
+  start: jax.Array,
+  targets: jax.Array,
+  layout: ItemLayout,
+  mesh: Mesh,
+) -> jax.Array:
+  """Counts a shard's items before each target, [B] int32, block by block.
+
+  Args:
+    parts: score, own and before of `ranks`.
+    shard: (items, group numbers or None) [layout.rows, ...].
+    start: the shard's first item.
+    targets: [B].
+    layout: of the items.
+    mesh: of the items.
+  """
+  score, own, before = parts
+  blocks = jax.tree.map(
+    lambda a: a.reshape(layout.blocks, layout.block, *a.shape[1:]), shard
+  )
+  numbers = jnp.arange(layout.blocks, dtype=jnp.int32)
+  nobody = jnp.full(targets.shape, jnp.inf), jnp.full_like(targets, _LAST)
+
+  def look(target: Any, _: Any) -> tuple[Any, jax.Array]:
+    def step(carry: Any, block: Any) -> tuple[Any, None]:
+      found, count = carry
+      number, (items, own_numbers) = block
+      scores, items_of = score(items, start + number * layout.block)
+      found = _lower(found, own(scores, items_of, own_numbers))
+      return (found, count + before(scores, items_of, *target)), None
+
+    empty = (nobody, jnp.zeros_like(targets))
+    (found, count), _ = jax.lax.scan(step, empty, (numbers, blocks))
+    return _first(found, mesh), count
+
+  # The first time nothing is known of the target and the count means nothing.
+  _, counts = jax.lax.scan(look, nobody, length=2)
+  return counts[1]
+
+
+def _own(
+  scores: jax.Array,  # [B, C], from `hide`
+  columns: jax.Array,  # [C]
+  groups: jax.Array | None,  # [C]
+  targets: jax.Array,  # [B] items, or group numbers
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the score [B] and the item [B] of each target's best row here."""
+  if groups is None:
+    best = _at(scores, targets[:, None], columns[0])[:, 0]
+    return best, targets
+  own = groups[None] == targets[:, None]
+  best = jnp.where(own, scores, jnp.inf).min(axis=1)
+  index = jnp.where(own & (scores == best[:, None]), columns[None], _LAST)
+  return best, index.min(axis=1)
+
+
+def _lower(one: Any, other: Any) -> tuple[jax.Array, jax.Array]:
+  """Returns the lower of two (scores [B], items [B]); of equals, by item."""
+  (score, item), (score_2, item_2) = one, other
+  best = jnp.minimum(score, score_2)
+  item = jnp.where(score == best, item, _LAST)
+  item_2 = jnp.where(score_2 == best, item_2, _LAST)
+  return best, jnp.minimum(item, item_2)
+
+
+def _first(own: Any, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+  """Returns the lowest (score [B], item [B]) of all shards."""
+  score, item = own
+  best = jax.lax.pmin(score, mesh.axis_names)
+  item = jnp.where(score == best, item, _LAST)
+  return best, jax.lax.pmin(item, mesh.axis_names)
 
 
 def _at(scores: jax.Array, items: jax.Array, first: jax.Array) -> jax.Array:
@@ -263,23 +315,8 @@ def _at(scores: jax.Array, items: jax.Array, first: jax.Array) -> jax.Array:
   return jnp.where(inside, found, jnp.inf)
 
 
-def _best_of_group(
-  scores: jax.Array,  # [B, C], from `_hide`
-  columns: jax.Array,  # [C]
-  groups: jax.Array,  # [C]
-  targets: jax.Array,  # [B], group numbers
-  mesh: Mesh,
-) -> tuple[jax.Array, jax.Array]:
-  """Returns the score [B] and the item [B] of each group's first row."""
-  own = groups[None] == targets[:, None]
-  best = jnp.where(own, scores, jnp.inf).min(axis=1)
-  best = jax.lax.pmin(best, mesh.axis_names)
-  index = jnp.where(own & (scores == best[:, None]), columns[None], 2**31 - 1)
-  return best, jax.lax.pmin(index.min(axis=1), mesh.axis_names)
-
-
 def _seen_before(
-  scores: jax.Array,  # [B, C], from `_hide`
+  scores: jax.Array,  # [B, C], from `hide`
   seen: jax.Array,  # [B, S], -1 = nothing
   first: jax.Array,
   best: jax.Array,  # [B]
@@ -317,71 +354,3 @@ def count_before(
   exact = scores.shape[1] <= 1 << 24
   kind = jnp.float32 if exact else jnp.int32
   return before.sum(axis=1, dtype=kind).astype(jnp.int32)
-
-
-@functools.partial(
-  jax.jit, static_argnames=("score_fn", "k", "layout", "mesh", "descending")
-)
-def top_k(
-  score_fn: ScoreFn,
-  queries: Any,
-  items: Any,
-  k: int,
-  *,
-  layout: ItemLayout,
-  mesh: Mesh,
-  descending: bool,
-  seen: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """Returns each user's k best items, streaming blocks of items.
-
-  Never more than [B, layout.block] scores on a device. Ties by lowest index.
-
-  Args:
-    score_fn: scores a block; see `ScoreFn`.
-    queries: tree of [B, ...], on every device.
-    items: tree from `put_items`.
-    k: list length, at most layout.num_items.
-    layout: of `items`.
-    mesh: of `items`.
-    descending: whether the highest score comes first.
-    seen: [B, S] int32 items left out; -1 = nothing. Where fewer than k remain
-      the list ends in entries of index -1 and score NaN.
-
-  Returns:
-    (scores [B, k], best first; items [B, k] int32).
-  """
-  if not 1 <= k <= layout.num_items:
-    raise ValueError(f"{k=}, 1 <= k <= {layout.num_items} expected")
-  batch = jax.tree.leaves(queries)[0].shape[0]
-
-  def local(items: Any, queries: Any, seen: Any) -> Any:
-    start = shard_index(mesh) * layout.rows
-    blocks = jax.tree.map(
-      lambda a: a.reshape(layout.blocks, layout.block, *a.shape[1:]), items
-    )
-    keep = min(k, layout.block)
-
-    def step(carry: Any, block: Any) -> Any:
-      number, part = block
-      first = start + number * layout.block
-      scores = _score(score_fn, queries, part, descending)
-      scores = _hide(scores, first, layout, seen)
-      values, positions = stable_top_k(scores, keep)
-      # What is kept has lower indices than the block: first among equals.
-      values = jnp.concatenate([carry[0], values], axis=1)
-      indices = jnp.concatenate([carry[1], first + positions], axis=1)
-      return merge_top_k(values, indices, k), None
-
-    empty = (
-      jnp.full((batch, k), jnp.inf, jnp.float32),
-      jnp.full((batch, k), -1, jnp.int32),
-    )
-    numbers = jnp.arange(layout.blocks, dtype=jnp.int32)
-    best, _ = jax.lax.scan(step, empty, (numbers, blocks))
-    return gather_top_k(*best, k, mesh)
-
-  values, indices = _map_shards(local, mesh, 2)(items, queries, seen)
-  found = values < jnp.inf
-  values = jnp.where(found, -values if descending else values, jnp.nan)
-  return values, jnp.where(found, indices, -1)

@@ -16,7 +16,12 @@ from bigrec_jax import errors
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
 from bigrec_jax.progress import Reports
-from bigrec_jax.rankers import baselines, splits as splits_lib
+from bigrec_jax.rankers import (
+  baselines,
+  cf as cf_rankers,
+  engine,
+  splits as splits_lib,
+)
 from bigrec_jax.rankers.combine import calibrate, injection, two_gammas
 from bigrec_jax.rankers.distance import (
   critical,
@@ -104,13 +109,11 @@ class _Ranked:
   Attributes:
     plain: [N].
     injected: by injection [N, G].
-    cf: by CF alone [N], where there are scores.
     pairs: with two gammas, valid [N, Q] at all tried and test [N, 1].
   """
 
   plain: np.ndarray
   injected: dict[str, np.ndarray]
-  cf: np.ndarray | None
   pairs: np.ndarray | None
 
 
@@ -192,7 +195,7 @@ class _Run:
       about = split, ranked[split], gammas[split], choices
       results += self._results(*about)
       arrays[split] = self._arrays(*about)
-      others += self._baselines(split, ranked[split])
+      others += self._baselines(split)
     return Evaluation(results, others, curves, pairs, arrays)
 
   def _curve(self, curve: Mapping[str, Any]) -> ground_file.Curve:
@@ -223,7 +226,6 @@ class _Run:
     split = self._splits[name]
     count = len(split.targets)
     plain = np.zeros(count, np.int32)
-    by_cf = None if split.cf_scores is None else np.zeros(count, np.int32)
     injected_ranks = {
       key: np.zeros((count, len(values)), np.int32)
       for key, values in gammas.items()
@@ -246,9 +248,6 @@ class _Run:
       if split.cf_scores is not None:
         scores = np.ascontiguousarray(split.cf_scores[part], np.float32)
         injection.score_range(scores, part.start, split.cf_name)
-        by_cf[part] = baselines.score_ranks(
-          scores, split.targets[part], self._table.groups
-        )
         if any("cf" in parts_of(key) for key in gammas):
           cf = injection.cf_block(
             scores, part.start, split.cf_name, self._rows, self._table
@@ -274,7 +273,7 @@ class _Run:
         )
       self._progress.update(len(block))
     pairs = np.concatenate(with_pairs) if with_pairs else None
-    return _Ranked(plain, injected_ranks, by_cf, pairs)
+    return _Ranked(plain, injected_ranks, pairs)
 
   def _results(
     self,
@@ -344,19 +343,27 @@ class _Run:
       arrays[two_gammas.RANKS] = ranked.pairs[:, 0]
     return arrays
 
-  def _baselines(self, split: str, ranked: _Ranked) -> list[rows.BaselineRow]:
-    targets, groups = self._splits[split].targets, self._table.groups
-    found = {
-      "most_pop": baselines.popularity_ranks(self._counts, targets, groups),
-      "random": baselines.random_ranks(
-        len(groups), targets, groups, self._seed
-      ),
+  def _baselines(self, split: str) -> list[rows.BaselineRow]:
+    own, groups = self._splits[split], self._table.groups
+    items = len(groups)
+    ranks_of = engine.Ranks(
+      own.targets,
+      items,
+      self._table.mesh,
+      most_users=self._config.batch_size,
+      groups=groups,
+    )
+    rankers = {
+      "most_pop": baselines.MostPopular(self._counts),
+      "random": baselines.Random(items, self._seed),
     }
-    if ranked.cf is not None:
-      found["cf"] = ranked.cf
+    if own.cf_scores is not None:
+      rankers["cf"] = cf_rankers.of_scores(own.cf_scores)
     return [
-      report_row(ranks, self._config, self._seed, name=name, split=split)
-      for name, ranks in found.items()
+      report_row(
+        ranks_of(ranker), self._config, self._seed, name=name, split=split
+      )
+      for name, ranker in rankers.items()
     ]
 
 

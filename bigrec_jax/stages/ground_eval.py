@@ -243,17 +243,29 @@ def _oracle(run: session.Session) -> list[rows.BaselineRow]:
   """Returns what the world's own law reaches; only a made-up world has one."""
   if run.config.data.format != "synthetic":
     return []
-  from bigrec_jax.rankers import evaluate
+  from bigrec_jax.rankers import dense, engine, evaluate
 
   world = synthetic.build(run.config.data.synthetic)
-  found = []
+  config, found = run.config, []
   for split in SPLITS:
     examples = run.examples(split)
+    ranks_of = engine.Ranks(
+      examples.target,
+      len(run.catalogue),
+      run.mesh,
+      most_users=config.ground.batch_size,
+      groups=run.catalogue.groups,
+    )
     for name, users in (("oracle", examples.user), ("oracle_mean_taste", None)):
-      ranks = world.target_ranks(examples.history, examples.target, users)
+
+      def law(part: slice, examples=examples, users=users) -> np.ndarray:
+        known = None if users is None else users[part]
+        return world.next_item_probabilities(examples.history[part], known)
+
+      ranks = ranks_of(dense.Dense(law, len(run.catalogue)))
       found.append(
         evaluate.report_row(
-          ranks, run.config.ground, run.config.seed, name=name, split=split
+          ranks, config.ground, config.seed, name=name, split=split
         )
       )
   return found

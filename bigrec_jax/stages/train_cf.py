@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     networks,
     trainer as trainer_lib,
   )
-  from bigrec_jax.rankers import cf_ranks
+  from bigrec_jax.rankers import engine
 
 SPLITS = ("valid", "test")
 Source = factors.Factors | Callable[[slice], np.ndarray]
@@ -150,16 +150,20 @@ def inputs(run: session.Session, model: str) -> dict[str, Any]:
 
 
 def _make(run: session.Session, model: str) -> Outcome:
-  rankers = {split: _ranker(run, split) for split in SPLITS}
+  from bigrec_jax.rankers import cf as cf_rankers, dense
+
+  ranks_of = {split: _ranks(run, split) for split in SPLITS}
   if model in recipes.TRAINED:
-    return _train(run, model, rankers)
+    return _train(run, model, ranks_of)
   if model == "most_pop":
     counts = popularity_counts(run)
     sources = {
       split: popularity.fit(counts, len(run.examples(split)))
       for split in SPLITS
     }
-    ranks = {s: [rankers[s].factors(sources[s])] for s in SPLITS}
+    ranks = {
+      s: [ranks_of[s](cf_rankers.Factorised(sources[s]))] for s in SPLITS
+    }
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
   knn = item_neighbours(run)
 
@@ -168,7 +172,8 @@ def _make(run: session.Session, model: str) -> Outcome:
     return lambda part: knn.scores(history[part])
 
   sources = {split: reader(split) for split in SPLITS}
-  ranks = {s: [rankers[s].score_rows(sources[s])] for s in SPLITS}
+  items = len(run.catalogue)
+  ranks = {s: [ranks_of[s](dense.Dense(sources[s], items))] for s in SPLITS}
   return Outcome(sources, ranks, {})
 
 
@@ -193,8 +198,8 @@ def popularity_counts(run: session.Session) -> np.ndarray:
   return np.bincount(pairs[:, 1], minlength=len(run.catalogue))
 
 
-def _ranker(run: session.Session, split: str) -> "cf_ranks.Ranker":
-  from bigrec_jax.rankers import cf_ranks
+def _ranks(run: session.Session, split: str) -> "engine.Ranks":
+  from bigrec_jax.rankers import engine
 
   seen = None
   if run.config.cf.mask_seen:
@@ -203,7 +208,7 @@ def _ranker(run: session.Session, split: str) -> "cf_ranks.Ranker":
       run.examples(split),
       *(examples_lib.load_examples(run.paths, s, -1, 0) for s in earlier),
     )
-  return cf_ranks.Ranker(
+  return engine.Ranks(
     run.examples(split).target,
     len(run.catalogue),
     run.mesh,
@@ -215,7 +220,7 @@ def _ranker(run: session.Session, split: str) -> "cf_ranks.Ranker":
 def _train(
   run: session.Session,
   model: str,
-  rankers: "dict[str, cf_ranks.Ranker]",
+  ranks_of: "dict[str, engine.Ranks]",
 ) -> Outcome:
   """Trains every seed and grid point of a network."""
   from bigrec_jax.cf import (
@@ -224,6 +229,7 @@ def _train(
     states as cf_states,
     trainer as cf_trainer,
   )
+  from bigrec_jax.rankers import cf as cf_rankers
 
   config = run.config.cf
   length = run.config.data.max_history
@@ -244,14 +250,16 @@ def _train(
   )
   encoders = {
     split: cf_states.Encoder(
-      spec, run.examples(split).history, run.mesh, rankers[split].block
+      spec, run.examples(split).history, run.mesh, ranks_of[split].block
     )
     for split in SPLITS
   }
 
   def rank(params: "networks.Params", split: str) -> np.ndarray:
     states = encoders[split](params)
-    return rankers[split].head(networks.head(spec, params), states)
+    return ranks_of[split](
+      cf_rankers.Headed(states, networks.head(spec, params))
+    )
 
   def score(params: "networks.Params") -> float:
     return metrics.ndcg(rank(params, "valid"), config.stop_cutoff)

@@ -7,7 +7,7 @@ import pytest
 
 from bigrec_jax.cf import item_knn, popularity
 from bigrec_jax.devices import sharding
-from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import metrics
 
 # HR@5, NDCG@5, HR@10, NDCG@10, HR@20, NDCG@20: the row "PopRec" of
@@ -46,14 +46,15 @@ def test_popularity_equals_the_published_values(shared_data, name):
   for row, items in zip(seen, users, strict=True):
     kept = list(set(items[:-1]) - {items[-1]})
     row[: len(kept)] = kept
-  ranker = cf_ranks.Ranker(
+  ranks_of = engine.Ranks(
     targets,
     len(counts),
     sharding.single_device_mesh(),
     most_users=1024,
     seen=seen,
   )
-  ranks = ranker.factors(popularity.fit(counts, len(users)))
+  fitted = popularity.fit(counts, len(users))
+  ranks = ranks_of(cf_rankers.Factorised(fitted))
   assert _values(ranks) == PUBLISHED[name]
 
 

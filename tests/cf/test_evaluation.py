@@ -10,7 +10,7 @@ from bigrec_jax.cf import (
 )
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.rankers import cf as cf_rankers, dense, engine
 from tests.cf import worlds
 
 USERS, ITEMS, WIDTH = 21, 53, 6
@@ -40,21 +40,14 @@ def test_ranks_equal_a_stable_sort(masked):
   seen = RNG.integers(-1, ITEMS, (USERS, 9)).astype(np.int32)
   seen = np.where(seen == TARGETS[:, None], -1, seen)
   seen = seen if masked else None
-  ranker = cf_ranks.Ranker(TARGETS, ITEMS, mesh, most_users=8, seen=seen)
+  ranks_of = engine.Ranks(TARGETS, ITEMS, mesh, most_users=8, seen=seen)
   expected = _naive(SCORES, seen)
   factors = factors_lib.Factors(STATES, KERNEL)
-  np.testing.assert_array_equal(ranker.factors(factors), expected)
-  np.testing.assert_array_equal(
-    ranker.score_rows(lambda part: SCORES[part]), expected
-  )
-
-
-def test_blocks_of_users_shrink_as_the_catalogue_grows():
-  mesh = sharding.single_device_mesh()
-  assert cf_ranks.user_block(1000, mesh, 512) == 512
-  million = cf_ranks.user_block(1_000_000, mesh, 512)
-  assert million == 64  # 256 MB of scores.
-  assert cf_ranks.user_block(10_000_000, mesh, 512) == 6
+  for ranker in (
+    cf_rankers.Factorised(factors),
+    dense.Dense(SCORES.__getitem__, ITEMS),
+  ):
+    np.testing.assert_array_equal(ranks_of(ranker), expected)
 
 
 @pytest.mark.parametrize("network", ["sasrec", "caser"])

@@ -9,7 +9,7 @@ from bigrec_jax import config as config_lib, errors, progress
 from bigrec_jax.cf import fitting, networks, recipes, states as cf_states, steps
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.rankers import cf_ranks
+from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import metrics
 from configs import common
 from tests.cf import worlds
@@ -28,13 +28,12 @@ def _mesh(sizes=(1, 1, 1)):
 
 
 def _score(spec, mesh, examples=VALID):
-  ranker = cf_ranks.Ranker(
-    examples.target, ITEMS, mesh, most_users=16, seen=None
-  )
-  encoder = cf_states.Encoder(spec, examples.history, mesh, ranker.block)
+  ranks_of = engine.Ranks(examples.target, ITEMS, mesh, most_users=16)
+  encoder = cf_states.Encoder(spec, examples.history, mesh, ranks_of.block)
 
   def ranks(params):
-    return ranker.head(networks.head(spec, params), encoder(params))
+    head = networks.head(spec, params)
+    return ranks_of(cf_rankers.Headed(encoder(params), head))
 
   return ranks
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax.devices import blocks
-from bigrec_jax.rankers import counting
+from bigrec_jax.rankers import counting, top_k
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -105,7 +105,7 @@ def test_top_k_equals_a_stable_sort(sizes, descending):
   assert layout.blocks > 1
   items = counting.put_items(table.T.copy(), layout, mesh)
   for hidden in (None, seen):
-    values, indices = counting.top_k(
+    values, indices = top_k.top_k(
       _lookup,
       np.zeros(5, np.float32),
       items,
@@ -130,7 +130,7 @@ def test_top_k_says_when_fewer_items_remain():
   items = counting.put_items(
     np.array([[2.0], [1.0], [3.0]], np.float32), layout, mesh
   )
-  values, indices = counting.top_k(
+  values, indices = top_k.top_k(
     _lookup,
     np.zeros(1, np.float32),
     items,
@@ -147,7 +147,7 @@ def test_top_k_says_when_fewer_items_remain():
 def test_grouped_search_is_exact_under_ties():
   rng = np.random.default_rng(4)
   scores = rng.integers(0, 40, size=(7, 32 * 97)).astype(np.float32)
-  values, positions = counting.stable_top_k(scores, 13)
+  values, positions = top_k.stable_top_k(scores, 13)
   want = np.argsort(scores, axis=1, kind="stable")[:, :13]
   np.testing.assert_array_equal(positions, want)
   np.testing.assert_array_equal(

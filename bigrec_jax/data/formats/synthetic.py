@@ -181,32 +181,6 @@ class World:
     out[_owned(self.shelf, recent)] = 0.0
     return (out / out.sum(axis=1, keepdims=True)).astype(np.float32)
 
-  def target_ranks(
-    self,
-    histories: np.ndarray,
-    targets: np.ndarray,
-    users: np.ndarray | None,
-    block: int = 1024,
-  ) -> np.ndarray:
-    """Returns the targets' ranks by probability, int64 [N], 0 = most likely.
-
-    Ties go to the smaller row; of duplicates the best rank counts
-    (`ground.duplicates=best`). `users` as in `next_item_probabilities`.
-    """
-    ranks = np.empty(len(targets), np.int64)
-    group = self.shelf.group
-    for start in range(0, len(targets), block):
-      part = slice(start, start + block)
-      p = self.next_item_probabilities(
-        histories[part], None if users is None else users[part]
-      )
-      same = group[targets[part], None] == group  # [b, I]
-      best = np.where(same, p, -1.0).argmax(axis=1)  # [b] of the duplicates.
-      value = p[np.arange(len(p)), best][:, None]
-      before = np.arange(len(group)) < best[:, None]
-      ranks[part] = ((p > value) | ((p == value) & before)).sum(axis=1)
-    return ranks
-
 
 def _right_aligned(histories: np.ndarray) -> np.ndarray:
   """Returns the last MEMORY items at the right, -1 before them."""

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import errors
-from bigrec_jax.rankers import counting
+from bigrec_jax.rankers import counting, top_k
 
 UNIT = 2.0**-24  # Relative error of one float32 rounding.
 
@@ -289,8 +289,8 @@ def block(
     farthest = jax.lax.pmax(reached, mesh.axis_names)
     distinct = real & (items.twins == columns)
     shown = jnp.where(distinct[None], squared, jnp.inf)
-    nearest, places = counting.stable_top_k(shown, min(near, layout.rows))
-    nearest, rows = counting.gather_top_k(nearest, first + places, near, mesh)
+    nearest, places = top_k.stable_top_k(shown, min(near, layout.rows))
+    nearest, rows = top_k.gather_top_k(nearest, first + places, near, mesh)
     return squared, norms, nearest, rows, farthest
 
   split = PartitionSpec(mesh.axis_names)

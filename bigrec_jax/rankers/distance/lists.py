@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from bigrec_jax.devices import blocks
-from bigrec_jax.rankers import counting
+from bigrec_jax.rankers import counting, top_k
 from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import distance, ranking, user_block
 
@@ -245,8 +245,8 @@ def _lowest(
     bound = jnp.where(above > -jnp.inf, above - logs - off, -jnp.inf)
     columns = ranking.columns_of(layout, mesh)
     bound = jnp.where((columns < layout.num_items)[None], bound, jnp.inf)
-    values, places = counting.stable_top_k(bound, min(count, layout.rows))
-    return counting.gather_top_k(values, columns[0] + places, count, mesh)
+    values, places = top_k.stable_top_k(bound, min(count, layout.rows))
+    return top_k.gather_top_k(values, columns[0] + places, count, mesh)
 
   whole = PartitionSpec()
   mapped = ranking.map_items(local, mesh, gain, (whole, whole))

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from bigrec_jax.rankers import counting
+from bigrec_jax.rankers import counting, top_k
 from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import distance
 
@@ -160,7 +160,7 @@ def list_doubts(
   columns = columns_of(layout, mesh)
   doubtful = states == 1
   # Equal scores come by position: the first doubtful items of the shard.
-  found, places = counting.stable_top_k(
+  found, places = top_k.stable_top_k(
     1.0 - doubtful.astype(jnp.float32), min(_LISTED, layout.rows)
   )
   rows = jnp.where(found == 0.0, columns[0] + places, layout.padded)

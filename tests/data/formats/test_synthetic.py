@@ -9,6 +9,8 @@ import pytest
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import synthetic, synthetic_titles, weighted_lists
+from bigrec_jax.devices import sharding
+from bigrec_jax.rankers import dense, engine
 
 SMALL = config_lib.SyntheticConfig(num_users=300, num_items=211, seed=5)
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -229,17 +231,6 @@ def test_history_beyond_the_memory_does_not_matter(world, windows):
   )
 
 
-def test_target_ranks_equal_a_stable_sort(world, windows):
-  histories, targets, users, _ = (column[:60] for column in windows)
-  p = world.next_item_probabilities(histories, users)
-  ranks = world.target_ranks(histories, targets, users, block=17)
-  group = world.shelf.group
-  for row, target in enumerate(targets):
-    order = np.argsort(-p[row], kind="stable")
-    best = np.flatnonzero(group[order] == group[target])[0]
-    assert ranks[row] == best
-
-
 def test_oracle_beats_every_heuristic(world, windows):
   histories, targets, users, times = windows
   order = np.argsort(times, kind="stable")
@@ -255,8 +246,19 @@ def test_oracle_beats_every_heuristic(world, windows):
 
   follow_scores = follow[last[test]] + 1e-6 * popularity
   popular = np.broadcast_to(popularity, follow_scores.shape)
-  knowing = world.target_ranks(histories[test], targets[test], users[test])
-  blind = world.target_ranks(histories[test], targets[test], None)
+
+  def ranks(users: np.ndarray | None) -> np.ndarray:
+    law = world.next_item_probabilities(histories[test], users)
+    ranks_of = engine.Ranks(
+      targets[test],
+      211,
+      sharding.single_device_mesh(),
+      most_users=1024,
+      groups=world.shelf.group,
+    )
+    return ranks_of(dense.Dense(law.__getitem__, 211))
+
+  knowing, blind = ranks(users[test]), ranks(None)
   for k in (1, 10):
     oracle = (knowing < k).mean()
     assert oracle > hits(popular, k) + 0.2

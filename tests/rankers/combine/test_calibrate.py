@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from bigrec_jax import errors
-from bigrec_jax.rankers import baselines
 from bigrec_jax.rankers.combine import calibrate
 from tests.rankers import published
 
@@ -58,33 +57,3 @@ def test_choices_of_both_protocols():
   curve["ndcg"]["20"] = np.zeros(3)
   mildest = calibrate.choose("single_gamma", curve, gammas, (5,), False)
   assert mildest.report == 0.0
-
-
-def test_score_ranks_equal_a_stable_sort():
-  rng = np.random.default_rng(0)
-  scores = rng.integers(0, 6, size=(23, 61)).astype(np.float32)
-  titles = [f"t{i % 50}" for i in range(61)]
-  targets = rng.integers(0, 61, size=23)
-  groups = published.groups(titles)
-  np.testing.assert_array_equal(
-    baselines.score_ranks(scores, targets, groups),
-    published.ranks(-scores, titles, targets, "best"),
-  )
-  popularity = rng.integers(0, 9, size=61)
-  np.testing.assert_array_equal(
-    baselines.popularity_ranks(popularity, targets, groups),
-    published.ranks(
-      -np.broadcast_to(popularity, (23, 61)), titles, targets, "best"
-    ),
-  )
-
-
-def test_random_ranks_are_uniform_and_the_best_of_duplicates():
-  targets = np.array([0, 5] * 20000)
-  groups = np.arange(10, dtype=np.int32)
-  groups[[0, 1, 2]] = 0
-  ranks = baselines.random_ranks(10, targets, groups, seed=0)
-  single = np.bincount(ranks[1::2], minlength=10) / 20000
-  np.testing.assert_allclose(single, 0.1, atol=0.01)
-  # The least of three of ten places without repetition: 9 over 4 on average.
-  assert abs(ranks[::2].mean() - 7 / 4) < 0.03
