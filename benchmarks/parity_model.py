@@ -23,7 +23,6 @@ from bigrec_jax.models import (
   embedding,
   hf_export,
   hf_import,
-  llama,
   peft_import,
 )
 from configs import common
@@ -79,10 +78,10 @@ class Pair:
   theirs: transformers.PreTrainedModel
   directory: pathlib.Path
   mesh: jax.sharding.Mesh
-  config: models.config.LlamaConfig
+  config: models.Architecture
   params: dict
 
-  def ours(self, lora: LoraConfig | None = None) -> llama.Llama:
+  def ours(self, lora: LoraConfig | None = None) -> models.LanguageModel:
     """Returns our network."""
     return models.build(self.config, section().model, lora, self.mesh)
 
@@ -107,7 +106,7 @@ class Pair:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _forward(model: llama.Llama, variables: dict, *inputs: jax.Array):
+def _forward(model: models.LanguageModel, variables: dict, *inputs: jax.Array):
   hidden = model.apply(variables, *inputs, True)
   return model.apply(variables, hidden, method="logits")
 
@@ -217,7 +216,7 @@ def adapter(root: pathlib.Path) -> Iterator[Row]:
       f"adapter of PEFT read here, {name}", peer, cases, difference, 1e-4
     )
     hf_export.save_adapter(
-      root / f"{name} back", lora, tree, str(both.directory)
+      root / f"{name} back", both.config, lora, tree, str(both.directory)
     )
     back = peft.PeftModel.from_pretrained(
       hugging_face.load(both.directory), root / f"{name} back"

@@ -27,7 +27,7 @@ from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import llama
+from bigrec_jax.models import stacking
 from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import table
 from bigrec_jax.training import loss
@@ -64,7 +64,7 @@ def train_step(name: str) -> float:
   """Returns real tokens per CPU second of a step of 64 examples."""
   with _arguments([*_STEPS[name], "--examples=64"]) as arguments:
     side = train.Ours(arguments)
-  most = 0 if name == "layers in a scan" else llama._MOST_UNROLLED_LAYERS
+  most = 0 if name == "layers in a scan" else stacking._MOST_UNROLLED_LAYERS
   batches = next(side.stream())
   real = sum(sum(packing.count_tokens(batch)) for batch in batches)
   state, sums = side.steps.init(side.adapter)
@@ -74,7 +74,7 @@ def train_step(name: str) -> float:
     sums = side.steps.add_up(sums, state, side.base, batches)
     return sums
 
-  with mock.patch.object(llama, "_MOST_UNROLLED_LAYERS", most):
+  with mock.patch.object(stacking, "_MOST_UNROLLED_LAYERS", most):
     return real / cpu_seconds(run)
 
 

@@ -33,7 +33,6 @@ from bigrec_jax import config as config_lib, models
 from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, lora as lora_lib
-from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.results import table
 from bigrec_jax.training import loop, optimizer, run_files, step
 from bigrec_jax.workdir import paths as paths_lib, storage
@@ -118,7 +117,7 @@ class Runs:
 
     self._sides = {kind: self._side(kind) for kind in kinds}
 
-  def _side(self, kind: str) -> tuple[LlamaConfig, Any, step.Steps]:
+  def _side(self, kind: str) -> tuple[models.Architecture, Any, step.Steps]:
     """Returns shape, base and compiled steps, which all seeds share."""
     section = dataclasses.replace(
       self._defaults.model, dtype="bfloat16", quantization=KINDS[kind]

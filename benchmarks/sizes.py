@@ -1,6 +1,6 @@
 """The networks that benchmarks run, as the config.json of their shapes."""
 
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import Architecture, registry
 
 _LLAMA = dict(
   model_type="llama",
@@ -45,6 +45,6 @@ _SIZES = {
 NAMES = tuple(_SIZES)
 
 
-def llama_config(name: str) -> LlamaConfig:
+def llama_config(name: str) -> Architecture:
   """Returns the network of a size, one of `NAMES`."""
-  return LlamaConfig.from_hf(_SIZES[name], f"size {name}")
+  return registry.read_architecture(_SIZES[name], f"size {name}")

@@ -44,7 +44,6 @@ from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
-from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.results import table
 from bigrec_jax.training import loop, optimizer, run_files, step, trainer
 from bigrec_jax.workdir import paths as paths_lib, storage
@@ -221,7 +220,9 @@ class Peer:
     self._process.wait()
 
 
-def model_flops(arch: LlamaConfig, rank: int, lengths: list[int]) -> float:
+def model_flops(
+  arch: models.Architecture, rank: int, lengths: list[int]
+) -> float:
   """Returns forward and backward FLOPs of an epoch; see the module's text."""
   width, keys = arch.hidden_size, arch.num_key_value_heads * arch.head_dim
   queries = arch.num_attention_heads * arch.head_dim

@@ -59,6 +59,23 @@ def test_a_module_imports_only_from_its_layer_and_below(path):
     assert not name.startswith(("torch", "peft", "configs")), module
 
 
+def test_nothing_outside_models_imports_a_family():
+  """A family is a package of models/; the registry finds it by name."""
+  families = {
+    f"bigrec_jax.models.{path.parent.name}"
+    for path in (PACKAGE / "models").glob("*/__init__.py")
+  }
+  assert "bigrec_jax.models.llama" in families
+  others = [p for p in SOURCES if PACKAGE / "models" not in p.parents]
+  others += [ROOT / "main.py", *(ROOT / "benchmarks").rglob("*.py")]
+  shared = [p for p in (PACKAGE / "models").glob("*.py")]
+  shared = [p for p in shared if p.stem != "registry"]
+  for path in [*others, *shared]:
+    for name in imports_of(path):
+      parts = name.split(".")
+      assert ".".join(parts[:3]) not in families, f"{path} imports {name}"
+
+
 def loaded_by(modules: list[str], heavy: tuple[str, ...]) -> str:
   """Returns which of `heavy` a fresh interpreter has after the imports."""
   code = (

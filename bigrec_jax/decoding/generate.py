@@ -16,7 +16,7 @@ from bigrec_jax import errors, progress as reporting
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
 from bigrec_jax.devices import sharding, side_by_side
-from bigrec_jax.models.llama import Llama
+from bigrec_jax.models import LanguageModel
 
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.
@@ -40,7 +40,7 @@ class Hypotheses:
 
 
 def generate(
-  model: Llama,
+  model: LanguageModel,
   params: Any,
   lora: Any | None,
   prompts: Sequence[Sequence[int]],
@@ -122,7 +122,7 @@ def generate(
 
 
 def _check(
-  model: Llama,
+  model: LanguageModel,
   prompts: Sequence[Sequence[int]],
   config: GenerateConfig,
   mesh: Mesh,

@@ -27,8 +27,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import sharding, side_by_side
-from bigrec_jax.models import kv_cache
-from bigrec_jax.models.llama import Llama
+from bigrec_jax.models import LanguageModel, kv_cache
 
 _BUCKET_STEP = 128  # Beyond the last configured bucket.
 # Slots are refilled in groups of a quarter: fewer would make products with
@@ -58,7 +57,7 @@ class Work:
     norm_lengths: [N] prompt lengths that the norm counts, or None.
   """
 
-  model: Llama
+  model: LanguageModel
   settings: program.Settings
   variables: Any
   seed: jax.Array

@@ -23,8 +23,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import kv_cache
-from bigrec_jax.models.llama import Llama, taken_apart
+from bigrec_jax.models import LanguageModel, kv_cache, stacking
 
 # Tokens; enough for nearly all titles (5 to 40 tokens).
 _FIRST_SIZE = 32
@@ -90,7 +89,7 @@ def settings_of(
 
 
 def read_prefix(
-  model: Llama, variables: Any, ids: list[int], mesh: Mesh
+  model: LanguageModel, variables: Any, ids: list[int], mesh: Mesh
 ) -> kv_cache.PromptCache | None:
   """Returns keys and values of what all prompts begin with."""
   if not ids:
@@ -101,7 +100,7 @@ def read_prefix(
 
 @functools.partial(jax.jit, static_argnames=("model",))
 def _prefill_one(
-  model: Llama, variables: Any, tokens: jax.Array
+  model: LanguageModel, variables: Any, tokens: jax.Array
 ) -> kv_cache.PromptCache:
   """Reads one unpadded row [1, P]."""
   lengths = jnp.full((1,), tokens.shape[1], jnp.int32)
@@ -111,7 +110,7 @@ def _prefill_one(
 
 @functools.partial(jax.jit, static_argnames=("model", "settings"))
 def read(
-  model: Llama,
+  model: LanguageModel,
   settings: Settings,
   variables: Any,
   batch: Batch,
@@ -151,7 +150,7 @@ def read(
   jax.jit, static_argnames=("model", "settings"), donate_argnames="slots"
 )
 def advance(
-  model: Llama,
+  model: LanguageModel,
   settings: Settings,
   variables: Any,
   slots: slots_lib.Slots,
@@ -174,7 +173,7 @@ def advance(
   if prefix is not None:
     prefix = (prefix.per_layer() if _takes_apart(model) else prefix).prefix
   prompt = users.prompt.replace(prefix=prefix)
-  network, variables = taken_apart(model, variables)
+  network, variables = stacking.taken_apart(model, variables)
 
   def step_fn(tokens, step, suffix):
     hidden, suffix = network.apply(
@@ -210,6 +209,8 @@ def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
   return lambda logits, nodes: selection.all_tokens(logits)
 
 
-def _takes_apart(model: Llama) -> bool:
+def _takes_apart(model: LanguageModel) -> bool:
   """Says whether caches are kept by layer though the layers are stacked."""
-  return model.scan_layers and not taken_apart(model, {})[0].scan_layers
+  return (
+    model.scan_layers and not stacking.taken_apart(model, {})[0].scan_layers
+  )

@@ -13,8 +13,14 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import layout, peft_import, quantize, tensor_files
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import (
+  layout,
+  peft_import,
+  quantize,
+  registry,
+  tensor_files,
+)
+from bigrec_jax.models.protocol import Architecture
 from bigrec_jax.workdir import storage
 
 TOKENIZER_FILES = (
@@ -30,7 +36,7 @@ TOKENIZER_FILES = (
 
 def save_base(
   directory: str | pathlib.Path,
-  llama_config: LlamaConfig,
+  arch: Architecture,
   params: dict[str, Any],
   tokenizer_source_dir: str | pathlib.Path | None,
 ) -> None:
@@ -38,16 +44,16 @@ def save_base(
 
   Args:
     directory: replaced as a whole, once everything is written.
-    llama_config: the shape.
+    arch: the shape.
     params: stacked or not; quantised kernels are written as bfloat16.
     tokenizer_source_dir: whose tokenizer files are copied; None = none.
   """
-  _save(directory, llama_config, params, tokenizer_source_dir, None)
+  _save(directory, arch, params, tokenizer_source_dir, None)
 
 
 def save_merged(
   directory: str | pathlib.Path,
-  llama_config: LlamaConfig,
+  arch: Architecture,
   params: dict[str, Any],
   lora_config: LoraConfig,
   lora_tree: dict[str, Any],
@@ -67,11 +73,12 @@ def save_merged(
     a, b = (_pick(own[name], layer, lora_tree) for name in ("lora_a", "lora_b"))
     return weight.astype(np.float32) + (a @ b) * scale
 
-  _save(directory, llama_config, params, tokenizer_source_dir, merge)
+  _save(directory, arch, params, tokenizer_source_dir, merge)
 
 
 def save_adapter(
   directory: str | pathlib.Path,
+  arch: Architecture,
   lora_config: LoraConfig,
   lora_tree: dict[str, Any],
   base_name: str,
@@ -83,6 +90,7 @@ def save_adapter(
 
   Args:
     directory: replaced as a whole.
+    arch: of the base; its family names the weights.
     lora_config: rank, alpha, dropout and targets.
     lora_tree: stacked or not.
     base_name: path or name of the base, for PEFT's own loader.
@@ -90,7 +98,7 @@ def save_adapter(
   Raises:
     UserError: a weight is NaN or infinite.
   """
-  tensors = _peft_tensors(lora_tree)
+  tensors = _peft_tensors(arch, lora_config, lora_tree)
   if not tensors:
     raise ValueError("an adapter without weights")
   for name, value in tensors.items():
@@ -131,32 +139,36 @@ def save_adapter(
         )
 
 
-def _peft_tensors(lora_tree: dict[str, Any]) -> dict[str, np.ndarray]:
+def _peft_tensors(
+  arch: Architecture, lora_config: LoraConfig, lora_tree: dict[str, Any]
+) -> dict[str, np.ndarray]:
   """Flattens the adapter to PEFT's names, [out, in] float32 each."""
+  entries = registry.lora_entries(arch, lora_config)
+  names = {entry.path: entry.hf_name for entry in entries}
   tensors = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(lora_tree):
-    top, parent, module, name = (key.key for key in path)
+    top, *own = (key.key for key in path)
     value = sharding.to_host(leaf).astype(np.float32)
     if top == "layers":
       rows = enumerate(value)
     else:
       rows = [(int(re.fullmatch(r"layers_(\d+)", top)[1]), value)]
     for layer, row in rows:
-      entry = layout.peft_name(parent, module, name).format(layer=layer)
-      tensors[entry] = np.ascontiguousarray(row.T)
+      name = names[tuple(own)].format(layer=layer)
+      tensors[name] = np.ascontiguousarray(row.T)
   return dict(sorted(tensors.items()))
 
 
 def _save(
   directory: str | pathlib.Path,
-  config: LlamaConfig,
+  config: Architecture,
   params: dict[str, Any],
   tokenizer_source_dir: str | pathlib.Path | None,
   change: Callable[[layout.Entry, int | None, np.ndarray], np.ndarray] | None,
 ) -> None:
   """Streams the weights of the table, changed on the way, to disk."""
   weights = {}
-  for entry in layout.base_entries(config):
+  for entry in registry.base_entries(config):
     for layer in range(config.num_hidden_layers) if entry.layered else (None,):
       weights[entry.hf_name.format(layer=layer)] = (entry, layer)
   embedding = params["embed_tokens"]["embedding"]

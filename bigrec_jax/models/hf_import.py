@@ -20,11 +20,10 @@ from jax.sharding import Mesh
 from bigrec_jax import errors
 from bigrec_jax.config import ModelConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import layout, quantize, tensor_files
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import layout, quantize, registry, tensor_files
 from bigrec_jax.models.peft_import import load_adapter
+from bigrec_jax.models.protocol import Architecture
 from bigrec_jax.models.tensor_files import StoredTensor
-from bigrec_jax.workdir import storage
 
 __all__ = ["abstract_base", "init_base", "load_adapter", "load_base"]
 
@@ -33,7 +32,7 @@ _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
 def abstract_base(
-  config: LlamaConfig,
+  config: Architecture,
   dtype: str,
   mesh: Mesh,
   scan_layers: bool = True,
@@ -57,12 +56,12 @@ def abstract_base(
     )
 
   return layout.build_tree(
-    layout.base_entries(config), config.num_hidden_layers, scan_layers, make
+    registry.base_entries(config), config.num_hidden_layers, scan_layers, make
   )
 
 
 def init_base(
-  config: LlamaConfig,
+  config: Architecture,
   seed: int,
   dtype: str,
   mesh: Mesh,
@@ -95,22 +94,13 @@ def init_base(
     return layout.draw("normal", spread, key, entry, layers, leaf, kind)
 
   return layout.build_tree(
-    layout.base_entries(config), count, scan_layers, make
+    registry.base_entries(config), count, scan_layers, make
   )
-
-
-def read_config(directory: str | pathlib.Path) -> LlamaConfig:
-  """Reads `config.json` of a Hugging Face model directory."""
-  file = pathlib.Path(directory) / "config.json"
-  values = storage.read_json(file)
-  if not isinstance(values, dict):
-    raise errors.UserError(f"{file}: a JSON object expected")
-  return LlamaConfig.from_hf(values, str(file))
 
 
 def load_base(
   directory: str | pathlib.Path, model_config: ModelConfig, mesh: Mesh
-) -> tuple[LlamaConfig, dict[str, Any]]:
+) -> tuple[Architecture, dict[str, Any]]:
   """Loads a Hugging Face directory onto the mesh.
 
   Args:
@@ -122,13 +112,13 @@ def load_base(
     The model's shape and its weights.
 
   Raises:
-    UserError: the model is not of the LLaMA family, or a tensor is missing,
+    UserError: the model is of no family here, or a tensor is missing,
       unknown, there twice or of another shape; the line names it.
   """
   directory = pathlib.Path(directory)
-  config = read_config(directory)
+  config = registry.read_config(directory)
   tensors = tensor_files.open_checkpoint(directory)
-  entries = layout.base_entries(config)
+  entries = registry.base_entries(config)
   _check(directory, config, entries, tensors)
   scan, kind = model_config.scan_layers, model_config.quantization
 
@@ -149,7 +139,7 @@ def load_base(
 
 
 def _names(
-  config: LlamaConfig, entries: tuple[layout.Entry, ...]
+  config: Architecture, entries: tuple[layout.Entry, ...]
 ) -> Iterator[tuple[str, layout.Entry]]:
   for entry in entries:
     count = config.num_hidden_layers if entry.layered else 1
@@ -159,7 +149,7 @@ def _names(
 
 def _check(
   directory: pathlib.Path,
-  config: LlamaConfig,
+  config: Architecture,
   entries: tuple[layout.Entry, ...],
   tensors: dict[str, StoredTensor],
 ) -> None:

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import layout, quantize
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import layout, quantize, registry
+from bigrec_jax.models.protocol import Architecture
 
 
 def abstract(
-  config: LlamaConfig, lora: LoraConfig, mesh: Mesh, scan_layers: bool = True
+  config: Architecture, lora: LoraConfig, mesh: Mesh, scan_layers: bool = True
 ) -> dict[str, Any]:
   """Returns the adapter's tree of ShapeDtypeStructs with their shardings.
 
@@ -30,7 +30,7 @@ def abstract(
     )
 
   return layout.build_tree(
-    layout.lora_entries(config, lora),
+    registry.lora_entries(config, lora),
     config.num_hidden_layers,
     scan_layers,
     make,
@@ -38,7 +38,7 @@ def abstract(
 
 
 def init(
-  config: LlamaConfig,
+  config: Architecture,
   lora: LoraConfig,
   seed: int,
   mesh: Mesh,
@@ -69,7 +69,7 @@ def init(
     return layout.draw("uniform", bound, key, entry, layers, leaf)
 
   return layout.build_tree(
-    layout.lora_entries(config, lora),
+    registry.lora_entries(config, lora),
     config.num_hidden_layers,
     scan_layers,
     make,

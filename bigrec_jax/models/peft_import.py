@@ -8,8 +8,8 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import layout, tensor_files
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import layout, registry, tensor_files
+from bigrec_jax.models.protocol import Architecture
 from bigrec_jax.workdir import storage
 
 CONFIG_FILE = "adapter_config.json"
@@ -40,14 +40,14 @@ _HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 def load_adapter(
   directory: str | pathlib.Path,
-  llama_config: LlamaConfig,
+  arch: Architecture,
   scan_layers: bool = True,
 ) -> tuple[LoraConfig, dict[str, Any]]:
   """Loads a PEFT LoRA adapter.
 
   Args:
     directory: with adapter_config.json and adapter_model.safetensors.
-    llama_config: of the base that it must fit.
+    arch: of the base that it must fit.
     scan_layers: stacked layers or one by one.
 
   Returns:
@@ -58,7 +58,7 @@ def load_adapter(
     UserError: it is no plain LoRA, is empty, or fits another base.
   """
   directory = pathlib.Path(directory)
-  lora = read_lora_config(directory, llama_config)
+  lora = read_lora_config(directory, arch)
   file = directory / WEIGHTS_FILE
   if not file.is_file() and (directory / "adapter_model.bin").is_file():
     raise errors.UserError(
@@ -76,7 +76,7 @@ def load_adapter(
     if name not in tensors:
       raise errors.UserError(
         f"{file}: {name}: missing, though {CONFIG_FILE} targets it and the"
-        f" base has {llama_config.num_hidden_layers} layers"
+        f" base has {arch.num_hidden_layers} layers"
       )
     shape = entry.shape[::-1]
     if tensors[name].shape != shape:
@@ -89,12 +89,12 @@ def load_adapter(
   def make(entry, layer):
     if layer is not None:
       return read(entry, layer)
-    count = llama_config.num_hidden_layers
+    count = arch.num_hidden_layers
     return np.stack([read(entry, number) for number in range(count)])
 
   tree = layout.build_tree(
-    layout.lora_entries(llama_config, lora),
-    llama_config.num_hidden_layers,
+    registry.lora_entries(arch, lora),
+    arch.num_hidden_layers,
     scan_layers,
     make,
   )
@@ -107,7 +107,7 @@ def load_adapter(
 
 
 def read_lora_config(
-  directory: str | pathlib.Path, llama_config: LlamaConfig
+  directory: str | pathlib.Path, arch: Architecture
 ) -> LoraConfig:
   """Reads adapter_config.json.
 
@@ -142,23 +142,24 @@ def read_lora_config(
     rank=int(rank),
     alpha=float(alpha),
     dropout=float(values.get("lora_dropout") or 0.0),
-    target_modules=_targets(file, values.get("target_modules"), llama_config),
+    target_modules=_targets(file, values.get("target_modules"), arch),
   )
 
 
 def _targets(
-  file: pathlib.Path, wanted: Any, config: LlamaConfig
+  file: pathlib.Path, wanted: Any, config: Architecture
 ) -> tuple[str, ...]:
   """Resolves target_modules by PEFT's rules: a list of endings, or a regex."""
   names = {
-    module: [
-      f"model.layers.{layer}.{layout.parent(module)}.{module}"
+    entry.path[-2]: [
+      entry.hf_name.format(layer=layer).removesuffix(".weight")
       for layer in range(config.num_hidden_layers)
     ]
-    for module in layout.TARGETS
+    for entry in registry.base_entries(config)
+    if entry.kind == "kernel"
   }
   if wanted == "all-linear":
-    return layout.TARGETS
+    return tuple(names)
   if isinstance(wanted, str):
     try:
       pattern = re.compile(wanted)
@@ -173,7 +174,7 @@ def _targets(
       if not any(n == ending or n.endswith(f".{ending}") for n in known):
         raise errors.UserError(
           f"{file}: target_modules: {ending!r} found, some of"
-          f" {', '.join(layout.TARGETS)} expected"
+          f" {', '.join(names)} expected"
         )
     matched = {
       m: [any(n == e or n.endswith(f".{e}") for e in wanted) for n in names[m]]
@@ -194,6 +195,6 @@ def _targets(
   if not chosen:
     raise errors.UserError(
       f"{file}: target_modules: {wanted!r} matches nothing, some of"
-      f" {', '.join(layout.TARGETS)} expected"
+      f" {', '.join(names)} expected"
     )
   return chosen

@@ -1,7 +1,6 @@
 """Shapes, dtypes and placements of the arguments that the programs take."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
@@ -11,9 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import hf_import, kv_cache, llama, lora as lora_lib
-from bigrec_jax.models.config import LlamaConfig
-from bigrec_jax.workdir import storage
+from bigrec_jax.models import hf_import, kv_cache, lora as lora_lib
 
 Tree = Any
 
@@ -29,26 +26,25 @@ class Network:
     mesh: of all of them.
   """
 
-  model: llama.Llama
+  model: models.LanguageModel
   base: Tree
   adapter: Tree
   mesh: Mesh
 
 
-def read_arch(config: config_lib.Config) -> LlamaConfig:
+def read_arch(config: config_lib.Config) -> models.Architecture:
   """Returns the shape of the base: `model.path`/config.json or `model.arch`.
 
   Raises:
-    UserError: the file is missing, or no LLaMA of ours.
+    UserError: the file is missing, or of no family of ours.
   """
   if not config.model.path:
-    return LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
-  path = pathlib.Path(config.model.path) / "config.json"
-  return LlamaConfig.from_hf(storage.read_json(path), str(path))
+    return models.from_arch(config.model.arch, config.pretrain.vocab_size)
+  return models.read_config(config.model.path)
 
 
 def network(
-  arch: LlamaConfig, config: config_lib.Config, mesh: Mesh
+  arch: models.Architecture, config: config_lib.Config, mesh: Mesh
 ) -> Network:
   """Returns the network of a configuration on a mesh.
 

@@ -15,12 +15,12 @@ import jax
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.devices import sharding
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import Architecture
 from bigrec_jax.planning import arguments, compiling, programs
 
 
 def accumulate_flops(
-  arch: LlamaConfig, config: config_lib.Config, shape: programs.TrainShape
+  arch: Architecture, config: config_lib.Config, shape: programs.TrainShape
 ) -> float:
   """Returns XLA's FLOPs of one micro-batch, extrapolated from 1 and 2 layers.
 
@@ -33,7 +33,7 @@ def accumulate_flops(
 
 
 def header_flops(
-  arch: LlamaConfig, config: config_lib.Config, shape: programs.TrainShape
+  arch: Architecture, config: config_lib.Config, shape: programs.TrainShape
 ) -> float:
   """As `accumulate_flops`, of opening and closing the header."""
   return _extrapolated(
@@ -42,7 +42,7 @@ def header_flops(
 
 
 def _extrapolated(
-  arch: LlamaConfig,
+  arch: Architecture,
   config: config_lib.Config,
   shape: programs.TrainShape,
   chosen: Callable[[programs.Train], list[compiling.Program]],

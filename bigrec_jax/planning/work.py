@@ -22,8 +22,7 @@ size, R rows, T tokens of a row, B users, S prompt, P prefix, W beams, U steps.
 import dataclasses
 
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import attention, layout
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import Architecture, attention, registry
 
 # Bits of a weight with its scales (quantize.py: nf4 has one float32 a block).
 _BITS = {"int8": 8.0, "nf4": 4.5}
@@ -61,7 +60,7 @@ class Network:
     replicas: devices that read a weight's every byte: data x fsdp.
   """
 
-  config: LlamaConfig
+  config: Architecture
   lora: LoraConfig
   itemsize: int
   quantization: str
@@ -69,8 +68,8 @@ class Network:
   attention: str
   replicas: int
 
-  def linear(self, modules: tuple[str, ...] = layout.TARGETS) -> int:
-    """Weights of linear layers in one layer of the network."""
+  def linear(self, modules: tuple[str, ...] | None = None) -> int:
+    """Weights of linear layers, None = all, in one layer of the network."""
     return sum(a * b for a, b in self._sizes(modules))
 
   def adapter(self) -> int:
@@ -80,7 +79,7 @@ class Network:
 
   def edges(self) -> int:
     """Inputs and outputs of all linear layers, per token and layer."""
-    return sum(a + b for a, b in self._sizes(layout.TARGETS))
+    return sum(a + b for a, b in self._sizes())
 
   def layer_bytes(self) -> float:
     """Bytes of one layer's linear weights, as stored."""
@@ -112,13 +111,15 @@ class Network:
       (end - start) * end for start, end in zip(starts, ends, strict=True)
     )
 
-  def _sizes(self, modules: tuple[str, ...]) -> list[tuple[int, int]]:
+  def _sizes(
+    self, modules: tuple[str, ...] | None = None
+  ) -> list[tuple[int, ...]]:
     kernels = {
       entry.path[1]: entry.shape
-      for entry in layout.base_entries(self.config)
+      for entry in registry.base_entries(self.config)
       if entry.kind == "kernel"
     }
-    return [kernels[name] for name in modules]
+    return [kernels[name] for name in modules or kernels]
 
 
 def accumulate(

@@ -19,7 +19,7 @@ from bigrec_jax.workdir import fingerprints, processes
 if TYPE_CHECKING:
   import jax
 
-  from bigrec_jax.models.config import LlamaConfig
+  from bigrec_jax import models
 
 _VERSION = 1  # Of the layout and of the quantisation; another one is remade.
 
@@ -30,7 +30,7 @@ def load(
   mesh: "jax.sharding.Mesh",
   store: pathlib.Path,
   fingerprint: str,
-) -> "tuple[LlamaConfig, Any]":
+) -> "tuple[models.Architecture, Any]":
   """Returns the base's shape and its weights on the mesh, quantised or not.
 
   Args:
@@ -43,13 +43,14 @@ def load(
   Raises:
     UserError: the Hugging Face directory cannot be used.
   """
+  from bigrec_jax import models
   from bigrec_jax.models import hf_import
 
   if model.quantization == "none":
     return hf_import.load_base(directory, model, mesh)
   own = store / _name(directory, model, fingerprint)
   if processes.agree(own.exists):
-    arch = hf_import.read_config(directory)
+    arch = models.read_config(directory)
     abstract = hf_import.abstract_base(
       arch, model.dtype, mesh, model.scan_layers, model.quantization
     )

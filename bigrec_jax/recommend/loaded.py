@@ -21,7 +21,7 @@ from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
 if TYPE_CHECKING:
   import jax
 
-  from bigrec_jax.models import llama
+  from bigrec_jax import models
 
 WEIGHTS = "*.safetensors"
 
@@ -36,7 +36,7 @@ class Base:
     fingerprint: names the weights, their precision and the tokenizer.
   """
 
-  model: "llama.Llama"
+  model: "models.LanguageModel"
   params: Any
   fingerprint: str
 
@@ -141,7 +141,7 @@ class Loaded:
       directory, self.base.model.config, self.config.model.scan_layers
     )
 
-  def build(self, lora: config_lib.LoraConfig | None) -> "llama.Llama":
+  def build(self, lora: config_lib.LoraConfig | None) -> "models.LanguageModel":
     """Returns the base's network with an adapter's places in it."""
     from bigrec_jax import models
 

@@ -48,7 +48,7 @@ def _make(run: session.Session) -> None:
   from bigrec_jax import models
   from bigrec_jax.data.prepared import examples
   from bigrec_jax.data.text import pipeline, tokenization
-  from bigrec_jax.models import config as model_config, hf_export, hf_import
+  from bigrec_jax.models import hf_export, hf_import
   from bigrec_jax.training import pretrain
 
   config, paths = run.config, run.paths
@@ -61,9 +61,7 @@ def _make(run: session.Session) -> None:
     lambda: tokenization.train_bpe(texts, config.pretrain.vocab_size, folder)
   )
   tokenizer = tokenization.load_tokenizer(folder)
-  arch = model_config.LlamaConfig.from_arch(
-    config.model.arch, tokenizer.vocab_size
-  )
+  arch = models.from_arch(config.model.arch, tokenizer.vocab_size)
   model = models.build(arch, config.model, None, run.mesh)
   params = hf_import.init_base(arch, config.seed, "float32", run.mesh)
   if config.pretrain.num_steps:

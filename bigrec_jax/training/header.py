@@ -68,7 +68,7 @@ def read(
   """Runs the header.
 
   Args:
-    model: the Llama module.
+    model: the language model.
     variables: its collections.
     tokens: int32 [C].
     dropout_key: None switches dropout off.
@@ -101,7 +101,7 @@ def loss_sum(
   """Returns loss and labels of the header itself, for one example.
 
   Args:
-    model: the Llama module.
+    model: the language model.
     variables: its collections.
     hidden: [1, C, D] of `read`.
     tokens: int32 [C].

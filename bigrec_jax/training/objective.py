@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.data.text import packing
-from bigrec_jax.models import llama
+from bigrec_jax.models import stacking
 from bigrec_jax.training import header as header_lib, loss
 
 Tree = Any
@@ -28,7 +28,7 @@ def batch_loss(
   """Returns loss sum and label count of the rows of one micro-batch.
 
   Args:
-    model: the Llama module.
+    model: the language model.
     variables: its collections.
     batch: int32 [R, T] arrays `tokens`, `positions`, `segment_ids` and
       `loss_mask` (data/text/packing.py).
@@ -38,7 +38,7 @@ def batch_loss(
     prefix: keys and values of the header that the examples begin with, whose
       own loss is not counted here (header.py); None = rows hold whole texts.
   """
-  model, variables = llama.taken_apart(model, variables)
+  model, variables = stacking.taken_apart(model, variables)
   rngs = None if dropout_key is None else {"dropout": dropout_key}
   tokens, segment_ids = batch["tokens"], batch["segment_ids"]
   with jax.named_scope("forward"):
@@ -65,7 +65,7 @@ def whole_loss(
   """As `batch_loss` without dropout, the header's loss included.
 
   Args:
-    model: the Llama module.
+    model: the language model.
     variables: its collections.
     batch: as there; maybe `header` and `header_mask`, int32 [C], which count
       as often as there are examples.
@@ -75,7 +75,7 @@ def whole_loss(
   rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
   if len(rows) == len(batch):
     return batch_loss(model, variables, rows, chunk, None, mesh)
-  apart, own = llama.taken_apart(model, variables)
+  apart, own = stacking.taken_apart(model, variables)
   tokens, mask = (batch[name] for name in packing.ROWLESS)
   hidden, prefix = header_lib.read(apart, own, tokens, None)
   once, labels = header_lib.loss_sum(

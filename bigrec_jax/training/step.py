@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import sharding, side_by_side
-from bigrec_jax.models import llama
+from bigrec_jax.models import stacking
 from bigrec_jax.training import (
   header as header_lib,
   objective as objective_lib,
@@ -236,7 +236,7 @@ class _Programs:
 
   def open_header(self, state, base, tokens):
     """Runs the header for the keys and values that rows attend to."""
-    apart = llama.taken_apart(self.model, self.variables(base, state.params))
+    apart = stacking.taken_apart(self.model, self.variables(base, state.params))
     key = self._key(state, _HEADER_KEY)
     return header_lib.new(header_lib.read(*apart, tokens, key)[1])
 
@@ -265,7 +265,7 @@ class _Programs:
     key = self._key(state, _HEADER_KEY)
 
     def run(params):
-      apart = llama.taken_apart(self.model, self.variables(base, params))
+      apart = stacking.taken_apart(self.model, self.variables(base, params))
       hidden, prefix = header_lib.read(*apart, tokens, key)
       total, labels = header_lib.loss_sum(
         *apart, hidden, tokens, mask, self.loss_chunk, self.mesh
@@ -319,7 +319,7 @@ def make_steps(
   """Builds the compiled functions of a run.
 
   Args:
-    model: the Llama module.
+    model: the language model.
     adamw: the optimizer.
     mesh: axes data, fsdp, tensor; rows are split over data and fsdp.
     params: the trained parameters, placed on the mesh; only shapes and

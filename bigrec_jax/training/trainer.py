@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import flax.linen as nn
 import jax
 from absl import logging
 from jax.sharding import Mesh
@@ -12,7 +11,7 @@ from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import hf_export, lora as lora_lib
+from bigrec_jax.models import LanguageModel, hf_export, lora as lora_lib
 from bigrec_jax.training import loop, optimizer, run_files, step
 from bigrec_jax.workdir import paths as paths_lib, processes
 
@@ -21,7 +20,7 @@ Tree = Any
 
 def fit(
   *,
-  model: nn.Module,
+  model: LanguageModel,
   params: Tree,
   lora: Tree | None,
   train_examples: Examples,
@@ -42,7 +41,7 @@ def fit(
   TensorBoard events under the workdir.
 
   Args:
-    model: Llama with its adapter's configuration.
+    model: the language model with its adapter's configuration.
     params: the frozen base, on the mesh.
     lora: the adapter to start from, on the host or placed; None = a fresh
       one by `seed`.
@@ -83,7 +82,7 @@ def fit(
   )
 
   def write_adapter(directory, tree):
-    hf_export.save_adapter(directory, model.lora, tree, base_name)
+    hf_export.save_adapter(directory, model.config, model.lora, tree, base_name)
 
   files = run_files.RunFiles(paths, fingerprint, write_adapter)
   processes.on_first(files.claim)
@@ -100,7 +99,7 @@ def fit(
   ).run()
 
 
-def shares_header(config: config_lib.TrainConfig, model: nn.Module) -> bool:
+def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:
   """Whether what all examples begin with is computed once per step.
 
   The flash kernels (cudnn, splash) cannot attend to a shared prefix.
@@ -117,7 +116,9 @@ def _log_sizes(trainable: int, frozen: int) -> None:
   )
 
 
-def _start(model: nn.Module, lora: Tree | None, seed: int, mesh: Mesh) -> Tree:
+def _start(
+  model: LanguageModel, lora: Tree | None, seed: int, mesh: Mesh
+) -> Tree:
   """Returns the adapter that training starts from, placed on the mesh."""
   shape = (model.config, model.lora)
   if lora is None:

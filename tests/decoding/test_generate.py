@@ -15,8 +15,9 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import sharding, side_by_side
-from bigrec_jax.models import hf_import, llama, lora as lora_lib
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import hf_import, lora as lora_lib
+from bigrec_jax.models.llama.config import LlamaConfig
+from bigrec_jax.models.llama.network import Llama
 from configs import common
 
 VOCAB, EOS = 67, 2
@@ -39,7 +40,7 @@ DEFAULTS = config.from_config_dict(common.get_config()).generate
 
 
 def make_model(mesh, adapter):
-  return llama.Llama(
+  return Llama(
     ARCH,
     LORA if adapter else None,
     dtype=jnp.dtype(jnp.float32),

@@ -10,7 +10,7 @@ from bigrec_jax import models
 from bigrec_jax.config import ArchConfig, LoraConfig, MeshConfig, ModelConfig
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, lora
-from bigrec_jax.models.config import LlamaConfig, RopeScaling
+from bigrec_jax.models.llama.config import LlamaConfig, RopeScaling
 
 ARCH = ArchConfig(
   hidden_size=24,

@@ -203,7 +203,7 @@ def change_json(file, **values):
 @pytest.mark.parametrize("scan_layers", [True, False])
 def test_adapter_round_trip(scan_layers, tmp_path):
   tree = common.noisy_adapter(CONFIG, LORA, scan_layers=scan_layers)
-  hf_export.save_adapter(tmp_path / "a", LORA, tree, "base")
+  hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, tree, "base")
   read, ours = hf_import.load_adapter(tmp_path / "a", CONFIG, scan_layers)
   assert read == LORA
   equal(ours, tree)
@@ -211,7 +211,7 @@ def test_adapter_round_trip(scan_layers, tmp_path):
 
 
 def test_adapter_of_another_base(tmp_path, tree):
-  hf_export.save_adapter(tmp_path / "a", LORA, tree, "base")
+  hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, tree, "base")
   for changes, words in (
     ({"hidden_size": 28}, "shape .* another base"),
     ({"num_hidden_layers": 4}, "layers.3.* the base has 4 layers"),
@@ -241,14 +241,14 @@ def test_adapter_of_another_base(tmp_path, tree):
   ],
 )
 def test_adapter_that_is_not_plain_lora(values, words, tmp_path, tree):
-  hf_export.save_adapter(tmp_path / "a", LORA, tree, "base")
+  hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, tree, "base")
   change_json(tmp_path / "a" / "adapter_config.json", **values)
   with pytest.raises(errors.UserError, match=words):
     hf_import.load_adapter(tmp_path / "a", CONFIG)
 
 
 def test_empty_or_missing_adapter(tmp_path, tree):
-  hf_export.save_adapter(tmp_path / "a", LORA, tree, "base")
+  hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, tree, "base")
   file = tmp_path / "a" / "adapter_model.safetensors"
   tensor_files.write_file(file, [], {}.__getitem__)
   with pytest.raises(errors.UserError, match="no tensors found"):
@@ -259,15 +259,15 @@ def test_empty_or_missing_adapter(tmp_path, tree):
 
 
 def test_bad_weights_never_replace_a_good_adapter(tmp_path, tree):
-  hf_export.save_adapter(tmp_path / "a", LORA, tree, "base")
+  hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, tree, "base")
   bad = jax.tree.map(lambda x: np.full(x.shape, np.nan, np.float32), tree)
   with pytest.raises(errors.UserError, match="NaN or infinity"):
-    hf_export.save_adapter(tmp_path / "a", LORA, bad, "base")
+    hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, bad, "base")
   with pytest.raises(ValueError, match="without weights"):
-    hf_export.save_adapter(tmp_path / "a", LORA, {}, "base")
+    hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, {}, "base")
   equal(hf_import.load_adapter(tmp_path / "a", CONFIG)[1], tree)
   other = jax.tree.map(lambda x: x + np.float32(1), tree)
-  hf_export.save_adapter(tmp_path / "a", LORA, other, "base")
+  hf_export.save_adapter(tmp_path / "a", CONFIG, LORA, other, "base")
   equal(hf_import.load_adapter(tmp_path / "a", CONFIG)[1], other)
   assert [path.name for path in tmp_path.iterdir()] == ["a"]
 

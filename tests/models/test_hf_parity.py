@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import hf_export, hf_import, layers, lora
+from bigrec_jax.models import (
+  hf_export,
+  hf_import,
+  lora,
+  modules,
+  registry,
+)
+from bigrec_jax.models.llama import layers
 from tests.models import common
 
 pytestmark = pytest.mark.torch
@@ -113,7 +120,7 @@ def test_modules_equal(tmp_path):
   arguments = (config, None, dtype, "xla", None)
   past = layers.Past()
   ours = {
-    "norm": layers.RMSNorm(config.rms_norm_eps, dtype).apply(
+    "norm": modules.RMSNorm(config.rms_norm_eps, dtype).apply(
       {"params": first["input_layernorm"]}, x
     ),
     "attention": layers.Attention(*arguments).apply(
@@ -164,7 +171,9 @@ def test_our_adapter_loads_in_peft(tmp_path):
   peft = pytest.importorskip("peft")
   config, params, reference = saved(tmp_path / "base", "qwen2")
   tree = common.noisy_adapter(config, ADAPTED)
-  hf_export.save_adapter(tmp_path / "a", ADAPTED, tree, str(tmp_path / "base"))
+  hf_export.save_adapter(
+    tmp_path / "a", config, ADAPTED, tree, str(tmp_path / "base")
+  )
   theirs = peft.PeftModel.from_pretrained(reference, tmp_path / "a").eval()
   tokens, positions, segments = common.batch()
   variables = {"params": params, "lora": tree}
@@ -236,11 +245,11 @@ def test_config_round_trip_through_transformers(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config.to_hf("float32")))
     theirs = transformers.AutoConfig.from_pretrained(tmp_path)
     theirs.save_pretrained(tmp_path)  # In version 5's own words.
-    assert hf_import.read_config(tmp_path) == config, kind
+    assert registry.read_config(tmp_path) == config, kind
 
 
 def test_golden_arrays_are_what_transformers_computes(tmp_path):
-  path = pathlib.Path(__file__).parent / "golden" / "logits.npz"
+  path = pathlib.Path(__file__).parent / "llama" / "golden" / "logits.npz"
   with np.load(path) as golden:
     for kind in common.KINDS:
       _, _, reference = saved(tmp_path / kind, kind)
@@ -250,7 +259,7 @@ def test_golden_arrays_are_what_transformers_computes(tmp_path):
 
 
 def make_golden() -> None:
-  """Writes golden/logits.npz: python -m tests.models.test_hf_parity."""
+  """Writes llama/golden/logits.npz: python -m tests.models.test_hf_parity."""
   import tempfile
 
   arrays = {}
@@ -259,7 +268,7 @@ def make_golden() -> None:
       _, _, reference = saved(pathlib.Path(folder) / "m", kind)
       tokens, _, _ = common.batch()
       arrays[kind] = hf_logits(reference, tokens)[0, -4:]
-  path = pathlib.Path(__file__).parent / "golden" / "logits.npz"
+  path = pathlib.Path(__file__).parent / "llama" / "golden" / "logits.npz"
   np.savez_compressed(path, **arrays)
 
 

@@ -5,9 +5,8 @@ import dataclasses
 import jax
 import pytest
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
-from bigrec_jax.models.config import LlamaConfig
 from bigrec_jax.planning import arguments, header_work, programs, unrolled, work
 from configs import common
 
@@ -34,7 +33,7 @@ def adapted(remat, modules):
   changed = dataclasses.replace(config.lora, target_modules=modules)
   config = dataclasses.replace(config, lora=changed)
   size = config.pretrain.vocab_size
-  return config, LlamaConfig.from_arch(config.model.arch, size)
+  return config, models.from_arch(config.model.arch, size)
 
 
 def sizes(config, arch):
@@ -93,7 +92,7 @@ def test_the_header_is_useful_work_once_and_done_twice():
 
 def test_the_first_layer_of_layers_one_by_one_needs_fewer_gradients():
   config = settings("none")
-  arch = LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
+  arch = models.from_arch(config.model.arch, config.pretrain.vocab_size)
   tokens, rank = ROWS * LENGTH, config.lora.rank
   # Of q, k and v for their input; keys have no adapter. Blocks of queries see
   # all keys up to their end.
@@ -105,7 +104,7 @@ def test_the_first_layer_of_layers_one_by_one_needs_fewer_gradients():
 
 def test_layers_extrapolate_exactly():
   config = settings("none")
-  arch = LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
+  arch = models.from_arch(config.model.arch, config.pretrain.vocab_size)
   three = dataclasses.replace(arch, num_hidden_layers=3)
   mesh = sharding.make_mesh(
     config_lib.MeshConfig(1, 1, 1), jax.devices("cpu")[:1]
@@ -124,7 +123,7 @@ def test_layers_extrapolate_exactly():
 
 def test_frozen_weights_have_no_gradient_and_attention_counts_once():
   config = settings("none")
-  arch = LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
+  arch = models.from_arch(config.model.arch, config.pretrain.vocab_size)
   net = sizes(config, arch)
   layer = 256 * (256 + 256 + 2 * 128) + 3 * 256 * 704
   assert net.linear() == layer
@@ -138,7 +137,7 @@ def test_frozen_weights_have_no_gradient_and_attention_counts_once():
 
 def test_a_decode_step_moves_weights_and_caches_once():
   config = settings("none")
-  arch = LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
+  arch = models.from_arch(config.model.arch, config.pretrain.vocab_size)
   net = dataclasses.replace(sizes(config, arch), itemsize=2)
   one = work.decode_step(net, 7, 64, 16, 4, 31, 15.0)
   more = work.decode_step(net, 7, 64 + 10, 16, 4, 31, 15.0)

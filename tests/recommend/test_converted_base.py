@@ -7,8 +7,7 @@ import pytest
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import hf_export, hf_import
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import hf_export, hf_import, registry
 from bigrec_jax.recommend import converted_base
 from configs import demo
 
@@ -21,7 +20,7 @@ def _mesh(fsdp):
 
 @pytest.fixture
 def base(tmp_path):
-  arch = LlamaConfig.from_arch(CONFIG.model.arch, 64)
+  arch = registry.from_arch(CONFIG.model.arch, 64)
   params = hf_import.init_base(arch, 0, "float32", _mesh(1))
   hf_export.save_base(tmp_path / "hf", arch, params, None)
   return tmp_path / "hf"
@@ -70,7 +69,7 @@ def test_it_is_restored_sharded_on_another_mesh(base, conversions):
   _, found = _load(base, "int8", mesh)
   assert conversions == ["int8"]
   _assert_same(found, expected)
-  arch = hf_import.read_config(base)
+  arch = registry.read_config(base)
   wanted = hf_import.abstract_base(arch, "float32", mesh, True, "int8")
   for leaf, abstract in zip(
     jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True

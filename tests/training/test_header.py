@@ -9,7 +9,7 @@ import pytest
 
 from bigrec_jax.data.text import encoding, packing, shared_header
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import llama
+from bigrec_jax.models import stacking
 from bigrec_jax.training import optimizer, step
 from tests.training import tiny
 
@@ -126,7 +126,7 @@ def _shared_on_one_device():
 
 def test_scanned_and_recomputed_layers_agree(monkeypatch):
   shared, expected = _shared_on_one_device()
-  monkeypatch.setattr(llama, "_MOST_UNROLLED_LAYERS", 0)
+  monkeypatch.setattr(stacking, "_MOST_UNROLLED_LAYERS", 0)
   _assert_equal(_loss_and_gradients(shared, remat="dots"), expected)
 
 
@@ -165,7 +165,7 @@ def test_examples_with_another_beginning_share_a_step():
 @pytest.mark.parametrize("scanned", [True, False])
 def test_dropout_of_header_and_rows(monkeypatch, scanned):
   if scanned:
-    monkeypatch.setattr(llama, "_MOST_UNROLLED_LAYERS", 0)
+    monkeypatch.setattr(stacking, "_MOST_UNROLLED_LAYERS", 0)
   examples = _examples(True)
   batches = _batches(examples, True, shared_header.find(examples))
   mesh, model, base, adapter = tiny.build(dropout=0.5)

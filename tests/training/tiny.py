@@ -9,7 +9,7 @@ import numpy as np
 
 from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import config as model_config, hf_import, lora
+from bigrec_jax.models import hf_import, lora
 from configs import common
 
 V, T = 61, 24
@@ -33,7 +33,7 @@ def config(**train):
   return config_lib.from_config_dict(values)
 
 
-LLAMA = model_config.LlamaConfig.from_arch(
+LLAMA = models.from_arch(
   dataclasses.replace(
     config().model.arch,
     hidden_size=32,

@@ -10,16 +10,16 @@ import pytest
 
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import hf_import, kv_cache, llama, lora
-from bigrec_jax.models.config import RopeScaling
+from bigrec_jax.models import hf_import, kv_cache, lora, stacking
+from bigrec_jax.models.llama.config import RopeScaling
 from tests.models import common
 
 TOLERANCE = 1e-4
 LORA = LoraConfig(3, 6.0, 0.1, ("q_proj", "v_proj", "down_proj"))
 
 
-unstack = jax.jit(llama.unstack_layers)
-stack = jax.jit(llama.stack_layers)
+unstack = jax.jit(stacking.unstack_layers)
+stack = jax.jit(stacking.stack_layers)
 
 
 def adapter(config, on=None):

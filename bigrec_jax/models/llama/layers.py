@@ -1,4 +1,4 @@
-"""One LLaMA layer as Linen modules: norm, rotary, attention, MLP, linear.
+"""One LLaMA layer as Linen modules: rotary positions, attention, MLP.
 
 Axes: B batch, T length, D width, N query heads, K key heads, G = N / K,
 H head size, F MLP width, R rank, W beams, S prompt, P prefix.
@@ -14,9 +14,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.devices import noise, sharding
-from bigrec_jax.models import attention, quantize
-from bigrec_jax.models.config import LlamaConfig, RopeScaling
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import attention
+from bigrec_jax.models.llama.config import LlamaConfig, RopeScaling
+from bigrec_jax.models.modules import Linear, RMSNorm
 
 
 @flax.struct.dataclass
@@ -116,86 +117,6 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   cos, sin = cos[:, :, None], sin[:, :, None]
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-class RMSNorm(nn.Module):
-  """Root-mean-square norm with a learnt scale, in float32.
-
-  Attributes:
-    epsilon: added to the mean square.
-    dtype: of the parameter.
-  """
-
-  epsilon: float
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """Returns x [..., D] with unit mean square times the scale."""
-    width = x.shape[-1]
-    scale = self.param("scale", nn.initializers.ones, (width,), self.dtype)
-    wide = x.astype(jnp.float32)
-    mean = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    normal = wide * jax.lax.rsqrt(mean + np.float32(self.epsilon))
-    scale = jnp.reshape(scale, (1,) * (x.ndim - 1) + (width,))
-    return (normal * scale.astype(jnp.float32)).astype(x.dtype)
-
-
-class Linear(nn.Module):
-  """y = x W + b + dropout(x) A B alpha / rank, the last on target modules.
-
-  W may be a leaf of quantize.py. A and B are float32 masters in collection
-  `lora`, used in x's dtype; scaling and dropout are PEFT's.
-
-  Attributes:
-    features: F.
-    use_bias: whether b exists.
-    dtype: of W and b.
-    lora: the adapter; none if None or if `name` is not a target.
-  """
-
-  features: int
-  use_bias: bool
-  dtype: jnp.dtype
-  lora: LoraConfig | None
-
-  @nn.compact
-  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Maps [..., D] to [..., F]."""
-    shape = (x.shape[-1], self.features)
-    # `param` would compare each leaf of a quantised weight with an array of
-    # this shape, so a weight that is there is taken as it is.
-    if self.has_variable("params", "kernel"):
-      kernel = self.get_variable("params", "kernel")
-    else:
-      init = nn.initializers.normal(0.02)
-      kernel = self.param("kernel", init, shape, self.dtype)
-    if tuple(kernel.shape) != shape:
-      raise ValueError(f"{self.path}: kernel {kernel.shape=}, expected {shape}")
-    y = quantize.matmul(x, kernel)
-    if self.use_bias:
-      bias = self.param("bias", nn.initializers.zeros, shape[1:], self.dtype)
-      y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,)).astype(y.dtype)
-    if self.lora is None or self.name not in self.lora.target_modules:
-      return y
-    return y + self._adapter(x, self.lora, deterministic)
-
-  def _adapter(
-    self, x: jax.Array, lora: LoraConfig, deterministic: bool
-  ) -> jax.Array:
-    def make(name, shape):
-      # Real initial values come from lora.init; zeros only give the shape.
-      return self.variable("lora", name, jnp.zeros, shape, jnp.float32).value
-
-    a = make("lora_a", (x.shape[-1], lora.rank)).astype(x.dtype)
-    b = make("lora_b", (lora.rank, self.features)).astype(x.dtype)
-    if not deterministic and lora.dropout:
-      seed = jax.random.bits(self.make_rng("dropout"))
-      kept = noise.keep(seed, x.shape, lora.dropout)
-      x = jnp.where(kept, x / np.asarray(1.0 - lora.dropout, x.dtype), 0)
-    return jnp.matmul(jnp.matmul(x, a), b) * np.asarray(
-      lora.alpha / lora.rank, x.dtype
-    )
 
 
 class Attention(nn.Module):

@@ -10,12 +10,15 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig
+from bigrec_jax.models.hf_config import Reader
+from bigrec_jax.models.protocol import Architecture
 
 _ARCHITECTURES = {
   "llama": "LlamaForCausalLM",
   "mistral": "MistralForCausalLM",
   "qwen2": "Qwen2ForCausalLM",
 }
+MODEL_TYPES = tuple(_ARCHITECTURES)
 # What the Hugging Face config classes assume where config.json is silent.
 _DEFAULT_MAX_POSITIONS = {"llama": 2048, "mistral": 131072, "qwen2": 32768}
 _ROPE_FIELDS = {
@@ -52,33 +55,18 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
-class LlamaConfig:
-  """Sizes and constants of the network; hashable, so static under jit.
+class LlamaConfig(Architecture):
+  """Sizes and constants of the network.
 
-  Names are those of Hugging Face config.json. `qkv_bias`, `o_bias` and
-  `mlp_bias` say which projections add a bias.
+  `qkv_bias`, `o_bias` and `mlp_bias` say which projections add a bias.
   """
 
-  model_type: str
-  vocab_size: int
-  hidden_size: int
-  intermediate_size: int
-  num_hidden_layers: int
-  num_attention_heads: int
-  num_key_value_heads: int
-  head_dim: int
-  max_position_embeddings: int
   rms_norm_eps: float
   rope_theta: float
   rope_scaling: RopeScaling | None
-  tie_word_embeddings: bool
   qkv_bias: bool
   o_bias: bool
   mlp_bias: bool
-  initializer_range: float
-  bos_token_id: int | None
-  eos_token_ids: tuple[int, ...]
-  pad_token_id: int | None
 
   def __post_init__(self):
     if self.num_attention_heads % self.num_key_value_heads:
@@ -129,8 +117,8 @@ class LlamaConfig:
       UserError: the model is of another family or uses something that this
         network does not have; nothing is dropped in silence.
     """
-    reader = _Reader(values, source)
-    model_type = reader.choice("model_type", tuple(_ARCHITECTURES))
+    reader = Reader(values, source)
+    model_type = reader.choice("model_type", MODEL_TYPES)
     _refuse_unsupported(reader, model_type)
     heads = reader.integer("num_attention_heads")
     width = reader.integer("hidden_size")
@@ -208,51 +196,8 @@ class LlamaConfig:
       values["use_sliding_window"] = False
     return values
 
-  def check_length(self, length: int, what: str) -> None:
-    """Raises UserError if `length` tokens exceed the model's positions."""
-    if length > self.max_position_embeddings:
-      raise errors.UserError(
-        f"{what}: {length} tokens found, at most max_position_embeddings"
-        f" {self.max_position_embeddings} of the base model expected"
-      )
 
-
-@dataclasses.dataclass(frozen=True)
-class _Reader:
-  """Typed look-ups in config.json whose errors name the file and the key."""
-
-  values: Mapping[str, Any]
-  source: str
-
-  def error(self, key: str, expected: str) -> errors.UserError:
-    found = self.values.get(key)
-    return errors.UserError(
-      f"{self.source}: {key}: {found!r} found, {expected} expected"
-    )
-
-  def integer(self, key: str, otherwise: int | None = None) -> int:
-    value = self.values.get(key)
-    if value is None and otherwise is not None:
-      return otherwise
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise self.error(key, "a positive integer")
-    return value
-
-  def choice(self, key: str, choices: tuple[str, ...]) -> str:
-    value = self.values.get(key)
-    if value not in choices:
-      raise self.error(key, f"one of {', '.join(choices)}")
-    return value
-
-  def expect(self, key: str, allowed: tuple[Any, ...], hint: str = "") -> None:
-    """Refuses a key whose value is present and not among `allowed`."""
-    value = self.values.get(key)
-    if value is not None and value not in allowed:
-      shown = " or ".join(repr(a) for a in allowed) or "nothing"
-      raise self.error(key, f"{shown}{hint}")
-
-
-def _refuse_unsupported(reader: _Reader, model_type: str) -> None:
+def _refuse_unsupported(reader: Reader, model_type: str) -> None:
   reader.expect("hidden_act", ("silu", "swish"))
   reader.expect("attention_dropout", (0, 0.0))
   reader.expect("partial_rotary_factor", (1, 1.0))
@@ -273,7 +218,7 @@ def _refuse_unsupported(reader: _Reader, model_type: str) -> None:
     reader.expect("attention_bias", (False,))
 
 
-def _rope_parameters(reader: _Reader) -> tuple[str, dict[str, Any]]:
+def _rope_parameters(reader: Reader) -> tuple[str, dict[str, Any]]:
   """Returns the key and value of the rotary settings, of either version."""
   for key in ("rope_parameters", "rope_scaling"):
     value = reader.values.get(key)
@@ -284,13 +229,13 @@ def _rope_parameters(reader: _Reader) -> tuple[str, dict[str, Any]]:
   return "rope_scaling", {}
 
 
-def _rope_theta(reader: _Reader) -> float:
+def _rope_theta(reader: Reader) -> float:
   _, parameters = _rope_parameters(reader)
   theta = parameters.get("rope_theta", reader.values.get("rope_theta", 10000.0))
   return float(theta)
 
 
-def _rope_scaling(reader: _Reader) -> RopeScaling | None:
+def _rope_scaling(reader: Reader) -> RopeScaling | None:
   key, parameters = _rope_parameters(reader)
   kind = parameters.get("rope_type", parameters.get("type", "default"))
   if kind == "default":

@@ -20,8 +20,9 @@ from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import kv_cache, layers
-from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models import kv_cache, modules
+from bigrec_jax.models.llama import layers
+from bigrec_jax.models.llama.config import LlamaConfig
 
 # What the backward pass of a layer keeps: everything, only the layer's input,
 # or also the results of its weight products.
@@ -30,9 +31,6 @@ REMAT_POLICIES = {
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
-
-_UNROLLED_PLATFORM = "cpu"
-_MOST_UNROLLED_LAYERS = 12
 
 
 class Llama(nn.Module):
@@ -44,7 +42,7 @@ class Llama(nn.Module):
     dtype: of base weights and activations.
     scan_layers: one compiled layer looped over stacked weights
       (`params["layers"]`, leading axis L), or L layers one after the other
-      (`params["layers_0"]`, ...). Equal results; see stack_layers.
+      (`params["layers_0"]`, ...). Equal results; see stacking.py.
     remat: a key of REMAT_POLICIES.
     attention: `xla`, `cudnn` or `splash`.
     mesh: for activation constraints; None = one device.
@@ -66,7 +64,7 @@ class Llama(nn.Module):
     self.embed_tokens = _Matrix("embedding", shape, init, self.dtype)
     if not config.tie_word_embeddings:
       self.lm_head = _Matrix("kernel", shape[::-1], init, self.dtype)
-    self.norm = layers.RMSNorm(config.rms_norm_eps, self.dtype)
+    self.norm = modules.RMSNorm(config.rms_norm_eps, self.dtype)
     layer = layers.Layer
     if self.remat != "none":
       # Inside a scan nothing can be shared with the forward pass anyway.
@@ -274,50 +272,3 @@ class _Matrix(nn.Module):
 def _like(x: jax.Array, whole: jax.Array) -> jax.Array:
   """Adds leading axes until the ranks agree."""
   return jnp.reshape(x, (1,) * (whole.ndim - x.ndim) + x.shape)
-
-
-def stack_layers(tree: dict[str, Any]) -> dict[str, Any]:
-  """Turns `layers_0`, `layers_1`, ... into `layers` with a leading axis L."""
-  names = [name for name in tree if name.startswith("layers_")]
-  rest = {name: value for name, value in tree.items() if name not in names}
-  names.sort(key=lambda name: int(name.removeprefix("layers_")))
-  rows = [tree[name] for name in names]
-  return {**rest, "layers": jax.tree.map(lambda *x: jnp.stack(x), *rows)}
-
-
-def unstack_layers(tree: dict[str, Any]) -> dict[str, Any]:
-  """The inverse of `stack_layers`; cheap inside jit."""
-  rest = {name: value for name, value in tree.items() if name != "layers"}
-  count = jax.tree.leaves(tree["layers"])[0].shape[0]
-  for index in range(count):
-    rest[f"layers_{index}"] = jax.tree.map(
-      lambda leaf, i=index: leaf[i], tree["layers"]
-    )
-  return rest
-
-
-def taken_apart(
-  model: Llama, variables: dict[str, Any]
-) -> tuple[Llama, dict[str, Any]]:
-  """Takes stacked layers apart where that is faster; inside jit.
-
-  On a CPU a loop over stacked layers copies every layer's weights, caches and
-  activations out of and into their stacks. Deep networks stay stacked: they
-  would compile for long.
-
-  Args:
-    model: with scanned layers or without.
-    variables: its collections, e.g. `params` and `lora`.
-
-  Returns:
-    A model and its variables that compute the same; perhaps the arguments.
-  """
-  devices = jax.devices() if model.mesh is None else model.mesh.devices.flat
-  if not (
-    model.scan_layers
-    and devices[0].platform == _UNROLLED_PLATFORM
-    and model.config.num_hidden_layers <= _MOST_UNROLLED_LAYERS
-  ):
-    return model, variables
-  variables = {name: unstack_layers(tree) for name, tree in variables.items()}
-  return model.clone(scan_layers=False), variables

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bigrec_jax import errors
-from bigrec_jax.models import layers
-from bigrec_jax.models.config import LlamaConfig, RopeScaling
+from bigrec_jax.models.llama import layers
+from bigrec_jax.models.llama.config import LlamaConfig, RopeScaling
 from tests.models import common
 
 

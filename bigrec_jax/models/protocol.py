@@ -1,0 +1,180 @@
+"""What the engine knows of a language model, and what a family has to offer.
+
+Training, decoding, planning and the stages see these three classes and
+`registry`; a family (`models/llama/`, ...) is seen by `registry` alone.
+
+Axes: B batch or slots, T length, S prompt, P shared prefix, W beams, D width,
+V vocabulary, L layers, K key heads, H head size.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bigrec_jax import errors
+from bigrec_jax.config import ArchConfig, LoraConfig, ModelConfig
+from bigrec_jax.models import kv_cache, layout
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture(abc.ABC):
+  """Sizes that every decoder has; hashable, so static under jit.
+
+  Names are those of Hugging Face config.json. A family's own class adds its
+  constants.
+  """
+
+  model_type: str
+  vocab_size: int
+  hidden_size: int
+  intermediate_size: int
+  num_hidden_layers: int
+  num_attention_heads: int
+  num_key_value_heads: int
+  head_dim: int
+  max_position_embeddings: int
+  tie_word_embeddings: bool
+  initializer_range: float
+  bos_token_id: int | None
+  eos_token_ids: tuple[int, ...]
+  pad_token_id: int | None
+
+  @abc.abstractmethod
+  def to_hf(self, dtype: str) -> dict[str, Any]:
+    """Returns config.json such that transformers builds the same network.
+
+    Args:
+      dtype: of the weights beside it, `float32` or `bfloat16`.
+    """
+
+  def check_length(self, length: int, what: str) -> None:
+    """Raises UserError if `length` tokens exceed the model's positions."""
+    if length > self.max_position_embeddings:
+      raise errors.UserError(
+        f"{what}: {length} tokens found, at most max_position_embeddings"
+        f" {self.max_position_embeddings} of the base model expected"
+      )
+
+
+class LanguageModel(Protocol):
+  """A decoder as a Flax Linen module: no state, variables go in.
+
+  Its variables are the collections `params`, the frozen base, and with an
+  adapter `lora`. The engine calls `apply(variables, ..., method=NAME)`, where
+  NAME is one of the methods below; without one it is `__call__`.
+  """
+
+  @property
+  def config(self) -> Architecture:
+    """Its sizes."""
+
+  @property
+  def lora(self) -> LoraConfig | None:
+    """The adapter whose weights collection `lora` holds; None = none."""
+
+  @property
+  def scan_layers(self) -> bool:
+    """Whether the layers' weights are stacked (stacking.py)."""
+
+  @property
+  def attention(self) -> str:
+    """`xla`, `cudnn` or `splash`; only `xla` attends to a shared prefix."""
+
+  @property
+  def mesh(self) -> Mesh | None:
+    """Where it runs; None = one device."""
+
+  def apply(self, variables: Mapping[str, Any], *args: Any, **kwargs: Any):
+    """Calls a method on variables, as every Linen module does."""
+
+  def clone(self, **changes: Any) -> "LanguageModel":
+    """Returns the same network with other attributes."""
+
+  def __call__(
+    self,
+    tokens: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array,
+    deterministic: bool,
+    prefix: tuple[Any, Any] | None = None,
+  ) -> jax.Array:
+    """Maps whole texts [B, T] to hidden states [B, T, D]."""
+
+  def read_header(
+    self, header: jax.Array, deterministic: bool
+  ) -> tuple[jax.Array, tuple[Any, Any]]:
+    """Maps the common beginning [P] to states [1, P, D] and a `prefix`."""
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """Maps hidden states [..., D] to float32 logits [..., V]."""
+
+  def head_weight(self) -> jax.Array:
+    """Returns the output matrix [D, V]."""
+
+  def prefill(
+    self,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    prefix: kv_cache.PromptCache | None = None,
+  ) -> tuple[jax.Array, kv_cache.PromptCache]:
+    """Maps prompts [B, S] to hidden states [B, S, D] and their cache."""
+
+  def decode(
+    self,
+    tokens: jax.Array,
+    step: jax.Array,
+    prompt: kv_cache.PromptCache,
+    suffix: kv_cache.SuffixCache,
+  ) -> tuple[jax.Array, kv_cache.SuffixCache]:
+    """Maps one more token of every beam [B, W] to states [B, W, D]."""
+
+
+class Family(Protocol):
+  """A package of `models/` whose `__init__` has these names."""
+
+  MODEL_TYPES: tuple[str, ...]
+  """The values of config.json's `model_type` that it reads."""
+
+  def read(self, values: Mapping[str, Any], source: str) -> Architecture:
+    """Reads a config.json; refuses what the network does not have.
+
+    Args:
+      values: the parsed file.
+      source: the file's name, for error messages.
+    """
+
+  def from_arch(self, arch: ArchConfig, vocab_size: int) -> Architecture:
+    """Returns the architecture of `config.model.arch`."""
+
+  def base_entries(self, arch: Any) -> tuple[layout.Entry, ...]:
+    """Returns every weight of the base."""
+
+  def lora_entries(
+    self, arch: Any, lora: LoraConfig
+  ) -> tuple[layout.Entry, ...]:
+    """Returns every weight of an adapter; names as PEFT writes them."""
+
+  def network(
+    self,
+    arch: Any,
+    model: ModelConfig,
+    lora: LoraConfig | None,
+    dtype: jnp.dtype,
+    attention: str,
+    mesh: Mesh,
+  ) -> LanguageModel:
+    """Returns the network.
+
+    Args:
+      arch: of `read` or `from_arch`.
+      model: for scan_layers and remat.
+      lora: None = the base alone, e.g. for embeddings.
+      dtype: of base weights and activations.
+      attention: `xla`, `cudnn` or `splash`.
+      mesh: the device mesh.
+    """

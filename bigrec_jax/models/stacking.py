@@ -1,0 +1,58 @@
+"""Layers one by one, or stacked (one array a weight) for a loop over them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bigrec_jax.models.protocol import LanguageModel
+
+_UNROLLED_PLATFORM = "cpu"
+_MOST_UNROLLED_LAYERS = 12
+
+
+def stack_layers(tree: dict[str, Any]) -> dict[str, Any]:
+  """Turns `layers_0`, `layers_1`, ... into `layers` with a leading axis L."""
+  names = [name for name in tree if name.startswith("layers_")]
+  rest = {name: value for name, value in tree.items() if name not in names}
+  names.sort(key=lambda name: int(name.removeprefix("layers_")))
+  rows = [tree[name] for name in names]
+  return {**rest, "layers": jax.tree.map(lambda *x: jnp.stack(x), *rows)}
+
+
+def unstack_layers(tree: dict[str, Any]) -> dict[str, Any]:
+  """The inverse of `stack_layers`; cheap inside jit."""
+  rest = {name: value for name, value in tree.items() if name != "layers"}
+  count = jax.tree.leaves(tree["layers"])[0].shape[0]
+  for index in range(count):
+    rest[f"layers_{index}"] = jax.tree.map(
+      lambda leaf, i=index: leaf[i], tree["layers"]
+    )
+  return rest
+
+
+def taken_apart(
+  model: LanguageModel, variables: dict[str, Any]
+) -> tuple[LanguageModel, dict[str, Any]]:
+  """Takes stacked layers apart where that is faster; inside jit.
+
+  On a CPU a loop over stacked layers copies every layer's weights, caches and
+  activations out of and into their stacks. Deep networks stay stacked: they
+  would compile for long.
+
+  Args:
+    model: with scanned layers or without.
+    variables: its collections, e.g. `params` and `lora`.
+
+  Returns:
+    A model and its variables that compute the same; perhaps the arguments.
+  """
+  devices = jax.devices() if model.mesh is None else model.mesh.devices.flat
+  if not (
+    model.scan_layers
+    and devices[0].platform == _UNROLLED_PLATFORM
+    and model.config.num_hidden_layers <= _MOST_UNROLLED_LAYERS
+  ):
+    return model, variables
+  variables = {name: unstack_layers(tree) for name, tree in variables.items()}
+  return model.clone(scan_layers=False), variables
