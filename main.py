@@ -33,6 +33,7 @@ MODES = (
   "generate",
   "embed",
   "ground_eval",
+  "evaluate",
   "recommend",
   "report",
   "export",

@@ -19,6 +19,7 @@ from transformers import tokenization_utils_sentencepiece as slow
 from benchmarks.parity_row import Row
 from bigrec_jax.data.prepared import prepare, splits
 from bigrec_jax.data.text import encoding, prompts, tokenization
+from bigrec_jax.tasks import next_title
 from tests.data import published, raw, settings
 from tests.peers import scripts
 
@@ -209,11 +210,13 @@ def _labels(
 ) -> Row:
   """Compares ids and labels, whole and cut, with and without the prompt."""
   rows = _rows()
-  texts = [encoding.Text(*row.values()) for row in rows]
+  prompt = prompts.Prompt("bigrec", "", "")
+  texts = [
+    next_title.text_of(next_title.Parts(*row.values()), prompt) for row in rows
+  ]
   cases = wrong = 0
   for cutoff, on_inputs in itertools.product((4096, 150), (True, False)):
     encoder = encoding.Encoder(
-      prompts.Prompt("bigrec", "", ""),
       ours,
       max_length=cutoff,
       train_on_inputs=on_inputs,

@@ -34,6 +34,7 @@ from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, lora as lora_lib
 from bigrec_jax.results import table
+from bigrec_jax.tasks import next_title
 from bigrec_jax.training import loop, optimizer, run_files, step
 from bigrec_jax.workdir import paths as paths_lib, storage
 from configs import common
@@ -97,9 +98,14 @@ class Runs:
     tokenizer = tokenization.load_tokenizer(folder)
     count = setting.examples + setting.held_out
     examples, catalogue, _ = train_benchmark.read_examples(data, count)
-    self._train = examples.take(slice(setting.examples))
+    prompt = prompts.Prompt("consistent", "", "")
+    self._train = next_title.Titles(
+      examples.take(slice(setting.examples)), catalogue, prompt
+    )
     valid = examples.take(slice(setting.examples, None))
-    self._valid = dataclasses.replace(valid, split="valid")
+    self._valid = next_title.Titles(
+      dataclasses.replace(valid, split="valid"), catalogue, prompt
+    )
     self._defaults = config_lib.from_config_dict(common.get_config())
     self._config = dataclasses.replace(
       self._defaults.train,
@@ -111,8 +117,7 @@ class Runs:
       max_length=setting.max_length,
       early_stopping_patience=0,
     )
-    prompt = prompts.Prompt("consistent", "", "")
-    self._text = (catalogue, prompt, tokenizer, self._config)
+    self._text = (tokenizer, self._config)
     self._layout = {"rows": 4, "share_header": True}
 
     self._sides = {kind: self._side(kind) for kind in kinds}

@@ -45,6 +45,7 @@ from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding, side_by_side
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.results import table
+from bigrec_jax.tasks import next_title
 from bigrec_jax.training import loop, optimizer, run_files, step, trainer
 from bigrec_jax.workdir import paths as paths_lib, storage
 from configs import common
@@ -133,9 +134,7 @@ class Ours:
     """Returns one epoch."""
     examples, catalogue, tokenizer = self._data
     return pipeline.TrainStream(
-      examples,
-      catalogue,
-      self._prompt,
+      next_title.Titles(examples, catalogue, self._prompt),
       tokenizer,
       self.config,
       rows=self.config.micro_batch_size,

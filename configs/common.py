@@ -14,6 +14,10 @@ def get_config() -> ml_collections.ConfigDict:
   config = cfg()
   config.seed = 0
 
+  config.task = cfg()
+  # One per file of bigrec_jax/tasks; next_title is BIGRec.
+  config.task.name = "next_title"
+
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
   config.model.tokenizer = ""  # Empty = model.path's own.

@@ -24,6 +24,7 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
+from bigrec_jax.config.task import TaskConfig
 from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
   "RecommendConfig",
   "ReportConfig",
   "SyntheticConfig",
+  "TaskConfig",
   "TrainConfig",
   "from_config_dict",
 ]
@@ -55,6 +57,7 @@ class Config:
   """The whole configuration."""
 
   seed: int
+  task: TaskConfig
   model: ModelConfig
   pretrain: PretrainConfig
   lora: LoraConfig

@@ -16,6 +16,7 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.data.prepared import catalogue as catalogue_lib, examples
 from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.recommend import converted_base
+from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Loaded:
     self.config = config
     self.paths = paths_lib.Paths(workdir)
     self._examples: dict[str, examples.Examples] = {}
+
+  @functools.cached_property
+  def task(self) -> protocol.Task:
+    """What samples, texts, loss and evaluation are."""
+    return registry.make(self)
 
   @functools.cached_property
   def mesh(self) -> "jax.sharding.Mesh":

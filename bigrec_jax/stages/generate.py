@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, progress as reports
+from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.data.text import pipeline, prompts
 from bigrec_jax.stages import session, train
 from bigrec_jax.workdir import processes, records, storage
@@ -27,10 +27,19 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
 
 def ensure(run: session.Session, split: str) -> list[dict[str, Any]]:
-  """Returns the prediction rows of a split, decoded where not current."""
+  """Returns the prediction rows of a split, decoded where not current.
+
+  Raises:
+    UserError: the task has nothing to decode.
+  """
+  if not run.task.decodes:
+    raise errors.UserError(
+      f"config.task.name: {run.task.name} found, whose answers are not"
+      " decoded; a task that writes them expected"
+    )
   adapter = train.find_adapter(run) or train.ensure(run)
   made_from = depends_on(run, adapter) | {
-    "examples": run.examples(split).fingerprint
+    "examples": run.task.samples(split).fingerprints[0]
   }
   record = run.paths.record(f"predictions_{split}")
   path = run.paths.predictions(split)
@@ -118,26 +127,20 @@ def _decode(
   run: session.Session, split: str, adapter: train.Adapter
 ) -> list[dict[str, Any]]:
   """Returns BIGRec rows with `predict` (best first) and `scores`."""
-  examples = run.examples(split)
-  tokens = pipeline.prompt_tokens(
-    examples, run.catalogue, run.prompt, run.tokenizer
-  )
+  samples = run.task.samples(split)
+  tokens = pipeline.question_tokens(samples, run.tokenizer)
   decoder = Decoder(run, adapter)
   with run.stage(f"generate {split}", len(tokens), "users") as progress:
     written = decoder(tokens, run.config.seed, progress)
-  texts = pipeline.example_texts(examples, run.catalogue, run.prompt)
-  return [
-    text._asdict() | own for text, own in zip(texts, written, strict=True)
-  ]
+  return [samples.content(n) | own for n, own in enumerate(written)]
 
 
 def _trie(run: session.Session) -> "constraints.Trie":
-  """Returns the trie of all titles as the model is taught to write them."""
+  """Returns the trie of all answers that the task calls legal."""
   from bigrec_jax.decoding import constraints
 
-  titles = dict.fromkeys(run.catalogue.titles)
   sequences = constraints.title_tokens(
-    [run.prompt.output_text(title) for title in titles],
+    run.task.legal_answers(),
     prompts.RESPONSE_MARKER,
     run.tokenizer.encode_batch,
     run.tokenizer.eos_id,

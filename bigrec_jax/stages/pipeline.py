@@ -4,7 +4,7 @@ import pathlib
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.stages import (
-  ground_eval,
+  evaluate,
   prepare,
   pretrain,
   recommend,
@@ -16,9 +16,9 @@ from bigrec_jax.stages import (
 
 
 def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
-  """Prepare, pretrain, train, train_cf, generate, embed, ground_eval, report.
+  """Prepare, pretrain, train, train_cf, evaluate, report.
 
-  Generation and embedding are parts of `ground_eval`, which makes them. With
+  Generation and embedding are parts of the evaluation, which makes them. With
   histories to recommend for, their lists come before the report.
   """
   current = session.Session(config, workdir)
@@ -27,7 +27,7 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   train.ensure(current)
   if config.ground.cf_model:
     train_cf.ensure(current)
-  ground_eval.ensure(current)
+  evaluate.ensure(current)
   if config.recommend.histories or config.recommend.history:
     recommend.ensure(current)
   report.ensure(config, workdir)

@@ -46,15 +46,14 @@ def ensure(run: session.Session) -> None:
 
 def _make(run: session.Session) -> None:
   from bigrec_jax import models
-  from bigrec_jax.data.prepared import examples
   from bigrec_jax.data.text import pipeline, tokenization
   from bigrec_jax.models import hf_export, hf_import
   from bigrec_jax.training import pretrain
 
   config, paths = run.config, run.paths
-  rows = examples.load_examples(paths, "train", -1, 0)
-  sample = rows.take(slice(_TOKENIZER_EXAMPLES))
-  texts = pipeline.training_texts(sample, run.catalogue, run.prompt)
+  corpus = run.task.corpus()
+  read = min(len(corpus), _TOKENIZER_EXAMPLES)
+  texts = [corpus.text(n).training for n in range(read)]
   texts = [*texts, *run.catalogue.titles]
   folder = paths.root / ".tokenizer"
   processes.on_first(
@@ -66,9 +65,7 @@ def _make(run: session.Session) -> None:
   params = hf_import.init_base(arch, config.seed, "float32", run.mesh)
   if config.pretrain.num_steps:
     stream = pipeline.text_stream(
-      rows,
-      run.catalogue,
-      run.prompt,
+      corpus,
       tokenizer,
       batch_size=config.pretrain.batch_size,
       max_length=config.pretrain.max_length,

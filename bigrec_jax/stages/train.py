@@ -8,6 +8,7 @@ from absl import logging
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.stages import pretrain, session
+from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import (
   fingerprints,
   paths as paths_lib,
@@ -114,8 +115,8 @@ def _made_from(run: session.Session) -> dict[str, Any]:
       k: v for k, v in options["train"].items() if k not in _RUNTIME_KEYS
     },
     "prompt": options["prompt"],
-    "train_examples": run.examples("train").fingerprint,
-    "valid_examples": run.examples("valid").fingerprint,
+    **run.task.made_from("train"),
+    **run.task.made_from("valid"),
     "seed": config.seed,
   }
 
@@ -148,18 +149,20 @@ def _fit(run: session.Session, name: str) -> None:
     lora_config, lora = run.load_adapter(pathlib.Path(config.model.adapter))
   else:
     lora_config, lora = config.lora, None
+  train, valid = run.task.samples("train"), run.task.samples("valid")
   session.say(
-    f"train: {len(run.examples('train')):,} examples, evaluated on"
-    f" {len(run.examples('valid')):,}, {jax.device_count()} device(s)"
+    f"train: {len(train):,} examples, evaluated on"
+    f" {len(valid):,}, {jax.device_count()} device(s)"
+  )
+  network = protocol.Network(
+    run.build(lora_config), run.base.params, run.tokenizer, run.mesh
   )
   result = trainer.fit(
-    model=run.build(lora_config),
-    params=run.base.params,
+    model=network.model,
+    params=network.params,
     lora=lora,
-    train_examples=run.examples("train"),
-    valid_examples=run.examples("valid"),
-    catalogue=run.catalogue,
-    prompt=run.prompt,
+    train=train,
+    valid=valid,
     tokenizer=run.tokenizer,
     config=config.train,
     seed=config.seed,
@@ -167,5 +170,7 @@ def _fit(run: session.Session, name: str) -> None:
     paths=run.paths,
     fingerprint=name,
     base_name=str(run.base_dir),
+    objective=run.task.objective(),
+    selection=run.task.selection(network),
   )
   run.keep_throughput("train", result.tokens, "tokens", result.seconds)

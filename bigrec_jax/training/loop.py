@@ -28,6 +28,7 @@ from bigrec_jax.training import (
   optimizer,
   reports,
   run_files,
+  selection as selection_lib,
   step,
 )
 from bigrec_jax.workdir import checkpoints
@@ -41,17 +42,24 @@ class Books:
 
   Attributes:
     step: optimizer steps taken.
-    best_loss: lowest eval loss so far; None before the first.
+    best: best value so far of what selects, the eval loss or a task's own
+      metric; None before the first.
     best_step: where that was.
-    stale_epochs: epochs since, without a lower one.
+    stale: evaluations since, without a better one.
     finished: why training is over ("epochs", "early stopping"); "" = it isn't.
   """
 
   step: int = 0
-  best_loss: float | None = None
+  best: float | None = None
   best_step: int = 0
-  stale_epochs: int = 0
+  stale: int = 0
   finished: str = ""
+
+  @classmethod
+  def from_json(cls, stored: dict[str, Any]) -> "Books":
+    """Reads the books of a checkpoint, of before the names were these too."""
+    former = {"best_loss": "best", "stale_epochs": "stale"}
+    return cls(**{former.get(k, k): v for k, v in stored.items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Trainer:
     *,
     mesh: Mesh,
     files: run_files.RunFiles,
+    selection: selection_lib.Selection | None = None,
   ):
     """Sets up the state; the first steps come with `run`.
 
@@ -94,10 +103,12 @@ class Trainer:
       base: frozen parameters on the mesh.
       adapter: where training starts, on the mesh.
       stream: gives the micro-batches of each step.
-      eval_batches: lists of micro-batches, iterated once an epoch.
+      eval_batches: lists of micro-batches, iterated at every evaluation.
       mesh: the device mesh.
       files: where the run keeps what it writes.
+      selection: what decides which adapter is best; None = the eval loss.
     """
+    self._selection = selection or selection_lib.Selection()
     self._config = config
     self._base = base
     self._stream = stream
@@ -148,7 +159,7 @@ class Trainer:
     if found is None:
       return False
     self._state, self._best = found.state["state"], found.state["best"]
-    self._books = Books(**found.config["books"])
+    self._books = Books.from_json(found.config["books"])
     self._stream.set_state(found.data)
     logging.info(
       "train: resumed at step %d of %d from %s",
@@ -182,13 +193,13 @@ class Trainer:
     while not books.finished:
       profile.before_step(self._state)
       self._step(report)
-      epoch_ends = books.step % per_epoch == 0
-      if epoch_ends:
+      due = self._selection.due(books.step, per_epoch, self._total_steps)
+      if due:
         report.flush()
-        self._end_epoch(writer)
+        self._judge(writer)
       stop = watch.asked(books.step)
       periodic = config.save_every_steps
-      if epoch_ends or stop or (periodic and books.step % periodic == 0):
+      if due or stop or (periodic and books.step % periodic == 0):
         report.flush()  # Nothing is saved that turns out to be NaN.
         self._save(store)
       if stop and not books.finished:
@@ -221,32 +232,45 @@ class Trainer:
     self._tokens += tokens
     report.add(books.step, rate, metrics, tokens)
 
-  def _end_epoch(self, writer: reports.Writer) -> None:
+  def _judge(self, writer: reports.Writer) -> None:
     """Evaluates, keeps the best adapter, decides whether to go on."""
-    config, books = self._config, self._books
-    loss = self.evaluate()
-    if loss is not None:
-      writer.write(books.step, {"eval_loss": loss})
-    epoch = books.step // self._stream.steps_per_epoch
-    better = loss is None or books.best_loss is None or loss < books.best_loss
+    config, books, selection = self._config, self._books, self._selection
+    values = self._measure()
+    if values:
+      writer.write(
+        books.step, {f"eval_{name}": value for name, value in values.items()}
+      )
+    value = values.get(selection.metric)
+    better = selection.better(value, books.best)
     if better:
-      books.best_loss, books.best_step, books.stale_epochs = loss, books.step, 0
+      books.best, books.best_step, books.stale = value, books.step, 0
       self._best = jax.tree.map(jnp.copy, self._state.params)
       self._files.save_adapter(self._best)
     else:
-      books.stale_epochs += 1
+      books.stale += 1
     logging.info(
-      "train: epoch %d of %d, eval loss %s%s",
-      epoch,
+      "train: epoch %d of %d, %s%s",
+      -(-books.step // self._stream.steps_per_epoch),
       config.num_epochs,
-      "not measured" if loss is None else f"{loss:.5f}",
+      ", ".join(f"eval {k} {v:.5f}" for k, v in values.items())
+      or "eval loss not measured",
       " (best so far)" if better else "",
     )
     patience = config.early_stopping_patience
-    if patience and books.stale_epochs >= patience:
+    if patience and books.stale >= patience:
       books.finished = "early stopping"
     if books.step >= self._total_steps:
       books.finished = "epochs"
+
+  def _measure(self) -> dict[str, float]:
+    """Returns the eval loss and what selects, as far as there is one."""
+    loss = self.evaluate()
+    values = {} if loss is None else {selection_lib.EVAL_LOSS: loss}
+    if self._selection.measure is not None:
+      values[self._selection.metric] = self._selection.measure(
+        self._state.params
+      )
+    return values
 
   def evaluate(self) -> float | None:
     """Returns the token-weighted mean loss over the evaluation set.

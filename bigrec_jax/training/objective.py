@@ -1,7 +1,13 @@
-"""The loss of a micro-batch, with or without its header."""
+"""What training minimises: the loss of a micro-batch, as one small interface.
 
+An `Objective` maps (language model, variables, batch, key) to a loss sum, how
+many terms it has, and named extras. The default is the loss of a language
+model, with or without the header that examples share.
+"""
+
+import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
@@ -14,6 +20,84 @@ from bigrec_jax.training import header as header_lib, loss
 
 Tree = Any
 Batch = Mapping[str, jax.Array]  # See data/text/packing.py.
+
+
+class Terms(NamedTuple):
+  """What a micro-batch adds to the sums of a step.
+
+  Attributes:
+    loss: float32 scalar, summed over the terms; what is differentiated.
+    count: int32 scalar, how many terms; the step's mean is over all of them.
+    extras: float32 scalars by the objective's names, summed over the same
+      terms; metrics/train.jsonl has their means.
+  """
+
+  loss: jax.Array
+  count: jax.Array
+  extras: Mapping[str, jax.Array]
+
+
+class Objective(Protocol):
+  """What training minimises.
+
+  Attributes:
+    extras: the names of its extras.
+    reads_header: it takes rows without the beginning that examples share
+      (header.py) and `prefix` in place of it. The loss of that beginning
+      itself is added outside: it is a language model's.
+  """
+
+  extras: tuple[str, ...]
+  reads_header: bool
+
+  def __call__(
+    self,
+    model: nn.Module,
+    variables: dict[str, Tree],
+    batch: Batch,
+    key: jax.Array | None,
+    *,
+    chunk: int,
+    mesh: Mesh | None,
+    prefix: Tree | None,
+  ) -> Terms:
+    """Returns the terms of the rows of one micro-batch.
+
+    Args:
+      model: the network.
+      variables: its collections.
+      batch: as in `batch_loss`.
+      key: of dropout; None switches it off, as in evaluation.
+      chunk: positions of every row whose logits are held at once.
+      mesh: for sharding constraints; None = one device.
+      prefix: as in `batch_loss`.
+    """
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelling:
+  """Next-token cross-entropy over the labels of the text."""
+
+  extras: tuple[str, ...] = ()
+  reads_header: bool = True
+
+  def __call__(
+    self,
+    model: nn.Module,
+    variables: dict[str, Tree],
+    batch: Batch,
+    key: jax.Array | None,
+    *,
+    chunk: int,
+    mesh: Mesh | None,
+    prefix: Tree | None,
+  ) -> Terms:
+    """Returns the terms; see `Objective`."""
+    loss_sum, count = batch_loss(
+      model, variables, batch, chunk, key, mesh, prefix
+    )
+    return Terms(loss_sum, count, {})
 
 
 def batch_loss(
@@ -55,34 +139,38 @@ def batch_loss(
   return loss.of_rows(model, variables, hidden, *rows, chunk, mesh)
 
 
-def whole_loss(
+def whole_terms(
+  objective: Objective,
   model: nn.Module,
   variables: dict[str, Tree],
   batch: Batch,
   chunk: int,
   mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """As `batch_loss` without dropout, the header's loss included.
+  """Returns loss sum and count without dropout, the header's loss included.
 
   Args:
+    objective: of the rows.
     model: the language model.
     variables: its collections.
-    batch: as there; maybe `header` and `header_mask`, int32 [C], which count
-      as often as there are examples.
+    batch: as in `batch_loss`; maybe `header` and `header_mask`, int32 [C],
+      which count as often as there are examples.
     chunk: as there.
     mesh: as there.
   """
   rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
   if len(rows) == len(batch):
-    return batch_loss(model, variables, rows, chunk, None, mesh)
+    return objective(
+      model, variables, rows, None, chunk=chunk, mesh=mesh, prefix=None
+    )[:2]
   apart, own = stacking.taken_apart(model, variables)
   tokens, mask = (batch[name] for name in packing.ROWLESS)
   hidden, prefix = header_lib.read(apart, own, tokens, None)
   once, labels = header_lib.loss_sum(
     apart, own, hidden, tokens, mask, chunk, mesh
   )
-  total, count = batch_loss(
-    model, variables, rows, chunk, None, mesh, prefix=prefix
+  total, count, _ = objective(
+    model, variables, rows, None, chunk=chunk, mesh=mesh, prefix=prefix
   )
   examples = header_lib.count_examples(rows["segment_ids"])
   return total + examples.astype(jnp.float32) * once, count + examples * labels

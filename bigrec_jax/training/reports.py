@@ -101,7 +101,7 @@ class StepReport:
       "loss": values["loss"],
       "learning_rate": rate,
       "grad_norm": values["grad_norm"],
-    }
+    } | {k: v for k, v in values.items() if k not in ("loss", "grad_norm")}
     self._writer.write(number, line)
     self._writer.write_events(number, {"tokens_per_second": speed})
     self._bar.update(

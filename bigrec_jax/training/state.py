@@ -1,5 +1,6 @@
 """What training changes: the adapter, its moments, and the running sums."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -34,20 +35,36 @@ class Sums(flax.struct.PyTreeNode):
     loss: float32 scalar, summed loss.
     tokens: int32 scalar, number of labels.
     micro: int32 scalar, number of micro-batches so far.
+    extras: float32 scalars, the objective's named extras, summed.
   """
 
   grads: Tree
   loss: jax.Array
   tokens: jax.Array
   micro: jax.Array
+  extras: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
 
-  def add(self, grads: Tree, loss: jax.Array, tokens: jax.Array) -> "Sums":
-    """Returns the sums with one more part; gradients of any float dtype."""
+  def add(
+    self,
+    grads: Tree,
+    loss: jax.Array,
+    tokens: jax.Array,
+    extras: Mapping[str, jax.Array] | None = None,
+  ) -> "Sums":
+    """Returns the sums with one more part; gradients of any float dtype.
+
+    Extras that the part lacks (those of the header) stay as they are.
+    """
     with jax.named_scope("accumulate"):
+      more = extras or {}
       return self.replace(
         grads=add_float32(self.grads, grads),
         loss=self.loss + loss,
         tokens=self.tokens + tokens,
+        extras={
+          name: total + more[name] if name in more else total
+          for name, total in self.extras.items()
+        },
       )
 
 
@@ -63,11 +80,17 @@ def init_state(params: Tree, adamw: optimizer.AdamW) -> TrainState:
   )
 
 
-def zero_sums(params: Tree) -> Sums:
-  """Returns the sums before the first micro-batch."""
+def zero_sums(params: Tree, extras: Sequence[str] = ()) -> Sums:
+  """Returns the sums before the first micro-batch.
+
+  Args:
+    params: the trained parameters.
+    extras: names of the objective's extras.
+  """
   return Sums(
     grads=jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params),
     loss=jnp.zeros((), jnp.float32),
     tokens=jnp.zeros((), jnp.int32),
     micro=jnp.zeros((), jnp.int32),
+    extras={name: jnp.zeros((), jnp.float32) for name in extras},
   )

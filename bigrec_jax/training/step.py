@@ -64,7 +64,8 @@ class Steps:
     close_header: (sums, state, base, tokens, mask, header) -> sums. Donates
       `sums`.
     apply: (state, sums, learning_rate) -> (state, zero sums, metrics), with
-      metrics {"loss", "grad_norm"} float32 scalars. Donates state and sums.
+      metrics {"loss", "grad_norm"} and the objective's extras, float32
+      scalars. Donates state and sums.
     evaluate: (params, base, batch) -> (loss sum, label count).
     mesh: where all of them run.
   """
@@ -176,7 +177,7 @@ def put_batch(
 
 
 def _placements(
-  params: Tree, replicated: NamedSharding
+  params: Tree, replicated: NamedSharding, extras: Sequence[str]
 ) -> tuple[state_lib.TrainState, state_lib.Sums]:
   """Returns the shardings of state and sums: those of the parameters."""
   placed = jax.tree.map(lambda leaf: leaf.sharding, params)
@@ -186,7 +187,11 @@ def _placements(
     moments=optimizer.AdamState(mu=placed, nu=placed),
   )
   sums = state_lib.Sums(
-    grads=placed, loss=replicated, tokens=replicated, micro=replicated
+    grads=placed,
+    loss=replicated,
+    tokens=replicated,
+    micro=replicated,
+    extras=dict.fromkeys(extras, replicated),
   )
   return state, sums
 
@@ -205,6 +210,7 @@ def _apply(
       state.params, grads, state.moments, state.step, learning_rate
     )
   metrics = {"loss": sums.loss / tokens, "grad_norm": norm}
+  metrics |= {name: total / tokens for name, total in sums.extras.items()}
   state = state_lib.TrainState(
     step=state.step + 1, params=params, moments=moments
   )
@@ -220,6 +226,7 @@ class _Programs:
   loss_chunk: int
   dropout_seed: int | None
   variables: Callable[[Tree, Tree], dict[str, Tree]]
+  objective: objective_lib.Objective
 
   def _chunk(self, rows: objective_lib.Batch) -> int:
     shards = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
@@ -246,16 +253,22 @@ class _Programs:
     prefix = None if header is None else header.prefix
 
     def objective(params, prefix):
-      given = self.variables(base, params)
-      chunk = self._chunk(rows)
-      return objective_lib.batch_loss(
-        self.model, given, rows, chunk, key, self.mesh, prefix
+      total, count, extras = self.objective(
+        self.model,
+        self.variables(base, params),
+        rows,
+        key,
+        chunk=self._chunk(rows),
+        mesh=self.mesh,
+        prefix=prefix,
       )
+      return total, (count, extras)
 
-    (total, count), (grads, d_prefix) = jax.value_and_grad(
+    (total, (count, extras)), (grads, d_prefix) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, prefix)
-    sums = sums.add(grads, total, count).replace(micro=sums.micro + 1)
+    sums = sums.add(grads, total, count, extras)
+    sums = sums.replace(micro=sums.micro + 1)
     if header is not None:
       header = header.add(d_prefix, rows["segment_ids"])
     return sums, header
@@ -290,7 +303,7 @@ class _Programs:
 
   def join(self, sums, header, more, other):
     """Returns the sums of two threads; `more` has the later micro-batches."""
-    sums = sums.add(more.grads, more.loss, more.tokens)
+    sums = sums.add(more.grads, more.loss, more.tokens, more.extras)
     if header is not None:
       header = header.replace(
         grads=state_lib.add_float32(header.grads, other.grads),
@@ -301,8 +314,8 @@ class _Programs:
   def evaluate(self, params, base, batch):
     """Returns loss and labels of one micro-batch, without dropout."""
     given = self.variables(base, params)
-    return objective_lib.whole_loss(
-      self.model, given, batch, self._chunk(batch), self.mesh
+    return objective_lib.whole_terms(
+      self.objective, self.model, given, batch, self._chunk(batch), self.mesh
     )
 
 
@@ -315,6 +328,7 @@ def make_steps(
   loss_chunk: int,
   dropout_seed: int | None,
   variables: Callable[[Tree, Tree], dict[str, Tree]] = adapter_variables,
+  objective: objective_lib.Objective | None = None,
 ) -> Steps:
   """Builds the compiled functions of a run.
 
@@ -328,16 +342,19 @@ def make_steps(
     dropout_seed: of the dropout masks, which also depend on step and
       micro-batch but not on the mesh; None = no dropout.
     variables: puts base and trained parameters together for the model.
+    objective: what is minimised; None = the loss of a language model.
   """
+  objective = objective or objective_lib.LanguageModelling()
   replicated = NamedSharding(mesh, PartitionSpec())
-  state_placed, sums_placed = _placements(params, replicated)
-  made = _Programs(model, mesh, loss_chunk, dropout_seed, variables)
+  state_placed, sums_placed = _placements(params, replicated, objective.extras)
+  made = _Programs(model, mesh, loss_chunk, dropout_seed, variables, objective)
 
   def init(params):
     # A copy: jit hands an unchanged input back as it is, and `apply` donates
     # the state, which would delete the caller's parameters.
     params = jax.tree.map(jnp.copy, params)
-    return state_lib.init_state(params, adamw), state_lib.zero_sums(params)
+    sums = state_lib.zero_sums(params, objective.extras)
+    return state_lib.init_state(params, adamw), sums
 
   return Steps(
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),

@@ -1,5 +1,7 @@
 """LoRA fine-tuning as one call: examples in, adapter and curve on disk."""
 
+import functools
+import pathlib
 from typing import Any
 
 import jax
@@ -7,12 +9,17 @@ from absl import logging
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.prepared.catalogue import Catalogue
-from bigrec_jax.data.prepared.examples import Examples
-from bigrec_jax.data.text import pipeline, prompts, tokenization
+from bigrec_jax.data.text import pipeline, source, tokenization
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel, hf_export, lora as lora_lib
-from bigrec_jax.training import loop, optimizer, run_files, step
+from bigrec_jax.training import (
+  loop,
+  objective as objective_lib,
+  optimizer,
+  run_files,
+  selection as selection_lib,
+  step,
+)
 from bigrec_jax.workdir import paths as paths_lib, processes
 
 Tree = Any
@@ -23,10 +30,8 @@ def fit(
   model: LanguageModel,
   params: Tree,
   lora: Tree | None,
-  train_examples: Examples,
-  valid_examples: Examples,
-  catalogue: Catalogue,
-  prompt: prompts.Prompt,
+  train: source.TextSource,
+  valid: source.TextSource,
   tokenizer: tokenization.Tokenizer,
   config: config_lib.TrainConfig,
   seed: int,
@@ -34,21 +39,21 @@ def fit(
   paths: paths_lib.Paths,
   fingerprint: str,
   base_name: str,
+  objective: objective_lib.Objective | None = None,
+  selection: selection_lib.Selection | None = None,
 ) -> loop.FitResult:
   """Trains until `adapter/` holds the best epoch, or resumes such a run.
 
   Writes `adapter/`, `checkpoints/<fingerprint>/`, `metrics/train.jsonl` and
-  TensorBoard events under the workdir.
+  TensorBoard events under the workdir; the best adapter is in the result too.
 
   Args:
     model: the language model with its adapter's configuration.
     params: the frozen base, on the mesh.
     lora: the adapter to start from, on the host or placed; None = a fresh
       one by `seed`.
-    train_examples: the rows to train on.
-    valid_examples: the rows of the eval loss.
-    catalogue: titles of the examples.
-    prompt: renders them.
+    train: the samples to train on.
+    valid: the samples of the eval loss.
     tokenizer: of the base.
     config: section `train`.
     seed: of the fresh adapter, the order and the dropout.
@@ -57,9 +62,8 @@ def fit(
     fingerprint: of all that the result depends on; a run resumes only from
       checkpoints of the same name.
     base_name: what `adapter_config.json` calls the base.
-
-  Returns:
-    What the run says of itself; the best adapter is in it too.
+    objective: what is minimised; None = the loss of a language model.
+    selection: what decides which adapter is best; None = the eval loss.
 
   Raises:
     UserError: a batch that doesn't divide over the mesh, no examples, or
@@ -69,22 +73,14 @@ def fit(
   sharding.check_batch(mesh, rows, "config.train.micro_batch_size")
   lora = _start(model, lora, seed, mesh)
   _log_sizes(lora_lib.count(lora), lora_lib.count(params))
-  text = (catalogue, prompt, tokenizer, config)
-  layout = {
-    "rows": rows,
-    "share_header": shares_header(config, model),
-    "shard_index": jax.process_index(),
-    "shard_count": jax.process_count(),
-  }
-  stream = pipeline.TrainStream(train_examples, *text, seed=seed, **layout)
-  eval_batches = pipeline.eval_batches(
-    valid_examples, *text, batch_size=config.batch_size, **layout
+  objective = objective or objective_lib.LanguageModelling()
+  share = objective.reads_header and shares_header(config, model)
+  texts = _batches(train, valid, tokenizer, config, rows, seed, share)
+  files = run_files.RunFiles(
+    paths,
+    fingerprint,
+    functools.partial(_write_adapter, model, base_name),
   )
-
-  def write_adapter(directory, tree):
-    hf_export.save_adapter(directory, model.config, model.lora, tree, base_name)
-
-  files = run_files.RunFiles(paths, fingerprint, write_adapter)
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
@@ -93,9 +89,17 @@ def fit(
     lora,
     loss_chunk=config.loss_chunk,
     dropout_seed=seed if model.lora.dropout else None,
+    objective=objective,
   )
   return loop.Trainer(
-    config, steps, params, lora, stream, eval_batches, mesh=mesh, files=files
+    config,
+    steps,
+    params,
+    lora,
+    *texts,
+    mesh=mesh,
+    files=files,
+    selection=selection,
   ).run()
 
 
@@ -105,6 +109,35 @@ def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:
   The flash kernels (cudnn, splash) cannot attend to a shared prefix.
   """
   return config.share_header and model.attention == "xla"
+
+
+def _batches(
+  train: source.TextSource,
+  valid: source.TextSource,
+  tokenizer: tokenization.Tokenizer,
+  config: config_lib.TrainConfig,
+  rows: int,
+  seed: int,
+  share_header: bool,
+) -> tuple[pipeline.TrainStream, pipeline.EvalBatches]:
+  """Returns this process's part of the steps, and of the eval batches."""
+  layout = {
+    "rows": rows,
+    "share_header": share_header,
+    "shard_index": jax.process_index(),
+    "shard_count": jax.process_count(),
+  }
+  stream = pipeline.TrainStream(train, tokenizer, config, seed=seed, **layout)
+  batches = pipeline.eval_batches(
+    valid, tokenizer, config, batch_size=config.batch_size, **layout
+  )
+  return stream, batches
+
+
+def _write_adapter(
+  model: LanguageModel, base_name: str, directory: pathlib.Path, tree: Tree
+) -> None:
+  hf_export.save_adapter(directory, model.config, model.lora, tree, base_name)
 
 
 def _log_sizes(trainable: int, frozen: int) -> None:

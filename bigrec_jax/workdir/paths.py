@@ -68,6 +68,10 @@ class Paths:
   def ground_eval(self) -> pathlib.Path:
     return self.metrics / "ground_eval.json"
 
+  def task_metrics(self, task: str) -> pathlib.Path:
+    """Rows of any task but `next_title`, whose file is `ground_eval`."""
+    return self.metrics / f"{task}.json"
+
   @property
   def throughput(self) -> pathlib.Path:
     return self.metrics / "throughput.json"

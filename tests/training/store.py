@@ -5,6 +5,7 @@ import numpy as np
 from bigrec_jax.data.prepared import catalogue as catalogue_lib
 from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text import pipeline, prompts, tokenization
+from bigrec_jax.tasks import next_title
 
 ITEMS = 17
 
@@ -38,11 +39,16 @@ def examples(split, count, seed):
   )
 
 
+def source(split, count, seed):
+  """Returns such examples as BIGRec words them."""
+  return next_title.Titles(examples(split, count, seed), catalogue(), PROMPT)
+
+
 PROMPT = prompts.Prompt("consistent", "Say what comes next.", "Seen: ")
 
 
 def tokenizer(directory):
   """Trains a BPE tokenizer of 300 tokens into `directory`."""
-  texts = pipeline.training_texts(examples("train", 50, 0), catalogue(), PROMPT)
+  texts = pipeline.training_texts(source("train", 50, 0))
   tokenization.train_bpe(texts, 300, directory)
   return tokenization.load_tokenizer(directory)

@@ -86,7 +86,7 @@ def test_the_curve_is_as_promised(uninterrupted):
   rates = [optimizer.linear_schedule(s, 1e-2, 2, 6) for s in range(6)]
   assert [x["learning_rate"] for x in steps] == rates
   assert result.books.finished == "epochs"
-  assert result.books.best_loss == min(x["eval_loss"] for x in evals)
+  assert result.books.best == min(x["eval_loss"] for x in evals)
   assert result.tokens == tiny.Stream().num_steps * 2 * (7 * 24 - 4 * 3)
   assert list(paths_lib.Paths(root).tensorboard.rglob("events*"))
 

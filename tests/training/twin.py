@@ -17,8 +17,8 @@ from bigrec_jax.workdir import paths as paths_lib
 from tests.training import store, tiny
 
 EPOCHS, BATCH, ACCUMULATION = 3, 8, 4
-TRAIN = store.examples("train", 29, 1)  # The last step has 5 examples.
-VALID = store.examples("valid", 11, 2)
+TRAIN = store.source("train", 29, 1)  # The last step has 5 examples.
+VALID = store.source("valid", 11, 2)
 
 
 def config(**train):
@@ -40,8 +40,6 @@ def rows_for_trainer(split, tokenizer, config):
   """Returns the examples as Trainer wants them."""
   encoded = encoding.EncodedExamples(
     split,
-    store.catalogue(),
-    store.PROMPT,
     tokenizer,
     max_length=config.max_length,
     train_on_inputs=config.train_on_inputs,
@@ -155,10 +153,8 @@ def ours(root, peer, config, mesh_sizes=(1, 1, 1)):
     model=model,
     params=base,
     lora=lora,
-    train_examples=TRAIN,
-    valid_examples=VALID,
-    catalogue=store.catalogue(),
-    prompt=store.PROMPT,
+    train=TRAIN,
+    valid=VALID,
     tokenizer=peer.tokenizer,
     config=config,
     seed=0,

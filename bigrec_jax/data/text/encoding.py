@@ -1,4 +1,4 @@
-"""Examples -> text -> token ids and which of them are labels.
+"""Text -> token ids and which of them are labels.
 
 The rules are those of the published train.py (docs/protocol.md, Training): the
 text is cut at `max_length` from the right, EOS follows if it fits and isn't
@@ -12,33 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from bigrec_jax.data.prepared.catalogue import Catalogue
-from bigrec_jax.data.prepared.examples import Examples
-from bigrec_jax.data.text import prompts, tokenization
+from bigrec_jax.data.text import source as source_lib, tokenization
 
 # Beyond this many examples tokens are made anew in each epoch: a million
 # prompts of 240 tokens would take a gigabyte.
 _CACHED_EXAMPLES = 1 << 18
 _ENCODE_AT_ONCE = 256
-
-
-class Text(NamedTuple):
-  """The three parts of an example, as in BIGRec's JSON files."""
-
-  instruction: str
-  input: str
-  output: str
-
-
-def example_text(
-  examples: Examples, n: int, catalogue: Catalogue, prompt: prompts.Prompt
-) -> Text:
-  """Renders example number `n`."""
-  output = prompt.output_text(catalogue.titles[examples.target[n]])
-  if n in examples.overrides:
-    return Text(*examples.overrides[n], output)
-  history = [catalogue.titles[i] for i in examples.history[n] if i >= 0]
-  return Text(prompt.instruction, prompt.input_text(history), output)
 
 
 class Encoded(NamedTuple):
@@ -57,35 +36,26 @@ class Encoded(NamedTuple):
 
 
 class Encoder:
-  """Encodes examples for training."""
+  """Encodes texts for training."""
 
   def __init__(
     self,
-    prompt: prompts.Prompt,
     tokenizer: tokenization.Tokenizer,
     *,
     max_length: int,
     train_on_inputs: bool,
   ):
-    self._prompt = prompt
     self._tokenizer = tokenizer
     self._max_length = max_length
     self._train_on_inputs = train_on_inputs
 
-  def encode_batch(self, texts: Sequence[Text]) -> list[Encoded]:
+  def encode_batch(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
     """Returns the encoded examples, in order."""
-    whole = self._tokenizer.encode_batch(
-      [self._prompt.training_text(*text) for text in texts]
-    )
+    whole = self._tokenizer.encode_batch([text.training for text in texts])
     if self._train_on_inputs:
       first_labels = [1] * len(whole)
     else:
-      alone = self._tokenizer.encode_batch(
-        [
-          self._prompt.prompt_text(text.instruction, text.input)
-          for text in texts
-        ]
-      )
+      alone = self._tokenizer.encode_batch([text.prompt for text in texts])
       first_labels = [max(len(ids), 1) for ids in alone]
     return [
       self._finish(ids, first)
@@ -103,7 +73,7 @@ class Encoder:
 
 
 class EncodedExamples:
-  """Tokens of the examples of a split, made when first asked for and kept.
+  """Tokens of the samples of a split, made when first asked for and kept.
 
   Attributes:
     truncated: examples so far whose text did not fit; said aloud once.
@@ -113,28 +83,24 @@ class EncodedExamples:
 
   def __init__(
     self,
-    examples: Examples,
-    catalogue: Catalogue,
-    prompt: prompts.Prompt,
+    source: source_lib.TextSource,
     tokenizer: tokenization.Tokenizer,
     *,
     max_length: int,
     train_on_inputs: bool,
   ):
-    self._examples = examples
-    self._catalogue = catalogue
-    self._prompt = prompt
+    self._source = source
     self._max_length = max_length
     self._encoder = Encoder(
-      prompt, tokenizer, max_length=max_length, train_on_inputs=train_on_inputs
+      tokenizer, max_length=max_length, train_on_inputs=train_on_inputs
     )
     self._kept: dict[int, Encoded] = {}
-    self._keeps = len(examples) <= _CACHED_EXAMPLES
+    self._keeps = len(source) <= _CACHED_EXAMPLES
     self.truncated = 0
     self.unlabelled = 0
 
   def __len__(self) -> int:
-    return len(self._examples)
+    return len(self._source)
 
   def get(self, numbers: Sequence[int]) -> list[Encoded]:
     """Returns the examples of these numbers, in their order."""
@@ -142,11 +108,7 @@ class EncodedExamples:
     missing = [n for n in found if n not in self._kept]
     for at in range(0, len(missing), _ENCODE_AT_ONCE):
       part = missing[at : at + _ENCODE_AT_ONCE]
-      texts = [
-        example_text(self._examples, n, self._catalogue, self._prompt)
-        for n in part
-      ]
-      encoded = self._encoder.encode_batch(texts)
+      encoded = self._encoder.encode_batch([self._source.text(n) for n in part])
       for n, example in zip(part, encoded, strict=True):
         self._count(n, example)
         found[n] = example
@@ -155,7 +117,7 @@ class EncodedExamples:
     return [found[n] or self._kept[n] for n in map(int, numbers)]
 
   def _count(self, n: int, example: Encoded) -> None:
-    name = f"{self._examples.split} row {self._examples.rows[n]}"
+    name = self._source.name(n)
     if example.cut:
       self.truncated += 1
       if self.truncated == 1:

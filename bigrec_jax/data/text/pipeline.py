@@ -1,4 +1,4 @@
-"""Examples -> the micro-batches of every optimizer step.
+"""Samples -> the micro-batches of every optimizer step.
 
 An optimizer step holds exactly `train.batch_size` examples, packed or not;
 the last of an epoch holds what is left, as in Hugging Face's Trainer. Order
@@ -17,13 +17,11 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.config import TrainConfig
-from bigrec_jax.data.prepared.catalogue import Catalogue
-from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text import (
   encoding,
   packing,
-  prompts,
   shared_header,
+  source as source_lib,
   text_streams,
   tokenization,
 )
@@ -32,32 +30,17 @@ from bigrec_jax.workdir import fingerprints
 _PREFETCHED_STEPS = 4
 
 
-def example_texts(
-  examples: Examples, catalogue: Catalogue, prompt: prompts.Prompt
-) -> Iterator[encoding.Text]:
-  """Yields (instruction, input, output) of every example, in order."""
-  for n in range(len(examples)):
-    yield encoding.example_text(examples, n, catalogue, prompt)
+def training_texts(source: source_lib.TextSource) -> list[str]:
+  """Returns the full text, prompt and answer, of every sample."""
+  return [source.text(n).training for n in range(len(source))]
 
 
-def training_texts(
-  examples: Examples, catalogue: Catalogue, prompt: prompts.Prompt
-) -> list[str]:
-  """Returns the full text, prompt and response, of every example."""
-  texts = example_texts(examples, catalogue, prompt)
-  return [prompt.training_text(*text) for text in texts]
-
-
-def prompt_tokens(
-  examples: Examples,
-  catalogue: Catalogue,
-  prompt: prompts.Prompt,
-  tokenizer: tokenization.Tokenizer,
+def question_tokens(
+  source: source_lib.TextSource, tokenizer: tokenization.Tokenizer
 ) -> list[list[int]]:
-  """Returns the prompts that generation continues, whole, BOS first."""
-  texts = example_texts(examples, catalogue, prompt)
+  """Returns what decoding or scoring continues, whole, BOS first."""
   return tokenizer.encode_batch(
-    [prompt.inference_text(text.instruction, text.input) for text in texts]
+    [source.text(n).question for n in range(len(source))]
   )
 
 
@@ -113,9 +96,7 @@ class TrainStream:
 
   def __init__(
     self,
-    examples: Examples,
-    catalogue: Catalogue,
-    prompt: prompts.Prompt,
+    source: source_lib.TextSource,
     tokenizer: tokenization.Tokenizer,
     config: TrainConfig,
     *,
@@ -128,9 +109,7 @@ class TrainStream:
     """Makes the stream, at its first step.
 
     Args:
-      examples: the train split.
-      catalogue: its items.
-      prompt: renders them.
+      source: the train split.
       tokenizer: of the base.
       config: the train section.
       rows: R of a micro-batch over all processes; a multiple of the mesh's
@@ -143,14 +122,12 @@ class TrainStream:
     Raises:
       UserError: there are no examples.
     """
-    if not len(examples):
+    if not len(source):
       raise errors.UserError(
-        f"{examples.split} split: 0 examples found, at least 1 expected"
+        f"{source.split} split: 0 examples found, at least 1 expected"
       )
     self.encoded = encoding.EncodedExamples(
-      examples,
-      catalogue,
-      prompt,
+      source,
       tokenizer,
       max_length=config.max_length,
       train_on_inputs=config.train_on_inputs,
@@ -162,8 +139,7 @@ class TrainStream:
     self._shard = (shard_index, shard_count)
     self._made_of = fingerprints.of_value(
       [
-        examples.fingerprint,
-        catalogue.fingerprint,
+        *source.fingerprints,
         tokenizer.fingerprint,
         config.batch_size,
         config.shuffle,
@@ -172,7 +148,7 @@ class TrainStream:
     )
     import grain  # Here, because it takes a second and generate needs none.
 
-    numbers = grain.MapDataset.range(len(examples))
+    numbers = grain.MapDataset.range(len(source))
     if config.shuffle:
       numbers = numbers.seed(seed).shuffle()
     steps = numbers.batch(
@@ -308,9 +284,7 @@ class EvalBatches:
 
 
 def eval_batches(
-  examples: Examples,
-  catalogue: Catalogue,
-  prompt: prompts.Prompt,
+  source: source_lib.TextSource,
   tokenizer: tokenization.Tokenizer,
   config: TrainConfig,
   *,
@@ -323,9 +297,7 @@ def eval_batches(
   """Returns the micro-batches that the eval loss is computed on.
 
   Args:
-    examples: the valid split.
-    catalogue: its items.
-    prompt: renders them; the text is the training text.
+    source: the valid split; the text is the training text.
     tokenizer: of the base.
     config: the train section.
     rows: R of a micro-batch over all processes.
@@ -335,9 +307,7 @@ def eval_batches(
     shard_count: how many parts there are.
   """
   encoded = encoding.EncodedExamples(
-    examples,
-    catalogue,
-    prompt,
+    source,
     tokenizer,
     max_length=config.max_length,
     train_on_inputs=config.train_on_inputs,
@@ -354,9 +324,7 @@ def eval_batches(
 
 
 def text_stream(
-  examples: Examples,
-  catalogue: Catalogue,
-  prompt: prompts.Prompt,
+  source: source_lib.TextSource,
   tokenizer: tokenization.Tokenizer,
   *,
   batch_size: int,
@@ -365,9 +333,7 @@ def text_stream(
 ) -> text_streams.TextStream:
   """Returns an endless iterator of micro-batches [batch_size, max_length]."""
   encoded = encoding.EncodedExamples(
-    examples,
-    catalogue,
-    prompt,
+    source,
     tokenizer,
     max_length=max_length,
     train_on_inputs=True,

@@ -12,7 +12,14 @@ from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   examples as examples_lib,
 )
-from bigrec_jax.data.text import encoding, pipeline, prompts, tokenization
+from bigrec_jax.data.text import (
+  encoding,
+  pipeline,
+  prompts,
+  source as source_lib,
+  tokenization,
+)
+from bigrec_jax.tasks import next_title
 from configs import common
 
 NUM_EXAMPLES, NUM_ITEMS, BATCH = 23, 17, 5
@@ -20,7 +27,7 @@ NUM_EXAMPLES, NUM_ITEMS, BATCH = 23, 17, 5
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-  """(examples, catalogue, prompt, tokenizer) of 23 examples of 0-4 titles."""
+  """(source, tokenizer) of 23 examples of 0-4 titles."""
   rng = np.random.default_rng(5)
   titles = tuple(f"Film {i} of " + "x" * (i % 7) for i in range(NUM_ITEMS))
   catalogue = catalogue_lib.Catalogue(
@@ -41,9 +48,9 @@ def world(tmp_path_factory):
   )
   prompt = prompts.Prompt("consistent", "Say a film.", "Seen:")
   directory = tmp_path_factory.mktemp("tokenizer")
-  texts = pipeline.training_texts(examples, catalogue, prompt)
-  tokenization.train_bpe(texts, 400, directory)
-  return examples, catalogue, prompt, tokenization.load_tokenizer(directory)
+  source = next_title.Titles(examples, catalogue, prompt)
+  tokenization.train_bpe(pipeline.training_texts(source), 400, directory)
+  return source, tokenization.load_tokenizer(directory)
 
 
 def _config(**changes):
@@ -85,8 +92,8 @@ def _sequences(step):
 
 
 def _expected(world, numbers, max_length=96):
-  examples, catalogue, prompt, tokenizer = world
-  texts = pipeline.training_texts(examples, catalogue, prompt)
+  source, tokenizer = world
+  texts = pipeline.training_texts(source)
   found = []
   for n in numbers:
     ids = tokenizer.encode(texts[n])[:max_length]
@@ -187,9 +194,10 @@ def test_shards_of_all_processes_are_the_whole_step(world):
 def test_labels_equal_those_of_the_published_rule(
   world, max_length, train_on_inputs
 ):
-  examples, catalogue, prompt, tokenizer = world
+  source, tokenizer = world
+  prompt = source.prompt
 
-  def published(text):
+  def published(parts):
     """The rule of train.py on lists; -100 marks what is no label."""
 
     def tokenize(full, add_eos):
@@ -198,19 +206,19 @@ def test_labels_equal_those_of_the_published_rule(
         ids.append(tokenizer.eos_id)
       return ids
 
-    ids = tokenize(prompt.training_text(*text), True)
+    ids = tokenize(prompt.training_text(*parts), True)
     labels = list(ids)
     if not train_on_inputs:
-      length = len(tokenize(prompt.prompt_text(*text[:2]), False))
+      length = len(tokenize(prompt.prompt_text(*parts[:2]), False))
       labels = [-100] * length + labels[length:]
     return ids, labels
 
   encoder = encoding.Encoder(
-    prompt, tokenizer, max_length=max_length, train_on_inputs=train_on_inputs
+    tokenizer, max_length=max_length, train_on_inputs=train_on_inputs
   )
-  texts = list(pipeline.example_texts(examples, catalogue, prompt))
-  for text, encoded in zip(texts, encoder.encode_batch(texts), strict=True):
-    ids, labels = published(text)
+  texts = [source.text(n) for n in range(len(source))]
+  for n, encoded in enumerate(encoder.encode_batch(texts)):
+    ids, labels = published(source.parts(n))
     assert encoded.tokens.tolist() == ids
     # The model predicts labels[1:], so the first token never counts.
     wanted = [label != -100 for label in labels[1:]]
@@ -219,11 +227,8 @@ def test_labels_equal_those_of_the_published_rule(
 
 
 def test_eos_is_not_added_twice(world):
-  _, _, prompt, tokenizer = world
-  encoder = encoding.Encoder(
-    prompt, tokenizer, max_length=96, train_on_inputs=True
-  )
-  text = encoding.Text("Say.", "", '"A"</s>')
+  encoder = encoding.Encoder(world[1], max_length=96, train_on_inputs=True)
+  text = source_lib.Text("Say. ", '"A"</s>', "Say. ")
   tokens = encoder.encode_batch([text])[0].tokens.tolist()
   assert tokens.count(2) == 1
   assert tokens[-1] == 2
@@ -234,7 +239,7 @@ def test_cut_examples_are_counted_and_told_once(world, caplog):
   steps = list(stream)
   cut = sum(
     len(ids) > 20
-    for ids in world[3].encode_batch(pipeline.training_texts(*world[:3]))
+    for ids in world[1].encode_batch(pipeline.training_texts(world[0]))
   )
   assert stream.encoded.truncated == cut > 1
   # The prompt alone is longer than 20 tokens wherever there is a history.
@@ -245,8 +250,9 @@ def test_cut_examples_are_counted_and_told_once(world, caplog):
 
 
 def test_overrides_replace_instruction_and_input(world):
-  examples, catalogue, prompt, _ = world
-  texts = list(pipeline.example_texts(examples, catalogue, prompt))
+  source, _ = world
+  examples, catalogue, prompt = source.examples, source.catalogue, source.prompt
+  texts = [source.parts(n) for n in range(len(source))]
   assert texts[3][:2] == ("Say one.", "")
   assert texts[3].output == f'"{catalogue.titles[examples.target[3]]}"'
   history = [catalogue.titles[i] for i in examples.history[4] if i >= 0]
@@ -254,13 +260,13 @@ def test_overrides_replace_instruction_and_input(world):
   assert texts[4].instruction == "Say a film."
 
 
-def test_prompt_tokens_are_the_inference_prompts(world):
-  examples, catalogue, prompt, tokenizer = world
-  tokens = pipeline.prompt_tokens(*world)
-  texts = list(pipeline.example_texts(examples, catalogue, prompt))
+def test_question_tokens_are_the_inference_prompts(world):
+  source, tokenizer = world
+  tokens = pipeline.question_tokens(*world)
   assert len(tokens) == NUM_EXAMPLES
-  for ids, text in zip(tokens, texts, strict=True):
-    assert ids == tokenizer.encode(prompt.inference_text(*text[:2]))
+  for n, ids in enumerate(tokens):
+    asked = source.parts(n)[:2]
+    assert ids == tokenizer.encode(source.prompt.inference_text(*asked))
     assert ids[0] == tokenizer.bos_id
     assert ids[-1] != tokenizer.eos_id
 
@@ -280,11 +286,13 @@ def test_eval_batches_give_every_example_in_file_order(world, packing):
 
 
 def test_no_examples_is_a_user_error(world):
-  empty = world[0].take(slice(0, 0))
+  source = world[0]
+  none = source.examples.take(slice(0, 0))
+  empty = next_title.Titles(none, source.catalogue, source.prompt)
   with pytest.raises(errors.UserError, match="0 examples found"):
-    _stream((empty, *world[1:]))
+    _stream((empty, world[1]))
   with pytest.raises(errors.UserError, match="0 examples found"):
-    pipeline.text_stream(empty, *world[1:], batch_size=2, max_length=96, seed=0)
+    pipeline.text_stream(empty, world[1], batch_size=2, max_length=96, seed=0)
 
 
 def _text_stream(world, seed=0):

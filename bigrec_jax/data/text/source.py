@@ -1,0 +1,60 @@
+"""What a split reads as: the seam between a task's samples and their tokens.
+
+A task (bigrec_jax/tasks) decides what a sample is; from here on, in encoding,
+packing and training, a sample is a prompt and an answer.
+"""
+
+from typing import NamedTuple, Protocol
+
+
+class Text(NamedTuple):
+  """How one sample reads.
+
+  Attributes:
+    prompt: what training puts before the answer; without `train_on_inputs`
+      its tokens, tokenised on its own, are no labels.
+    answer: what the model learns to write after it.
+    question: what decoding or scoring continues: the prompt, but where a
+      published style words the two differently.
+  """
+
+  prompt: str
+  answer: str
+  question: str
+
+  @property
+  def training(self) -> str:
+    """Prompt and answer, ending right after the answer."""
+    return self.prompt + self.answer
+
+
+class TextSource(Protocol):
+  """N samples of a split as text; text N is made when asked for.
+
+  Attributes:
+    split: train, valid or test.
+    fingerprints: name all that the texts are made from, prompt aside.
+  """
+
+  split: str
+
+  @property
+  def fingerprints(self) -> tuple[str, ...]:
+    """Names samples and whatever their words come from."""
+    ...
+
+  def __len__(self) -> int:
+    """Returns N."""
+    ...
+
+  def text(self, n: int) -> Text:
+    """Returns how sample n reads."""
+    ...
+
+  def name(self, n: int) -> str:
+    """Returns what messages call sample n, e.g. "train row 17"."""
+    ...
+
+  def content(self, n: int) -> dict[str, str]:
+    """Returns what a predictions file says of sample n beside its texts."""
+    ...

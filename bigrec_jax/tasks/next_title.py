@@ -1,0 +1,110 @@
+"""BIGRec: the answer is the title of the user's next item.
+
+Samples are the prepared rows, history and target, as the prompt of the
+configuration renders them; loss and choice of the best epoch are those of a
+language model; what it writes is grounded to the catalogue (ground_eval).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.data.prepared.examples import Examples, load_examples
+from bigrec_jax.data.text import prompts, source
+from bigrec_jax.tasks import protocol
+
+
+class Parts(NamedTuple):
+  """The three parts of an example, as in BIGRec's JSON files."""
+
+  instruction: str
+  input: str
+  output: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Titles:
+  """Examples as text; a `source.TextSource`.
+
+  Attributes:
+    examples: rows of a split.
+    catalogue: its items.
+    prompt: renders them.
+  """
+
+  examples: Examples
+  catalogue: Catalogue
+  prompt: prompts.Prompt
+
+  @property
+  def split(self) -> str:
+    """Of the examples."""
+    return self.examples.split
+
+  @property
+  def fingerprints(self) -> tuple[str, ...]:
+    """Of examples and catalogue."""
+    return self.examples.fingerprint, self.catalogue.fingerprint
+
+  def __len__(self) -> int:
+    return len(self.examples)
+
+  def parts(self, n: int) -> Parts:
+    """Renders example number `n`."""
+    examples, titles = self.examples, self.catalogue.titles
+    output = self.prompt.output_text(titles[examples.target[n]])
+    if n in examples.overrides:
+      return Parts(*examples.overrides[n], output)
+    history = [titles[i] for i in examples.history[n] if i >= 0]
+    return Parts(
+      self.prompt.instruction, self.prompt.input_text(history), output
+    )
+
+  def text(self, n: int) -> source.Text:
+    """Returns how example `n` reads."""
+    return text_of(self.parts(n), self.prompt)
+
+  def name(self, n: int) -> str:
+    """Returns e.g. "train row 17", by the row of the full split."""
+    return f"{self.split} row {self.examples.rows[n]}"
+
+  def content(self, n: int) -> dict[str, str]:
+    """Returns instruction, input and output."""
+    return self.parts(n)._asdict()
+
+
+def text_of(parts: Parts, prompt: prompts.Prompt) -> source.Text:
+  """Returns how a row of BIGRec's JSON files reads."""
+  asked = parts.instruction, parts.input
+  return source.Text(
+    prompt.prompt_text(*asked), parts.output, prompt.inference_text(*asked)
+  )
+
+
+class Task(protocol.Task):
+  """BIGRec."""
+
+  name = "next_title"
+  decodes = True
+  grounds = True
+
+  def samples(self, split: str) -> Titles:
+    """Returns the rows of the configuration."""
+    return self._titles(self.store.examples(split))
+
+  def corpus(self) -> Titles:
+    """Returns all train rows, in the order of seed 0."""
+    return self._titles(load_examples(self.store.paths, "train", -1, 0))
+
+  def made_from(self, split: str) -> dict[str, Any]:
+    """Returns the names of a split's rows."""
+    return {f"{split}_examples": self.store.examples(split).fingerprint}
+
+  def legal_answers(self) -> Sequence[str]:
+    """Returns every title as the model is taught to write it."""
+    titles = dict.fromkeys(self.store.catalogue.titles)
+    return [self.store.prompt.output_text(title) for title in titles]
+
+  def _titles(self, examples: Examples) -> Titles:
+    return Titles(examples, self.store.catalogue, self.store.prompt)

@@ -1,0 +1,177 @@
+"""What a system of the literature is to the rest of the program.
+
+A `Task` says what a sample is, how it reads, what is minimised, what decides
+which epoch is best, and how the tuned model is judged. Training, decoding and
+the modes know nothing else of it; one file of this folder is one task.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bigrec_jax import config as config_lib
+from bigrec_jax.data.prepared import (
+  catalogue as catalogue_lib,
+  examples as examples_lib,
+)
+from bigrec_jax.data.text import prompts, source, tokenization
+from bigrec_jax.workdir import paths as paths_lib
+
+# Tasks are found before anything heavy is needed.
+if TYPE_CHECKING:
+  import flax.linen as nn
+  from jax.sharding import Mesh
+
+  from bigrec_jax.results import rows
+  from bigrec_jax.training import objective, selection
+
+SPLITS = ("valid", "test")
+
+
+class Store(Protocol):
+  """What a task may read of a workdir; `recommend.loaded.Loaded` is one."""
+
+  config: config_lib.Config
+  paths: paths_lib.Paths
+
+  @property
+  def manifest(self) -> dict[str, Any]:
+    """Counts and fingerprints of the prepared data."""
+    ...
+
+  @property
+  def catalogue(self) -> catalogue_lib.Catalogue:
+    """The prepared catalogue."""
+    ...
+
+  @property
+  def prompt(self) -> prompts.Prompt:
+    """The prompt of the configuration."""
+    ...
+
+  @property
+  def tokenizer(self) -> tokenization.Tokenizer:
+    """The base's tokenizer."""
+    ...
+
+  @property
+  def mesh(self) -> "Mesh":
+    """All devices."""
+    ...
+
+  def examples(self, split: str) -> examples_lib.Examples:
+    """The prepared rows of a split that the configuration uses."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+  """A base on the mesh with room for an adapter.
+
+  Attributes:
+    model: the Flax module.
+    params: the frozen base.
+    tokenizer: of the base.
+    mesh: of `params`.
+  """
+
+  model: "nn.Module"
+  params: Any
+  tokenizer: tokenization.Tokenizer
+  mesh: "Mesh"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tuned:
+  """A network and the adapter that training kept."""
+
+  network: Network
+  adapter: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+  """What an evaluation may look at; each is made when first asked for.
+
+  Attributes:
+    tuned: loads the tuned model.
+    predictions: split -> the rows of its predictions file, for tasks that
+      decode.
+    progress: (name, total, unit) -> a context that is told what is done.
+  """
+
+  tuned: Callable[[], Tuned]
+  predictions: Callable[[str], Sequence[Mapping[str, Any]]]
+  progress: Callable[[str, int, str], Any]
+
+
+class Task(abc.ABC):
+  """One system; the defaults are those of a plain language model.
+
+  Attributes:
+    name: of `config.task.name` and of `metrics/<name>.json`.
+    needs_ratings: the prepared data must have ratings.
+    decodes: answers are written by beam search or sampling, so that
+      `predictions/{valid,test}.json` exist for it.
+    grounds: answers are titles, evaluated by `ground_eval` in place of
+      `evaluate`.
+  """
+
+  name: str
+  needs_ratings = False
+  decodes = False
+  grounds = False
+
+  def __init__(self, store: Store):
+    """Reads nothing yet."""
+    self.store = store
+
+  @abc.abstractmethod
+  def samples(self, split: str) -> source.TextSource:
+    """Returns the samples of train, valid or test that are used."""
+
+  @abc.abstractmethod
+  def corpus(self) -> source.TextSource:
+    """Returns all train samples: what a base made in the workdir reads."""
+
+  @abc.abstractmethod
+  def made_from(self, split: str) -> dict[str, Any]:
+    """Returns what names the texts of a split, for the records of stages."""
+
+  def objective(self) -> "objective.Objective":
+    """Returns what training minimises."""
+    from bigrec_jax.training import objective
+
+    return objective.LanguageModelling()
+
+  def selection(self, network: Network) -> "selection.Selection":
+    """Returns what decides which adapter is the best and when to stop.
+
+    Args:
+      network: the one in training.
+    """
+    del network
+    from bigrec_jax.training import selection
+
+    return selection.Selection()
+
+  def legal_answers(self) -> Sequence[str]:
+    """Returns all that constrained decoding may write.
+
+    Raises:
+      NotImplementedError: the task has no such list.
+    """
+    raise NotImplementedError(f"task {self.name} has no list of answers")
+
+  def evaluate(self, evidence: Evidence) -> "list[rows.TaskRow]":
+    """Returns the rows of `metrics/<name>.json`.
+
+    Args:
+      evidence: the tuned model and what it wrote.
+    """
+    raise NotImplementedError(f"task {self.name} is evaluated elsewhere")
+
+  def evaluated_from(self) -> dict[str, Any]:
+    """Returns what the rows depend on beside the texts, base and adapter."""
+    return {}

@@ -1,0 +1,25 @@
+"""Tasks by name: one file of this folder each, loaded when asked for."""
+
+import importlib
+
+from bigrec_jax import errors
+from bigrec_jax.tasks import protocol
+
+# Where each is; its class is called Task there.
+MODULES = {
+  "next_title": "bigrec_jax.tasks.next_title",
+}
+
+
+def make(store: protocol.Store) -> protocol.Task:
+  """Returns the task that `config.task.name` names.
+
+  Raises:
+    UserError: there is none of that name, or its options don't fit.
+  """
+  name = store.config.task.name
+  if name not in MODULES:
+    raise errors.UserError(
+      f"config.task.name: {name!r} found, one of {', '.join(MODULES)} expected"
+    )
+  return importlib.import_module(MODULES[name]).Task(store)
