@@ -2,10 +2,10 @@
 
 import pathlib
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import prepare
 from bigrec_jax.stages import session
-from bigrec_jax.workdir import processes
+from bigrec_jax.workdir import processes, storage
 
 
 def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -26,11 +26,28 @@ def ensure(run: session.Session) -> None:
     return
   data, prompt = run.config.data, run.config.prompt
   if processes.agree(lambda: prepare.is_current(data, prompt, run.paths)):
-    session.say(f"prepare: {run.paths.data} is current")
-    return
+    if not processes.agree(lambda: _lacks_ratings(run)):
+      session.say(f"prepare: {run.paths.data} is current")
+      return
+    session.say(
+      f"prepare: again, because task {run.task.name} needs ratings, which"
+      f" {run.paths.data} was prepared without; nothing else is made again"
+    )
 
   def work() -> None:
     for line in prepare.prepare(data, prompt, run.paths):
       session.say(f"prepare: {line}")
 
   processes.on_first(work)
+  if _lacks_ratings(run):
+    raise errors.UserError(
+      f"config.data.format: {data.format} found, whose files have no ratings;"
+      f" task {run.task.name} needs them"
+    )
+
+
+def _lacks_ratings(run: session.Session) -> bool:
+  """Returns whether the task needs ratings that the prepared data lack."""
+  if not run.task.needs_ratings:
+    return False
+  return not storage.read_json(run.paths.manifest).get("ratings", False)

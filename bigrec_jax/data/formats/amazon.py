@@ -12,6 +12,7 @@ reproduced.) With `data.catalogue` set, its items and titles are used instead
 of the metadata, all of them.
 """
 
+import math
 import pathlib
 from typing import Any
 
@@ -93,7 +94,7 @@ def _read_reviews(
         f"{path}: line {number}: unixReviewTime {review['unixReviewTime']!r}"
         " found, whole seconds expected"
       ) from None
-    log.add(user, item, seconds)
+    log.add(user, item, seconds, _stars(review["overall"]))
   doctor.removed(
     "reviews without overall or unixReviewTime",
     "interactions",
@@ -102,6 +103,14 @@ def _read_reviews(
     incomplete,
   )
   return log
+
+
+def _stars(value: Any) -> float:
+  """Returns a rating; NaN where it isn't a number, for BIGRec needs none."""
+  try:
+    return float(value)
+  except (TypeError, ValueError):
+    return math.nan
 
 
 def _text(

@@ -2,6 +2,7 @@
 
 import array
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -19,19 +20,22 @@ class Interactions:
     item: [n] int32, catalogue rows.
     timestamp: [n] int64, seconds or whatever unit the file has.
     titles: title by external item id; its order is the catalogue's.
+    rating: [n] float32 in the unit of the file, NaN where a line has none;
+      None where the format has none.
   """
 
   user: np.ndarray
   item: np.ndarray
   timestamp: np.ndarray
   titles: Mapping[str, str]
+  rating: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.user)
 
 
 class Log:
-  """Builds Interactions line by line, 20 bytes an interaction."""
+  """Builds Interactions line by line, 24 bytes an interaction."""
 
   def __init__(self):
     self._users: dict[str, int] = {}
@@ -39,6 +43,7 @@ class Log:
     self._user = array.array("q")
     self._item = array.array("i")
     self._timestamp = array.array("q")
+    self._rating = array.array("f")
 
   @property
   def items(self) -> Collection[str]:
@@ -48,11 +53,14 @@ class Log:
   def __len__(self) -> int:
     return len(self._user)
 
-  def add(self, user: str, item: str, timestamp: int) -> None:
-    """Adds an interaction."""
+  def add(
+    self, user: str, item: str, timestamp: int, rating: float = math.nan
+  ) -> None:
+    """Adds an interaction; NaN where its rating isn't known."""
     self._user.append(self._users.setdefault(user, len(self._users)))
     self._item.append(self._items.setdefault(item, len(self._items)))
     self._timestamp.append(timestamp)
+    self._rating.append(rating)
 
   def finish(
     self,
@@ -89,9 +97,11 @@ class Log:
     order = np.argsort(first, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
+    rating = np.frombuffer(self._rating, np.float32)[known]
     return Interactions(
       rank[number],
       item[known],
       np.frombuffer(self._timestamp, np.int64)[known],
       titles,
+      None if np.isnan(rating).all() else rating,
     )

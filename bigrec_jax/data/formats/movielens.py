@@ -67,7 +67,7 @@ def read(
   fields = _dat_fields if _is_dat(path) else _csv_fields
   for number, user, movie, rating, timestamp in fields(path, doctor):
     try:
-      float(rating)
+      stars = float(rating)
     except ValueError:
       raise errors.UserError(
         f"{path}: line {number}: rating {rating!r} found, a number expected"
@@ -79,7 +79,7 @@ def read(
         f"{path}: line {number}: timestamp {timestamp!r} found, whole seconds"
         " expected"
       ) from None
-    log.add(user, movie, seconds)
+    log.add(user, movie, seconds, stars)
   rule = f"movies that {found['titles'].name} lacks"
   return log.finish(str(path), titles, rule, doctor)
 

@@ -19,6 +19,7 @@ from bigrec_jax.data.formats import (
   movielens,
   sequences,
   synthetic,
+  synthetic_ratings,
 )
 from bigrec_jax.data.prepared import doctor as doctor_lib, splits
 from bigrec_jax.data.text import prompts
@@ -116,7 +117,13 @@ def _synthetic_log(data: DataConfig) -> interactions.Interactions:
   world = synthetic.build(data.synthetic)
   user, item, timestamp = world.interactions
   titles = dict(zip(world.external_ids, world.titles, strict=True))
-  return interactions.Interactions(user, item, timestamp, titles)
+  return interactions.Interactions(
+    user,
+    item,
+    timestamp,
+    titles,
+    synthetic_ratings.of_world(world, data.synthetic.seed),
+  )
 
 
 def _from_rows(rows: bigrec_json.Rows, doctor: doctor_lib.Doctor) -> Content:

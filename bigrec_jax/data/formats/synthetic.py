@@ -176,7 +176,7 @@ class World:
     column = list(HABITS).index("taste")
     share = np.zeros(len(self.shelf))
     share[shelves.items] = shelves.probability
-    shelf_of = _taste_shelf(self.shelf)
+    shelf_of = taste_shelf(self.shelf)
     out += weights[:, column, None] * taste[:, shelf_of] * share
     out[_owned(self.shelf, recent)] = 0.0
     return (out / out.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -193,7 +193,7 @@ def _right_aligned(histories: np.ndarray) -> np.ndarray:
   return np.where(column >= 0, taken, -1)
 
 
-def _taste_shelf(shelf: synthetic_titles.Shelf) -> np.ndarray:
+def taste_shelf(shelf: synthetic_titles.Shelf) -> np.ndarray:
   """Returns the (genre, platform) number of each item, int64 [I]."""
   return shelf.genre.astype(np.int64) * len(synthetic_titles.PLATFORMS) + (
     shelf.platform
@@ -299,7 +299,7 @@ def _lists(shelf: synthetic_titles.Shelf) -> dict[str, weighted_lists.Lists]:
     "franchise": weighted_lists.Lists.build(len(shelf), before, after, weights),
     "community": _community_lists(shelf, entry),
     "taste": weighted_lists.Lists.build(
-      shelves, _taste_shelf(shelf), everything, entry
+      shelves, taste_shelf(shelf), everything, entry
     ),
     "popular": weighted_lists.Lists.build(1, zeros, everything, entry),
     "random": weighted_lists.Lists.build(

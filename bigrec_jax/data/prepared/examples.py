@@ -30,6 +30,9 @@ class Examples:
     timestamp: [N] int64, time of the target in the unit of the data.
     overrides: (instruction, input) by position 0..N-1, of rows whose text is
       not what the prompt makes of the history (format `bigrec`).
+    history_rating: [N, H] float32, padded with NaN; None where the prepared
+      data have no ratings.
+    rating: [N] float32 of the target, likewise.
   """
 
   split: str
@@ -41,13 +44,18 @@ class Examples:
   overrides: Mapping[int, tuple[str, str]] = dataclasses.field(
     default_factory=lambda: _NO_OVERRIDES
   )
+  history_rating: np.ndarray | None = None
+  rating: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.rows)
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Names split, rows, histories, targets and texts in their order."""
+    """Names split, rows, histories, targets and texts in their order.
+
+    Not the ratings: what reads none of them stays current with them.
+    """
     digest = hashlib.sha256()
     for column in (self.rows, self.history, self.target):
       digest.update(repr(column.shape).encode())
@@ -73,6 +81,8 @@ class Examples:
       self.user[kept],
       self.timestamp[kept],
       overrides,
+      None if self.history_rating is None else self.history_rating[kept],
+      None if self.rating is None else self.rating[kept],
     )
 
 

@@ -240,6 +240,10 @@ def _write(
     "paths": _named_paths(data),
     "dataset": str(dataset.relative_to(paths.data)),
     "catalogue": items.fingerprint,
+    "ratings": all(
+      windows.timeline.rating is not None
+      for windows in content.windows.values()
+    ),
     "counts": {"items": len(items), **content.counts},
     "splits": {
       split: {

@@ -33,6 +33,7 @@ class Timeline:
     timestamp: [n] int64.
     index: [n] int32, position within the user's own sequence.
     length: [n] int32, length of that sequence.
+    rating: [n] float32, NaN where it isn't known; None without ratings.
   """
 
   user: np.ndarray
@@ -40,6 +41,7 @@ class Timeline:
   timestamp: np.ndarray
   index: np.ndarray
   length: np.ndarray
+  rating: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.user)
@@ -57,6 +59,7 @@ def timeline(log: interactions_lib.Interactions) -> Timeline:
     log.timestamp[order],
     (np.arange(len(user)) - starts[user]).astype(np.int32),
     sizes[user].astype(np.int32),
+    None if log.rating is None else log.rating[order],
   )
 
 
@@ -80,21 +83,28 @@ class Windows:
 
     Returns:
       history [B, H] int32 (oldest first, padded at the right with -1), target
-      [B] int32, user [B] int64, timestamp [B] int64.
+      [B] int32, user [B] int64, timestamp [B] int64; with ratings also
+      history_rating [B, H] float32 (padded with NaN) and rating [B] float32.
     """
     place = self.targets[rows]  # [B]
     size = np.minimum(self.timeline.index[place], self.max_history)  # [B]
     column = np.arange(self.max_history)[None, :]  # [1, H]
     items = np.minimum((place - size)[:, None] + column, place[:, None])
-    history = np.where(
-      column < size[:, None], self.timeline.item[items], np.int32(-1)
-    )
-    return {
+    inside = column < size[:, None]
+    history = np.where(inside, self.timeline.item[items], np.int32(-1))
+    found = {
       "history": history.astype(np.int32),
       "target": self.timeline.item[place],
       "user": self.timeline.user[place],
       "timestamp": self.timeline.timestamp[place],
     }
+    rating = self.timeline.rating
+    if rating is not None:
+      found["history_rating"] = np.where(
+        inside, rating[items], np.float32(np.nan)
+      )
+      found["rating"] = rating[place]
+    return found
 
 
 def chronological(

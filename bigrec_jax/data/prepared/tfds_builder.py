@@ -1,7 +1,7 @@
 """The prepared windows as a TFDS dataset in ArrayRecord, without TensorFlow.
 
 One record is one window: catalogue rows of history and target, user number,
-time. Any TFDS user reads it:
+time and, where the data have them, the ratings of both. Any TFDS user reads it:
 
   builder = tfds.builder_from_directory("<workdir>/data/bigrec_windows/1.0.0")
   builder.as_data_source("train")[0]["history"]
@@ -61,11 +61,11 @@ class BigrecWindows(tfds.core.DatasetBuilder):
     features = tfds.features.FeaturesDict(
       {
         name: tfds.features.Tensor(
-          shape=(self._max_history,) if name == "history" else (),
+          shape=window_files.shape_of(name, self._max_history),
           dtype=dtype.type,
           encoding="bytes",
         )
-        for name, dtype in window_files.DTYPES.items()
+        for name, dtype in self._columns().items()
       }
     )
     return tfds.core.DatasetInfo(
@@ -79,6 +79,13 @@ class BigrecWindows(tfds.core.DatasetBuilder):
         {window_files.LAYOUT: dataclasses.asdict(layout(features))}
       ),
     )
+
+  def _columns(self) -> dict[str, np.dtype]:
+    """Returns the types of the columns that all splits have."""
+    rated = all(
+      part.timeline.rating is not None for part in self._windows.values()
+    )
+    return window_files.DTYPES | (window_files.RATING_DTYPES if rated else {})
 
   def _download_and_prepare(self, dl_manager, download_config=None) -> None:
     """Writes the shards; there is nothing to download."""
@@ -116,7 +123,9 @@ def layout(features: tfds.features.FeaturesDict) -> window_files.Layout:
   """Finds the layout by serialising an example with telling numbers."""
   width = features["history"].shape[0]
   filler = {}
-  for number, (name, dtype) in enumerate(window_files.DTYPES.items()):
+  known = window_files.DTYPES | window_files.RATING_DTYPES
+  for number, name in enumerate(n for n in known if n in features):
+    dtype = known[name]
     telling = bytes([ord("a") + number]) * dtype.itemsize
     value = np.frombuffer(telling, dtype)[0]
     filler[name] = np.full(features[name].shape, value, dtype)
@@ -145,8 +154,9 @@ def _write_shard(
       last = min(first + _BLOCK, stop)
       matrix = np.tile(empty, (last - first, 1))  # [B, record bytes] uint8
       table = matrix.view(dtype)[:, 0]
-      for name, column in windows.columns(slice(first, last)).items():
-        table[name] = column
+      columns = windows.columns(slice(first, last))
+      for name in dtype.names:
+        table[name] = columns[name]
       joined, size = matrix.tobytes(), len(empty)
       for place in range(0, len(joined), size):
         writer.write(joined[place : place + size])

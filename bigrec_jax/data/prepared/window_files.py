@@ -22,6 +22,11 @@ DTYPES: dict[str, np.dtype] = {
   "user": np.dtype("<i8"),
   "timestamp": np.dtype("<i8"),
 }
+# Of data with ratings; NaN where one isn't known.
+RATING_DTYPES = {
+  "history_rating": np.dtype("<f4"),
+  "rating": np.dtype("<f4"),
+}
 LAYOUT = "layout"  # The key of the layout in the dataset's metadata.
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -32,8 +37,9 @@ class Layout:
 
   Attributes:
     record: a serialised example as hexadecimal digits; its numbers are filler.
-    offsets: first byte of each column's numbers.
-    max_history: H, the width of column `history`.
+    offsets: first byte of each column's numbers; columns that are not there
+      are not in it.
+    max_history: H, the width of the history's columns.
   """
 
   record: str
@@ -42,15 +48,22 @@ class Layout:
 
   def dtype(self) -> np.dtype:
     """Returns the record as a numpy structure with a field per column."""
-    shape = {"history": (self.max_history,)}
+    known = DTYPES | RATING_DTYPES
     return np.dtype(
       {
-        "names": list(DTYPES),
-        "formats": [(d, shape.get(n, ())) for n, d in DTYPES.items()],
-        "offsets": [self.offsets[name] for name in DTYPES],
+        "names": list(self.offsets),
+        "formats": [
+          (known[n], shape_of(n, self.max_history)) for n in self.offsets
+        ],
+        "offsets": list(self.offsets.values()),
         "itemsize": len(self.record) // 2,
       }
     )
+
+
+def shape_of(column: str, max_history: int) -> tuple[int, ...]:
+  """Returns the shape of a column in one record."""
+  return (max_history,) if column.startswith("history") else ()
 
 
 def read_columns(
@@ -65,7 +78,8 @@ def read_columns(
 
   Returns:
     history [N, H] int32, target [N] int32, user [N] int64, timestamp [N]
-    int64, in the order of `rows`.
+    int64, in the order of `rows`; where the data have ratings, also
+    history_rating [N, H] and rating [N], float32.
 
   Raises:
     UserError: the dataset is missing or damaged.
@@ -85,7 +99,7 @@ def read_columns(
   # memory again as the numbers in them.
   columns = {
     name: np.empty((count, *dtype[name].shape), dtype[name].base)
-    for name in DTYPES
+    for name in dtype.names
   }
   shard = None if rows is None else np.searchsorted(ends, rows, side="right")
   for number, path in enumerate(files):
