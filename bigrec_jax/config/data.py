@@ -16,6 +16,18 @@ class SyntheticConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ColumnsConfig:
+  """Names of the columns of format `csv`; "" = the usual ones."""
+
+  user: str
+  item: str
+  time: str
+  rating: str
+  title: str
+  author: str
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Raw files, their format, and which rows are used."""
 
@@ -25,6 +37,9 @@ class DataConfig:
   valid: str
   test: str
   catalogue: str
+  interactions: str
+  items: str
+  columns: ColumnsConfig
   encoding: str
   max_history: int
   num_train: int
@@ -38,7 +53,7 @@ class DataConfig:
     checks.choice(
       "data.format",
       self.format,
-      ("synthetic", "movielens", "amazon", "bigrec", "sequences"),
+      ("synthetic", "movielens", "amazon", "bigrec", "sequences", "csv"),
     )
     checks.choice(
       "data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1")
@@ -61,4 +76,6 @@ class PromptConfig:
   history: str
 
   def __post_init__(self):
-    checks.choice("prompt.style", self.style, ("consistent", "bigrec"))
+    checks.choice(
+      "prompt.style", self.style, ("consistent", "bigrec", "tallrec")
+    )

@@ -48,6 +48,32 @@ def mean_reciprocal_rank(ranks: np.ndarray) -> float:
   return float(np.mean(1.0 / (_checked(ranks) + 1.0)))
 
 
+def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+  """Returns the area under the ROC curve.
+
+  The share of pairs of a positive and a negative in which the positive scores
+  higher, pairs with equal scores counted by half; by ranks (Mann-Whitney), in
+  whole and half numbers, so exactly.
+
+  Args:
+    labels: [N] bool.
+    scores: [N], higher = more likely positive.
+
+  Returns:
+    NaN where one of the classes is missing.
+  """
+  labels = np.asarray(labels, np.bool_)
+  positives = int(labels.sum())
+  negatives = len(labels) - positives
+  if not positives or not negatives:
+    return math.nan
+  _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
+  # From 1, the mean of the places that equal scores share.
+  ranks = np.cumsum(count) - (count - 1) / 2  # [distinct]
+  won = ranks[place][labels].sum() - positives * (positives + 1) / 2
+  return float(won / (positives * negatives))
+
+
 METRICS = {"ndcg": ndcg, "hr": hit_rate}
 
 

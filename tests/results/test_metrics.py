@@ -100,3 +100,24 @@ def test_any_statistic_has_a_bootstrap_interval():
   assert one == [1.0, 1.0]
   none = metrics.bootstrap_ci95(lambda rows: np.nan, 2, 5, seed=0)
   assert np.isnan(none).all()
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_auc_is_the_share_of_pairs_won(levels):
+  rng = np.random.default_rng(levels)
+  labels = rng.random(200) < 0.3
+  scores = rng.integers(0, levels, 200) + labels * levels // 4
+  pairs = [
+    1.0 if p > n else 0.5 if p == n else 0.0
+    for p in scores[labels]
+    for n in scores[~labels]
+  ]
+  assert metrics.roc_auc(labels, scores) == np.mean(pairs)
+  stats = pytest.importorskip("scipy.stats")
+  won = stats.mannwhitneyu(scores[labels], scores[~labels]).statistic
+  assert metrics.roc_auc(labels, scores) == won / len(pairs)
+
+
+def test_auc_needs_both_classes():
+  assert np.isnan(metrics.roc_auc(np.ones(3, bool), np.arange(3)))
+  assert metrics.roc_auc(np.array([True, False]), np.array([1.0, 0.0])) == 1.0

@@ -2,13 +2,15 @@
 
 A prompt has an instruction, an input (the titles of the history) and a
 response (the title of the target), in the Alpaca layout that BIGRec uses
-(docs/protocol.md, Prompts). Two styles differ in the blanks that end the
-header's line:
+(docs/protocol.md, Prompts). The styles differ in what ends the header's
+line:
 
   bigrec      the published bytes: one blank when training, two when
               generating (quirk 1), so the model never sees in training the
               header that it gets at test time;
-  consistent  the training header in both.
+  consistent  the training header in both;
+  tallrec     the published bytes of TALLRec: a linter's comment that got into
+              the text, in training and inference alike.
 
 Everything here works on strings alone: it is imported without jax.
 """
@@ -19,7 +21,7 @@ from collections.abc import Sequence
 
 from bigrec_jax import config, errors
 
-STYLES = ("consistent", "bigrec")
+STYLES = ("consistent", "bigrec", "tallrec")
 RESPONSE_MARKER = "Response:\n"
 
 _WITH_INPUT = (
@@ -31,9 +33,15 @@ _WITHOUT_INPUT = (
   "Below is an instruction that describes a task. Write a response that"
   " appropriately completes the request."
 )
-_TRAINING_BLANKS = " "
-_INFERENCE_BLANKS = {"consistent": " ", "bigrec": "  "}
-_WITHOUT_INPUT_BLANKS = "  "  # The same in both published files.
+_TALLREC_END = "  # noqa: E501"
+_TRAINING_END = {"consistent": " ", "bigrec": " ", "tallrec": _TALLREC_END}
+_INFERENCE_END = _TRAINING_END | {"bigrec": "  "}
+# Without an input, training and inference are the same in every style.
+_WITHOUT_INPUT_END = {
+  "consistent": "  ",
+  "bigrec": "  ",
+  "tallrec": _TALLREC_END,
+}
 _INPUT_END = "\n "
 _STRIPPED = string.whitespace + '"'
 
@@ -43,7 +51,7 @@ class Prompt:
   """Renders instruction, history and target as text.
 
   Attributes:
-    style: `consistent` or `bigrec`.
+    style: one of STYLES.
     instruction: The instruction of every rendered example.
     history_lead: What comes before the first title. A blank between the two
       is part of it: MovieLens and Games have none, Toys has one.
@@ -84,7 +92,7 @@ class Prompt:
     It ends right before the response; without `train_on_inputs` its tokens
     carry no loss (BIGRec train.py).
     """
-    return _render(instruction, input, _TRAINING_BLANKS)
+    return self._render(instruction, input, _TRAINING_END)
 
   def training_text(self, instruction: str, input: str, output: str) -> str:
     """Returns prompt and response, ending right after the response."""
@@ -92,19 +100,19 @@ class Prompt:
 
   def inference_text(self, instruction: str, input: str) -> str:
     """Returns the prompt that generation continues."""
-    return _render(instruction, input, _INFERENCE_BLANKS[self.style])
+    return self._render(instruction, input, _INFERENCE_END)
 
-
-def _render(instruction: str, input: str, blanks: str) -> str:
-  if not input:
+  def _render(self, instruction: str, input: str, ends: dict[str, str]) -> str:
+    """Returns the prompt; `ends` by style is what ends the first line."""
+    if not input:
+      return (
+        f"{_WITHOUT_INPUT}{_WITHOUT_INPUT_END[self.style]}\n\n"
+        f"### Instruction:\n{instruction}\n\n### {RESPONSE_MARKER}"
+      )
     return (
-      f"{_WITHOUT_INPUT}{_WITHOUT_INPUT_BLANKS}\n\n"
-      f"### Instruction:\n{instruction}\n\n### {RESPONSE_MARKER}"
+      f"{_WITH_INPUT}{ends[self.style]}\n\n### Instruction:\n{instruction}\n\n"
+      f"### Input:\n{input}\n\n### {RESPONSE_MARKER}"
     )
-  return (
-    f"{_WITH_INPUT}{blanks}\n\n### Instruction:\n{instruction}\n\n"
-    f"### Input:\n{input}\n\n### {RESPONSE_MARKER}"
-  )
 
 
 def response_text(generated: str) -> str:

@@ -37,7 +37,11 @@ def _movie(style: str) -> prompts.Prompt:
 
 @pytest.mark.parametrize(
   "style, training_blanks, inference_blanks",
-  [("bigrec", b" ", b"  "), ("consistent", b" ", b" ")],
+  [
+    ("bigrec", b" ", b"  "),
+    ("consistent", b" ", b" "),
+    ("tallrec", b"  # noqa: E501", b"  # noqa: E501"),
+  ],
 )
 def test_golden_bytes_with_input(style, training_blanks, inference_blanks):
   prompt = _movie(style)
@@ -56,7 +60,10 @@ def test_golden_bytes_with_input(style, training_blanks, inference_blanks):
 @pytest.mark.parametrize("style", prompts.STYLES)
 def test_golden_bytes_without_input(style):
   prompt = _movie(style)
-  expected = NO_INPUT_HEADER + b"\n\n### Instruction:\nSay a film.\n\n"
+  header = NO_INPUT_HEADER
+  if style == "tallrec":
+    header += b"# noqa: E501"
+  expected = header + b"\n\n### Instruction:\nSay a film.\n\n"
   expected += b"### Response:\n"
   assert prompt.inference_text("Say a film.", "").encode() == expected
   training = prompt.training_text("Say a film.", "", '"Heat"')
