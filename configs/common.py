@@ -55,13 +55,24 @@ def get_config() -> ml_collections.ConfigDict:
   config.lora.target_modules = ("q_proj", "v_proj")
 
   config.data = cfg()
-  # synthetic | movielens | amazon | bigrec | sequences
+  # synthetic | movielens | amazon | bigrec | sequences | csv
   config.data.format = "synthetic"
   config.data.raw_dir = ""
   config.data.train = ""  # BIGRec JSON files (format bigrec), or the one
   config.data.valid = ""  # sequences file (format sequences) in data.train.
   config.data.test = ""
   config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
+  # Format csv: who had what, and the items' titles; any separator. Columns are
+  # found by the usual names; the author, if named, is put behind the title.
+  config.data.interactions = ""
+  config.data.items = ""
+  config.data.columns = cfg()
+  config.data.columns.user = ""
+  config.data.columns.item = ""
+  config.data.columns.time = ""
+  config.data.columns.rating = ""
+  config.data.columns.title = ""
+  config.data.columns.author = ""
   # Of the title file: auto (UTF-8 if it is, else ISO-8859-1) | utf-8 |
   # iso-8859-1 (what the published Movie scripts assume).
   config.data.encoding = "auto"
@@ -77,7 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  config.prompt.style = "consistent"  # consistent | bigrec
+  config.prompt.style = "consistent"  # consistent | bigrec | tallrec
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
     " a new video game that the user likes to the user."

@@ -12,7 +12,12 @@ import ml_collections
 
 from bigrec_jax.config import checks
 from bigrec_jax.config.cf import CF_MODELS, CfConfig
-from bigrec_jax.config.data import DataConfig, PromptConfig, SyntheticConfig
+from bigrec_jax.config.data import (
+  ColumnsConfig,
+  DataConfig,
+  PromptConfig,
+  SyntheticConfig,
+)
 from bigrec_jax.config.generate import GenerateConfig
 from bigrec_jax.config.ground import EmbedConfig, GroundConfig, PerSplit
 from bigrec_jax.config.model import (
@@ -31,6 +36,7 @@ __all__ = [
   "ArchConfig",
   "CF_MODELS",
   "CfConfig",
+  "ColumnsConfig",
   "Config",
   "DataConfig",
   "EmbedConfig",

@@ -1,8 +1,9 @@
 """Format `movielens`: a ratings file and a titles file.
 
 Either GroupLens' older `ratings.dat` and `movies.dat` (fields separated by
-`::`, no header) or the later `ratings.csv` and `movies.csv` (header, columns
-by name), plain or .gz. All ratings count, low ones too (BIGRec
+`::`, no header), the later `ratings.csv` and `movies.csv` (header, columns by
+name) or MovieLens-100K's `u.data` and `u.item` (tabs and bars), plain or .gz.
+All ratings count, low ones too (BIGRec
 data/movie/process.ipynb); users are numbered by their first line and ties in
 time stay in file order.
 
@@ -21,6 +22,7 @@ from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import interactions, raw_files, title_files
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
+_TITLES = {"dat": "movies.dat", "csv": "movies.csv", "data": "u.item"}
 _COLUMNS = ("userId", "movieId", "rating", "timestamp")
 
 
@@ -31,18 +33,18 @@ def files(data: DataConfig) -> dict[str, pathlib.Path]:
     UserError: a file is missing.
   """
   directory = raw_files.given_directory("data.raw_dir", data.raw_dir)
-  ratings = raw_files.find(data.raw_dir, "ratings.dat", "ratings.csv")
+  ratings = raw_files.find(data.raw_dir, "ratings.dat", "ratings.csv", "u.data")
   if ratings is None:
     raise errors.UserError(
-      f"config.data.raw_dir: no ratings.dat, ratings.csv or .gz of them in"
-      f" {directory}"
+      f"config.data.raw_dir: no ratings.dat, ratings.csv, u.data or .gz of them"
+      f" in {directory}"
     )
   if data.catalogue:
     return {
       "ratings": ratings,
       "titles": raw_files.given("data.catalogue", data.catalogue),
     }
-  name = "movies.dat" if _is_dat(ratings) else "movies.csv"
+  name = _TITLES[_kind(ratings)]
   titles = raw_files.find(data.raw_dir, name)
   if titles is None:
     raise errors.UserError(
@@ -64,7 +66,8 @@ def read(
   path = found["ratings"]
   titles = title_files.read(found["titles"], data.encoding, doctor)
   log = interactions.Log()
-  fields = _dat_fields if _is_dat(path) else _csv_fields
+  readers = {"dat": _dat_fields, "csv": _csv_fields, "data": _tab_fields}
+  fields = readers[_kind(path)]
   for number, user, movie, rating, timestamp in fields(path, doctor):
     try:
       stars = float(rating)
@@ -87,7 +90,7 @@ def read(
 def is_utf8_dat(titles: pathlib.Path) -> bool:
   """Returns whether a movies.dat is UTF-8 with non-ASCII titles."""
   raw = raw_files.content(titles)
-  if not _is_dat(titles) or raw.isascii():
+  if _kind(titles) != "dat" or raw.isascii():
     return False
   try:
     raw.decode("utf-8")
@@ -96,21 +99,35 @@ def is_utf8_dat(titles: pathlib.Path) -> bool:
   return True
 
 
-def _is_dat(path: pathlib.Path) -> bool:
-  return path.name.removesuffix(".gz").endswith(".dat")
+def _kind(path: pathlib.Path) -> str:
+  """Returns dat, csv or data."""
+  return path.name.removesuffix(".gz").rpartition(".")[2]
 
 
 def _dat_fields(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> Iterator[tuple[int, str, str, str, str]]:
+  return _split_fields(path, doctor, "::")
+
+
+def _tab_fields(
+  path: pathlib.Path, doctor: doctor_lib.Doctor
+) -> Iterator[tuple[int, str, str, str, str]]:
+  return _split_fields(path, doctor, "\t")
+
+
+def _split_fields(
+  path: pathlib.Path, doctor: doctor_lib.Doctor, between: str
+) -> Iterator[tuple[int, str, str, str, str]]:
+  shown = between.replace("\t", "<TAB>")
   for number, line in raw_files.lines(path, doctor):
-    fields = line.split("::")
+    fields = line.split(between)
     if len(fields) != 4:
       if not line.strip():
         continue
       raise errors.UserError(
         f"{path}: line {number}: {line[:60]!r} found,"
-        " user::movie::rating::timestamp expected"
+        f" {shown.join(('user', 'movie', 'rating', 'timestamp'))} expected"
       )
     user, movie, rating, time = fields
     yield number, user, movie, rating, time

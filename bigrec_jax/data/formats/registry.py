@@ -1,7 +1,7 @@
 """All raw formats behind one function: what `prepare` writes down.
 
-Formats with a log (movielens, amazon, sequences, synthetic) give Interactions,
-of which windows are cut and split here; format `bigrec` gives ready rows.
+Formats with a log (movielens, amazon, sequences, csv, synthetic) give
+Interactions, of which windows are cut and split here; format `bigrec` gives ready rows.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import (
   amazon,
   bigrec_json,
+  csv_files,
   interactions,
   movielens,
   sequences,
@@ -24,10 +25,20 @@ from bigrec_jax.data.formats import (
 from bigrec_jax.data.prepared import doctor as doctor_lib, splits
 from bigrec_jax.data.text import prompts
 
-_LOGS = {"movielens": movielens, "amazon": amazon, "sequences": sequences}
+_LOGS = {
+  "movielens": movielens,
+  "amazon": amazon,
+  "sequences": sequences,
+  "csv": csv_files,
+}
 # The rules of the published notebooks; every target with a history where
 # there is none to follow.
-_RULES = {"movielens": "full", "amazon": "tail", "synthetic": "every"}
+_RULES = {
+  "movielens": "full",
+  "amazon": "tail",
+  "synthetic": "every",
+  "csv": "every",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Title files: movies.dat, movies.csv, id2name.txt and id -> title JSON.
+"""Title files: movies.dat, movies.csv, u.item, id2name.txt, id -> title JSON.
 
 An id that occurs twice keeps its first place and its last title, as the
 dictionaries of the published scripts do.
@@ -20,7 +20,8 @@ def read(
   """Reads titles by external id, in the order of the file.
 
   The kind of file is told by its name without .gz: `.json` an object id ->
-  title; `.dat` lines `id::title::anything`; `.csv` with columns movieId (or
+  title; `.dat` lines `id::title::anything`; `.item` lines `id|title|anything`
+  (MovieLens-100K); `.csv` with columns movieId (or
   item_id, id) and title; everything else lines `title<TAB>id`, split at the
   last tab (BIGRec's id2name.txt).
 
@@ -35,7 +36,12 @@ def read(
   """
   text = _decode(path, encoding, doctor)
   suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-  parse = {"json": _from_json, "dat": _from_dat, "csv": _from_csv}
+  parse = {
+    "json": _from_json,
+    "dat": _from_dat,
+    "item": _from_bars,
+    "csv": _from_csv,
+  }
   pairs = parse.get(suffix, _from_tabs)(path, text)
   titles = dict(pairs)
   if not titles:
@@ -99,13 +105,23 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 
 def _from_dat(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
+  return _split(path, text, "::", "genres")
+
+
+def _from_bars(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
+  return _split(path, text, "|", "date")
+
+
+def _split(
+  path: pathlib.Path, text: str, between: str, third: str
+) -> list[tuple[str, str]]:
   pairs = []
   for number, line in _lines(text):
-    fields = line.split("::")
+    fields = line.split(between)
     if len(fields) < 2 or not fields[0]:
       raise errors.UserError(
-        f"{path}: line {number}: {line[:60]!r} found, id::title::genres"
-        " expected"
+        f"{path}: line {number}: {line[:60]!r} found,"
+        f" {between.join(('id', 'title', third))} expected"
       )
     # A title with '::' in it ends there, as the published scripts have it.
     pairs.append((fields[0], fields[1]))

@@ -32,6 +32,7 @@ from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
 _VERSION = 1  # Of the prepared data; another one is prepared again.
 _BLOCK = 65_536
 _HASHED_WHOLE = 1 << 30  # Bytes; of larger files the ends and the time count.
+_CSV_PATH_KEYS = ("interactions", "items")
 _PATH_KEYS = ("raw_dir", "train", "valid", "test", "catalogue")
 _OWN_FILES = (
   "bigrec_windows",
@@ -123,7 +124,10 @@ def _is_exported(
 
 
 def _named_paths(data: DataConfig) -> dict[str, str]:
-  return {key: getattr(data, key) for key in _PATH_KEYS}
+  keys = _PATH_KEYS
+  if data.format == "csv":
+    keys = (*keys, *_CSV_PATH_KEYS)
+  return {key: getattr(data, key) for key in keys}
 
 
 def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
@@ -135,6 +139,8 @@ def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
   }
   if data.format == "bigrec":  # Decides which rows keep their own text.
     options["prompt"] = [prompt.instruction, prompt.history]
+  if data.format == "csv":
+    options["columns"] = dataclasses.asdict(data.columns)
   if data.format == "synthetic":
     options["synthetic"] = dataclasses.asdict(data.synthetic)
   return options
