@@ -1,7 +1,8 @@
 """All raw formats behind one function: what `prepare` writes down.
 
 Formats with a log (movielens, amazon, sequences, csv, synthetic) give
-Interactions, of which windows are cut and split here; format `bigrec` gives ready rows.
+Interactions, of which windows are cut and split here; format `bigrec` gives
+ready rows.
 """
 
 import dataclasses
