@@ -1,7 +1,7 @@
 """Fields of JSON objects read with checks: a wrong one is one line."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bigrec_jax import errors
@@ -31,6 +31,9 @@ class Fields:
 
   def __contains__(self, key: str) -> bool:
     return key in self._value
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._value)
 
   def get(self, key: str, read: Callable[[Any, str], T]) -> T:
     """Returns a field as `read(value, where)` makes it.

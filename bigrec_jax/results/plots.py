@@ -35,6 +35,7 @@ _FIXED = {
   "popularity": ("#D55E00", "s", "-"),
   "cf": ("#009E73", "D", "-"),
   "popularity+cf": ("#AA4499", "^", "-"),
+  "popularity+cf:two_gammas": ("#AA4499", "v", "--"),
   "most_popular": ("#6b7480", "x", "--"),
   "random": ("#9aa3ad", ".", ":"),
   "cf_alone": ("#5b7553", "1", "-."),

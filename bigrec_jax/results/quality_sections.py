@@ -10,7 +10,6 @@ from bigrec_jax.results import metrics, page, plots, run_data
 
 _HEADLINE_K = 10
 _GROUND_FIRST = "--mode=ground_eval makes it."
-_CURVE_CUTOFFS = ("1", "5", "10", "20", "50")
 
 
 def headline(data: run_data.RunData) -> page.Html:
@@ -38,8 +37,9 @@ def _chosen(
   """
   plain = next((s for s in found if s.key == "none"), None)
   best, choice = -1.0, plain
-  for name, curve in (data.ground.get("gamma_curves") or {}).items():
-    values = curve.get("hr", {}).get(str(k), [])
+  curves = {} if data.ground is None else data.ground.gamma_curves
+  for name, curve in curves.items():
+    values = curve.hr.get(str(k), [])
     system = next(
       (s for s in found if s.kind == "bigrec" and s.key == name), None
     )
@@ -135,10 +135,12 @@ def _table_notes(found: Sequence[run_data.System]) -> page.Html:
 
 def metric_curves(data: run_data.RunData) -> page.Html:
   """Returns HR and NDCG against K with and without injection."""
+  systems = run_data.systems(data, "test")
+  by_cutoff = any(s.protocol == "bigrec" for s in systems)
   found = [
     s
-    for s in run_data.systems(data, "test")
-    if s.protocol in ("", "bigrec") or not _has_protocol(data, "bigrec")
+    for s in systems
+    if s.protocol in ("", "bigrec", "two_gammas") or not by_cutoff
   ]
   ks = run_data.cutoffs(found)
   if not found or len(ks) < 2:
@@ -160,56 +162,9 @@ def metric_curves(data: run_data.RunData) -> page.Html:
   return page.figure(
     svg,
     "Every system of the tables above. Where gamma had to be chosen, it was"
-    " chosen for each metric and K on valid (protocol bigrec).",
+    " chosen for each metric and K on valid (protocol bigrec); two gammas are"
+    " one pair for all.",
   )
-
-
-def _has_protocol(data: run_data.RunData, name: str) -> bool:
-  return any(r["protocol"] == name for r in data.ground.get("results", []))
-
-
-def gamma_curves(data: run_data.RunData) -> page.Html:
-  """Returns NDCG on valid against gamma for each injection."""
-  curves = data.ground.get("gamma_curves") or {}
-  parts: list[object] = []
-  for injection in run_data.INJECTIONS:
-    if injection in curves:
-      parts.append(_gamma_figure(data, injection, curves[injection]))
-  if not parts:
-    return page.missing("gamma curves", f"Of an injection. {_GROUND_FIRST}")
-  return page.join(parts)
-
-
-def _gamma_figure(
-  data: run_data.RunData, injection: str, curve: dict[str, Any]
-) -> page.Html:
-  panels = []
-  chosen = next(
-    (
-      row["gamma"]
-      for row in data.ground.get("results", [])
-      if row["injection"] == injection and row["protocol"] == "bigrec"
-    ),
-    None,
-  )
-  for metric in ("ndcg", "hr"):
-    values = curve.get(metric, {})
-    ks = [k for k in _CURVE_CUTOFFS if k in values] or list(values)
-    lines, marks = [], []
-    for number, k in enumerate(ks):
-      x, y = curve["gamma"], values[k]
-      lines.append(plots.Line(f"K={k}", f"K = {k}", x, y))
-      gamma = (
-        chosen.get(metric, {}).get(k) if isinstance(chosen, dict) else None
-      )
-      if gamma in x:
-        marks.append((number, gamma, y[x.index(gamma)]))
-    title = f"{metric.upper()}@K on valid"
-    panels.append(plots.Panel(title, "gamma", lines, "symlog", (), True, marks))
-  label = run_data.INJECTIONS[injection]
-  name = "gamma-" + injection.replace("+", "-")
-  svg = plots.curves(name, f"{label}: metrics on valid by gamma", panels)
-  return page.figure(svg, f"{label}. Rings: the gamma used on test for that K.")
 
 
 def popularity_groups(data: run_data.RunData) -> page.Html:
@@ -236,7 +191,8 @@ def popularity_groups(data: run_data.RunData) -> page.Html:
   )
   caption = (
     "Items are put in four equal groups by their number of interactions in"
-    " train; items without any are apart. Injection at its single gamma. Rare"
+    " train; items without any are apart. Injection at its single gamma, or at"
+    " its two. Rare"
     " items are where a language model can help and injected popularity costs."
   )
   table = page.table(

@@ -3,25 +3,28 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import writer
+from bigrec_jax.results import cf_file, ground_file, rows, writer
 from bigrec_jax.workdir import paths as paths_lib, storage
 
+T = TypeVar("T")
 METRICS = ("hr", "ndcg")
 INJECTIONS = {
   "none": "BIGRec",
   "popularity": "BIGRec + popularity",
   "cf": "BIGRec + CF",
   "popularity+cf": "BIGRec + popularity + CF",
+  "popularity+cf:two_gammas": "BIGRec + popularity + CF, two gammas",
 }
 PROTOCOLS = {
   "bigrec": "a gamma for each metric and K, chosen on valid",
   "single_gamma": "one gamma, chosen by valid NDCG@20",
+  "two_gammas": "one gamma for each part, chosen by valid NDCG@20",
 }
 # `cf` in a baseline is the ranking by the scores that are injected.
 _ALIASES = {"most_pop": "most_popular", "cf": "cf_alone"}
@@ -71,7 +74,7 @@ class RunData:
   Attributes:
     paths: where they were read from.
     ground: metrics/ground_eval.json.
-    cf: metrics/cf.json.
+    cf: rows of metrics/cf.json.
     train: lines of metrics/train.jsonl.
     pretrain: lines of metrics/pretrain.jsonl.
     throughput: metrics/throughput.json, a stage to count, unit, seconds.
@@ -84,8 +87,8 @@ class RunData:
   """
 
   paths: paths_lib.Paths
-  ground: dict[str, Any]
-  cf: Any
+  ground: ground_file.GroundFile | None
+  cf: Sequence[cf_file.CfRow]
   train: list[dict[str, Any]]
   pretrain: list[dict[str, Any]]
   throughput: dict[str, Any]
@@ -134,8 +137,8 @@ def load(root: pathlib.Path) -> RunData:
   paths = paths_lib.Paths(root)
   return RunData(
     paths=paths,
-    ground=_json(paths.ground_eval, {}),
-    cf=_json(paths.metrics / "cf.json", {}),
+    ground=_typed(paths.ground_eval, ground_file.read, None),
+    cf=_typed(paths.metrics / "cf.json", cf_file.read, ()),
     train=_lines(paths.train_metrics),
     pretrain=_lines(paths.pretrain_metrics),
     throughput=_json(paths.throughput, {}),
@@ -150,6 +153,12 @@ def load(root: pathlib.Path) -> RunData:
 
 def _json(path: pathlib.Path, absent: Any) -> Any:
   return storage.read_json(path) if path.exists() else absent
+
+
+def _typed(
+  path: pathlib.Path, read: Callable[[pathlib.Path], T], absent: T
+) -> T:
+  return read(path) if path.exists() else absent
 
 
 def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -171,29 +180,16 @@ def _ranks(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 def systems(data: RunData, split: str) -> list[System]:
   """Returns every system that was ranked on a split, oracle last."""
-  found = []
-  for name, row_split, row in _metric_rows(data.cf, "", ""):
-    if row_split in ("", split):
-      found.append(_baseline(name, row))
+  found = [_cf_system(row) for row in data.cf if row.split == split]
   named = [system.values for system in found]
-  for row in data.ground.get("baselines", []):
-    if row.get("split", split) == split:
-      system = _baseline(row["name"], row)
-      # The scores injected may well be those of a model that is in cf.json.
-      if system.key != "cf_alone" or system.values not in named:
-        found.append(system)
-  for row in data.ground.get("results", []):
-    if row["split"] == split:
-      found.append(
-        System(
-          key=row["injection"],
-          label=INJECTIONS.get(row["injection"], row["injection"]),
-          kind="bigrec",
-          protocol="" if row["injection"] == "none" else row["protocol"],
-          values={m: row.get(m, {}) for m in METRICS},
-          ci95=row.get("ci95") or {},
-        )
-      )
+  ground = data.ground
+  for row in () if ground is None else ground.baselines_of(split):
+    system = _baseline(row)
+    # The scores injected may well be those of a model that is in cf.json.
+    if system.key != "cf_alone" or system.values not in named:
+      found.append(system)
+  for row in () if ground is None else ground.rows_of(split=split):
+    found.append(_bigrec(row))
   # Of two rows of one system the later, ground_eval's, stays.
   unique = {(s.kind, s.key, s.protocol): s for s in found}
   order = {"baseline": 0, "bigrec": 1, "oracle": 2}
@@ -203,36 +199,39 @@ def systems(data: RunData, split: str) -> list[System]:
   )
 
 
-def _baseline(name: str, row: Mapping[str, Any]) -> System:
-  name = _ALIASES.get(name, name)
+def _bigrec(row: rows.MetricRow) -> System:
+  key, protocol = row.injection, row.protocol
+  if protocol == "two_gammas":
+    key = f"{key}:{protocol}"
+  return System(
+    key=key,
+    label=INJECTIONS.get(key, key),
+    kind="bigrec",
+    protocol="" if row.injection == "none" else protocol,
+    values=_values(row),
+    ci95=row.ci95,
+  )
+
+
+def _cf_system(row: cf_file.CfRow) -> System:
+  name = _ALIASES.get(row.model, row.model)
+  return System(name, _label(name), "baseline", "", _values(row), {})
+
+
+def _baseline(row: rows.BaselineRow) -> System:
+  name = _ALIASES.get(row.name, row.name)
   kind = "oracle" if name.startswith("oracle") else "baseline"
-  label = _LABELS.get(name, name.replace("_", " "))
-  values = {m: row.get(m, {}) for m in METRICS}
-  return System(name, label, kind, "", values, row.get("ci95") or {})
+  return System(name, _label(name), kind, "", _values(row), row.ci95)
 
 
-def _metric_rows(
-  value: Any, name: str, split: str
-) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-  """Yields (name, split, row) of every object with HR and NDCG in it.
+def _label(name: str) -> str:
+  return _LABELS.get(name, name.replace("_", " "))
 
-  A row's name and split are its own, or else the keys that lead to it.
-  """
-  if isinstance(value, Mapping):
-    name = str(value.get("name") or value.get("model") or name)
-    split = str(value.get("split") or split)
-    if all(isinstance(value.get(m), Mapping) for m in METRICS):
-      yield name, split, value
-      return
-    for key, inner in value.items():
-      if key in ("valid", "test"):
-        yield from _metric_rows(inner, name, key)
-      else:
-        known = key in _LABELS or key in _ALIASES
-        yield from _metric_rows(inner, key if known else name, split)
-  elif isinstance(value, list):
-    for inner in value:
-      yield from _metric_rows(inner, name, split)
+
+def _values(
+  row: rows.MetricRow | rows.BaselineRow | cf_file.CfRow,
+) -> dict[str, rows.ByCutoff]:
+  return {"hr": row.hr, "ndcg": row.ndcg}
 
 
 def cutoffs(found: Sequence[System]) -> list[int]:

@@ -145,7 +145,7 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
     (source, key, page.element("code", value))
     for source, value in (
       ("data/manifest.json", _named(data.manifest)),
-      ("metrics/ground_eval.json", _named(data.ground)),
+      ("metrics/ground_eval.json", _named(_ground_prints(data))),
       *_records(data.paths),
     )
     for key, value in _leaves(value)
@@ -173,6 +173,13 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
     )
   )
   return page.join(parts)
+
+
+def _ground_prints(data: run_data.RunData) -> Mapping[str, Any]:
+  """Returns what the ranks were made from."""
+  if data.ground is None:
+    return {}
+  return {"fingerprints": data.ground.fingerprints}
 
 
 def _records(
@@ -232,9 +239,8 @@ def missing_parts(data: run_data.RunData) -> page.Html:
 
 def lead(root: pathlib.Path, data: run_data.RunData, made: str) -> page.Html:
   """Returns the lines below the title."""
-  size = data.ground.get("num_items")
-  tested = (data.ground.get("num_examples") or {}).get("test")
   facts = [f"Workdir {root}", f"report made {made}"]
-  if size and tested:
-    facts.insert(1, f"{tested:,} test users, {size:,} items")
+  if data.ground is not None and "test" in data.ground.num_examples:
+    tested = data.ground.num_examples["test"]
+    facts.insert(1, f"{tested:,} test users, {data.ground.num_items:,} items")
   return page.join([page.paragraph(" · ".join(facts)), missing_parts(data)])

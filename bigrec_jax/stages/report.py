@@ -53,7 +53,13 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
 
 def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
   # Not at the top: a page that is current needs no matplotlib.
-  from bigrec_jax.results import page, quality_sections, run_data, run_sections
+  from bigrec_jax.results import (
+    gamma_sections,
+    page,
+    quality_sections,
+    run_data,
+    run_sections,
+  )
 
   data = run_data.load(workdir)
   if data.is_empty:
@@ -66,7 +72,7 @@ def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
   sections = (
     ("results", "Results", quality_sections.headline(data)),
     ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
-    ("gamma", "Gamma", quality_sections.gamma_curves(data)),
+    ("gamma", "Gamma", gamma_sections.gamma_curves(data)),
     (
       "popularity",
       "Item popularity",

@@ -17,7 +17,7 @@ from bigrec_jax.cf import (
   scores,
 )
 from bigrec_jax.data.prepared import examples as examples_lib
-from bigrec_jax.results import metrics, table
+from bigrec_jax.results import cf_file, metrics, table
 from bigrec_jax.stages import prepare, session
 from bigrec_jax.workdir import fingerprints, processes, records, storage
 
@@ -352,9 +352,7 @@ def _write_metrics(run: session.Session, model: str, outcome: Outcome) -> None:
         entry[split][f"{name}_std"] = {
           k: float(v.std(ddof=1)) for k, v in values.items()
         }
-  path = _metrics_path(run)
-  known = storage.read_json(path) if path.exists() else {}
-  storage.write_json(path, known | {model: entry})
+  cf_file.add(_metrics_path(run), model, entry)
 
 
 def _table(

@@ -60,6 +60,7 @@ def test_every_promised_file_is_there(workdirs, name):
     "predictions/valid.json",
     "predictions/test.json",
     "metrics/ground_eval.json",
+    "chosen.json",
     "ranks/test.npz",
     "report/index.html",
     "export/adapter/adapter_model.safetensors",
@@ -111,11 +112,14 @@ def test_ground_eval_is_as_promised(workdirs):
       assert row["gamma"] is None
     elif row["protocol"] == "single_gamma":
       assert isinstance(row["gamma"], float)
+    elif row["protocol"] == "two_gammas":
+      assert set(row["gamma"]) == {"popularity", "cf"}
     else:
       assert set(row["gamma"]["ndcg"]) == set(row["gamma"]["hr"]) == cutoffs
   for injection in ("none", "popularity", "cf", "popularity+cf"):
     for protocol in ("bigrec", "single_gamma"):
       assert ("test", injection, protocol) in seen
+  assert ("test", "popularity+cf", "two_gammas") in seen
 
 
 @pytest.mark.parametrize("name", ["mixed", "fsdp"])

@@ -68,7 +68,9 @@ def test_lists_are_in_the_order_that_ground_eval_ranks_by(
   recommend.run(config, workdir)
   run = session.Session(config, workdir)
   rows = _read(workdir / "recommendations.jsonl")
-  ranks = np.load(workdir / "ranks" / "test.npz")[injection]
+  gamma = rows[0]["provenance"]["gamma"]
+  name = f"{injection}:two_gammas" if isinstance(gamma, dict) else injection
+  ranks = np.load(workdir / "ranks" / "test.npz")[name]
   written = json.loads((workdir / "predictions" / "test.json").read_text())
   examples, catalogue = run.examples("test"), run.catalogue
   assert len(rows) == len(ranks) == 24
@@ -142,8 +144,21 @@ def test_auto_takes_what_valid_likes_best(workdir, users):
   }
   for name, curve in result["gamma_curves"].items():
     best[name] = max(curve["ndcg"]["20"])
+  for name, pairs in result["gamma_pairs"].items():
+    # One gamma for both is among the pairs.
+    assert max(pairs["ndcg"]["20"]) >= max(best.values())
+    best[name] = max(pairs["ndcg"]["20"])
   chosen = _read(workdir / "recommendations.jsonl")[0]["provenance"]
   assert best[chosen["injection"]] == max(best.values())
+  kept = json.loads((workdir / "chosen.json").read_text())
+  assert kept["injection"] == chosen["injection"]
+  assert kept["metric"] == "ndcg@20" and kept["split"] == "valid"
+  gamma = chosen["gamma"]
+  if not isinstance(gamma, dict):
+    gamma = {} if gamma is None else dict.fromkeys(kept["gamma"], gamma)
+  assert kept["gamma"] == gamma
+  for name in ("base", "adapter", "catalogue"):
+    assert kept["fingerprints"][name] == chosen[name]
 
 
 def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):

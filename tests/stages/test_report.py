@@ -47,6 +47,8 @@ def _ground_eval(ranks: dict[str, np.ndarray], rng) -> dict:
         | row
         | {"gamma": gamma, "ci95": ci}
       )
+  both = {"popularity": 1.0, "cf": 0.5}
+  results.append(results[-1] | {"protocol": "two_gammas", "gamma": both})
   baselines = []
   for name, best in (
     ("random", 60),
@@ -73,6 +75,13 @@ def _ground_eval(ranks: dict[str, np.ndarray], rng) -> dict:
     "results": results,
     "baselines": baselines,
     "gamma_curves": {"popularity": {"gamma": grid} | curve},
+    "gamma_pairs": {
+      "popularity+cf": {
+        "popularity": [0.0, 0.0, 1.0, 1.0, 7.0],
+        "cf": [0.0, 0.5, 0.0, 0.5, 0.0],
+        "ndcg": {"20": [0.1, 0.2, 0.3, 0.4, 0.3]},
+      }
+    },
   }
 
 
@@ -225,7 +234,7 @@ def test_page_stands_alone_and_is_well_formed(whole):
     assert link.startswith("#") and link[1:] in parsed.ids
   assert not parsed.tags & {"script", "link", "img", "iframe", "image"}
   assert not re.search(r"url\((?!#)|@import", text)
-  assert text.count("<svg") == 4
+  assert text.count("<svg") == 5
   for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
     xml.etree.ElementTree.fromstring(svg)
   for used in re.findall(r"url\(#([^)]*)\)", text):
@@ -249,6 +258,8 @@ def test_figures_are_those_of_the_files(whole):
   # Every fourth of 200 first hypotheses is not a title.
   assert "75.0%" in text
   assert "SASRec" in text and "Oracle" in text and "Most popular" in text
+  assert "BIGRec + popularity + CF, two gammas" in text
+  assert "best of the 5 pairs that were tried" in text
   # The evaluation with the lowest loss, 3.2 / 40 + 40 / 400.
   assert "step 40, with 0.1800 on valid" in text
   for fact in (
@@ -316,10 +327,8 @@ def test_each_part_alone_makes_a_page(config, workdir, tmp_path):
 
 def test_cf_results_are_found_in_their_own_file(workdir):
   row = {"hr": {"10": 0.25}, "ndcg": {"10": 0.125}}
-  for content in (
-    {"gru4rec": {"seed": 0, "valid": row, "test": row}},
-    {"results": [{"model": "gru4rec", "split": "test"} | row]},
-  ):
+  for version in ({}, {"schema": 1}):  # Before there was one, and now.
+    content = version | {"gru4rec": {"seed": 0, "valid": row, "test": row}}
     storage.write_json(workdir / "metrics" / "cf.json", content)
     found = run_data.systems(run_data.load(workdir), "test")
     (system,) = [s for s in found if s.key == "gru4rec"]
@@ -382,10 +391,32 @@ def test_damaged_file_is_named(config, workdir):
     report.run(config, workdir)
 
 
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"num_items": "60"}, "num_items: '60' found, a whole number expected"),
+    ({"schema": 9}, "schema 9 found, 1 expected"),
+    ({"results": [{"split": "test"}]}, r"results\[0\]: split found, injection"),
+    (
+      {"gamma_curves": {"cf": {"gamma": [1], "ndcg": {"5": []}, "hr": {}}}},
+      r"gamma_curves.cf.ndcg.5: 0 values found, 1, one for each",
+    ),
+  ],
+)
+def test_a_wrong_row_is_named(config, workdir, change, said):
+  path = workdir / "metrics" / "ground_eval.json"
+  storage.write_json(path, storage.read_json(path) | change)
+  with pytest.raises(errors.UserError, match=f"ground_eval.json: {said}"):
+    report.run(config, workdir)
+
+
 def test_injection_in_the_headline_is_chosen_on_valid(workdir):
   path = workdir / "metrics" / "ground_eval.json"
   ground = storage.read_json(path)
-  low, high = {"hr": {"10": [0.1, 0.2]}}, {"hr": {"10": [0.3, 0.1]}}
+  low, high = (
+    {"gamma": [0.0, 1.0], "ndcg": {}, "hr": {"10": values}}
+    for values in ([0.1, 0.2], [0.3, 0.1])
+  )
   # On test, popularity+cf is the better of the two.
   for curves, chosen in (
     ({"popularity": high, "popularity+cf": low}, "popularity"),

@@ -1,0 +1,124 @@
+"""What valid likes best, out of a file of ground_eval, and kept in another."""
+
+import dataclasses
+
+import pytest
+
+from bigrec_jax import errors
+from bigrec_jax.results import chosen, ground_file, rows
+from bigrec_jax.workdir import storage
+
+KS = {"5": 0.0, "20": 0.0}
+
+
+def _row(split, injection, protocol, gamma, ndcg=0.0):
+  by_cutoff = {"5": 1.0, "20": ndcg}
+  return rows.MetricRow(split, injection, protocol, gamma, by_cutoff, KS, {})
+
+
+def _curve(*values):
+  series = {"5": (9.0, 9.0), "20": values}
+  return ground_file.Curve((0.0, 2.0), series, series)
+
+
+def _ground(plain, popularity, cf, both, pair):
+  """NDCG@20 on valid of each; test's are the other way about."""
+  names = ("popularity", "cf", "popularity+cf")
+  two = {"popularity": 0.0, "cf": 7.0}
+  return ground_file.GroundFile(
+    9,
+    {"valid": 3, "test": 3},
+    {"base": "b"},
+    [_row("test", "none", "bigrec", None, 1 - plain)]
+    + [_row("test", name, "single_gamma", 2.0) for name in names]
+    + [_row("test", "popularity+cf", "two_gammas", two)]
+    + [_row("valid", "none", "bigrec", None, plain)],
+    [rows.BaselineRow("cf", "test", KS, KS, {})],
+    {
+      name: _curve(0.0, best)
+      for name, best in zip(names, (popularity, cf, both), strict=True)
+    },
+    {
+      "popularity+cf": ground_file.Pairs(
+        (0.0, 0.0, 2.0), (2.0, 7.0, 2.0), {"20": (cf, pair, both)}
+      )
+    },
+  )
+
+
+def _anything(name):
+  return True
+
+
+@pytest.mark.parametrize(
+  ("values", "injection", "gamma"),
+  [
+    ((0.5, 0.1, 0.2, 0.3, 0.4), "none", {}),
+    ((0.1, 0.5, 0.2, 0.3, 0.4), "popularity", {"popularity": 2.0}),
+    ((0.1, 0.2, 0.5, 0.3, 0.5), "cf", {"cf": 2.0}),  # The plainest of equals.
+    (
+      (0.1, 0.2, 0.3, 0.5, 0.5),
+      "popularity+cf",
+      {"popularity": 2.0, "cf": 2.0},
+    ),
+    (
+      (0.1, 0.2, 0.3, 0.4, 0.5),
+      "popularity+cf",
+      {"popularity": 0.0, "cf": 7.0},
+    ),
+  ],
+)
+def test_valid_chooses_and_the_file_keeps_it(
+  tmp_path, values, injection, gamma
+):
+  path = tmp_path / "metrics" / "ground_eval.json"
+  storage.write_json(path, _ground(*values).to_json())
+  found = ground_file.read(path)
+  assert found.chosen_by == "20"
+  best = chosen.best(found, "sasrec", _anything)
+  assert (best.injection, best.gamma) == (injection, gamma)
+  assert best.cf_model == ("sasrec" if "cf" in injection else "")
+  chosen.write(tmp_path / "chosen.json", best, "20", {"base": "b"})
+  assert chosen.read(tmp_path / "chosen.json") == (best, {"base": "b"})
+
+
+def test_an_injection_that_is_not_wanted_is_not_chosen():
+  found = _ground(0.1, 0.2, 0.3, 0.4, 0.5)
+  best = chosen.best(found, "", lambda name: "cf" not in name)
+  assert best.injection == "popularity" and best.report == 2.0
+  assert chosen.best(found, "", lambda name: False) == chosen.NOTHING
+  assert chosen.NOTHING.report is None and chosen.NOTHING.parts == ()
+
+
+def test_a_file_of_an_earlier_version_is_read():
+  content = _ground(0.1, 0.2, 0.3, 0.4, 0.5).to_json()
+  del content["schema"], content["gamma_pairs"]
+  content["results"] = [
+    row for row in content["results"] if row["protocol"] != "two_gammas"
+  ]
+  found = ground_file.GroundFile.from_json(content, "here:")
+  assert [one.ndcg for one in chosen.candidates(found)] == [0.1, 0.2, 0.3, 0.4]
+  # Where 20 isn't reported the largest cutoff decides.
+  small = dataclasses.replace(found, results=[_row("valid", "cf", "x", None)])
+  object.__setattr__(small.results[0], "ndcg", {"3": 0.1, "10": 0.2})
+  assert small.chosen_by == "10"
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    (
+      {"gamma": {"popularity": 1.0}},
+      "gamma: .* found, one for each part of cf",
+    ),
+    ({"gamma": 2.0}, "gamma: 2.0 found, an object expected"),
+    ({"schema": 2}, "schema 2 found, 1 expected"),
+    ({"cf_model": None}, "cf_model: None found, a text expected"),
+  ],
+)
+def test_a_choice_that_is_none_is_refused(tmp_path, change, said):
+  path = tmp_path / "chosen.json"
+  chosen.write(path, chosen.Chosen("cf", {"cf": 1.0}, "sasrec"), "20", {})
+  storage.write_json(path, storage.read_json(path) | change)
+  with pytest.raises(errors.UserError, match=f"chosen.json: {said}"):
+    chosen.read(path)
