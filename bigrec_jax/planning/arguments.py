@@ -13,6 +13,7 @@ from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, kv_cache, llama, lora as lora_lib
 from bigrec_jax.models.config import LlamaConfig
+from bigrec_jax.models.gguf import conversion
 from bigrec_jax.workdir import storage
 
 Tree = Any
@@ -43,7 +44,10 @@ def read_arch(config: config_lib.Config) -> LlamaConfig:
   """
   if not config.model.path:
     return LlamaConfig.from_arch(config.model.arch, config.pretrain.vocab_size)
-  path = pathlib.Path(config.model.path) / "config.json"
+  path = pathlib.Path(config.model.path)
+  if config.model.is_gguf:
+    return LlamaConfig.from_hf(conversion.read_config(path), str(path))
+  path /= "config.json"
   return LlamaConfig.from_hf(storage.read_json(path), str(path))
 
 
