@@ -38,6 +38,11 @@ class ModelConfig:
   attention: str
   arch: ArchConfig
 
+  @property
+  def is_gguf(self) -> bool:
+    """Whether `path` names a GGUF file and not a directory."""
+    return self.path.lower().endswith(".gguf")
+
   def __post_init__(self):
     checks.choice("model.dtype", self.dtype, ("float32", "bfloat16"))
     checks.choice(

@@ -5,12 +5,18 @@ one.
 """
 
 from bigrec_jax.models.protocol import Architecture, LanguageModel
-from bigrec_jax.models.registry import build, from_arch, read_config
+from bigrec_jax.models.registry import (
+  build,
+  from_arch,
+  read_architecture,
+  read_config,
+)
 
 __all__ = [
   "Architecture",
   "LanguageModel",
   "build",
   "from_arch",
+  "read_architecture",
   "read_config",
 ]

@@ -95,7 +95,7 @@ def _save(own: pathlib.Path, params: Any) -> None:
   """Keeps the weights; removes those of other settings."""
   from bigrec_jax.workdir import checkpoints
 
-  processes.on_first(lambda: shutil.rmtree(own.parent, ignore_errors=True))
+  processes.on_first(lambda: _clear(own.parent))
   try:
     with checkpoints.Checkpoints(own, keep=1) as saved:
       saved.save(0, params, {}, {})
@@ -104,3 +104,9 @@ def _save(own: pathlib.Path, params: Any) -> None:
     logging.warning("%s: the converted base is not kept: %s", own, error)
     return
   logging.info("kept the converted base in %s", own)
+
+
+def _clear(store: pathlib.Path) -> None:
+  # Beside quantised bases there may be `gguf`, which this one is made from.
+  for old in store.glob("[0-9a-f]*"):
+    shutil.rmtree(old, ignore_errors=True)

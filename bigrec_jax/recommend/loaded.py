@@ -15,7 +15,7 @@ from absl import logging
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.prepared import catalogue as catalogue_lib, examples
 from bigrec_jax.data.text import prompts, tokenization
-from bigrec_jax.recommend import converted_base
+from bigrec_jax.recommend import converted_base, gguf_base
 from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
 
@@ -92,10 +92,22 @@ class Loaded:
     """The prompt of this configuration."""
     return prompts.Prompt.from_config(self.config.prompt)
 
-  @property
+  @functools.cached_property
   def base_dir(self) -> pathlib.Path:
-    """The Hugging Face directory of the base."""
-    return pathlib.Path(self.config.model.path or self.paths.base)
+    """The Hugging Face directory of the base; a GGUF file is made into one.
+
+    Of several processes all must come here together the first time.
+    """
+    model = self.config.model
+    if model.is_gguf:
+      store = self.paths.converted_gguf
+      return gguf_base.directory(pathlib.Path(model.path), model.dtype, store)
+    return pathlib.Path(model.path or self.paths.base)
+
+  @property
+  def base_origin(self) -> dict[str, Any] | None:
+    """What the base was made from, where it is a copy of another format."""
+    return gguf_base.origin(self.base_dir)
 
   @property
   def tokenizer_dir(self) -> pathlib.Path:

@@ -6,6 +6,7 @@ import shutil
 from absl import logging
 
 from bigrec_jax import config as config_lib
+from bigrec_jax.recommend import gguf_base
 from bigrec_jax.stages import prepare, session
 from bigrec_jax.workdir import processes, records
 
@@ -22,7 +23,12 @@ def ensure(run: session.Session) -> None:
   """Makes the base where `model.path` is empty and `base/` is not current."""
   prepare.ensure(run)
   config = run.config
-  if config.model.path or not run.first_time("base"):
+  if not run.first_time("base"):
+    return
+  if config.model.path:
+    # Here, where every process passes, a GGUF file is converted.
+    if origin := run.base_origin:
+      session.say(f"base: {gguf_base.describe(origin)}")
     return
   made_from = {
     "arch": config.to_dict()["model"]["arch"],

@@ -31,13 +31,20 @@ def of_folder(folder: pathlib.Path, pattern: str) -> str:
   Of a file over 2 MiB only its size, first and last MiB count: reading 14 GB
   of weights to name them would take longer than loading them.
   """
-  stamp = {}
-  for path in sorted(folder.glob(pattern)):
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-      content = file.read(1 << 20)
-      if size > 2 << 20:
-        file.seek(-(1 << 20), 2)
-      content += file.read()
-    stamp[path.name] = [size, of_value(content)]
-  return of_value(stamp)
+  paths = sorted(folder.glob(pattern))
+  return of_value({path.name: _stamp(path) for path in paths})
+
+
+def of_file_ends(path: pathlib.Path) -> str:
+  """Returns a fingerprint of a file as `of_folder` makes one."""
+  return of_value(_stamp(path))
+
+
+def _stamp(path: pathlib.Path) -> list[int | str]:
+  size = path.stat().st_size
+  with open(path, "rb") as file:
+    content = file.read(1 << 20)
+    if size > 2 << 20:
+      file.seek(-(1 << 20), 2)
+    content += file.read()
+  return [size, of_value(content)]

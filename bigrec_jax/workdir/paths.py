@@ -3,6 +3,9 @@
 import dataclasses
 import pathlib
 
+# In a model directory made from another format: from what, and how.
+ORIGIN_FILE = "origin.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Paths:
@@ -34,6 +37,11 @@ class Paths:
   def converted_base(self) -> pathlib.Path:
     """The quantised base as Orbax restores it; may be deleted."""
     return self.root / "converted_base"
+
+  @property
+  def converted_gguf(self) -> pathlib.Path:
+    """The base of a GGUF file in Hugging Face layout; may be deleted."""
+    return self.converted_base / "gguf"
 
   @property
   def adapter(self) -> pathlib.Path:

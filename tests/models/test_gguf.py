@@ -1,0 +1,297 @@
+"""GGUF files in: against transformers' own loading of them, and refusals."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bigrec_jax import errors
+from bigrec_jax.data.text import tokenization
+from bigrec_jax.models import hf_import
+from bigrec_jax.models.gguf import conversion, reading, rope
+from tests.models import common, gguf_files
+
+TOLERANCE = 1e-4
+SETTINGS = {
+  "block_count": 1,
+  "context_length": 64,
+  "embedding_length": 32,
+  "feed_forward_length": 32,
+  "attention.head_count": 2,
+  "attention.head_count_kv": 1,
+  "attention.layer_norm_rms_epsilon": 1e-5,
+  "rope.freq_base": 10000.0,
+  "rope.dimension_count": 16,
+}
+
+
+def tensors(seed=0):
+  """Those of SETTINGS, by Hugging Face's names."""
+  draw = np.random.default_rng(seed).standard_normal
+  layer = {
+    "input_layernorm": (32,),
+    "self_attn.q_proj": (32, 32),
+    "self_attn.k_proj": (16, 32),
+    "self_attn.v_proj": (16, 32),
+    "self_attn.o_proj": (32, 32),
+    "post_attention_layernorm": (32,),
+    "mlp.gate_proj": (32, 32),
+    "mlp.up_proj": (32, 32),
+    "mlp.down_proj": (32, 32),
+  }
+  shapes = {f"model.layers.0.{k}.weight": v for k, v in layer.items()}
+  shapes["model.embed_tokens.weight"] = (64, 32)
+  shapes["model.norm.weight"] = (32,)
+  return {k: draw(v).astype(np.float32) for k, v in shapes.items()}
+
+
+def small(path, extra=None, settings=None, general=(), without=(), **changes):
+  """Writes a small llama; `extra` tensors and `settings` come on top."""
+  values = tensors() | (extra or {})
+  for name in without:
+    del values[name]
+  tokenizer = gguf_files.LETTERS | changes
+  own = SETTINGS | (settings or {})
+  return gguf_files.write(path, "llama", values, own, tokenizer, "F32", general)
+
+
+@pytest.fixture
+def file(tmp_path):
+  return small(tmp_path / "a.gguf")
+
+
+def test_tensors_come_back_bit_for_bit(file, tmp_path):
+  conversion.convert(file, tmp_path / "out", "float32")
+  stored = hf_import.tensor_files.open_checkpoint(tmp_path / "out")
+  expected = tensors()
+  assert stored.keys() == expected.keys()
+  for name, value in expected.items():
+    np.testing.assert_array_equal(stored[name].view(), value)
+  config = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert config["tie_word_embeddings"] and config["head_dim"] == 16
+  assert config["rms_norm_eps"] == 1e-5 and "rope_scaling" not in config
+  origin = json.loads((tmp_path / "out" / "origin.json").read_text())
+  assert origin["quantisation"] == {"F32": 11}
+  assert origin["file"] == "a.gguf" and origin["dequantised_to"] == "float32"
+
+
+def test_bfloat16_is_the_rounding_that_loading_would_do(file, tmp_path):
+  settings = common.model_config(dtype="bfloat16")
+  loaded = []
+  for dtype in ("float32", "bfloat16"):
+    conversion.convert(file, tmp_path / dtype, dtype)
+    loaded.append(
+      hf_import.load_base(tmp_path / dtype, settings, common.mesh())
+    )
+  (config, one), (other_config, other) = loaded
+  assert config == other_config
+  for a, b in zip(*map(common.jax.tree.leaves, (one, other)), strict=True):
+    assert a.dtype == b.dtype == np.dtype("bfloat16")
+    np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_dequantising_by_blocks_of_rows_changes_nothing(file, monkeypatch):
+  order = np.arange(64)[::-1]
+  tensor = reading.open_file(file).tensors["token_embd.weight"]
+  whole = tensor.values(np.dtype(np.float32))
+  monkeypatch.setattr(reading, "_BLOCK", 5 * 32)
+  np.testing.assert_array_equal(tensor.values(np.dtype(np.float32)), whole)
+  found = tensor.values(np.dtype(np.float32), order)
+  np.testing.assert_array_equal(found, whole[::-1])
+
+
+LLAMA3 = {
+  "rope_type": "llama3",
+  "factor": 32.0,
+  "low_freq_factor": 1.0,
+  "high_freq_factor": 4.0,
+  "original_max_position_embeddings": 8192,
+}
+
+
+def test_llama3_frequencies_are_found_again(tmp_path):
+  divisors = rope.llama3_divisors(5e5, 16, LLAMA3).astype(np.float32)
+  assert 1 < len(set(divisors)) < 8 and divisors[0] == 1
+  extra = {rope.TENSOR: divisors}
+  path = small(tmp_path / "a.gguf", extra, {"rope.freq_base": 5e5})
+  config = conversion.read_config(path)
+  assert config["rope_scaling"] == LLAMA3 and config["rope_theta"] == 5e5
+  # All ones: nothing is stretched.
+  extra = {rope.TENSOR: np.ones(8, np.float32)}
+  path = small(tmp_path / "b.gguf", extra)
+  assert "rope_scaling" not in conversion.read_config(path)
+
+
+def test_linear_scaling_by_either_key(tmp_path):
+  for n, settings in enumerate(
+    (
+      {"rope.scaling.type": "linear", "rope.scaling.factor": 2.5},
+      {"rope.scale_linear": 2.5},
+    )
+  ):
+    config = conversion.read_config(
+      small(tmp_path / f"{n}.gguf", settings=settings)
+    )
+    assert config["rope_scaling"] == {"rope_type": "linear", "factor": 2.5}
+  path = small(tmp_path / "c.gguf", settings={"rope.scaling.type": "none"})
+  assert "rope_scaling" not in conversion.read_config(path)
+
+
+REFUSED = {
+  "rope_freqs.weight: divisors": dict(
+    extra={rope.TENSOR: np.full(8, 3, np.float32)}
+  ),
+  "rope.scaling.type: 'yarn' found": dict(
+    settings={"rope.scaling.type": "yarn"}
+  ),
+  "llama.expert_count: 8 found": dict(settings={"expert_count": 8}),
+  "attention.sliding_window: 32 found": dict(
+    settings={"attention.sliding_window": 32}
+  ),
+  "feed_forward_length: .* a positive integer": dict(
+    settings={"feed_forward_length": [32, 64]}
+  ),
+  "rope.dimension_count: 8 found, 16": dict(
+    settings={"rope.dimension_count": 8, "attention.key_length": 16}
+  ),
+  "split.count: one of 3 parts": dict(general={"split.count": 3}.items()),
+  "general.type: 'adapter' found": dict(
+    general={"general.type": "adapter"}.items()
+  ),
+  "blk.0.ffn_up.weight: no such tensor": dict(
+    without=["model.layers.0.mlp.up_proj.weight"]
+  ),
+  "blk.7.ffn_up.weight: unknown tensor": dict(
+    extra={"blk.7.ffn_up.weight": np.zeros((32, 32), np.float32)}
+  ),
+  r"blk.0.attn_k.weight: shape \[32, 32\] found, \[16, 32\]": dict(
+    extra={
+      "model.layers.0.self_attn.k_proj.weight": np.zeros((32, 32), np.float32)
+    }
+  ),
+  "x.weight: type I32 found, one of F32, F16": dict(
+    extra={"x.weight": np.zeros((2, 2), np.int32)}
+  ),
+  "tokenizer.ggml.model: 'bert' found, one of gpt2, llama": dict(model="bert"),
+  "tokenizer.ggml.pre: 'tekken' found, one of gpt-2": dict(pre="tekken"),
+}
+
+
+@pytest.mark.parametrize("problem", REFUSED)
+def test_what_is_not_supported_is_refused(problem, tmp_path, monkeypatch):
+  quantize = gguf_files.quants.quantize
+  monkeypatch.setattr(  # So that the writer takes integers.
+    gguf_files.quants,
+    "quantize",
+    lambda x, kind: x if x.dtype == np.int32 else quantize(x, kind),
+  )
+  path = small(tmp_path / "a.gguf", **REFUSED[problem])
+  with pytest.raises(errors.UserError, match=problem) as caught:
+    conversion.convert(path, tmp_path / "out", "float32")
+  assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+  assert not (tmp_path / "out").exists()
+
+
+def test_another_architecture_and_damaged_files_are_refused(file, tmp_path):
+  path = gguf_files.write(tmp_path / "b.gguf", "gemma2", {}, {}, {})
+  with pytest.raises(errors.UserError, match="'gemma2' found, one of llama, q"):
+    conversion.read_config(path)
+  content = file.read_bytes()
+  for length in (0, 3, 40, len(content) // 3, len(content) - 200):
+    file.write_bytes(content[:length])
+    with pytest.raises(errors.UserError, match="a whole GGUF file expected"):
+      reading.open_file(file)
+  with pytest.raises(errors.UserError, match="not found"):
+    reading.open_file(tmp_path / "none.gguf")
+
+
+KINDS = {
+  "llama-F32": dict(attention_bias=True, mlp_bias=True),
+  "llama-Q8_0": dict(tie_word_embeddings=True, num_key_value_heads=1),
+  "llama-Q4_0": dict(head_dim=32),
+  "qwen2-F16": dict(tie_word_embeddings=True),
+  "qwen2-Q4_1": dict(),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_equal_transformers_loading_of_the_file(kind, tmp_path):
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  arch, quantisation = kind.split("-")
+  config = transformers.AutoConfig.for_model(
+    arch,
+    **dict(
+      vocab_size=64,
+      hidden_size=64,
+      intermediate_size=96,
+      num_hidden_layers=2,
+      num_attention_heads=4,
+      num_key_value_heads=2,
+      max_position_embeddings=128,
+      rms_norm_eps=1e-6,
+      rope_theta=50000.0,
+      tie_word_embeddings=False,
+    )
+    | KINDS[kind],
+  )
+  torch.manual_seed(0)
+  model = transformers.AutoModelForCausalLM.from_config(config).eval()
+  weights = {
+    name: (value + 0.2 * torch.randn_like(value)).detach().numpy()
+    for name, value in model.state_dict().items()
+    if not (config.tie_word_embeddings and name == "lm_head.weight")
+  }
+  path = gguf_files.write(
+    tmp_path / "m.gguf",
+    arch,
+    weights,
+    gguf_files.settings_of(config),
+    gguf_files.LETTERS,
+    quantisation,
+  )
+  # Biases of llama are in the file, but the config made of it has none.
+  own = {k: v for k, v in KINDS[kind].items() if k.endswith("_bias")}
+  reference = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path,
+    gguf_file="m.gguf",
+    dtype=torch.float32,
+    attn_implementation="eager",
+    config=transformers.AutoConfig.from_pretrained(
+      tmp_path, gguf_file="m.gguf", **own
+    ),
+  ).eval()
+  conversion.convert(path, tmp_path / "out", "float32")
+  shape, params = hf_import.load_base(
+    tmp_path / "out", common.model_config(), common.mesh()
+  )
+  tokens, positions, segments = common.batch(length=29)
+  ours = common.forward(
+    common.build(shape), {"params": params}, tokens, positions, segments
+  )
+  with torch.no_grad():
+    theirs = reference(torch.from_numpy(tokens.astype(np.int64))).logits.numpy()
+  assert np.abs(theirs).max() > 0.5
+  np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
+  tokenizer = tokenization.load_tokenizer(tmp_path / "out")
+  assert tokenizer.encode("BAB") == [0, 3 + ord("B") - 33, 63]
+
+
+@pytest.mark.torch
+def test_llama3_divisors_are_those_of_transformers():
+  pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+  config = transformers.LlamaConfig(
+    head_dim=64,
+    hidden_size=64,
+    num_attention_heads=1,
+    rope_parameters=LLAMA3 | {"rope_theta": 5e5},
+  )
+  stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
+  plain = 5e5 ** -(np.arange(0, 64, 2) / 64)
+  expected = plain / stretched.numpy()
+  found = rope.llama3_divisors(5e5, 64, LLAMA3)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
