@@ -16,7 +16,12 @@ from bigrec_jax import errors
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
 from bigrec_jax.progress import Reports
-from bigrec_jax.rankers import baselines, cf as cf_rankers, engine
+from bigrec_jax.rankers import (
+  baselines,
+  cf as cf_rankers,
+  duplicates,
+  engine,
+)
 from bigrec_jax.rankers.combine import calibrate, injection
 from bigrec_jax.rankers.distance import (
   critical,
@@ -139,19 +144,16 @@ class _Run:
     seed: int,
     progress: Reports,
   ):
-    groups = np.asarray(groups, np.int32)
     _check(splits, item_embeddings, groups, popularity)
     self._config, self._seed, self._progress = config, seed, progress
-    if config.duplicates == "last":
-      # A row is its own target, and a title means its last row
-      # (data/movie/evaluate.py fills a dict title -> id in file order).
-      last = np.zeros(len(groups), np.int32)
-      last[groups] = np.arange(len(groups), dtype=np.int32)
-      splits = {
-        name: dataclasses.replace(split, targets=last[groups[split.targets]])
-        for name, split in splits.items()
-      }
-      groups = np.arange(len(groups), dtype=np.int32)
+    splits = {
+      name: dataclasses.replace(
+        split,
+        targets=duplicates.targets_by(config.duplicates, split.targets, groups),
+      )
+      for name, split in splits.items()
+    }
+    groups = duplicates.groups_by(config.duplicates, groups)
     self._splits = splits
     self._counts = np.asarray(popularity)
     self._injections = _injections(config, splits)
