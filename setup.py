@@ -12,6 +12,7 @@ setuptools.setup(
   install_requires=[
     "absl-py",
     "array_record",
+    "bm25s",  # BM25 over titles: tokens and the weights of the index.
     "flax",
     "grain",
     "jax>=0.10",
@@ -21,6 +22,7 @@ setuptools.setup(
     "optax",
     "orbax-checkpoint",
     "safetensors",
+    "scipy",  # Sparse products: queries of BM25 times its index.
     "sentencepiece",  # LLaMA-1/2 tokenizer.model files.
     "tensorboardX",  # TensorBoard events without TensorFlow.
     "tensorflow-datasets",

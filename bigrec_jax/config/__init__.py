@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from bigrec_jax.config import checks
+from bigrec_jax.config.bm25 import Bm25Config
 from bigrec_jax.config.cf import CF_MODELS, CfConfig
 from bigrec_jax.config.data import DataConfig, PromptConfig, SyntheticConfig
 from bigrec_jax.config.generate import GenerateConfig
@@ -28,6 +29,7 @@ from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
   "ArchConfig",
+  "Bm25Config",
   "CF_MODELS",
   "CfConfig",
   "Config",
@@ -64,6 +66,7 @@ class Config:
   generate: GenerateConfig
   embed: EmbedConfig
   ground: GroundConfig
+  bm25: Bm25Config
   cf: CfConfig
   recommend: RecommendConfig
   report: ReportConfig
