@@ -159,6 +159,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.block_items = 32768
   config.ground.bootstrap_samples = 1000
 
+  # BM25 over titles; the pair with the best valid NDCG@20 is kept.
+  config.bm25 = cfg()
+  config.bm25.k1 = (0.5, 1.2, 2.0)
+  config.bm25.b = (0.0, 0.5, 0.75, 1.0)
+
   config.cf = cfg()
   # most_pop | item_knn | gru4rec | caser | sasrec | dros, several of them with
   # commas between, or all.

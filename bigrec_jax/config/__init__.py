@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from bigrec_jax.config import checks
+from bigrec_jax.config.bm25 import Bm25Config
 from bigrec_jax.config.cf import CF_MODELS, CfConfig
 from bigrec_jax.config.data import (
   ColumnsConfig,
@@ -34,6 +35,7 @@ from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
   "ArchConfig",
+  "Bm25Config",
   "CF_MODELS",
   "CfConfig",
   "ColumnsConfig",
@@ -73,6 +75,7 @@ class Config:
   generate: GenerateConfig
   embed: EmbedConfig
   ground: GroundConfig
+  bm25: Bm25Config
   cf: CfConfig
   recommend: RecommendConfig
   report: ReportConfig

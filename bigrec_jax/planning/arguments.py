@@ -1,6 +1,7 @@
 """Shapes, dtypes and placements of the arguments that the programs take."""
 
 import dataclasses
+import pathlib
 from typing import Any
 
 import jax

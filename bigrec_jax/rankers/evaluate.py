@@ -19,6 +19,7 @@ from bigrec_jax.progress import Reports
 from bigrec_jax.rankers import (
   baselines,
   cf as cf_rankers,
+  duplicates,
   engine,
   splits as splits_lib,
 )
@@ -131,11 +132,16 @@ class _Run:
     seed: int,
     progress: Reports,
   ):
-    groups = np.asarray(groups, np.int32)
     splits_lib.check(splits, item_embeddings, groups, popularity)
     self._config, self._seed, self._progress = config, seed, progress
-    if config.duplicates == "last":
-      splits, groups = splits_lib.last_of_titles(splits, groups)
+    splits = {
+      name: dataclasses.replace(
+        split,
+        targets=duplicates.targets_by(config.duplicates, split.targets, groups),
+      )
+      for name, split in splits.items()
+    }
+    groups = duplicates.groups_by(config.duplicates, groups)
     self._splits = splits
     self._counts = np.asarray(popularity)
     self._injections = _injections(config, splits)

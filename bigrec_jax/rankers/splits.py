@@ -25,28 +25,6 @@ class Split:
   cf_name: str
 
 
-def last_of_titles(
-  splits: Mapping[str, Split], groups: np.ndarray
-) -> tuple[dict[str, Split], np.ndarray]:
-  """Returns splits and groups where a title means its last row alone.
-
-  A row is its own target, as data/movie/evaluate.py fills a dict title -> id
-  in file order.
-
-  Args:
-    splits: by name.
-    groups: [I] int32, rows of one title.
-  """
-  rows = np.arange(len(groups), dtype=np.int32)
-  last = np.zeros(len(groups), np.int32)
-  last[groups] = rows
-  moved = {
-    name: dataclasses.replace(split, targets=last[groups[split.targets]])
-    for name, split in splits.items()
-  }
-  return moved, rows
-
-
 def check(
   splits: Mapping[str, Split],
   item_embeddings: np.ndarray,

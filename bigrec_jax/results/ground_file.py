@@ -86,6 +86,7 @@ class GroundFile:
     baselines: rows of everything else on the same users.
     gamma_curves: of each injection with one gamma, on valid.
     gamma_pairs: of each injection with two, on valid.
+    bm25: the parameters of the baseline of that name, and what valid says.
   """
 
   num_items: int
@@ -95,6 +96,7 @@ class GroundFile:
   baselines: Sequence[rows.BaselineRow]
   gamma_curves: Mapping[str, Curve]
   gamma_pairs: Mapping[str, Pairs]
+  bm25: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -126,6 +128,7 @@ class GroundFile:
       "baselines": [row.to_json() for row in self.baselines],
       "gamma_curves": {k: v.to_json() for k, v in self.gamma_curves.items()},
       "gamma_pairs": {k: v.to_json() for k, v in self.gamma_pairs.items()},
+      "bm25": self.bm25,
     }
 
   @classmethod
@@ -148,6 +151,7 @@ class GroundFile:
       file.optional("baselines", baselines, ()),
       file.optional("gamma_curves", curves, {}),
       file.optional("gamma_pairs", fields.mapping(Pairs.from_json), {}),
+      file.optional("bm25", fields.of_object, {}),
     )
 
 

@@ -38,6 +38,7 @@ _FIXED = {
   "popularity+cf:two_gammas": ("#AA4499", "v", "--"),
   "most_popular": ("#6b7480", "x", "--"),
   "random": ("#9aa3ad", ".", ":"),
+  "bm25": ("#7a5c3e", "2", "--"),
   "cf_alone": ("#5b7553", "1", "-."),
   "oracle": ("#1c2530", "*", "--"),
   "oracle_mean_taste": ("#1c2530", "+", ":"),

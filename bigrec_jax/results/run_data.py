@@ -31,6 +31,7 @@ _ALIASES = {"most_pop": "most_popular", "cf": "cf_alone"}
 _LABELS = {
   "random": "Random",
   "most_popular": "Most popular",
+  "bm25": "BM25 of history titles",
   "item_knn": "Item kNN",
   "gru4rec": "GRU4Rec",
   "caser": "Caser",

@@ -206,7 +206,8 @@ def _made_from(
   cf: dict[str, _Cf | None],
   popularity: np.ndarray,
 ) -> dict[str, Any]:
-  options = run.config.to_dict()["ground"]
+  options = run.config.to_dict()
+  ground = options["ground"]
   shown = ("cutoffs", "duplicates", "gamma_grid", "injections", "protocols")
   return {
     "base": run.base_fingerprint,
@@ -215,11 +216,12 @@ def _made_from(
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
     "cf": {s: cf[s].fingerprint if cf[s] else "" for s in SPLITS},
     "popularity": fingerprints.of_value(popularity.tolist()),
-    "ground": {key: options[key] for key in shown}
+    "ground": {key: ground[key] for key in shown}
     | {
-      "protocol_quirks": options["protocol_quirks"],
-      "bootstrap_samples": options["bootstrap_samples"],
+      "protocol_quirks": ground["protocol_quirks"],
+      "bootstrap_samples": ground["bootstrap_samples"],
     },
+    "bm25": options["bm25"],
     "seed": run.config.seed,
   }
 
@@ -228,15 +230,42 @@ def _result(
   run: session.Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
+  bm25, chosen = _bm25(run)
   return ground_file.GroundFile(
     len(run.catalogue),
     {split: len(run.examples(split)) for split in SPLITS},
     made_from,
     found.results,
-    [*found.baselines, *_oracle(run)],
+    [*found.baselines, *bm25, *_oracle(run)],
     found.gamma_curves,
     found.gamma_pairs,
+    chosen,
   )
+
+
+def _bm25(
+  run: session.Session,
+) -> tuple[list[rows.BaselineRow], dict[str, Any]]:
+  """Returns the rows of BM25 of history titles, and its parameters."""
+  from bigrec_jax.rankers import bm25_choice, evaluate
+
+  config = run.config
+  choice, ranks = bm25_choice.history_ranks(
+    run.catalogue.titles,
+    run.catalogue.groups,
+    {s: (run.examples(s).history, run.examples(s).target) for s in SPLITS},
+    config.bm25,
+    run.mesh,
+    most_users=config.ground.batch_size,
+    duplicates=config.ground.duplicates,
+  )
+  found = [
+    evaluate.report_row(
+      ranks[s], config.ground, config.seed, name="bm25", split=s
+    )
+    for s in SPLITS
+  ]
+  return found, choice.to_dict()
 
 
 def _oracle(run: session.Session) -> list[rows.BaselineRow]:

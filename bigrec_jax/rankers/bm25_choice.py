@@ -1,0 +1,108 @@
+"""The parameters of BM25, chosen on valid, and BM25 of history titles.
+
+The titles of a user's history, as one text, find items of similar titles:
+what word overlap alone reaches, which a language model has to beat. Items of
+the history stay candidates, as for every other ranker here.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jax.sharding import Mesh
+
+from bigrec_jax.config import Bm25Config
+from bigrec_jax.rankers import bm25, duplicates as duplicates_lib, engine
+from bigrec_jax.rankers.combine import calibrate
+from bigrec_jax.results import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """What valid likes best.
+
+  Attributes:
+    settings: k1 and b.
+    tried: how many pairs there were.
+    ndcg: of the pair on valid, at `calibrate.SINGLE_CUTOFF`.
+  """
+
+  settings: bm25.Settings
+  tried: int
+  ndcg: float
+
+  def to_dict(self) -> dict[str, Any]:
+    """Returns what a result file says of it."""
+    name = f"valid_ndcg@{calibrate.SINGLE_CUTOFF}"
+    pair = dataclasses.asdict(self.settings)
+    return {**pair, "tried": self.tried, name: self.ndcg}
+
+
+def choose(
+  terms: bm25.Terms,
+  config: Bm25Config,
+  ranks: Callable[[bm25.Index], np.ndarray],
+) -> tuple[Choice, bm25.Index]:
+  """Returns the pair of parameters that ranks valid best, and its index.
+
+  Args:
+    terms: of the catalogue.
+    config: the values to pair; of equally good pairs the first one is kept.
+    ranks: an index to the ranks [N] of valid's targets.
+  """
+  pairs = [
+    bm25.Settings(*pair) for pair in itertools.product(config.k1, config.b)
+  ]
+  best = None
+  for settings in pairs:
+    index = bm25.Index(terms, settings)
+    ndcg = metrics.ndcg(ranks(index), calibrate.SINGLE_CUTOFF)
+    if best is None or ndcg > best[0].ndcg:
+      best = Choice(settings, len(pairs), ndcg), index
+  return best
+
+
+def history_ranks(
+  titles: Sequence[str],
+  groups: np.ndarray,
+  splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  config: Bm25Config,
+  mesh: Mesh,
+  *,
+  most_users: int,
+  duplicates: str,
+) -> tuple[Choice, dict[str, np.ndarray]]:
+  """Ranks the targets by BM25 of the titles of each history.
+
+  Args:
+    titles: of the catalogue, [I].
+    groups: [I] int32, `Catalogue.groups`.
+    splits: (history [N, H], targets [N]) of valid, where the parameters are
+      chosen, and of whatever else is to be ranked.
+    config: the values to choose from.
+    mesh: all its devices share the items.
+    most_users: of a block.
+    duplicates: `ground.duplicates`.
+
+  Returns:
+    The choice, and the ranks [N] by split.
+  """
+  terms = bm25.Terms(titles)
+  queries, ranks_of = {}, {}
+  for name, (history, targets) in splits.items():
+    queries[name] = terms.history_counts(history)
+    ranks_of[name] = engine.Ranks(
+      duplicates_lib.targets_by(duplicates, targets, groups),
+      len(titles),
+      mesh,
+      most_users=most_users,
+      groups=duplicates_lib.groups_by(duplicates, groups),
+    )
+
+  def ranks(name: str, index: bm25.Index) -> np.ndarray:
+    return ranks_of[name](index.ranker(queries[name]))
+
+  choice, index = choose(terms, config, lambda index: ranks("valid", index))
+  return choice, {name: ranks(name, index) for name in splits}

@@ -1,0 +1,193 @@
+"""BM25 against the formula in plain Python, bm25s itself and a slow sort."""
+
+import gzip
+import math
+
+import bm25s
+import jax
+import numpy as np
+import pytest
+
+from bigrec_jax import config as config_lib
+from bigrec_jax.rankers import bm25, bm25_choice, duplicates, engine
+
+TITLES = (
+  "Halo 3",
+  "HALO 2: Halo, again!",
+  "Age of Empires II",
+  "Halo 3",
+  "***",
+  "Empires of the age of 3",
+  "Pokémon_Gold  [GBC]",
+  '"Halo 3"',
+)
+GROUPS = np.array([0, 1, 2, 0, 4, 5, 6, 0], np.int32)
+QUERIES = ("halo", "", "age of of empires", "zelda", "Halo 3 pokémon_gold", "?")
+
+
+def _mesh(*sizes):
+  return jax.make_mesh(
+    sizes,
+    ("data", "fsdp", "tensor"),
+    axis_types=(jax.sharding.AxisType.Auto,) * 3,
+    devices=jax.devices()[: np.prod(sizes)],
+  )
+
+
+def _slow(titles, query, k1, b):
+  """Returns the scores [I] of one query, token by token, in float64."""
+  titles, (query,) = bm25.tokenize(titles), bm25.tokenize([query])
+  average = sum(map(len, titles)) / len(titles)
+  scores = []
+  for title in titles:
+    score = 0.0
+    for token in query:
+      if token not in title:
+        continue
+      having = sum(token in other for other in titles)
+      idf = math.log(1 + (len(titles) - having + 0.5) / (having + 0.5))
+      count = title.count(token)
+      norm = k1 * (1 - b + b * len(title) / average)
+      score += idf * count * (k1 + 1) / (count + norm)
+    scores.append(score)
+  return scores
+
+
+def _slow_ranks(scores, targets, groups):
+  ranks = []
+  for row, target in zip(scores, targets, strict=True):
+    order = np.argsort(-row, kind="stable")
+    same = groups[order] == groups[target]
+    ranks.append(int(np.flatnonzero(same)[0]))
+  return ranks
+
+
+def test_tokens_are_words_in_lower_case_of_one_character_or_more():
+  assert bm25.tokenize(TITLES)[1:3] == [
+    ["halo", "2", "halo", "again"],
+    ["age", "of", "empires", "ii"],
+  ]
+  assert bm25.tokenize(["***", "", "Pokémon_Gold [GBC]"]) == [
+    [],
+    [],
+    ["pokémon_gold", "gbc"],
+  ]
+
+
+@pytest.mark.parametrize(("k1", "b"), [(1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
+def test_scores_are_the_formula_s(k1, b):
+  terms = bm25.Terms(TITLES)
+  index = bm25.Index(terms, bm25.Settings(k1, b))
+  found = index.scores(terms.counts(QUERIES))
+  assert found.dtype == np.float32
+  want = np.array([_slow(TITLES, query, k1, b) for query in QUERIES])
+  np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+  # Items of the same tokens have the same bits; no token, no score.
+  np.testing.assert_array_equal(found[:, 0], found[:, 3])
+  assert not found[[1, 3, 5]].any() and not found[:, 4].any()
+
+
+def test_scores_are_those_of_bm25s_on_real_titles(shared_data):
+  path = shared_data / "bigrec-catalogues" / "game_id2name.txt.gz"
+  with gzip.open(path, "rt", encoding="utf-8") as file:
+    titles = [line.rstrip("\n").rpartition("\t")[0] for line in file][:4000]
+  theirs = bm25s.BM25(k1=1.2, b=0.75, method="atire", idf_method="lucene")
+  theirs.index(bm25.tokenize(titles), show_progress=False)
+  queries = [f"{titles[n]} {titles[-n]}" for n in range(40)]
+  want = np.stack([theirs.get_scores(q) for q in bm25.tokenize(queries)])
+  terms = bm25.Terms(titles)
+  index = bm25.Index(terms, bm25.Settings(1.2, 0.75))
+  found = index.scores(terms.counts(queries))
+  np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-5)
+  part = index.at(np.array([7, 3]))
+  np.testing.assert_array_equal(
+    part.scores(terms.counts(queries)), found[:, [7, 3]]
+  )
+
+
+def test_a_history_is_the_text_of_its_titles():
+  terms = bm25.Terms(TITLES)
+  history = np.array([[1, 2, 1], [4, -1, -1], [-1, -1, -1], [6, 0, -1]])
+  texts = [" ".join(TITLES[i] for i in row if i >= 0) for row in history]
+  np.testing.assert_array_equal(
+    terms.history_counts(history).toarray(), terms.counts(texts).toarray()
+  )
+
+
+def test_titles_without_any_token_score_nothing():
+  terms = bm25.Terms(["***", "", "?"])
+  index = bm25.Index(terms, bm25.Settings(1.2, 0.75))
+  found = index.scores(terms.counts(["anything", ""]))
+  np.testing.assert_array_equal(found, np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("rule", ["best", "last"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
+def test_ranks_and_lists_are_a_stable_sort_s(shape, rule):
+  mesh = _mesh(*shape)
+  rng = np.random.default_rng(3)
+  words = [f"w{n}" for n in range(12)]
+  titles = [
+    " ".join(rng.choice(words, size=rng.integers(0, 4))) for _ in range(90)
+  ]
+  first = {}
+  groups = np.array(
+    [first.setdefault(title, row) for row, title in enumerate(titles)], np.int32
+  )
+  history = rng.integers(-1, 90, size=(37, 3)).astype(np.int32)
+  targets = rng.integers(0, 90, size=37).astype(np.int32)
+  terms = bm25.Terms(titles)
+  index = bm25.Index(terms, bm25.Settings(1.2, 0.75))
+  queries = terms.history_counts(history)
+  scores = index.scores(queries)
+  own = duplicates.targets_by(rule, targets, groups)
+  rows = duplicates.groups_by(rule, groups)
+  found = engine.Ranks(own, 90, mesh, most_users=16, groups=rows)(
+    index.ranker(queries)
+  )
+  assert found.tolist() == _slow_ranks(scores, own, rows)
+  _, items = engine.lists(
+    index.ranker(queries), 37, 90, mesh, k=7, most_users=16
+  )
+  want = np.argsort(-scores, axis=1, kind="stable")[:, :7]
+  np.testing.assert_array_equal(items, want)
+
+
+def test_parameters_are_chosen_on_valid_and_used_on_test():
+  rng = np.random.default_rng(5)
+  words = np.array([f"w{n}" for n in range(40)])
+  titles = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(80)]
+  groups = np.arange(80, dtype=np.int32)
+  splits = {}
+  for split, count in (("valid", 30), ("test", 25)):
+    history = rng.integers(0, 80, size=(count, 4)).astype(np.int32)
+    targets = rng.integers(0, 80, size=count).astype(np.int32)
+    splits[split] = history, targets
+  config = config_lib.Bm25Config((0.5, 2.0), (0.0, 1.0))
+  choice, ranks = bm25_choice.history_ranks(
+    titles,
+    groups,
+    splits,
+    config,
+    _mesh(1, 1, 1),
+    most_users=8,
+    duplicates="best",
+  )
+  terms, want = bm25.Terms(titles), {}
+  for k1 in config.k1:
+    for b in config.b:
+      index = bm25.Index(terms, bm25.Settings(k1, b))
+      for split, (history, targets) in splits.items():
+        scores = index.scores(terms.history_counts(history))
+        want[split, k1, b] = np.array(_slow_ranks(scores, targets, groups))
+  gains = {
+    key[1:]: np.mean(np.where(r < 20, 1 / np.log2(r + 2.0), 0.0))
+    for key, r in want.items()
+    if key[0] == "valid"
+  }
+  best = max(gains, key=gains.get)
+  assert (choice.settings.k1, choice.settings.b) == best
+  assert choice.tried == 4
+  assert choice.to_dict()["valid_ndcg@20"] == pytest.approx(gains[best])
+  for split in splits:
+    np.testing.assert_array_equal(ranks[split], want[(split, *best)])
