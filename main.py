@@ -3,7 +3,10 @@
   python main.py --config=configs/demo.py --mode=pipeline
   python main.py --config=configs/movie.py --mode=train --workdir=/data/run \
     --config.data.raw_dir=/data/ml-10m --config.model.path=/models/llama-7b
+  python main.py --mode=recommend --workdir=/data/run --history="Heat (1995)"
 
+A workdir remembers its configuration, so only the first command on it needs
+--config (docs/workdir.md).
 This file only reads flags, starts jax.distributed where asked, and dispatches.
 Exit status: 0 when what was asked is on disk, 2 after a user's mistake, which
 is one line on stderr, 1 after anything else.
@@ -18,12 +21,19 @@ import pathlib
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from typing import Any
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.workdir import processes
+from bigrec_jax.workdir import (
+  paths as paths_lib,
+  processes,
+  records,
+  settings,
+)
 
 MODES = (
   "prepare",
@@ -40,6 +50,12 @@ MODES = (
   "pipeline",
   "plan",
 )
+# They use what is there; only --make has them train or remember anything.
+_READING = ("recommend", "report", "export", "plan")
+# In them model.adapter is where training starts, elsewhere the one to use.
+_STARTING = ("train", "pipeline")
+# The defaults alone, where the workdir remembers all else.
+_DEFAULTS = pathlib.Path(__file__).resolve().parent / "configs" / "common.py"
 
 # For the others to say why they stop, too, before the first process, which
 # coordinates all, is gone.
@@ -89,8 +105,24 @@ def _one_line(error: Exception) -> str:
   return " ".join(lines)
 
 
+def _named(argv: list[str], flag: str) -> str | None:
+  """Returns the value of a flag before flags are parsed."""
+  for n, argument in enumerate(argv[1:], 1):
+    name, is_one, value = argument.partition("=")
+    if name in (f"--{flag}", f"-{flag}"):
+      return value if is_one else "".join(argv[n + 1 : n + 2])
+  return None
+
+
 def _parse(argv: list[str]) -> None:
-  """Parses flags; every mistake becomes a UserError."""
+  """Parses flags; every mistake becomes a UserError.
+
+  Where no configuration is named but a workdir that remembers its own is,
+  flags are parsed as changes of the defaults.
+  """
+  if not _named(argv, "config") and (workdir := _named(argv, "workdir")):
+    if paths_lib.Paths(pathlib.Path(workdir)).config.exists():
+      argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
   try:
     rest = flags.FLAGS(argv)
     if (config := _CONFIG.value) is not None:
@@ -111,7 +143,11 @@ def _parse(argv: list[str]) -> None:
   if len(rest) > 1:
     raise errors.UserError(f"{rest[1]!r}: not a flag; flags start with --")
   if _CONFIG.value is None:
-    raise errors.UserError("--config is missing: e.g. configs/demo.py")
+    where = ""
+    if _WORKDIR.value:
+      file = paths_lib.Paths(pathlib.Path(_WORKDIR.value)).config
+      where = f" (there is no {file}, which would say it)"
+    raise errors.UserError(f"--config is missing: e.g. configs/demo.py{where}")
   if _MODE.value not in MODES:
     near = _nearest(_MODE.value, list(MODES)) if _MODE.value else ""
     raise errors.UserError(
@@ -119,9 +155,81 @@ def _parse(argv: list[str]) -> None:
     )
 
 
-def _default_workdir() -> str:
+def _config_name() -> str | None:
+  """Returns the name of the configuration file; None = none was named."""
   name = config_flags.get_config_filename(flags.FLAGS["config"])
-  return os.path.join("runs", pathlib.Path(name).stem)
+  if name == str(_DEFAULTS):
+    return None
+  return pathlib.Path(name.split(":")[0]).stem
+
+
+def _flags_given() -> frozenset[str]:
+  """Returns the configuration keys that this command line names."""
+  given = config_flags.get_override_values(flags.FLAGS["config"])
+  return frozenset(given)
+
+
+def _remembered(paths: paths_lib.Paths) -> dict[str, Any] | None:
+  """Returns what the workdir says of its configuration, if it does."""
+  found = settings.recall(paths)
+  if found is None and _MODE.value in _READING:
+    found = settings.of_records(paths)
+  return found
+
+
+def _configure(
+  remembered: Mapping[str, Any] | None,
+) -> tuple[config_lib.Config, dict[str, Any] | None, list[str]]:
+  """Returns the configuration that counts: flags, file and memory together.
+
+  Returns:
+    The configuration, what its file alone says (None = no file was named), and
+    what to tell of it, a line each.
+  """
+  file = None
+  if _config_name() is not None:
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    file = flags.FLAGS["config"].parser.parse(path).to_dict()
+  lines: list[str] = []
+  if remembered is not None:
+    values, lines = settings.merge(
+      records.flatten(_CONFIG.value.to_dict()),
+      _flags_given(),
+      None if file is None else records.flatten(file),
+      remembered,
+    )
+    if remembered["name"] is None:
+      lines = [
+        f"{key} {value!r} (as the workdir's records say)"
+        for key, value in values.items()
+        if value != records.flatten(file)[key] and key not in _flags_given()
+      ]
+    _CONFIG.value.update_from_flattened_dict(values)
+  if _HISTORY.value:
+    _CONFIG.value.recommend.history = tuple(_HISTORY.value)
+  return config_lib.from_config_dict(_CONFIG.value), file, lines
+
+
+def _remember(
+  paths: paths_lib.Paths,
+  config: config_lib.Config,
+  file: Mapping[str, Any] | None,
+  remembered: Mapping[str, Any] | None,
+) -> None:
+  """Keeps the configuration in the workdir for later commands.
+
+  An adapter that is named to be used is not where a training of the workdir's
+  own adapter started.
+  """
+  name, values = _config_name(), config.to_dict()
+  if (
+    remembered is not None
+    and _MODE.value not in _STARTING
+    and "model.adapter" in _flags_given()
+    and paths.record("adapter").exists()
+  ):
+    values["model"]["adapter"] = remembered["config"]["model"]["adapter"]
+  settings.remember(paths, values, name or remembered["name"], file)
 
 
 def _set_up_jax(workdir: pathlib.Path) -> None:
@@ -164,17 +272,22 @@ def _join_processes() -> None:
 
 def _run(argv: list[str]) -> None:
   _parse(argv)
-  if _HISTORY.value:
-    if _MODE.value not in ("recommend", "pipeline"):
-      raise errors.UserError(
-        f"--history: --mode={_MODE.value} found, recommend expected"
-      )
-    _CONFIG.value.recommend.history = tuple(_HISTORY.value)
-  config = config_lib.from_config_dict(_CONFIG.value)
-  workdir = pathlib.Path(_WORKDIR.value or _default_workdir())
+  if _HISTORY.value and _MODE.value not in ("recommend", "pipeline"):
+    raise errors.UserError(
+      f"--history: --mode={_MODE.value} found, recommend expected"
+    )
+  workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
   if workdir.exists() and not workdir.is_dir():
     raise errors.UserError(f"--workdir={workdir}: a file, a folder expected")
+  paths = paths_lib.Paths(workdir)
+  remembered = _remembered(paths)
+  config, file, lines = _configure(remembered)
   _set_up_jax(workdir)
+  if processes.is_first():
+    for line in lines:
+      print(f"config: {line}", flush=True)
+  if _MODE.value not in _READING:
+    _remember(paths, config, file, remembered)
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
   mode.run(config, workdir)
 

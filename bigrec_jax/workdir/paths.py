@@ -14,6 +14,11 @@ class Paths:
   root: pathlib.Path
 
   @property
+  def config(self) -> pathlib.Path:
+    """What the workdir was made with (workdir/settings.py)."""
+    return self.root / "config.json"
+
+  @property
   def data(self) -> pathlib.Path:
     return self.root / "data"
 
@@ -110,7 +115,7 @@ class Paths:
     return self.root / "export"
 
   def record(self, stage: str) -> pathlib.Path:
-    """What the artefact of a stage was made from (modes/records.py)."""
+    """What the artefact of a stage was made from (workdir/records.py)."""
     return self.root / "records" / f"{stage}.json"
 
   @property
