@@ -21,13 +21,14 @@ import pathlib
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags, logging
 from ml_collections import config_flags
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.stages import session
 from bigrec_jax.workdir import (
   paths as paths_lib,
   processes,
@@ -71,6 +72,12 @@ _HISTORY = flags.DEFINE_multi_string(
   [],
   "An id or a title that the user has had; once for each, oldest first, or a"
   " JSON list of them. For --mode=recommend.",
+)
+_MAKE = flags.DEFINE_bool(
+  "make", False, "A mode that only reads makes first what is missing or stale."
+)
+_DRY_RUN = flags.DEFINE_bool(
+  "dry_run", False, "Say what would be made, and why; make and write nothing."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One process of many: call jax.distributed.initialize."
@@ -232,6 +239,21 @@ def _remember(
   settings.remember(paths, values, name or remembered["name"], file)
 
 
+def _repeated(arguments: list[str]) -> Iterator[str]:
+  """Yields the flags that another mode on the same workdir needs, too."""
+  own = ("mode", "history", "make", "dry_run")
+  skipped = False
+  for argument in arguments:
+    name, is_one, _ = argument.lstrip("-").partition("=")
+    if argument.startswith("-"):
+      skipped = name.removeprefix("no") in own or name in own
+      if not skipped:
+        yield argument
+      skipped = skipped and not is_one  # Its value comes next.
+    elif not skipped:
+      yield argument
+
+
 def _set_up_jax(workdir: pathlib.Path) -> None:
   """Says where compiled programs are kept, before JAX is imported.
 
@@ -282,14 +304,20 @@ def _run(argv: list[str]) -> None:
   paths = paths_lib.Paths(workdir)
   remembered = _remembered(paths)
   config, file, lines = _configure(remembered)
-  _set_up_jax(workdir)
-  if processes.is_first():
-    for line in lines:
-      print(f"config: {line}", flush=True)
-  if _MODE.value not in _READING:
-    _remember(paths, config, file, remembered)
+  if not _DRY_RUN.value:
+    _set_up_jax(workdir)
+  for line in lines:
+    session.say(f"config: {line}")
+  named = "model.adapter" in _flags_given() and _MODE.value not in _STARTING
+  asked = session.Asked(
+    make=_MAKE.value,
+    dry_run=_DRY_RUN.value,
+    adapter=config.model.adapter if named else "",
+    flags=tuple(_repeated(argv[1:])),
+    remember=lambda: _remember(paths, config, file, remembered),
+  )
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
-  mode.run(config, workdir)
+  mode.run(config, workdir, asked)
 
 
 def _set_up_logging() -> None:

@@ -22,6 +22,8 @@ from bigrec_jax.config.data import (
 from bigrec_jax.config.generate import GenerateConfig
 from bigrec_jax.config.ground import EmbedConfig, GroundConfig, PerSplit
 from bigrec_jax.config.model import (
+  DTYPES,
+  QUANTIZATIONS,
   ArchConfig,
   LoraConfig,
   MeshConfig,
@@ -40,6 +42,7 @@ __all__ = [
   "CfConfig",
   "ColumnsConfig",
   "Config",
+  "DTYPES",
   "DataConfig",
   "EmbedConfig",
   "GenerateConfig",
@@ -51,6 +54,7 @@ __all__ = [
   "PlanConfig",
   "PretrainConfig",
   "PromptConfig",
+  "QUANTIZATIONS",
   "RecommendConfig",
   "ReportConfig",
   "SyntheticConfig",

@@ -5,6 +5,8 @@ import dataclasses
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
+DTYPES = ("float32", "bfloat16")
+QUANTIZATIONS = ("none", "int8", "nf4")
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
 
@@ -44,10 +46,8 @@ class ModelConfig:
     return self.path.lower().endswith(".gguf")
 
   def __post_init__(self):
-    checks.choice("model.dtype", self.dtype, ("float32", "bfloat16"))
-    checks.choice(
-      "model.quantization", self.quantization, ("none", "int8", "nf4")
-    )
+    checks.choice("model.dtype", self.dtype, DTYPES)
+    checks.choice("model.quantization", self.quantization, QUANTIZATIONS)
     checks.choice("model.remat", self.remat, ("none", "full", "dots"))
     checks.choice(
       "model.attention", self.attention, ("auto", "xla", "cudnn", "splash")

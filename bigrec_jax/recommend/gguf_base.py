@@ -27,11 +27,7 @@ def directory(
   Raises:
     UserError: there is no such file, or it cannot be used.
   """
-  if not path.is_file():
-    raise errors.UserError(
-      f"config.model.path: {path}: not found, a GGUF file expected"
-    )
-  own = store / _name(path, dtype)
+  own = place(path, dtype, store)
 
   def convert() -> None:
     from bigrec_jax.models.gguf import conversion
@@ -43,6 +39,19 @@ def directory(
     processes.on_first(convert)
     logging.info("%s", describe(origin(own)))
   return own
+
+
+def place(path: pathlib.Path, dtype: str, store: pathlib.Path) -> pathlib.Path:
+  """Returns where the directory of a GGUF file is, or would be.
+
+  Raises:
+    UserError: there is no such file.
+  """
+  if not path.is_file():
+    raise errors.UserError(
+      f"config.model.path: {path}: not found, a GGUF file expected"
+    )
+  return store / _name(path, dtype)
 
 
 def origin(directory: pathlib.Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ current, or to prepare data, needs neither.
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -119,19 +120,27 @@ class Loaded:
     """The base's tokenizer."""
     return tokenization.load_tokenizer(self.tokenizer_dir)
 
-  @functools.cached_property
+  @property
   def base_fingerprint(self) -> str:
     """Names weights, precision and tokenizer."""
     model = self.config.model
-    return fingerprints.of_value(
-      {
-        "config": fingerprints.of_folder(self.base_dir, "config.json"),
-        "weights": fingerprints.of_folder(self.base_dir, WEIGHTS),
-        "tokenizer": self.tokenizer.fingerprint,
-        "dtype": model.dtype,
-        "quantization": model.quantization,
-      }
-    )
+    return self.base_fingerprints[model.dtype, model.quantization]
+
+  @functools.cached_property
+  def base_fingerprints(self) -> dict[tuple[str, str], str]:
+    """The base's fingerprint in every (dtype, quantization)."""
+    own = {
+      "config": fingerprints.of_folder(self.base_dir, "config.json"),
+      "weights": fingerprints.of_folder(self.base_dir, WEIGHTS),
+      "tokenizer": self.tokenizer.fingerprint,
+    }
+    kinds = itertools.product(config_lib.DTYPES, config_lib.QUANTIZATIONS)
+    return {
+      (dtype, quantization): fingerprints.of_value(
+        own | {"dtype": dtype, "quantization": quantization}
+      )
+      for dtype, quantization in kinds
+    }
 
   @functools.cached_property
   def base(self) -> Base:

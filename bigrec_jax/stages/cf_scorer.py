@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bigrec_jax.cf import recipes, rows
-from bigrec_jax.stages import session, train_cf
-from bigrec_jax.workdir import records
+from bigrec_jax.stages import train_cf
+from bigrec_jax.stages.session import Session
 
 # [n, H] int32 histories, padded at the right with -1, to [n, I] float32.
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -14,49 +14,47 @@ Scorer = Callable[[np.ndarray], np.ndarray]
 _USERS = 256  # Whose states one program computes.
 
 
-def load(run: session.Session, model: str) -> Scorer:
-  """Returns the scores of a model, which is trained first where it isn't yet.
+def load(session: Session, model: str) -> Scorer:
+  """Returns the scores of a model, whose stage is current.
 
   A history counts by its newest `data.max_history` items, as in training; one
   without any has equal scores everywhere, but for most_pop's.
 
   Args:
-    run: configuration and workdir.
+    session: configuration and workdir.
     model: its name.
 
   """
-  train_cf.ensure(run, [model])
   if model == "most_pop":
-    counts = train_cf.popularity_counts(run).astype(np.float32)
+    counts = train_cf.popularity_counts(session).astype(np.float32)
     return lambda history: np.tile(counts, (len(history), 1))
-  most = run.config.data.max_history
+  most = session.config.data.max_history
   score = (
-    train_cf.item_neighbours(run).scores
+    train_cf.item_neighbours(session).scores
     if model == "item_knn"
-    else _network(run, model)
+    else _network(session, model)
   )
   return lambda history: score(rows.newest(history, most))
 
 
-def _network(run: session.Session, model: str) -> Scorer:
+def _network(session: Session, model: str) -> Scorer:
   from bigrec_jax.cf import fitting, networks, states as cf_states, trainer
   from bigrec_jax.devices import sharding
 
-  config, num_items = run.config.cf, len(run.catalogue)
+  config, num_items = session.config.cf, len(session.catalogue)
   recipe = recipes.recipe(
-    model, config, num_items, run.config.data.max_history, run.mesh
+    model, config, num_items, session.config.data.max_history, session.mesh
   )
   abstract = trainer.abstract_state(
-    recipe, len(recipes.runs(config, run.config.seed)), run.mesh
+    recipe, len(recipes.runs(config, session.config.seed)), session.mesh
   )
-  directory = train_cf.checkpoint_dir(run, model)
+  directory = train_cf.checkpoint_dir(session, model)
   params = fitting.best_params(directory, abstract, config.num_seeds)
   if params is None:
     # Deleted, or of a mesh that needs tables of another size.
-    session.say(f"train_cf: {model}: {directory} holds no checkpoint")
-    records.drop_record(run.paths.record(f"cf_{model}"))
-    run.forget(f"cf_{model}")
-    train_cf.ensure(run, [model])
+    session.walk.make_again(
+      train_cf.stage(model), f"{directory}, which holds no checkpoint"
+    )
     params = fitting.best_params(directory, abstract, config.num_seeds)
   kernel, bias = (
     sharding.to_host(x)[:num_items]
@@ -64,7 +62,9 @@ def _network(run: session.Session, model: str) -> Scorer:
   )
 
   def score(history: np.ndarray) -> np.ndarray:
-    states = cf_states.states(recipe.network, params, history, run.mesh, _USERS)
+    states = cf_states.states(
+      recipe.network, params, history, session.mesh, _USERS
+    )
     scores = states @ kernel.T + bias
     scores[rows.lengths(history) == 0] = 0.0
     return scores

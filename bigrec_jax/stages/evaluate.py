@@ -1,78 +1,112 @@
 """Measures the tuned model as the task of the configuration does."""
 
+import functools
 import pathlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.results import rows, table
-from bigrec_jax.stages import generate, ground_eval, session, train
+from bigrec_jax.stages import generate, graph, ground_eval, train
+from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
-from bigrec_jax.workdir import processes, records
-
-if TYPE_CHECKING:
-  from collections.abc import Sequence
+from bigrec_jax.workdir import processes
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Writes `metrics/<task>.json`; prints a table.
 
   Of `next_title` this is `--mode=ground_eval`. Whatever is missing or stale
   is made first.
   """
-  ensure(session.Session(config, workdir))
-
-
-def ensure(run: session.Session) -> None:
-  """Evaluates, unless the result on disk is of these very inputs."""
-  task = run.task
-  if task.grounds:
-    ground_eval.ensure(run)
+  session = Session(config, workdir, asked)
+  if session.task.grounds:
+    ground_eval.run(config, workdir, asked)
     return
-  adapter = train.find_adapter(run) or train.ensure(run)
-  made_from = _made_from(run, adapter)
-  record, path = run.paths.record(task.name), run.paths.task_metrics(task.name)
-  if records.is_current(record, made_from, path):
-    session.say(f"evaluate: {path} is current")
-    session.say(_table(rows.read_task(path)))
-    return
-  records.drop_record(record)
-  found = task.evaluate(_evidence(run, adapter))
-  processes.on_first(lambda: rows.write_task(path, found))
-  records.write_record(record, made_from)
-  session.say(_table(found))
+  session.make(stage(session))
+  if not session.asked.dry_run:
+    finish(session)
 
 
-def _made_from(run: session.Session, adapter: train.Adapter) -> dict[str, Any]:
-  task = run.task
-  decoding = generate.depends_on(run, adapter) if task.decodes else {}
+def stage(session: Session) -> graph.Stage:
+  """Returns the stage that evaluates the task of the configuration."""
+  if session.task.grounds:
+    return ground_eval.STAGE
+  return _of_task(session.task.name)
+
+
+def finish(session: Session) -> None:
+  """Prints the results of the current evaluation."""
+  if session.task.grounds:
+    ground_eval.finish(session)
+  else:
+    say(_table(session.load(stage(session))))
+
+
+@functools.cache
+def _of_task(name: str) -> graph.Stage:
+  return graph.Stage(
+    name=name,
+    mode="evaluate",
+    where=lambda session: session.paths.task_metrics(name),
+    needs=_needed,
+    inputs=_inputs,
+    is_there=lambda session: session.paths.task_metrics(name).exists(),
+    build=_build,
+    load=lambda session: rows.read_task(session.paths.task_metrics(name)),
+    check=train.check_used,
+    batches=(),
+  )
+
+
+def _needed(session: Session) -> Iterator[graph.Stage]:
+  yield from train.needed(session)
+  if session.task.decodes:
+    for split in protocol.SPLITS:
+      yield generate.stage(split)
+
+
+def _inputs(session: Session) -> graph.Inputs:
+  task, adapter = session.task, train.used(session)
+  decoding = generate.depends_on(session, adapter) if task.decodes else {}
   return {
-    "base": run.base_fingerprint,
+    "base": session.base_fingerprint,
     "adapter": adapter.fingerprint,
     **decoding,
     **{k: v for s in protocol.SPLITS for k, v in task.made_from(s).items()},
-    "catalogue": run.catalogue.fingerprint,
+    "catalogue": session.catalogue.fingerprint,
     "evaluated_from": task.evaluated_from(),
   }
 
 
-def _evidence(
-  run: session.Session, adapter: train.Adapter
-) -> protocol.Evidence:
+def _build(session: Session, _: graph.Inputs) -> Sequence[rows.TaskRow]:
+  found = session.task.evaluate(_evidence(session))
+  path = session.paths.task_metrics(session.task.name)
+  processes.on_first(lambda: rows.write_task(path, found))
+  return found
+
+
+def _evidence(session: Session) -> protocol.Evidence:
   def tuned() -> protocol.Tuned:
-    lora_config, lora = run.load_adapter(adapter.directory)
+    directory = train.used(session).directory
+    lora_config, lora = session.load_adapter(directory)
     network = protocol.Network(
-      run.build(lora_config), run.base.params, run.tokenizer, run.mesh
+      session.build(lora_config),
+      session.base.params,
+      session.tokenizer,
+      session.mesh,
     )
     return protocol.Tuned(network, lora)
 
   return protocol.Evidence(
     tuned=tuned,
-    predictions=lambda split: generate.ensure(run, split),
-    progress=run.stage,
+    predictions=lambda split: session.load(generate.stage(split)),
+    progress=session.stage,
   )
 
 
-def _table(found: "Sequence[rows.TaskRow]") -> str:
+def _table(found: Sequence[rows.TaskRow]) -> str:
   """Returns all rows as a table for people."""
   names = list(dict.fromkeys(name for row in found for name in row.metrics))
   lines = []

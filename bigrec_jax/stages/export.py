@@ -4,22 +4,27 @@ import pathlib
 import shutil
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.stages import session, train
+from bigrec_jax.stages import graph, train
+from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import processes
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Writes `export/adapter` (PEFT) and `export/merged` (Hugging Face).
 
   Raises:
-    UserError: there is no adapter to export, or the base is quantised.
+    UserError: there is no adapter to export, or the one named can't be used.
   """
+  Session(config, workdir, asked).make(STAGE, reads=True)
+
+
+def _build(session: Session, _: graph.Inputs) -> None:
   from bigrec_jax.models import hf_export
 
-  current = session.Session(config, workdir)
-  adapter = train.existing_adapter(current)
-  target = current.paths.export
-  lora_config, lora = current.load_adapter(adapter.directory)
+  adapter, target = train.used(session), session.paths.export
+  lora_config, lora = session.load_adapter(adapter.directory)
 
   def copy() -> None:
     if target.exists():
@@ -29,10 +34,22 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   processes.on_first(copy)
   hf_export.save_merged(
     target / "merged",
-    current.base.model.config,
-    current.base.params,
+    session.base.model.config,
+    session.base.params,
     lora_config,
     lora,
-    current.tokenizer_dir,
+    session.tokenizer_dir,
   )
-  session.say(f"export: {target / 'adapter'} and {target / 'merged'}")
+  say(f"export: {target / 'adapter'} and {target / 'merged'}")
+
+
+STAGE = graph.Stage(
+  name="export",
+  mode="export",
+  where=lambda session: session.paths.export,
+  needs=train.needed,
+  differs=lambda session: [graph.EVERY_TIME],
+  build=_build,
+  check=train.check_used,
+  batches=(),
+)

@@ -1,5 +1,6 @@
 """Titles for every user of a split: beam search, or sampling."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,8 +9,9 @@ import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.data.text import pipeline, prompts
-from bigrec_jax.stages import session, train
-from bigrec_jax.workdir import processes, records, storage
+from bigrec_jax.stages import graph, train
+from bigrec_jax.stages.session import Asked, Session, say
+from bigrec_jax.workdir import fingerprints, processes, storage
 
 if TYPE_CHECKING:
   from bigrec_jax.decoding import constraints
@@ -19,65 +21,83 @@ _RUNTIME_KEYS = ("split", "prompt_buckets")
 _REFERENCE_BATCH = 8  # Of the published script; see norm_lengths below.
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Writes `predictions/{valid,test}.json` for `generate.split`."""
-  current = session.Session(config, workdir)
-  for split in config.generate.splits:
-    ensure(current, split)
+  session = Session(config, workdir, asked)
+  session.make(*(stage(split) for split in config.generate.splits))
 
 
-def ensure(run: session.Session, split: str) -> list[dict[str, Any]]:
-  """Returns the prediction rows of a split, decoded where not current.
+@functools.cache
+def stage(split: str) -> graph.Stage:
+  """Returns the stage of a split's predictions.
 
-  Raises:
-    UserError: the task has nothing to decode.
+  Its value: rows of BIGRec with `predict` (best first) and `scores`.
+
+  Args:
+    split: valid or test.
   """
-  if not run.task.decodes:
+
+  def cost(session: Session) -> graph.Cost | None:
+    count = session.num_examples(split)
+    label = f"generate {split}"
+    return None if count is None else graph.Cost(count, "users", label)
+
+  return graph.Stage(
+    name=f"predictions_{split}",
+    mode="generate",
+    where=lambda session: session.paths.predictions(split),
+    needs=train.needed,
+    inputs=lambda session: (
+      depends_on(session, train.used(session))
+      | {"examples": session.task.samples(split).fingerprints[0]}
+    ),
+    is_there=lambda session: session.paths.predictions(split).exists(),
+    load=lambda session: storage.read_json(session.paths.predictions(split)),
+    set_aside=lambda session, inputs: _set_aside(session, split, inputs),
+    build=lambda session, inputs: _build(session, split, inputs),
+    check=_check,
+    batches=("generate.batch_size",),
+    cost=cost,
+  )
+
+
+def _check(session: Session) -> None:
+  if not session.task.decodes:
     raise errors.UserError(
-      f"config.task.name: {run.task.name} found, whose answers are not"
+      f"config.task.name: {session.task.name} found, whose answers are not"
       " decoded; a task that writes them expected"
     )
-  adapter = train.find_adapter(run) or train.ensure(run)
-  made_from = depends_on(run, adapter) | {
-    "examples": run.task.samples(split).fingerprints[0]
-  }
-  record = run.paths.record(f"predictions_{split}")
-  path = run.paths.predictions(split)
-  if records.is_current(record, made_from, path):
-    session.say(f"generate: {path} is current")
-    return storage.read_json(path)
-  rows = _decode(run, split, adapter)
-  processes.on_first(lambda: storage.write_json(path, rows, indent=1))
-  records.write_record(record, made_from)
-  return rows
+  train.check_used(session)
 
 
-def depends_on(run: session.Session, adapter: train.Adapter) -> dict[str, Any]:
+def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
   """Returns what a prompt's text is made from, but for the prompt itself."""
-  options = run.config.to_dict()
+  options = session.config.to_dict()
   wanted = {
     k: v for k, v in options["generate"].items() if k not in _RUNTIME_KEYS
   }
-  if not run.config.generate.length_norm_includes_prompt:
+  if not session.config.generate.length_norm_includes_prompt:
     del wanted["batch_size"]  # Padding is invisible to the result.
   return {
-    "base": run.base_fingerprint,
+    "base": session.base_fingerprint,
     "adapter": adapter.fingerprint,
     "generate": wanted,
     "prompt": options["prompt"],
-    "seed": run.config.seed if run.config.generate.sample else None,
+    "seed": session.config.seed if session.config.generate.sample else None,
   }
 
 
 class Decoder:
   """The tuned model, loaded once for any number of batches."""
 
-  def __init__(self, run: session.Session, adapter: train.Adapter):
+  def __init__(self, session: Session, adapter: train.Adapter):
     """Loads base and adapter; builds the trie where one is asked for."""
-    self._run = run
-    lora_config, self._lora = run.load_adapter(adapter.directory)
-    self._model = run.build(lora_config)
-    self._trie = _trie(run) if run.config.generate.constrained else None
+    self._session = session
+    lora_config, self._lora = session.load_adapter(adapter.directory)
+    self._model = session.build(lora_config)
+    self._trie = _trie(session) if session.config.generate.constrained else None
 
   def __call__(
     self,
@@ -96,15 +116,15 @@ class Decoder:
     """
     from bigrec_jax.decoding import generate
 
-    run, config = self._run, self._run.config.generate
+    session, config = self._session, self._session.config.generate
     found = generate.generate(
       self._model,
-      run.base.params,
+      session.base.params,
       self._lora,
       tokens,
       config,
-      run.tokenizer.eos_ids,
-      run.mesh,
+      session.tokenizer.eos_ids,
+      session.mesh,
       seed=seed,
       norm_lengths=_norm_lengths(tokens, config),
       trie=self._trie,
@@ -114,7 +134,7 @@ class Decoder:
     return [
       {
         "predict": [
-          prompts.response_text(run.tokenizer.decode(ids)) for ids in beams
+          prompts.response_text(session.tokenizer.decode(ids)) for ids in beams
         ],
         # A trie of few titles leaves beams without a hypothesis.
         "scores": [float(score) for score in scores[: len(beams)]],
@@ -123,27 +143,63 @@ class Decoder:
     ]
 
 
-def _decode(
-  run: session.Session, split: str, adapter: train.Adapter
-) -> list[dict[str, Any]]:
-  """Returns BIGRec rows with `predict` (best first) and `scores`."""
-  samples = run.task.samples(split)
-  tokens = pipeline.question_tokens(samples, run.tokenizer)
-  decoder = Decoder(run, adapter)
-  with run.stage(f"generate {split}", len(tokens), "users") as progress:
-    written = decoder(tokens, run.config.seed, progress)
-  return [samples.content(n) | own for n, own in enumerate(written)]
+def _kept(
+  session: Session, split: str, made_from: graph.Inputs
+) -> pathlib.Path:
+  """Returns where predictions are while another adapter's have their name."""
+  path = session.paths.predictions(split)
+  name = fingerprints.of_value(made_from)
+  return path.parent / "of_other_adapters" / f"{split}.{name}.json"
 
 
-def _trie(run: session.Session) -> "constraints.Trie":
+def _set_aside(session: Session, split: str, inputs: graph.Inputs) -> None:
+  """Keeps the predictions of another adapter: they took hours, too."""
+  path = session.paths.predictions(split)
+  record = session.paths.record(stage(split).name)
+
+  def work() -> None:
+    if not (path.exists() and record.exists()):
+      return
+    old = storage.read_json(record)
+    if old.get("adapter") == inputs["adapter"]:
+      return
+    kept = _kept(session, split, old)
+    kept.parent.mkdir(exist_ok=True)
+    record.unlink()
+    path.replace(kept)
+    say(f"generate: the predictions of another adapter are kept as {kept}")
+
+  processes.on_first(work)
+
+
+def _build(
+  session: Session, split: str, inputs: graph.Inputs
+) -> list[dict[str, Any]] | None:
+  """Writes BIGRec rows with `predict` (best first) and `scores`."""
+  path, kept = session.paths.predictions(split), _kept(session, split, inputs)
+  if processes.agree(kept.exists):
+    processes.on_first(lambda: kept.replace(path))
+    say(f"generate: {kept} is {path} again")
+    return None
+  samples = session.task.samples(split)
+  tokens = pipeline.question_tokens(samples, session.tokenizer)
+  decoder = Decoder(session, train.used(session))
+  with session.stage(f"generate {split}", len(tokens), "users") as progress:
+    written = decoder(tokens, session.config.seed, progress)
+  rows = [samples.content(n) | own for n, own in enumerate(written)]
+  processes.on_first(lambda: storage.write_json(path, rows, indent=1))
+  return rows
+
+
+def _trie(session: Session) -> "constraints.Trie":
   """Returns the trie of all answers that the task calls legal."""
   from bigrec_jax.decoding import constraints
 
   sequences = constraints.title_tokens(
-    run.task.legal_answers(),
+    session.task.legal_answers(),
     prompts.RESPONSE_MARKER,
-    run.tokenizer.encode_batch,
-    run.tokenizer.eos_id,
+    session.tokenizer.encode_batch,
+    session.tokenizer.eos_id,
   )
   return constraints.build_trie(sequences)
 

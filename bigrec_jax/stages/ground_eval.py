@@ -2,17 +2,25 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
-from bigrec_jax.data.formats import synthetic
+from bigrec_jax.data.formats import raw_files, synthetic
+from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import chosen, ground_file, rows, table
-from bigrec_jax.stages import embed, predictions, session, train_cf
-from bigrec_jax.workdir import fingerprints, processes, records, storage
+from bigrec_jax.stages import (
+  embed,
+  generate,
+  graph,
+  predictions,
+  train_cf,
+)
+from bigrec_jax.stages.session import Asked, Session, say
+from bigrec_jax.workdir import fingerprints, processes, storage
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import evaluate
@@ -20,84 +28,122 @@ if TYPE_CHECKING:
 SPLITS = ("valid", "test")
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Writes metrics/ground_eval.json and ranks/*.npz; prints a table.
 
   Whatever is missing or stale is made first: data, base, adapter, predictions
   and embeddings.
   """
-  ensure(session.Session(config, workdir))
+  session = Session(config, workdir, asked)
+  built = session.make(STAGE)
+  train_cf.tell(session, built)
+  if not session.asked.dry_run:
+    finish(session)
 
 
-def ensure(run: session.Session, *, show: bool = True) -> None:
-  """Evaluates, unless the result on disk is of these very inputs.
+def needed(session: Session) -> Iterator[graph.Stage]:
+  """Yields embeddings, the predictions and CF scores that aren't given."""
+  ground = session.config.ground
+  yield embed.STAGE
+  for split in SPLITS:
+    if not ground.predictions.get(split):
+      yield generate.stage(split)
+  given = all(ground.cf_scores.get(split) for split in SPLITS)
+  if ground.cf_model and not given:
+    yield train_cf.stage(ground.cf_model)
 
-  Args:
-    run: configuration and workdir.
-    show: print the table of a result that is current, too.
-  """
-  items = embed.ensure(run)
-  texts = {split: predictions.titles(run, split) for split in SPLITS}
-  cf = {split: _cf(run, split) for split in SPLITS}
-  popularity = injected_popularity(run)
-  made_from = _made_from(run, texts, cf, popularity)
-  record = run.paths.record("ground_eval")
-  files = [run.paths.ground_eval, run.paths.ranks / "test.npz"]
-  if records.is_current(record, made_from, *files):
-    session.say(f"ground_eval: {run.paths.ground_eval} is current")
-    result = ground_file.read(run.paths.ground_eval)
-    _keep_choice(run, result)
-    if show:
-      _tell(result)
-    return
+
+def _check(session: Session) -> None:
+  ground = session.config.ground
+  calibrate.parse_grid(ground.gamma_grid)
+  for section in ("predictions", "cf_scores"):
+    for split in SPLITS:
+      if given := getattr(ground, section).get(split):
+        raw_files.given(f"ground.{section}.{split}", given)
+  if ground.popularity:
+    raw_files.given("ground.popularity", ground.popularity)
+
+
+def _inputs(session: Session) -> graph.Inputs:
+  options = session.config.to_dict()
+  ground = options["ground"]
+  shown = ("cutoffs", "duplicates", "gamma_grid", "injections", "protocols")
+  shown += ("protocol_quirks", "bootstrap_samples")
+  texts = {split: predictions.titles(session, split) for split in SPLITS}
+  cf = {split: _cf(session, split) for split in SPLITS}
+  popularity = injected_popularity(session)
+  return {
+    "base": session.base_fingerprint,
+    "catalogue": session.catalogue.fingerprint,
+    "examples": {s: session.examples(s).fingerprint for s in SPLITS},
+    "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
+    "cf": {s: cf[s].fingerprint if cf[s] else "" for s in SPLITS},
+    "popularity": fingerprints.of_value(popularity.tolist()),
+    "ground": {key: ground[key] for key in shown},
+    "bm25": options["bm25"],
+    "seed": session.config.seed,
+  }
+
+
+def _cost(session: Session) -> graph.Cost | None:
+  counts = [session.num_examples(split) for split in SPLITS]
+  return None if None in counts else graph.Cost(sum(counts), "users", "ground")
+
+
+def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   # Not at the top: a result that is current needs no JAX.
   from bigrec_jax.rankers import evaluate
   from bigrec_jax.stages import grounded_examples
 
-  records.drop_record(record)
+  items = session.load(embed.STAGE)
+  texts = {split: predictions.titles(session, split) for split in SPLITS}
+  cf = {split: _cf(session, split) for split in SPLITS}
+  popularity = injected_popularity(session)
   splits = {
     split: evaluate.Split(
-      embed.embed_queries(run, texts[split], items, f"embed {split}"),
-      run.examples(split).target,
+      embed.embed_queries(session, texts[split], items, f"embed {split}"),
+      session.examples(split).target,
       None if cf[split] is None else cf[split].scores,
       "" if cf[split] is None else str(cf[split].path),
     )
     for split in SPLITS
   }
-  found = _evaluate(run, splits, items, popularity)
-  result = _result(run, found, made_from)
+  found = _evaluate(session, splits, items, popularity)
+  result = _result(session, found, made_from)
   examples = grounded_examples.rows(
-    run, splits["test"], texts["test"], items, popularity, found
+    session, splits["test"], texts["test"], items, popularity, found
   )
 
   def write() -> None:
     for split, arrays in found.ranks.items():
-      with storage.atomic_path(run.paths.ranks / f"{split}.npz") as temporary:
+      path = session.paths.ranks / f"{split}.npz"
+      with storage.atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
           np.savez_compressed(file, **arrays)
     if examples:
-      storage.write_json(run.paths.ground_examples, examples)
-    storage.write_json(run.paths.ground_eval, result.to_json())
+      storage.write_json(session.paths.ground_examples, examples)
+    storage.write_json(session.paths.ground_eval, result.to_json())
 
   processes.on_first(write)
-  records.write_record(record, made_from)
-  _keep_choice(run, result)
-  _tell(result)
+  _keep_choice(session, result)
+  return result
 
 
 def best_on_valid(
-  run: session.Session,
+  session: Session,
   found: ground_file.GroundFile,
   tell: Callable[[str], object] = lambda line: None,
 ) -> chosen.Chosen:
   """Returns the injection that valid likes best, of those for new histories.
 
   Args:
-    run: configuration and workdir.
+    session: configuration and workdir.
     found: the evaluation.
     tell: told of injections that new histories can't have.
   """
-  ground = run.config.ground
+  ground = session.config.ground
   given = ground.cf_scores.valid or ground.cf_scores.test
   known = dict.fromkeys(one.injection for one in chosen.candidates(found))
   without = [n for n in known if "cf" in n and (given or not ground.cf_model)]
@@ -106,7 +152,7 @@ def best_on_valid(
   return chosen.best(found, ground.cf_model, lambda name: name not in without)
 
 
-def _keep_choice(run: session.Session, found: ground_file.GroundFile) -> None:
+def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
   """Writes chosen.json: what valid likes best, and of which artefacts."""
 
   def write() -> None:
@@ -115,17 +161,17 @@ def _keep_choice(run: session.Session, found: ground_file.GroundFile) -> None:
       key: made_from[key] for key in ("base", "catalogue", "predictions")
     }
     # Predictions that are given are of nobody knows which adapter.
-    record = run.paths.record("predictions_valid")
-    if not run.config.ground.predictions.valid and record.exists():
+    record = session.paths.record("predictions_valid")
+    if not session.config.ground.predictions.valid and record.exists():
       prints["adapter"] = storage.read_json(record)["adapter"]
-    best = best_on_valid(run, found)
-    chosen.write(run.paths.chosen, best, found.chosen_by, prints)
+    best = best_on_valid(session, found)
+    chosen.write(session.paths.chosen, best, found.chosen_by, prints)
 
   processes.on_first(write)
 
 
 def _evaluate(
-  run: session.Session,
+  session: Session,
   splits: "dict[str, evaluate.Split]",
   items: np.ndarray,
   popularity: np.ndarray,
@@ -133,15 +179,15 @@ def _evaluate(
   from bigrec_jax.rankers import evaluate
 
   total = sum(len(split.targets) for split in splits.values())
-  with run.stage("ground", total, "users") as progress:
+  with session.stage("ground", total, "users") as progress:
     return evaluate.evaluate(
       splits,
       items,
-      run.catalogue.groups,
+      session.catalogue.groups,
       popularity,
-      run.config.ground,
-      run.mesh,
-      seed=run.config.seed,
+      session.config.ground,
+      session.mesh,
+      seed=session.config.seed,
       progress=progress,
     )
 
@@ -155,36 +201,37 @@ class _Cf:
   fingerprint: str
 
 
-def _cf(run: session.Session, split: str) -> _Cf | None:
-  """Returns the CF scores to inject, or None; a CF model is trained first."""
-  ground = run.config.ground
+def _cf(session: Session, split: str) -> _Cf | None:
+  """Returns the CF scores to inject, or None."""
+  ground = session.config.ground
   given = ground.cf_scores.get(split)
   if not given and not ground.cf_model:
     return None
   if given:
     path = pathlib.Path(given)
   else:
-    train_cf.ensure(run, [ground.cf_model])
-    path = run.paths.cf_scores(ground.cf_model, split)
-  found = cf_scores.load_scores(path, run.examples(split), run.catalogue)
+    path = session.paths.cf_scores(ground.cf_model, split)
+  found = cf_scores.load_scores(
+    path, session.examples(split), session.catalogue
+  )
   name = fingerprints.of_folder(path.parent, f"{path.stem}*")
   return _Cf(path, found, name)
 
 
-def injected_popularity(run: session.Session) -> np.ndarray:
+def injected_popularity(session: Session) -> np.ndarray:
   """Returns [I] counts: of the train split, or of `ground.popularity`."""
-  path = run.config.ground.popularity
+  path = session.config.ground.popularity
   if not path:
-    return run.catalogue.popularity
+    return session.catalogue.popularity
   counts = storage.read_json(path)
   if not isinstance(counts, dict):
     raise errors.UserError(
       f"{path}: {type(counts).__name__} found, an object of external item id ->"
       " count expected"
     )
-  result = np.zeros(len(run.catalogue), np.float64)
+  result = np.zeros(len(session.catalogue), np.float64)
   known = 0
-  for row, external_id in enumerate(run.catalogue.external_ids):
+  for row, external_id in enumerate(session.catalogue.external_ids):
     count = counts.get(external_id, 0)
     known += external_id in counts
     if isinstance(count, bool) or not isinstance(count, (int, float)):
@@ -195,48 +242,22 @@ def injected_popularity(run: session.Session) -> np.ndarray:
   if not known:
     raise errors.UserError(
       f"{path}: none of its {len(counts)} ids is in the catalogue, external"
-      f" ids such as {run.catalogue.external_ids[0]!r} expected"
+      f" ids such as {session.catalogue.external_ids[0]!r} expected"
     )
   return result
 
 
-def _made_from(
-  run: session.Session,
-  texts: dict[str, list[str]],
-  cf: dict[str, _Cf | None],
-  popularity: np.ndarray,
-) -> dict[str, Any]:
-  options = run.config.to_dict()
-  ground = options["ground"]
-  shown = ("cutoffs", "duplicates", "gamma_grid", "injections", "protocols")
-  return {
-    "base": run.base_fingerprint,
-    "catalogue": run.catalogue.fingerprint,
-    "examples": {s: run.examples(s).fingerprint for s in SPLITS},
-    "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
-    "cf": {s: cf[s].fingerprint if cf[s] else "" for s in SPLITS},
-    "popularity": fingerprints.of_value(popularity.tolist()),
-    "ground": {key: ground[key] for key in shown}
-    | {
-      "protocol_quirks": ground["protocol_quirks"],
-      "bootstrap_samples": ground["bootstrap_samples"],
-    },
-    "bm25": options["bm25"],
-    "seed": run.config.seed,
-  }
-
-
 def _result(
-  run: session.Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
+  session: Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
-  bm25, chosen = _bm25(run)
+  bm25, chosen = _bm25(session)
   return ground_file.GroundFile(
-    len(run.catalogue),
-    {split: len(run.examples(split)) for split in SPLITS},
+    len(session.catalogue),
+    {split: len(session.examples(split)) for split in SPLITS},
     made_from,
     found.results,
-    [*found.baselines, *bm25, *_oracle(run)],
+    [*found.baselines, *bm25, *_oracle(session)],
     found.gamma_curves,
     found.gamma_pairs,
     chosen,
@@ -244,18 +265,21 @@ def _result(
 
 
 def _bm25(
-  run: session.Session,
+  session: Session,
 ) -> tuple[list[rows.BaselineRow], dict[str, Any]]:
   """Returns the rows of BM25 of history titles, and its parameters."""
   from bigrec_jax.rankers import bm25_choice, evaluate
 
-  config = run.config
+  config = session.config
   choice, ranks = bm25_choice.history_ranks(
-    run.catalogue.titles,
-    run.catalogue.groups,
-    {s: (run.examples(s).history, run.examples(s).target) for s in SPLITS},
+    session.catalogue.titles,
+    session.catalogue.groups,
+    {
+      s: (session.examples(s).history, session.examples(s).target)
+      for s in SPLITS
+    },
     config.bm25,
-    run.mesh,
+    session.mesh,
     most_users=config.ground.batch_size,
     duplicates=config.ground.duplicates,
   )
@@ -268,22 +292,22 @@ def _bm25(
   return found, choice.to_dict()
 
 
-def _oracle(run: session.Session) -> list[rows.BaselineRow]:
+def _oracle(session: Session) -> list[rows.BaselineRow]:
   """Returns what the world's own law reaches; only a made-up world has one."""
-  if run.config.data.format != "synthetic":
+  if session.config.data.format != "synthetic":
     return []
   from bigrec_jax.rankers import dense, engine, evaluate
 
-  world = synthetic.build(run.config.data.synthetic)
-  config, found = run.config, []
+  world = synthetic.build(session.config.data.synthetic)
+  config, found = session.config, []
   for split in SPLITS:
-    examples = run.examples(split)
+    examples = session.examples(split)
     ranks_of = engine.Ranks(
       examples.target,
-      len(run.catalogue),
-      run.mesh,
+      len(session.catalogue),
+      session.mesh,
       most_users=config.ground.batch_size,
-      groups=run.catalogue.groups,
+      groups=session.catalogue.groups,
     )
     for name, users in (("oracle", examples.user), ("oracle_mean_taste", None)):
 
@@ -291,7 +315,7 @@ def _oracle(run: session.Session) -> list[rows.BaselineRow]:
         known = None if users is None else users[part]
         return world.next_item_probabilities(examples.history[part], known)
 
-      ranks = ranks_of(dense.Dense(law, len(run.catalogue)))
+      ranks = ranks_of(dense.Dense(law, len(session.catalogue)))
       found.append(
         evaluate.report_row(
           ranks, config.ground, config.seed, name=name, split=split
@@ -300,9 +324,14 @@ def _oracle(run: session.Session) -> list[rows.BaselineRow]:
   return found
 
 
-def _tell(result: ground_file.GroundFile) -> None:
-  """Prints the table and, in a made-up world, how far the oracle is."""
-  session.say(_table(result))
+def finish(session: Session) -> None:
+  """Keeps what valid likes best; prints what a current stage holds.
+
+  That is a table and, in a made-up world, how far the oracle is.
+  """
+  result = session.load(STAGE)
+  _keep_choice(session, result)
+  say(_table(result))
   found: dict[str, rows.BaselineRow | rows.MetricRow] = {
     row.name: row for row in result.baselines_of("test")
   }
@@ -317,7 +346,7 @@ def _tell(result: ground_file.GroundFile) -> None:
         f"{name} {found[name].hr[k] / best:.0%}"
         for name in ("BIGRec", "most_pop", "random")
       )
-      session.say(f"HR@{k} of the oracle's {best:.4f}: {', '.join(shares)}")
+      say(f"HR@{k} of the oracle's {best:.4f}: {', '.join(shares)}")
 
 
 def _table(result: ground_file.GroundFile) -> str:
@@ -343,3 +372,22 @@ def _table(result: ground_file.GroundFile) -> str:
     for name, protocol, row in found
   ]
   return table.format_table(headers, cells)
+
+
+# Its value: the content of metrics/ground_eval.json.
+STAGE = graph.Stage(
+  name="ground_eval",
+  mode="ground_eval",
+  where=lambda session: session.paths.ground_eval,
+  needs=needed,
+  inputs=_inputs,
+  is_there=lambda session: (
+    session.paths.ground_eval.exists()
+    and (session.paths.ranks / "test.npz").exists()
+  ),
+  build=_build,
+  load=lambda session: ground_file.read(session.paths.ground_eval),
+  check=_check,
+  batches=(),
+  cost=_cost,
+)

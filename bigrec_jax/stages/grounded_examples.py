@@ -8,13 +8,13 @@ from bigrec_jax.rankers import evaluate
 from bigrec_jax.rankers.combine import injection, two_gammas
 from bigrec_jax.rankers.distance import distance, lists, user_block
 from bigrec_jax.results import chosen as chosen_lib
-from bigrec_jax.stages import session
+from bigrec_jax.stages.session import Session
 
 _LIST_LENGTH = 5
 
 
 def rows(
-  run: session.Session,
+  session: Session,
   split: evaluate.Split,
   texts: list[str],
   items: np.ndarray,
@@ -24,20 +24,20 @@ def rows(
   """Returns what `ranks/test_examples.json` shows: users all over the split.
 
   Args:
-    run: configuration and workdir.
+    session: configuration and workdir.
     split: test.
     texts: its cleaned predictions.
     items: [I, D] embeddings of the catalogue.
     popularity: [I] counts to inject.
     found: the evaluation, for ranks and gammas.
   """
-  count = min(run.config.report.num_examples, len(texts))
+  count = min(session.config.report.num_examples, len(texts))
   if not count:
     return []
   chosen = np.linspace(0, len(texts) - 1, count).astype(int)
-  grounded = _grounded(run, split, chosen, items, popularity, found)
-  titles = run.catalogue.titles
-  examples = run.examples("test")
+  grounded = _grounded(session, split, chosen, items, popularity, found)
+  titles = session.catalogue.titles
+  examples = session.examples("test")
   shown = []
   for place, n in enumerate(chosen.tolist()):
     history = examples.history[n]
@@ -57,7 +57,7 @@ def rows(
 
 
 def _grounded(
-  run: session.Session,
+  session: Session,
   split: evaluate.Split,
   chosen: np.ndarray,
   items: np.ndarray,
@@ -76,7 +76,7 @@ def _grounded(
     elif row.split == "test" and row.protocol == two_gammas.PROTOCOL:
       gammas[two_gammas.RANKS] = dict(row.gamma)
   groups = np.arange(len(items), dtype=np.int32)
-  table = distance.item_table(items, groups, run.mesh)
+  table = distance.item_table(items, groups, session.mesh)
   block = user_block.open_block(
     table,
     user_block.members(groups),

@@ -8,33 +8,34 @@ where others write, too.
 
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.stages import session
+from bigrec_jax.stages.session import Session, say
 from bigrec_jax.workdir import fingerprints, records, storage
 
 
-def record_of(run: session.Session, path: pathlib.Path) -> pathlib.Path:
+def record_of(session: Session, path: pathlib.Path) -> pathlib.Path:
   """Returns the record of an output; each has its own."""
-  if path.resolve() == run.paths.recommendations.resolve():
-    return run.paths.record("recommend")
-  return run.paths.record(
+  if path.resolve() == session.paths.recommendations.resolve():
+    return session.paths.record("recommend")
+  return session.paths.record(
     f"recommend_{fingerprints.of_value(str(path.resolve()))}"
   )
 
 
-def is_current(
-  record: pathlib.Path, made_from: dict[str, Any], path: pathlib.Path
-) -> bool:
-  """Returns whether the file is the one of the record, and of these inputs.
+def differences(
+  record: pathlib.Path, made_from: Mapping[str, Any], path: pathlib.Path
+) -> list[str]:
+  """Returns why a file isn't the one of the record, and of these inputs.
 
   The output may lie outside the workdir, where others write, too.
   """
   if not path.exists():
-    return False
+    return [records.NOT_MADE]
   content = {"content": fingerprints.of_file(path)}
-  return not records.differences(record, made_from | content)
+  return records.differences(record, {**made_from, **content})
 
 
 def set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
@@ -50,9 +51,7 @@ def set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
     else:
       kept = beside(path, old)
       path.rename(kept)
-      session.say(
-        f"recommend: the lists that were there are kept as {kept.name}"
-      )
+      say(f"recommend: the lists that were there are kept as {kept.name}")
   record.unlink(missing_ok=True)
 
 
@@ -60,7 +59,7 @@ def give_name(
   kept: pathlib.Path,
   path: pathlib.Path,
   record: pathlib.Path,
-  made_from: dict[str, Any],
+  made_from: Mapping[str, Any],
 ) -> None:
   """Makes finished lists the output.
 
@@ -68,11 +67,11 @@ def give_name(
   under which they are looked for.
   """
   content = {"content": fingerprints.of_file(kept)}
-  storage.write_json(record, made_from | content)
+  storage.write_json(record, {**made_from, **content})
   os.replace(kept, path)
 
 
-def beside(path: pathlib.Path, made_from: dict[str, Any]) -> pathlib.Path:
+def beside(path: pathlib.Path, made_from: Mapping[str, Any]) -> pathlib.Path:
   """Returns where lists are that have not, or no longer, the output's name."""
   name = f"{path.stem}.{fingerprints.of_value(made_from)}{path.suffix}"
   return path.with_name(name)

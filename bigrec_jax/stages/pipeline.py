@@ -9,25 +9,33 @@ from bigrec_jax.stages import (
   pretrain,
   recommend,
   report,
-  session,
   train,
   train_cf,
 )
+from bigrec_jax.stages.session import Asked, Session
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Prepare, pretrain, train, train_cf, evaluate, report.
 
   Generation and embedding are parts of the evaluation, which makes them. With
   histories to recommend for, their lists come before the report.
   """
-  current = session.Session(config, workdir)
-  prepare.ensure(current)
-  pretrain.ensure(current)
-  train.ensure(current)
+  session = Session(config, workdir, asked)
+  stages = [prepare.STAGE, *pretrain.needed(session), train.STAGE]
   if config.ground.cf_model:
-    train_cf.ensure(current)
-  evaluate.ensure(current)
+    stages += [train_cf.stage(model) for model in train_cf.models(config)]
+  ends = {evaluate.stage(session): evaluate.finish}
   if config.recommend.histories or config.recommend.history:
-    recommend.ensure(current)
-  report.ensure(config, workdir)
+    ends[recommend.STAGE] = recommend.finish
+  if not session.begin(*stages, *ends, report.STAGE):
+    return
+  for stage in stages:
+    session.walk.make(stage)
+  train_cf.tell(session, session.walk.built)
+  for stage, finish in ends.items():
+    session.walk.make(stage)
+    finish(session)
+  session.walk.make(report.STAGE)

@@ -5,35 +5,34 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
-from bigrec_jax.stages import generate, session
+from bigrec_jax.stages import generate
+from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import storage
 
 
-def titles(run: session.Session, split: str) -> list[str]:
+def titles(session: Session, split: str) -> list[str]:
   """Returns each user's predicted title, cleaned: their first hypothesis.
 
   Args:
-    run: configuration and workdir; `ground.predictions.<split>` names a file,
-      else the split is decoded where that is not current.
+    session: configuration and workdir; `ground.predictions.<split>` names a
+      file, else the split was decoded.
     split: valid or test.
 
   Raises:
     UserError: the rows of a file are not those of the split.
   """
-  given = run.config.ground.predictions.get(split)
+  given = session.config.ground.predictions.get(split)
   if given:
     rows = storage.read_json(given)
-    _check(run, split, pathlib.Path(given), rows)
+    _check(session, split, pathlib.Path(given), rows)
   else:
-    rows = generate.ensure(run, split)
+    rows = session.load(generate.stage(split))
   return [prompts.extract_title(row["predict"][0]) for row in rows]
 
 
-def _check(
-  run: session.Session, split: str, path: pathlib.Path, rows: Any
-) -> None:
+def _check(session: Session, split: str, path: pathlib.Path, rows: Any) -> None:
   """Refuses a file whose rows are not those of the split, in order."""
-  examples = run.examples(split)
+  examples = session.examples(split)
   if not isinstance(rows, list):
     raise errors.UserError(
       f"{path}: {type(rows).__name__} found, rows expected"
@@ -43,7 +42,7 @@ def _check(
       f"{path}: {len(rows)} rows found, the {len(examples)} of split {split}"
       " expected"
     )
-  titles = run.catalogue.titles
+  titles = session.catalogue.titles
   wrong = []
   for n, (row, target) in enumerate(zip(rows, examples.target, strict=True)):
     predict = row.get("predict") if isinstance(row, dict) else None

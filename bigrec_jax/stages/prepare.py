@@ -3,12 +3,16 @@
 import pathlib
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.data.formats import registry
 from bigrec_jax.data.prepared import prepare
-from bigrec_jax.stages import session
+from bigrec_jax.stages import graph
+from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import processes, storage
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Prepares the data of `workdir`, unless it is current already.
 
   Writes the TFDS dataset, `data/catalogue.jsonl`, `data/manifest.json`,
@@ -17,37 +21,49 @@ def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
   Raises:
     UserError: a raw file is missing or malformed.
   """
-  ensure(session.Session(config, workdir))
+  Session(config, workdir, asked).make(STAGE)
 
 
-def ensure(run: session.Session) -> None:
-  """Prepares the data where the manifest is missing or of other inputs."""
-  if not run.first_time("data"):
-    return
-  data, prompt = run.config.data, run.config.prompt
-  if processes.agree(lambda: prepare.is_current(data, prompt, run.paths)):
-    if not processes.agree(lambda: _lacks_ratings(run)):
-      session.say(f"prepare: {run.paths.data} is current")
-      return
-    session.say(
-      f"prepare: again, because task {run.task.name} needs ratings, which"
-      f" {run.paths.data} was prepared without; nothing else is made again"
-    )
+def _differs(session: Session) -> list[str]:
+  data, prompt = session.config.data, session.config.prompt
+  found = prepare.differences(data, prompt, session.paths)
+  if not found and _lacks_ratings(session):
+    task = session.config.task.name
+    return [f"ratings, which task {task} needs; nothing else is made again"]
+  return found
+
+
+def _check(session: Session) -> None:
+  registry.files(session.config.data)
+
+
+def _build(session: Session, _: graph.Inputs) -> None:
+  data, prompt = session.config.data, session.config.prompt
 
   def work() -> None:
-    for line in prepare.prepare(data, prompt, run.paths):
-      session.say(f"prepare: {line}")
+    for line in prepare.prepare(data, prompt, session.paths):
+      say(f"prepare: {line}")
 
   processes.on_first(work)
-  if _lacks_ratings(run):
+  if _lacks_ratings(session):
     raise errors.UserError(
       f"config.data.format: {data.format} found, whose files have no ratings;"
-      f" task {run.task.name} needs them"
+      f" task {session.task.name} needs them"
     )
 
 
-def _lacks_ratings(run: session.Session) -> bool:
+def _lacks_ratings(session: Session) -> bool:
   """Returns whether the task needs ratings that the prepared data lack."""
-  if not run.task.needs_ratings:
+  if not session.task.needs_ratings:
     return False
-  return not storage.read_json(run.paths.manifest).get("ratings", False)
+  return not storage.read_json(session.paths.manifest).get("ratings", False)
+
+
+STAGE = graph.Stage(
+  name="data",
+  mode="prepare",
+  where=lambda session: session.paths.data,
+  differs=_differs,  # The manifest is its record.
+  check=_check,
+  build=_build,
+)

@@ -2,73 +2,86 @@
 
 import pathlib
 import shutil
+from collections.abc import Iterator
 
-from absl import logging
-
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.recommend import gguf_base
-from bigrec_jax.stages import prepare, session
+from bigrec_jax.stages import graph, prepare
+from bigrec_jax.stages.session import Asked, Session
 from bigrec_jax.workdir import processes, records
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
 _TOKENIZER_EXAMPLES = 5000
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Makes `base/`, a Hugging Face directory, unless `model.path` names one."""
-  ensure(session.Session(config, workdir))
+  session = Session(config, workdir, asked)
+  session.make(*needed(session))
 
 
-def ensure(run: session.Session) -> None:
-  """Makes the base where `model.path` is empty and `base/` is not current."""
-  prepare.ensure(run)
-  config = run.config
-  if not run.first_time("base"):
+def needed(session: Session) -> Iterator[graph.Stage]:
+  """Yields what whoever reads the base needs: data, and a base if ours."""
+  yield prepare.STAGE
+  if session.config.model.is_gguf:
+    yield GGUF
+  elif not session.config.model.path:
+    yield STAGE
+
+
+def check_base(session: Session) -> None:
+  """Raises UserError where `model.path` names nothing that could be a base."""
+  given = session.config.model.path
+  if not given:
     return
-  if config.model.path:
-    # Here, where every process passes, a GGUF file is converted.
-    if origin := run.base_origin:
-      session.say(f"base: {gguf_base.describe(origin)}")
-    return
-  made_from = {
-    "arch": config.to_dict()["model"]["arch"],
-    "pretrain": config.to_dict()["pretrain"],
-    "prompt": config.to_dict()["prompt"],
-    "seed": config.seed,
-    "data": run.manifest["fingerprint"],
+  path = pathlib.Path(given)
+  if not path.exists():
+    raise errors.UserError(
+      f"config.model.path: {path}: not found, a Hugging Face directory expected"
+    )
+  if path.is_dir() and not (path / "config.json").is_file():
+    raise errors.UserError(
+      f"config.model.path: {path}: no config.json found, a Hugging Face"
+      " directory expected"
+    )
+
+
+def _inputs(session: Session) -> graph.Inputs:
+  options = session.config.to_dict()
+  return {
+    "arch": options["model"]["arch"],
+    "pretrain": options["pretrain"],
+    "prompt": options["prompt"],
+    "seed": session.config.seed,
+    "data": session.manifest["fingerprint"],
   }
-  record = run.paths.record("base")
-  if records.is_current(
-    record, made_from, run.paths.base / "model.safetensors"
-  ):
-    session.say(f"pretrain: {run.paths.base} is current")
-    return
-  records.drop_and_tell(
-    record, made_from, lambda line: logging.info("pretrain: %s", line)
-  )
-  _make(run)
-  records.write_record(record, made_from)
 
 
-def _make(run: session.Session) -> None:
+def _cost(session: Session) -> graph.Cost:
+  return graph.Cost(session.config.pretrain.num_steps, "steps", "pretrain")
+
+
+def _build(session: Session, _: graph.Inputs) -> None:
   from bigrec_jax import models
   from bigrec_jax.data.text import pipeline, tokenization
   from bigrec_jax.models import hf_export, hf_import
   from bigrec_jax.training import pretrain
 
-  config, paths = run.config, run.paths
-  corpus = run.task.corpus()
+  config, paths = session.config, session.paths
+  corpus = session.task.corpus()
   read = min(len(corpus), _TOKENIZER_EXAMPLES)
   texts = [corpus.text(n).training for n in range(read)]
-  texts = [*texts, *run.catalogue.titles]
+  texts = [*texts, *session.catalogue.titles]
   folder = paths.root / ".tokenizer"
   processes.on_first(
     lambda: tokenization.train_bpe(texts, config.pretrain.vocab_size, folder)
   )
   tokenizer = tokenization.load_tokenizer(folder)
   arch = models.from_arch(config.model.arch, tokenizer.vocab_size)
-  model = models.build(arch, config.model, None, run.mesh)
-  params = hf_import.init_base(arch, config.seed, "float32", run.mesh)
+  model = models.build(arch, config.model, None, session.mesh)
+  params = hf_import.init_base(arch, config.seed, "float32", session.mesh)
   if config.pretrain.num_steps:
     stream = pipeline.text_stream(
       corpus,
@@ -77,9 +90,51 @@ def _make(run: session.Session) -> None:
       max_length=config.pretrain.max_length,
       seed=config.seed,
     )
-    with run.stage("pretrain", config.pretrain.num_steps, "steps") as progress:
+    with session.stage(
+      "pretrain", config.pretrain.num_steps, "steps"
+    ) as progress:
       params = pretrain.pretrain(
-        model, params, stream, config.pretrain, run.mesh, run.paths, progress
+        model,
+        params,
+        stream,
+        config.pretrain,
+        session.mesh,
+        session.paths,
+        progress,
       )
   hf_export.save_base(paths.base, arch, params, folder)
   processes.on_first(lambda: shutil.rmtree(folder))
+
+
+STAGE = graph.Stage(
+  name="base",
+  mode="pretrain",
+  where=lambda session: session.paths.base,
+  needs=lambda session: (prepare.STAGE,),
+  inputs=_inputs,
+  is_there=lambda session: (session.paths.base / "model.safetensors").exists(),
+  build=_build,
+  batches=("pretrain.batch_size",),
+  cost=_cost,
+)
+
+
+def _gguf_differs(session: Session) -> list[str]:
+  model = session.config.model
+  path, store = pathlib.Path(model.path), session.paths.converted_gguf
+  is_there = gguf_base.place(path, model.dtype, store).is_dir()
+  return [] if is_there else [records.NOT_MADE]
+
+
+def _convert(session: Session, _: graph.Inputs) -> None:
+  session.base_dir  # noqa: B018  # Converted when it is first asked for.
+
+
+GGUF = graph.Stage(
+  name="gguf",
+  mode="pretrain",
+  where=lambda session: session.paths.converted_gguf,
+  differs=_gguf_differs,
+  build=_convert,
+  is_cache=True,
+)

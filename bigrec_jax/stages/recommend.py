@@ -12,19 +12,19 @@ from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import chosen as chosen_lib, table
+from bigrec_jax.results import table
 from bigrec_jax.stages import (
   cf_scorer,
   embed,
   gamma as gamma_lib,
   generate,
+  graph,
   ground_eval,
   list_files,
-  prepare,
-  session,
   train,
   train_cf,
 )
+from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import fingerprints, processes
 
 if TYPE_CHECKING:
@@ -35,49 +35,77 @@ _CHUNK = 1024
 _DIGITS = 6  # Of scores and distances in the file.
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Writes `recommendations.jsonl`, a line for each history, in their order.
 
-  Whatever is missing or stale is made first: data, base, adapter, embeddings
-  and, where something is injected, the gamma that ground_eval chooses. A kill
-  costs the lines of one chunk.
+  It uses what the workdir has: adapter, embeddings and, where something is
+  injected, the gamma that ground_eval chose; --make makes what is missing. A
+  kill costs the lines of one chunk.
 
   Raises:
     UserError: no histories are given, or an item of theirs isn't known.
   """
-  ensure(session.Session(config, workdir))
+  session = Session(config, workdir, asked)
+  session.make(STAGE, reads=True)
+  if not session.asked.dry_run:
+    finish(session)
 
 
-def ensure(run: session.Session) -> None:
-  """Recommends, unless the file on disk is of these very inputs."""
-  gamma_lib.check(run.config)
-  path = _output(run)
-  rows = _rows(run.config.recommend)
-  prepare.ensure(run)
-  histories = histories_lib.find(
-    rows, run.catalogue, run.config.recommend.unknown
-  )
-  _warn_of_other_prompts(run)
-  adapter = train.find_adapter(run) or train.ensure(run)
-  items = embed.ensure(run)
-  chosen = gamma_lib.choose(run)
-  made_from = _made_from(run, histories, adapter, chosen)
-  record = list_files.record_of(run, path)
-  if processes.agree(lambda: list_files.is_current(record, made_from, path)):
-    session.say(f"recommend: {path} is current")
+def needed(session: Session) -> Iterator[graph.Stage]:
+  """Yields adapter, embeddings and what the injection takes."""
+  yield from train.needed(session)
+  yield embed.STAGE
+  yield from gamma_lib.needed(session)
+
+
+def _check(session: Session) -> None:
+  gamma_lib.check(session.config)
+  _output(session)
+  _rows(session.config.recommend)
+  train.check_used(session)
+
+
+def _histories(session: Session) -> histories_lib.Histories:
+  config = session.config.recommend
+  return histories_lib.find(_rows(config), session.catalogue, config.unknown)
+
+
+def _differs(session: Session) -> list[str]:
+  gamma_lib.check(session.config)
+  path = _output(session)
+  made_from = _inputs(session)
+  record = list_files.record_of(session, path)
+  return list_files.differences(record, made_from, path)
+
+
+def _build(session: Session, made_from: graph.Inputs) -> None:
+  path, histories = _output(session), _histories(session)
+  _warn_of_other_prompts(session)
+  record = list_files.record_of(session, path)
+  processes.on_first(lambda: list_files.set_aside(path, record))
+  kept = list_files.beside(path, made_from)
+  if processes.agree(kept.exists):
+    say(f"recommend: {kept.name} is {path} again")
   else:
-    processes.on_first(lambda: list_files.set_aside(path, record))
-    kept = list_files.beside(path, made_from)
-    if processes.agree(kept.exists):
-      session.say(f"recommend: {kept.name} is {path} again")
-    else:
-      _Writer(run, histories, adapter, items, chosen).write(kept)
-    processes.on_first(
-      lambda: list_files.give_name(kept, path, record, made_from)
-    )
-  if run.config.recommend.history:
+    _Writer(session, histories).write(kept)
+  processes.on_first(
+    lambda: list_files.give_name(kept, path, record, made_from)
+  )
+
+
+def _cost(session: Session) -> graph.Cost:
+  return graph.Cost(len(_rows(session.config.recommend)), "users", "recommend")
+
+
+def finish(session: Session) -> None:
+  """Says where the lists are; prints a list that was asked for by hand."""
+  path = _output(session)
+  if session.config.recommend.history:
     _show(path)
-  session.say(f"recommend: users: {len(histories)}, lists: {path}")
+  users = len(_rows(session.config.recommend))
+  say(f"recommend: users: {users}, lists: {path}")
 
 
 def _rows(config: config_lib.RecommendConfig) -> list[histories_lib.Row]:
@@ -100,10 +128,10 @@ def _rows(config: config_lib.RecommendConfig) -> list[histories_lib.Row]:
   )
 
 
-def _output(run: session.Session) -> pathlib.Path:
+def _output(session: Session) -> pathlib.Path:
   """Returns the file to write, after a look at what is there."""
-  config = run.config.recommend
-  path = pathlib.Path(config.output or run.paths.recommendations)
+  config = session.config.recommend
+  path = pathlib.Path(config.output or session.paths.recommendations)
   if path.is_dir():
     raise errors.UserError(
       f"config.recommend.output: {path}: a folder found, a file expected"
@@ -118,9 +146,9 @@ def _output(run: session.Session) -> pathlib.Path:
   return path
 
 
-def _warn_of_other_prompts(run: session.Session) -> None:
+def _warn_of_other_prompts(session: Session) -> None:
   """Says so where the data's prompts are not those that new histories get."""
-  examples = run.examples("valid")
+  examples = session.examples("valid")
   if 2 * len(examples.overrides) <= len(examples):
     return
   instruction, text = next(iter(examples.overrides.values()))
@@ -135,28 +163,26 @@ def _warn_of_other_prompts(run: session.Session) -> None:
   )
 
 
-def _made_from(
-  run: session.Session,
-  histories: histories_lib.Histories,
-  adapter: train.Adapter,
-  chosen: chosen_lib.Chosen,
-) -> dict[str, Any]:
-  config = run.config.recommend
+def _inputs(session: Session) -> graph.Inputs:
+  config, histories = session.config.recommend, _histories(session)
+  chosen = gamma_lib.choose(session)
   return {
-    **generate.depends_on(run, adapter),
+    **generate.depends_on(session, train.used(session)),
     "histories": fingerprints.of_value([row.content for row in histories.rows]),
     "one_off": bool(config.history),
-    "catalogue": run.catalogue.fingerprint,
+    "catalogue": session.catalogue.fingerprint,
     "chosen": {
       "injection": chosen.injection,
       "gamma": chosen.report,
       "cf_model": chosen.cf_model,
     },
-    "cf": train_cf.inputs(run, chosen.cf_model) if chosen.cf_model else None,
+    "cf": train_cf.inputs(session, chosen.cf_model)
+    if chosen.cf_model
+    else None,
     "popularity": fingerprints.of_value(
-      ground_eval.injected_popularity(run).tolist()
+      ground_eval.injected_popularity(session).tolist()
     ),
-    "max_history": run.config.data.max_history,
+    "max_history": session.config.data.max_history,
     "k": config.k,
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
@@ -168,38 +194,38 @@ class _Writer:
 
   def __init__(
     self,
-    run: session.Session,
+    session: Session,
     histories: histories_lib.Histories,
-    adapter: train.Adapter,
-    items: np.ndarray,
-    chosen: chosen_lib.Chosen,
   ):
     from bigrec_jax.rankers import grounder as recommend
 
-    self._run, self._histories, self._items = run, histories, items
-    self._popularity = ground_eval.injected_popularity(run)
-    self._decoder = generate.Decoder(run, adapter)
-    self._probes = _prompt_tokens(run, [["0"], ["A"]])
+    items, adapter = session.load(embed.STAGE), train.used(session)
+    chosen = gamma_lib.choose(session)
+
+    self._session, self._histories, self._items = session, histories, items
+    self._popularity = ground_eval.injected_popularity(session)
+    self._decoder = generate.Decoder(session, adapter)
+    self._probes = _prompt_tokens(session, [["0"], ["A"]])
     self._scorer = None
     if "cf" in chosen.parts:
-      self._scorer = cf_scorer.load(run, chosen.cf_model)
+      self._scorer = cf_scorer.load(session, chosen.cf_model)
     self._ground = recommend.Grounder(
       items,
-      run.catalogue.groups,
+      session.catalogue.groups,
       self._popularity if "popularity" in chosen.parts else None,
       chosen.gamma,
-      run.config.ground,
-      run.mesh,
-      k=run.config.recommend.k,
+      session.config.ground,
+      session.mesh,
+      k=session.config.recommend.k,
       most_users=min(_CHUNK, len(histories)),
     )
     self._provenance = {
       "injection": chosen.injection,
       "gamma": chosen.report,
       "cf_model": chosen.cf_model or None,
-      "base": run.base_fingerprint,
+      "base": session.base_fingerprint,
       "adapter": adapter.fingerprint,
-      "catalogue": run.catalogue.fingerprint,
+      "catalogue": session.catalogue.fingerprint,
     }
 
   def write(self, path: pathlib.Path) -> None:
@@ -212,7 +238,7 @@ class _Writer:
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     total = len(self._histories)
     done = processes.ask(lambda: list_files.whole_chunks(partial, _CHUNK))
-    with self._run.stage("recommend", total, "users") as progress:
+    with self._session.stage("recommend", total, "users") as progress:
       if done:
         progress.update(done)
       for start in range(done, total, _CHUNK):
@@ -227,18 +253,18 @@ class _Writer:
     """Yields the lines of a chunk of users."""
     from bigrec_jax.decoding import generate as decoding
 
-    run, histories = self._run, self._histories
-    tokens = _prompt_tokens(run, histories.titles[part])
+    session, histories = self._session, self._histories
+    tokens = _prompt_tokens(session, histories.titles[part])
     # The header alone is read apart: what a single user's prompt has in common
     # with itself would be a program of its own.
     prefix = decoding.shared_beginning([*self._probes, *tokens])
     answers = self._decoder(
-      tokens, run.config.seed + part.start, progress, prefix
+      tokens, session.config.seed + part.start, progress, prefix
     )
     texts = [prompts.extract_title(a["predict"][0]) for a in answers]
-    queries = embed.embed_queries(run, texts, self._items, "")
+    queries = embed.embed_queries(session, texts, self._items, "")
     items = histories.padded(part)
-    hidden = items if run.config.recommend.exclude_history else items[:, :0]
+    hidden = items if session.config.recommend.exclude_history else items[:, :0]
     found = self._ground(queries, hidden, self._reader(items))
     for n, answer in enumerate(answers):
       row = {
@@ -261,7 +287,7 @@ class _Writer:
     self, found: "recommend.Recommended", n: int
   ) -> list[dict[str, Any]]:
     """Returns the items of user n, best first."""
-    catalogue = self._run.catalogue
+    catalogue = self._session.catalogue
     listed = []
     for place, item in enumerate(found.items[n].tolist()):
       if item < 0:
@@ -280,30 +306,45 @@ class _Writer:
 
 
 def _prompt_tokens(
-  run: session.Session, titles: Sequence[Sequence[str]]
+  session: Session, titles: Sequence[Sequence[str]]
 ) -> list[list[int]]:
   """Returns the prompts of histories; only the newest titles are named."""
-  newest = run.config.data.max_history
+  newest = session.config.data.max_history
   texts = [
-    run.prompt.inference_text(
-      run.prompt.instruction, run.prompt.input_text(own[-newest:])
+    session.prompt.inference_text(
+      session.prompt.instruction, session.prompt.input_text(own[-newest:])
     )
     for own in titles
   ]
-  return run.tokenizer.encode_batch(texts)
+  return session.tokenizer.encode_batch(texts)
 
 
 def _show(path: pathlib.Path) -> None:
   """Prints the first history's list."""
   with open(path, encoding="utf-8") as file:
     row = json.loads(file.readline())
-  session.say(f"written: {row['predict'][0].strip()}")
+  say(f"written: {row['predict'][0].strip()}")
   headers = ["title", "id", "score", "distance", "popularity"]
   keys = ["title", "external_id", "score", "distance", "popularity"]
   if row["provenance"]["cf_model"]:
     headers, keys = [*headers, "CF rank"], [*keys, "cf_rank"]
-  session.say(
+  say(
     table.format_table(
       headers, [[e[key] for key in keys] for e in row["recommendations"]]
     )
   )
+
+
+STAGE = graph.Stage(
+  name="recommend",
+  mode="recommend",
+  where=_output,
+  needs=needed,
+  inputs=_inputs,
+  differs=_differs,  # The record of a file of lists names its content, too.
+  build=_build,
+  check=_check,
+  quiet=True,
+  batches=("generate.batch_size",),
+  cost=_cost,
+)

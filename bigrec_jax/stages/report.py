@@ -1,16 +1,17 @@
 """One HTML page on everything that a workdir holds."""
 
+import dataclasses
 import datetime
 import pathlib
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import doctor
-from bigrec_jax.stages import session
+from bigrec_jax.stages import graph
+from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   fingerprints,
   paths as paths_lib,
   processes,
-  records,
   storage,
 )
 
@@ -24,31 +25,29 @@ _READ = (
 )
 
 
-def ensure(config: config_lib.Config, workdir: pathlib.Path) -> None:
-  """Writes the page unless it shows what the workdir holds already.
-
-  Raises:
-    UserError: as `run`.
-  """
-  paths = paths_lib.Paths(workdir)
-  made_from = {
-    "config": config.to_dict(),
-    "read": {p: fingerprints.of_folder(workdir, p) for p in _READ},
-  }
-  if records.is_current(paths.record("report"), made_from, paths.report):
-    session.say(f"report: {paths.report} is current")
-    return
-  run(config, workdir)
-  records.write_record(paths.record("report"), made_from)
-
-
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Writes `report/index.html`; parts that are missing are said to be.
 
   Raises:
     UserError: the workdir holds nothing to report, or a damaged file.
   """
-  processes.on_first(lambda: _write(config, workdir))
+  session = Session(config, workdir, asked)
+  again = dataclasses.replace(STAGE, differs=lambda _: [graph.EVERY_TIME])
+  session.make(again, reads=True)
+
+
+def _inputs(session: Session) -> graph.Inputs:
+  root = session.paths.root
+  return {
+    "config": session.config.to_dict(),
+    "read": {p: fingerprints.of_folder(root, p) for p in _READ},
+  }
+
+
+def _build(session: Session, _: graph.Inputs) -> None:
+  processes.on_first(lambda: _write(session.config, session.paths.root))
 
 
 def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
@@ -97,4 +96,14 @@ def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
   path = paths_lib.Paths(workdir).report
   with storage.atomic_path(path) as temporary:
     temporary.write_text(html, encoding="utf-8")
-  print(f"report: {path}", flush=True)
+  say(f"report: {path}")
+
+
+STAGE = graph.Stage(
+  name="report",
+  mode="report",
+  where=lambda session: session.paths.report,
+  inputs=_inputs,  # It shows what there is, and needs nothing of it.
+  is_there=lambda session: session.paths.report.exists(),
+  build=_build,
+)

@@ -2,18 +2,19 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from collections.abc import Iterator
 
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.stages import pretrain, session
+from bigrec_jax.stages import graph, pretrain
+from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import (
   fingerprints,
   paths as paths_lib,
   processes,
-  records,
+  storage,
 )
 
 # What changes how training runs but not what comes out of it.
@@ -29,73 +30,86 @@ class Adapter:
   fingerprint: str
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Trains until `adapter/` holds the best epoch; resumes what was begun.
 
   Raises:
     UserError: data, base or the adapter to start from cannot be used.
   """
-  ensure(session.Session(config, workdir))
+  Session(config, workdir, asked).make(STAGE)
 
 
-def ensure(run: session.Session) -> Adapter:
-  """Trains where `adapter/` is missing or was made from anything else."""
-  pretrain.ensure(run)
-  made_from = _made_from(run)
-  record = run.paths.record("adapter")
-  if records.is_current(record, made_from, run.paths.adapter / _WEIGHTS_FILE):
-    session.say(f"train: {run.paths.adapter} is current")
-    return _adapter(run.paths.adapter)
-  processes.on_first(lambda: _set_aside(run.paths, record, made_from))
-  _fit(run, fingerprints.of_value(made_from))
-  records.write_record(record, made_from)
-  return _adapter(run.paths.adapter)
+def needed(session: Session) -> Iterator[graph.Stage]:
+  """Yields what whoever decodes needs: base, and the own adapter if used."""
+  yield from pretrain.needed(session)
+  if elsewhere(session) is None:
+    yield STAGE
 
 
-def existing_adapter(run: session.Session) -> Adapter:
-  """Returns the adapter to decode with, without training one.
+def elsewhere(session: Session) -> pathlib.Path | None:
+  """Returns the adapter to decode with; None = the workdir's own.
 
-  That is the workdir's own if it fits the base, else `model.adapter`.
-
-  Raises:
-    UserError: there is none.
+  One that the command line names is used. Else the workdir's own counts if it
+  is of this base, prompt and data: other training options (say, a learning
+  rate left out of this command) are told but do not cost hours of training
+  again. `train` and `pipeline` are strict. Where there is none that fits,
+  `model.adapter` is not only where training would start.
   """
-  adapter = find_adapter(run)
-  if adapter is None:
+  if session.asked.adapter:
+    return pathlib.Path(session.asked.adapter)
+  start = session.config.model.adapter
+  if not start or session.walk.is_asked(STAGE):
+    return None
+  return None if session.walk.look(STAGE).is_current else pathlib.Path(start)
+
+
+def used(session: Session) -> Adapter:
+  """Returns the adapter to decode with, which is `needed`."""
+  return _adapter(elsewhere(session) or session.paths.adapter)
+
+
+def check_used(session: Session) -> None:
+  """Raises UserError where the adapter to decode with can't be one.
+
+  An adapter that a workdir trained knows its base: one of other weights is
+  refused, one of the same in another precision is told.
+  """
+  pretrain.check_base(session)
+  directory = elsewhere(session)
+  if directory is None:
+    return
+  _check_peft(directory)
+  say(f"adapter: {directory}, not the workdir's own")
+  record = paths_lib.Paths(directory.parent).record("adapter")
+  if directory.name != "adapter" or not record.exists():
+    return
+  if not session.config.model.path and not (
+    session.walk.look(pretrain.STAGE).is_current
+  ):
+    return  # There is no base yet.
+  found = storage.read_json(record).get("base")
+  if found == session.base_fingerprint:
+    return
+  if found not in session.base_fingerprints.values():
     raise errors.UserError(
-      f"{run.paths.adapter}: no adapter of this base and data found; run"
-      " --mode=train first, or name one by --config.model.adapter"
+      f"config.model.adapter: {directory}: trained on base {found}, one of"
+      f" base {session.base_fingerprint} ({session.base_dir}) expected"
     )
-  return adapter
+  logging.warning(
+    "%s was trained on this base in another model.dtype or model.quantization",
+    directory,
+  )
 
 
-def find_adapter(run: session.Session) -> Adapter | None:
-  """Returns the adapter to decode with, or None if one must be trained.
-
-  The workdir's adapter counts if it is of this base, prompt and data: other
-  training options (say, a learning rate left out of this command) are told
-  but do not cost hours of training again. `train` and `pipeline` are strict.
-  """
-  pretrain.ensure(run)
-  if processes.agree(lambda: _own_fits(run)):
-    return _adapter(run.paths.adapter)
-  if run.config.model.adapter:
-    return _adapter(pathlib.Path(run.config.model.adapter))
-  return None
-
-
-def _own_fits(run: session.Session) -> bool:
-  """Returns whether the workdir's adapter is of this base, prompt and data."""
-  record = run.paths.record("adapter")
-  if not (record.exists() and (run.paths.adapter / _WEIGHTS_FILE).exists()):
-    return False
-  essential = ("base", "prompt", "train_examples")
-  changed = records.differences(record, _made_from(run))
-  if any(line.startswith(essential) for line in changed):
-    return False
-  for line in changed:
-    logging.warning("the adapter was trained with other options: %s", line)
-  return True
+def _check_peft(directory: pathlib.Path) -> None:
+  for name in ("adapter_config.json", _WEIGHTS_FILE):
+    if not (directory / name).is_file():
+      raise errors.UserError(
+        f"config.model.adapter: {directory}: no {name} found, a PEFT directory"
+        " expected"
+      )
 
 
 def _adapter(directory: pathlib.Path) -> Adapter:
@@ -103,59 +117,75 @@ def _adapter(directory: pathlib.Path) -> Adapter:
   return Adapter(directory, name)
 
 
-def _made_from(run: session.Session) -> dict[str, Any]:
-  config = run.config
+def _inputs(session: Session) -> graph.Inputs:
+  config = session.config
   options = config.to_dict()
   start = config.model.adapter
   return {
-    "base": run.base_fingerprint,
+    "base": session.base_fingerprint,
     "start": _adapter(pathlib.Path(start)).fingerprint if start else "",
     "lora": options["lora"],
     "train": {
       k: v for k, v in options["train"].items() if k not in _RUNTIME_KEYS
     },
     "prompt": options["prompt"],
-    **run.task.made_from("train"),
-    **run.task.made_from("valid"),
+    **session.task.made_from("train"),
+    **session.task.made_from("valid"),
     "seed": config.seed,
   }
 
 
-def _set_aside(
-  paths: paths_lib.Paths, record: pathlib.Path, made_from: dict[str, Any]
-) -> None:
+def _set_aside(session: Session, _: graph.Inputs) -> None:
   """Keeps the adapter that is about to be replaced: nothing is lost."""
-  if not record.exists():
-    return
-  for line in records.differences(record, made_from):
-    session.say(f"train: again, because of {line}")
-  old = fingerprints.of_file(record)[:8]
-  if paths.adapter.exists():
-    kept = paths.root / f"adapter.{old}"
+  paths, record = session.paths, session.paths.record(STAGE.name)
+
+  def work() -> None:
+    if not (record.exists() and paths.adapter.exists()):
+      return
+    kept = paths.root / f"adapter.{fingerprints.of_file(record)[:8]}"
     if not kept.exists():
       paths.adapter.rename(kept)
-      session.say(f"train: the former adapter is kept in {kept}")
-  record.unlink()
+      say(f"train: the former adapter is kept in {kept}")
+
+  processes.on_first(work)
 
 
-def _fit(run: session.Session, name: str) -> None:
+def _check(session: Session) -> None:
+  pretrain.check_base(session)
+  if start := session.config.model.adapter:
+    _check_peft(pathlib.Path(start))
+
+
+def _cost(session: Session) -> graph.Cost | None:
+  train, count = session.config.train, session.num_examples("train")
+  if count is None:
+    return None
+  steps = train.num_epochs * -(-count // train.batch_size)
+  early = train.early_stopping_patience > 0
+  return graph.Cost(steps, "steps", "train", at_most=early)
+
+
+def _build(session: Session, inputs: graph.Inputs) -> None:
   """Runs the training loop; the trainer writes adapter and checkpoints."""
   import jax
 
   from bigrec_jax.training import trainer
 
-  config = run.config
+  config = session.config
   if config.model.adapter:
-    lora_config, lora = run.load_adapter(pathlib.Path(config.model.adapter))
+    lora_config, lora = session.load_adapter(pathlib.Path(config.model.adapter))
   else:
     lora_config, lora = config.lora, None
-  train, valid = run.task.samples("train"), run.task.samples("valid")
-  session.say(
+  train, valid = session.task.samples("train"), session.task.samples("valid")
+  say(
     f"train: {len(train):,} examples, evaluated on"
     f" {len(valid):,}, {jax.device_count()} device(s)"
   )
   network = protocol.Network(
-    run.build(lora_config), run.base.params, run.tokenizer, run.mesh
+    session.build(lora_config),
+    session.base.params,
+    session.tokenizer,
+    session.mesh,
   )
   result = trainer.fit(
     model=network.model,
@@ -163,14 +193,32 @@ def _fit(run: session.Session, name: str) -> None:
     lora=lora,
     train=train,
     valid=valid,
-    tokenizer=run.tokenizer,
+    tokenizer=session.tokenizer,
     config=config.train,
     seed=config.seed,
-    mesh=run.mesh,
-    paths=run.paths,
-    fingerprint=name,
-    base_name=str(run.base_dir),
-    objective=run.task.objective(),
-    selection=run.task.selection(network),
+    mesh=session.mesh,
+    paths=session.paths,
+    fingerprint=fingerprints.of_value(inputs),
+    base_name=str(session.base_dir),
+    objective=session.task.objective(),
+    selection=session.task.selection(network),
   )
-  run.keep_throughput("train", result.tokens, "tokens", result.seconds)
+  session.keep_throughput(
+    "train", result.tokens, "tokens", result.seconds, steps=result.steps
+  )
+
+
+STAGE = graph.Stage(
+  name="adapter",
+  mode="train",
+  where=lambda session: session.paths.adapter,
+  needs=pretrain.needed,
+  inputs=_inputs,
+  is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
+  tolerated=frozenset({"lora", "seed", "start", "train", "valid_examples"}),
+  set_aside=_set_aside,
+  build=_build,
+  check=_check,
+  batches=("train.micro_batch_size",),
+  cost=_cost,
+)

@@ -1,9 +1,10 @@
 """Collaborative-filtering baselines: training, scores and their metrics."""
 
 import dataclasses
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from bigrec_jax.cf import (
 )
 from bigrec_jax.data.prepared import examples as examples_lib
 from bigrec_jax.results import cf_file, metrics, table
-from bigrec_jax.stages import prepare, session
-from bigrec_jax.workdir import fingerprints, processes, records, storage
+from bigrec_jax.stages import graph, prepare
+from bigrec_jax.stages.session import Asked, Session, say
+from bigrec_jax.workdir import fingerprints, processes, storage
 
 # Whatever trains is imported where it does.
 if TYPE_CHECKING:
@@ -50,175 +52,190 @@ class Outcome:
   books: dict[str, Any]
 
 
-def run(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def run(
+  config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
+) -> None:
   """Trains `cf.model`; writes checkpoints, scores and metrics/cf.json.
 
   Raises:
     UserError: the data cannot be prepared, the mesh doesn't divide the batch,
       or a loss isn't finite.
   """
-  ensure(session.Session(config, workdir))
+  session = Session(config, workdir, asked)
+  built = session.make(*(stage(model) for model in models(config)))
+  tell(session, built)
 
 
-def ensure(run: session.Session, models: Sequence[str] | None = None) -> None:
-  """Trains the models whose scores are missing or of other inputs.
-
-  Args:
-    run: configuration and workdir.
-    models: names; None = those of `cf.model` and `ground.cf_model`.
-  """
-  prepare.ensure(run)
-  if models is None:
-    wanted = (*run.config.cf.models, run.config.ground.cf_model)
-    models = [m for m in dict.fromkeys(wanted) if m]
-  made = [model for model in models if _ensure_one(run, model)]
-  if not made:
-    return
-  known = storage.read_json(_metrics_path(run))
-  session.say(_table(known, run.config, models))
+def models(config: config_lib.Config) -> list[str]:
+  """Returns the models of `cf.model` and `ground.cf_model`, each once."""
+  wanted = (*config.cf.models, config.ground.cf_model)
+  return [model for model in dict.fromkeys(wanted) if model]
 
 
-def _num_train(run: session.Session) -> int:
+def tell(session: Session, built: Collection[str]) -> None:
+  """Prints the results of the models among the stages that were made."""
+  wanted = models(session.config)
+  if any(stage(model).name in built for model in wanted):
+    known = storage.read_json(_metrics_path(session))
+    shown = [model for model in wanted if model in known]
+    say(_table(known, session.config, shown))
+
+
+@functools.cache
+def stage(model: str) -> graph.Stage:
+  """Returns the stage of a model's scores of valid and test."""
+
+  def files(session: Session) -> list[pathlib.Path]:
+    return [session.paths.cf_scores(model, split) for split in SPLITS]
+
+  def cost(session: Session) -> graph.Cost | None:
+    if model not in recipes.TRAINED:
+      return None
+    epochs, early = session.config.cf.num_epochs, session.config.cf.patience > 0
+    return graph.Cost(epochs, "epochs", f"train_cf {model}", at_most=early)
+
+  return graph.Stage(
+    name=f"cf_{model}",
+    mode="train_cf",
+    where=lambda session: files(session)[0].parent,
+    needs=lambda session: (prepare.STAGE,),
+    inputs=lambda session: inputs(session, model),
+    is_there=lambda session: (
+      _metrics_path(session).exists()
+      and all(scores.exists(file) for file in files(session))
+    ),
+    build=lambda session, made_from: _build(session, model, made_from),
+    batches=("cf.batch_size",) if model in recipes.TRAINED else (),
+    cost=cost,
+  )
+
+
+def _num_train(session: Session) -> int:
   """Returns how many train rows a model sees; 0 = the LLM's own."""
-  return run.config.cf.num_train or run.config.data.num_train
+  return session.config.cf.num_train or session.config.data.num_train
 
 
-def train_examples(run: session.Session) -> examples_lib.Examples:
+def train_examples(session: Session) -> examples_lib.Examples:
   """Returns the train rows, by default those that the LLM is tuned on."""
-  if _num_train(run) == run.config.data.num_train:
-    return run.examples("train")
+  if _num_train(session) == session.config.data.num_train:
+    return session.examples("train")
   return examples_lib.load_examples(
-    run.paths, "train", _num_train(run), run.config.seed
+    session.paths, "train", _num_train(session), session.config.seed
   )
 
 
-def _metrics_path(run: session.Session) -> pathlib.Path:
-  return run.paths.metrics / "cf.json"
+def _metrics_path(session: Session) -> pathlib.Path:
+  return session.paths.metrics / "cf.json"
 
 
-def _ensure_one(run: session.Session, model: str) -> bool:
-  """Returns whether the model had to be trained."""
-  if not run.first_time(f"cf_{model}"):
-    return False
-  made_from = inputs(run, model)
-  record = run.paths.record(f"cf_{model}")
-  files = [run.paths.cf_scores(model, split) for split in SPLITS]
-  written = processes.agree(lambda: all(scores.exists(f) for f in files))
-  if written and records.is_current(record, made_from, _metrics_path(run)):
-    session.say(f"train_cf: {files[0].parent} is current")
-    return False
-  records.drop_and_tell(
-    record, made_from, lambda line: session.say(f"train_cf: {model}: {line}")
-  )
+def _build(session: Session, model: str, made_from: graph.Inputs) -> None:
   started = time.perf_counter()
-  outcome = _make(run, model)
+  outcome = _make(session, model)
   outcome.books["seconds_total"] = round(time.perf_counter() - started, 3)
-  limit = run.config.cf.max_dense_gib * 2**30
+  limit = session.config.cf.max_dense_gib * 2**30
 
   def write() -> None:
-    for split, file in zip(SPLITS, files, strict=True):
+    for split in SPLITS:
       scores.write_scores(
-        file,
+        session.paths.cf_scores(model, split),
         outcome.sources[split],
-        run.examples(split),
-        run.catalogue,
+        session.examples(split),
+        session.catalogue,
         made_from,
         limit,
       )
-    _write_metrics(run, model, outcome)
+    _write_metrics(session, model, outcome)
 
   processes.on_first(write)
-  records.write_record(record, made_from)
-  return True
 
 
-def inputs(run: session.Session, model: str) -> dict[str, Any]:
+def inputs(session: Session, model: str) -> dict[str, Any]:
   """Returns what a model's scores are made from."""
-  options = run.config.to_dict()
+  options = session.config.to_dict()
   return {
     "cf": recipes.relevant(model, options["cf"]),
-    "mask_seen": run.config.cf.mask_seen,
-    "cutoffs": run.config.ground.cutoffs,
-    "max_history": run.config.data.max_history,
-    "catalogue": run.catalogue.fingerprint,
+    "mask_seen": session.config.cf.mask_seen,
+    "cutoffs": session.config.ground.cutoffs,
+    "max_history": session.config.data.max_history,
+    "catalogue": session.catalogue.fingerprint,
     "examples": {
-      "train": train_examples(run).fingerprint,
-      **{split: run.examples(split).fingerprint for split in SPLITS},
+      "train": train_examples(session).fingerprint,
+      **{split: session.examples(split).fingerprint for split in SPLITS},
     },
-    "seed": run.config.seed if model in recipes.TRAINED else 0,
+    "seed": session.config.seed if model in recipes.TRAINED else 0,
   }
 
 
-def _make(run: session.Session, model: str) -> Outcome:
+def _make(session: Session, model: str) -> Outcome:
   from bigrec_jax.rankers import cf as cf_rankers, dense
 
-  ranks_of = {split: _ranks(run, split) for split in SPLITS}
+  ranks_of = {split: _ranks(session, split) for split in SPLITS}
   if model in recipes.TRAINED:
-    return _train(run, model, ranks_of)
+    return _train(session, model, ranks_of)
   if model == "most_pop":
-    counts = popularity_counts(run)
+    counts = popularity_counts(session)
     sources = {
-      split: popularity.fit(counts, len(run.examples(split)))
+      split: popularity.fit(counts, len(session.examples(split)))
       for split in SPLITS
     }
     ranks = {
       s: [ranks_of[s](cf_rankers.Factorised(sources[s]))] for s in SPLITS
     }
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
-  knn = item_neighbours(run)
+  knn = item_neighbours(session)
 
   def reader(split: str) -> Callable[[slice], np.ndarray]:
-    history = run.examples(split).history
+    history = session.examples(split).history
     return lambda part: knn.scores(history[part])
 
   sources = {split: reader(split) for split in SPLITS}
-  items = len(run.catalogue)
+  items = len(session.catalogue)
   ranks = {s: [ranks_of[s](dense.Dense(sources[s], items))] for s in SPLITS}
   return Outcome(sources, ranks, {})
 
 
-def item_neighbours(run: session.Session) -> "item_knn.ItemKnn":
+def item_neighbours(session: Session) -> "item_knn.ItemKnn":
   """Returns ItemKNN of the train rows."""
   from bigrec_jax.cf import item_knn
 
-  options = run.config.cf
+  options = session.config.cf
   return item_knn.fit(
-    rows_lib.interactions(train_examples(run)),
-    len(run.catalogue),
+    rows_lib.interactions(train_examples(session)),
+    len(session.catalogue),
     options.neighbours,
     options.neighbour_decay,
   )
 
 
-def popularity_counts(run: session.Session) -> np.ndarray:
+def popularity_counts(session: Session) -> np.ndarray:
   """Returns counts of the train part, or of the few-shot sample's rows."""
-  if _num_train(run) == -1:
-    return run.catalogue.popularity
-  pairs = rows_lib.interactions(train_examples(run))
-  return np.bincount(pairs[:, 1], minlength=len(run.catalogue))
+  if _num_train(session) == -1:
+    return session.catalogue.popularity
+  pairs = rows_lib.interactions(train_examples(session))
+  return np.bincount(pairs[:, 1], minlength=len(session.catalogue))
 
 
-def _ranks(run: session.Session, split: str) -> "engine.Ranks":
+def _ranks(session: Session, split: str) -> "engine.Ranks":
   from bigrec_jax.rankers import engine
 
   seen = None
-  if run.config.cf.mask_seen:
+  if session.config.cf.mask_seen:
     earlier = {"valid": ("train",), "test": ("train", "valid")}[split]
     seen = rows_lib.seen_items(
-      run.examples(split),
-      *(examples_lib.load_examples(run.paths, s, -1, 0) for s in earlier),
+      session.examples(split),
+      *(examples_lib.load_examples(session.paths, s, -1, 0) for s in earlier),
     )
   return engine.Ranks(
-    run.examples(split).target,
-    len(run.catalogue),
-    run.mesh,
-    most_users=run.config.ground.batch_size,
+    session.examples(split).target,
+    len(session.catalogue),
+    session.mesh,
+    most_users=session.config.ground.batch_size,
     seen=seen,
   )
 
 
 def _train(
-  run: session.Session,
+  session: Session,
   model: str,
   ranks_of: "dict[str, engine.Ranks]",
 ) -> Outcome:
@@ -231,10 +248,12 @@ def _train(
   )
   from bigrec_jax.rankers import cf as cf_rankers
 
-  config = run.config.cf
-  length = run.config.data.max_history
-  train = train_examples(run)
-  recipe = recipes.recipe(model, config, len(run.catalogue), length, run.mesh)
+  config = session.config.cf
+  length = session.config.data.max_history
+  train = train_examples(session)
+  recipe = recipes.recipe(
+    model, config, len(session.catalogue), length, session.mesh
+  )
   spec = recipe.network
   rows = (
     rows_lib.chains(train, length)
@@ -244,13 +263,13 @@ def _train(
   trainer = cf_trainer.Trainer(
     recipe,
     rows,
-    rows_lib.target_counts(train, len(run.catalogue)),
-    recipes.runs(config, run.config.seed),
-    run.mesh,
+    rows_lib.target_counts(train, len(session.catalogue)),
+    recipes.runs(config, session.config.seed),
+    session.mesh,
   )
   encoders = {
     split: cf_states.Encoder(
-      spec, run.examples(split).history, run.mesh, ranks_of[split].block
+      spec, session.examples(split).history, session.mesh, ranks_of[split].block
     )
     for split in SPLITS
   }
@@ -267,9 +286,9 @@ def _train(
   schedule = fitting.Schedule(
     config.num_epochs, config.patience, config.save_every_epochs
   )
-  with run.stage(f"train_cf {model}", config.num_epochs, "epochs") as bar:
+  with session.stage(f"train_cf {model}", config.num_epochs, "epochs") as bar:
     fitted = fitting.fit(
-      trainer, score, schedule, checkpoint_dir(run, model), bar
+      trainer, score, schedule, checkpoint_dir(session, model), bar
     )
   kept = recipes.best_point(fitted.books["best_ndcg"], config.num_seeds)
   params = [fitting.of_run(fitted.params, k) for k in kept]
@@ -277,7 +296,7 @@ def _train(
     split: cf_states.factors(
       encoders[split](params[0]),
       networks.head(spec, params[0]),
-      len(run.examples(split)),
+      len(session.examples(split)),
       spec.num_items,
     )
     for split in SPLITS
@@ -286,22 +305,22 @@ def _train(
   return Outcome(sources, ranks, _books(trainer, fitted, kept, len(rows)))
 
 
-def checkpoint_dir(run: session.Session, model: str) -> pathlib.Path:
+def checkpoint_dir(session: Session, model: str) -> pathlib.Path:
   """Returns the folder of exactly this training, whatever its schedule.
 
   Tables of another size, which few meshes need, are another training.
   """
-  made_from = inputs(run, model)
+  made_from = inputs(session, model)
   options = {
     k: v for k, v in made_from["cf"].items() if k not in recipes.SCHEDULE_KEYS
   }
-  options["stop_cutoff"] = run.config.cf.stop_cutoff
+  options["stop_cutoff"] = session.config.cf.stop_cutoff
   made_from = {**made_from, "cf": options, "cutoffs": None}
-  rows = recipes.table_rows(len(run.catalogue), run.mesh)
-  if rows != recipes.table_rows(len(run.catalogue), None):
+  rows = recipes.table_rows(len(session.catalogue), session.mesh)
+  if rows != recipes.table_rows(len(session.catalogue), None):
     made_from["rows"] = rows
   name = fingerprints.of_value(made_from)
-  return run.paths.cf_scores(model, "valid").parent / "checkpoints" / name
+  return session.paths.cf_scores(model, "valid").parent / "checkpoints" / name
 
 
 def _books(
@@ -334,11 +353,11 @@ def _books(
   }
 
 
-def _write_metrics(run: session.Session, model: str, outcome: Outcome) -> None:
+def _write_metrics(session: Session, model: str, outcome: Outcome) -> None:
   """Adds the model to metrics/cf.json; the others' entries stay."""
-  cutoffs = run.config.ground.cutoffs
-  entry: dict[str, Any] = {"family": run.config.cf.family}
-  entry |= {"loss": run.config.cf.loss} if model in recipes.TRAINED else {}
+  cutoffs = session.config.ground.cutoffs
+  entry: dict[str, Any] = {"family": session.config.cf.family}
+  entry |= {"loss": session.config.cf.loss} if model in recipes.TRAINED else {}
   entry |= outcome.books
   for split in SPLITS:
     each = [metrics.summarise(r, cutoffs) for r in outcome.ranks[split]]
@@ -352,7 +371,7 @@ def _write_metrics(run: session.Session, model: str, outcome: Outcome) -> None:
         entry[split][f"{name}_std"] = {
           k: float(v.std(ddof=1)) for k, v in values.items()
         }
-  cf_file.add(_metrics_path(run), model, entry)
+  cf_file.add(_metrics_path(session), model, entry)
 
 
 def _table(

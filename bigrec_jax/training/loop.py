@@ -71,12 +71,14 @@ class FitResult:
     adapter: the best adapter, a tree of arrays on the mesh.
     tokens: tokens trained on since the start or resume, without padding.
     seconds: time that took, evaluation and compilation included.
+    steps: that were made in it.
   """
 
   books: Books
   adapter: Tree
   tokens: int
   seconds: float
+  steps: int
 
 
 class Trainer:
@@ -150,7 +152,8 @@ class Trainer:
           with reports.open_progress(left, "steps", "train") as bar:
             self._loop(store, writer, watch, bar)
     seconds = time.monotonic() - self._start
-    return FitResult(self._books, self._best, self._tokens, seconds)
+    steps = self._books.step - (self._total_steps - left)
+    return FitResult(self._books, self._best, self._tokens, seconds, steps)
 
   def _restore(self, store: checkpoints.Checkpoints) -> bool:
     """Continues from the latest checkpoint; False if there is none."""

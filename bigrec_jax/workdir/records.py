@@ -5,21 +5,12 @@ that leaves no record, so the artefact is made again.
 """
 
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bigrec_jax.workdir import processes, storage
 
-
-def is_current(
-  record: pathlib.Path, made_from: Mapping[str, Any], *files: pathlib.Path
-) -> bool:
-  """Returns whether all `files` are there and were made from `made_from`."""
-  return processes.agree(
-    lambda: (
-      all(f.exists() for f in files) and not differences(record, made_from)
-    )
-  )
+NOT_MADE = "not made yet"
 
 
 def differences(
@@ -27,13 +18,16 @@ def differences(
 ) -> list[str]:
   """Returns what differs from the record, e.g. "train.seed: 0 -> 1".
 
-  No record at all is one difference.
+  No record at all is one difference, `NOT_MADE`.
   """
   if not record.exists():
-    return ["not made yet"]
-  old = flatten(storage.read_json(record))
-  # Through JSON, so that tuples and lists compare equal.
-  new = flatten(made_from)
+    return [NOT_MADE]
+  return changes(storage.read_json(record), made_from)
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+  """Returns in which dotted keys two nested values differ, a line each."""
+  old, new = flatten(before), flatten(after)
   keys = sorted(old.keys() | new.keys())
   return [
     f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
@@ -52,21 +46,6 @@ def drop_record(record: pathlib.Path) -> None:
   processes.on_first(lambda: record.unlink(missing_ok=True))
 
 
-def drop_and_tell(
-  record: pathlib.Path,
-  made_from: Mapping[str, Any],
-  tell: Callable[[str], object],
-) -> None:
-  """Drops the record; tells each way in which it differs from `made_from`."""
-
-  def work() -> None:
-    for line in differences(record, made_from):
-      tell(line)
-    record.unlink(missing_ok=True)
-
-  processes.on_first(work)
-
-
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
   """Returns {dotted key: leaf}; sequences are leaves, as tuples."""
   if not isinstance(value, Mapping):
@@ -76,3 +55,9 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
   for key, inner in value.items():
     flat |= flatten(inner, f"{prefix}{key}.")
   return flat
+
+
+def covers(keys: Collection[str], key: str) -> bool:
+  """Returns whether a dotted key, or a section that it is in, is in `keys`."""
+  parts = key.split(".")
+  return any(".".join(parts[:n]) in keys for n in range(1, len(parts) + 1))

@@ -9,7 +9,7 @@ was last written to; what is remembered; the file; the program's default.
 import importlib
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bigrec_jax import config as config_lib, errors
@@ -73,12 +73,6 @@ _IN_RECORDS = (
 )
 
 
-def covers(keys: Iterable[str], key: str) -> bool:
-  """Returns whether a dotted key, or a section that it is in, is in `keys`."""
-  parts = key.split(".")
-  return any(".".join(parts[:n]) in keys for n in range(1, len(parts) + 1))
-
-
 def remember(
   paths: paths_lib.Paths,
   config: config_lib.Config | Mapping[str, Any],
@@ -135,7 +129,7 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
   own = {
     key: value
     for key, value in records.flatten(kept["config"]).items()
-    if not covers(PASSING, key)
+    if not records.covers(PASSING, key)
   }
   values = {
     key: _found_from(folder, key, value) for key, value in (file | own).items()
@@ -152,7 +146,7 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
 
 def merge(
   given: Mapping[str, Any],
-  flags: Iterable[str],
+  flags: Collection[str],
   file: Mapping[str, Any] | None,
   remembered: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[str]]:
@@ -170,7 +164,7 @@ def merge(
   kept, then = records.flatten(remembered["config"]), remembered["file"]
   values, lines = dict(given), []
   for key in given.keys() & kept.keys():
-    passing = covers(PASSING, key)
+    passing = records.covers(PASSING, key)
     if key in flags:
       source = "flag"
     elif file is not None and (

@@ -9,8 +9,7 @@ import pytest
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import encoding, packing, shared_header
-from bigrec_jax.planning import arguments, chips, programs, topology
-from bigrec_jax.stages import plan
+from bigrec_jax.planning import arguments, chips, plan, programs, topology
 from bigrec_jax.training import optimizer, step, trainer
 from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny

@@ -11,6 +11,7 @@ import pytest
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.results import metrics, quality_sections, run_data
 from bigrec_jax.stages import report
+from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import paths as paths_lib, storage
 from configs import common
 
@@ -364,10 +365,10 @@ def test_a_report_is_made_again_only_when_what_it_shows_changed(
 
   def made_again() -> bool:
     page.write_text("as it was")
-    report.ensure(config, workdir)
+    Session(config, workdir).make(report.STAGE)
     return page.read_text() != "as it was"
 
-  report.ensure(config, workdir)
+  Session(config, workdir).make(report.STAGE)
   assert not made_again()
   assert f"report: {page} is current" in capsys.readouterr().out
   path = paths_lib.Paths(workdir).predictions("test")
@@ -375,7 +376,7 @@ def test_a_report_is_made_again_only_when_what_it_shows_changed(
   path.write_text(json.dumps(rows[:-1]))
   assert made_again() and not made_again()
   page.unlink()
-  report.ensure(config, workdir)
+  Session(config, workdir).make(report.STAGE)
   assert page.exists()
 
 

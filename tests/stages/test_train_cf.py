@@ -6,7 +6,7 @@ import pytest
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores
 from bigrec_jax.results import metrics
-from bigrec_jax.stages import prepare, session, train_cf
+from bigrec_jax.stages import session, train_cf
 from configs import common, demo
 
 
@@ -104,7 +104,6 @@ def test_leave_one_out_with_seen_items_masked(tmp_path):
   config = config_lib.from_config_dict(tree)
   train_cf.run(config, tmp_path / "run")
   run = session.Session(config, tmp_path / "run")
-  prepare.ensure(run)
   ids = [int(i) - 1 for i in run.catalogue.external_ids]
   counts = np.zeros(len(ids))
   row = {item: n for n, item in enumerate(ids)}

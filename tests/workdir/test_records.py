@@ -1,19 +1,24 @@
 from bigrec_jax.workdir import fingerprints, records
 
 
-def test_current_only_with_the_same_origin_and_all_files(tmp_path):
-  record, file = tmp_path / "record.json", tmp_path / "artefact"
+def test_a_record_says_which_inputs_differ(tmp_path):
+  record = tmp_path / "record.json"
   origin = {"train": {"seed": 0, "buckets": (1, 2)}, "data": "abc"}
-  assert not records.is_current(record, origin, file)
-  file.write_text("x")
   assert records.differences(record, origin) == ["not made yet"]
   records.write_record(record, origin)
-  assert records.is_current(record, origin, file)
+  assert records.differences(record, origin) == []
   changed = {"train": {"seed": 1, "buckets": (1, 2)}, "data": "abc"}
   assert records.differences(record, changed) == ["train.seed: 0 -> 1"]
-  assert not records.is_current(record, changed, file)
-  file.unlink()
-  assert not records.is_current(record, origin, file)
+  records.drop_record(record)
+  assert records.differences(record, origin) == ["not made yet"]
+
+
+def test_a_section_covers_its_keys_and_no_others():
+  keys = {"train", "data.seed"}
+  assert records.covers(keys, "train.seed") and records.covers(keys, "train")
+  assert records.covers(keys, "data.seed")
+  assert not records.covers(keys, "train_examples")
+  assert not records.covers(keys, "data")
 
 
 def test_folder_fingerprint_sees_content_and_names(tmp_path):

@@ -27,7 +27,12 @@ from bigrec_jax.data.prepared import (
   splits,
 )
 from bigrec_jax.data.text import prompts
-from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  paths as paths_lib,
+  records,
+  storage,
+)
 
 _VERSION = 1  # Of the prepared data; another one is prepared again.
 _BLOCK = 65_536
@@ -85,10 +90,10 @@ def manifest_fingerprint(data: DataConfig, prompt: PromptConfig) -> str:
   return fingerprints.of_value(_stamp(data, prompt))
 
 
-def is_current(
+def differences(
   data: DataConfig, prompt: PromptConfig, paths: paths_lib.Paths
-) -> bool:
-  """Returns whether the prepared data are those of this configuration.
+) -> list[str]:
+  """Returns why the prepared data aren't those of this configuration.
 
   Raw files that are gone do not matter as long as the configuration names the
   same paths as when the data were prepared.
@@ -97,18 +102,32 @@ def is_current(
     UserError: a raw file is missing and its path is another one than before.
   """
   if not paths.manifest.exists() or not paths.catalogue.exists():
-    return False
+    return [records.NOT_MADE]
   manifest = storage.read_json(paths.manifest)
   if data.export_json and not _is_exported(manifest, prompt, paths):
-    return False
+    return ["data.export_json: False -> True"]
   try:
     stamp = _stamp(data, prompt)
   except errors.UserError:
     found = manifest.get("options"), manifest.get("paths")
     if found != (_options(data, prompt), _named_paths(data)):
       raise
-    return True
-  return manifest.get("fingerprint") == fingerprints.of_value(stamp)
+    return []
+  if manifest.get("fingerprint") == fingerprints.of_value(stamp):
+    return []
+  old = {key: manifest.get(key) for key in stamp}
+  return records.changes(old, stamp) or ["data: of an older version"]
+
+
+def is_current(
+  data: DataConfig, prompt: PromptConfig, paths: paths_lib.Paths
+) -> bool:
+  """Returns whether the prepared data are those of this configuration.
+
+  Raises:
+    UserError: as `differences`.
+  """
+  return not differences(data, prompt, paths)
 
 
 def _is_exported(
