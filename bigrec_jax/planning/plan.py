@@ -68,9 +68,9 @@ class Plan:
       replicas=sharding.batch_size_unit(self.mesh),
     )
     self._programs: list[dict[str, Any]] = []
-    self._check()
+    self._check_inputs()
 
-  def _check(self) -> None:
+  def _check_inputs(self) -> None:
     """Compiling takes minutes: what it can't be for is said before."""
     parts = self.config.plan.parts
     for part, key in (

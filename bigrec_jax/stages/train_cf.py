@@ -62,8 +62,7 @@ def run(
       or a loss isn't finite.
   """
   session = Session(config, workdir, asked)
-  built = session.make(*(stage(model) for model in models(config)))
-  tell(session, built)
+  tell(session, session.make(*map(stage, models(config))))
 
 
 def models(config: config_lib.Config) -> list[str]:
@@ -77,8 +76,7 @@ def tell(session: Session, built: Collection[str]) -> None:
   wanted = models(session.config)
   if any(stage(model).name in built for model in wanted):
     known = storage.read_json(_metrics_path(session))
-    shown = [model for model in wanted if model in known]
-    say(_table(known, session.config, shown))
+    say(_table(known, session.config, [m for m in wanted if m in known]))
 
 
 @functools.cache
@@ -88,11 +86,11 @@ def stage(model: str) -> graph.Stage:
   def files(session: Session) -> list[pathlib.Path]:
     return [session.paths.cf_scores(model, split) for split in SPLITS]
 
-  def cost(session: Session) -> graph.Cost | None:
-    if model not in recipes.TRAINED:
-      return None
+  def cost(session: Session) -> graph.Cost:
     epochs, early = session.config.cf.num_epochs, session.config.cf.patience > 0
     return graph.Cost(epochs, "epochs", f"train_cf {model}", at_most=early)
+
+  trained = model in recipes.TRAINED
 
   return graph.Stage(
     name=f"cf_{model}",
@@ -105,8 +103,8 @@ def stage(model: str) -> graph.Stage:
       and all(scores.exists(file) for file in files(session))
     ),
     build=lambda session, made_from: _build(session, model, made_from),
-    batches=("cf.batch_size",) if model in recipes.TRAINED else (),
-    cost=cost,
+    batches=("cf.batch_size",) if trained else (),
+    cost=cost if trained else lambda session: None,
   )
 
 
