@@ -61,4 +61,4 @@ class PromptConfig:
   history: str
 
   def __post_init__(self):
-    checks.choice("prompt.style", self.style, ("consistent", "bigrec"))
+    checks.choice("prompt.style", self.style, ("consistent", "bigrec", "chat"))

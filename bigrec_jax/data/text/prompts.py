@@ -8,18 +8,20 @@ header's line:
   bigrec      the published bytes: one blank when training, two when
               generating (quirk 1), so the model never sees in training the
               header that it gets at test time;
-  consistent  the training header in both.
+  consistent  the training header in both;
+  chat        instruction and input are the user's turn and the response is the
+              assistant's, in an instruct model's own template (chat.py).
 
 Everything here works on strings alone: it is imported without jax.
 """
 
 import dataclasses
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bigrec_jax import config, errors
 
-STYLES = ("consistent", "bigrec")
+STYLES = ("consistent", "bigrec", "chat")
 RESPONSE_MARKER = "Response:\n"
 
 _WITH_INPUT = (
@@ -43,15 +45,17 @@ class Prompt:
   """Renders instruction, history and target as text.
 
   Attributes:
-    style: `consistent` or `bigrec`.
+    style: `consistent`, `bigrec` or `chat`.
     instruction: The instruction of every rendered example.
     history_lead: What comes before the first title. A blank between the two
       is part of it: MovieLens and Games have none, Toys has one.
+    render_turn: For `chat`: a user's turn -> the text up to the response.
   """
 
   style: str
   instruction: str
   history_lead: str
+  render_turn: Callable[[str], str] | None = None
 
   def __post_init__(self):
     if self.style not in STYLES:
@@ -61,9 +65,19 @@ class Prompt:
       )
 
   @classmethod
-  def from_config(cls, section: config.PromptConfig) -> "Prompt":
-    """Makes the prompt of a configuration."""
-    return cls(section.style, section.instruction, section.history)
+  def from_config(
+    cls,
+    section: config.PromptConfig,
+    render_turn: Callable[[str], str] | None = None,
+  ) -> "Prompt":
+    """Makes the prompt of a configuration.
+
+    Args:
+      section: of the configuration.
+      render_turn: of the model's chat template; style `chat` renders no prompt
+        without it.
+    """
+    return cls(section.style, section.instruction, section.history, render_turn)
 
   def input_text(self, titles: Sequence[str]) -> str:
     """Returns the input block for a history, oldest title first.
@@ -84,6 +98,8 @@ class Prompt:
     It ends right before the response; without `train_on_inputs` its tokens
     carry no loss (BIGRec train.py).
     """
+    if self.style == "chat":
+      return self._turn(instruction, input)
     return _render(instruction, input, _TRAINING_BLANKS)
 
   def training_text(self, instruction: str, input: str, output: str) -> str:
@@ -92,7 +108,14 @@ class Prompt:
 
   def inference_text(self, instruction: str, input: str) -> str:
     """Returns the prompt that generation continues."""
+    if self.style == "chat":
+      return self._turn(instruction, input)
     return _render(instruction, input, _INFERENCE_BLANKS[self.style])
+
+  def _turn(self, instruction: str, input: str) -> str:
+    if self.render_turn is None:
+      raise ValueError("style chat without a chat template")
+    return self.render_turn(f"{instruction}\n\n{input}".strip())
 
 
 def _render(instruction: str, input: str, blanks: str) -> str:
