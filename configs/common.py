@@ -88,7 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  config.prompt.style = "consistent"  # consistent | bigrec | tallrec
+  config.prompt.style = "consistent"  # consistent | bigrec | tallrec | chat
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
     " a new video game that the user likes to the user."
