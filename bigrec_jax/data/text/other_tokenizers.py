@@ -36,8 +36,12 @@ def load_from_transformers(directory: pathlib.Path) -> Any:
   """
   import transformers
 
+  # AutoTokenizer imports torch where there is one; this class does without.
+  whole = (directory / "tokenizer.json").is_file()
+  kind = transformers.AutoTokenizer
+  kind = transformers.PreTrainedTokenizerFast if whole else kind
   try:
-    return transformers.AutoTokenizer.from_pretrained(
+    return kind.from_pretrained(
       str(directory), local_files_only=True, trust_remote_code=False
     )
   except Exception as error:  # It has no type of its own for a wrong file.
