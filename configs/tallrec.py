@@ -8,10 +8,11 @@ Reproduces the table's movie columns: samples, prompt, LoRA and training of
 the published finetune_rec.py, ROC-AUC on 1,000 test samples. Published with
 LLaMA-7B that starts from alpaca-lora's adapter: .6724, .6748 and .7198 with
 `data.num_train` 16, 64 and 256; CF models of the same samples are near .50.
-200 steps of 64 samples and 20 AUCs of 1,000: under an hour on one 80 GB GPU
-by `--mode=plan`'s roofline, not measured. `raw_dir` holds u.data and u.item,
-or ratings and movies as for configs/movie.py. What differs from the published
-code is in docs/systems.md. Books: `data.format=csv`, `task.yes_no.noun=book`,
+200 steps of 64 samples and 20 AUCs of 1,000 are some 3e17 operations: a
+quarter of an hour at 40 % of an H100's peak, by arithmetic and not measured.
+`raw_dir` holds u.data and u.item, or ratings and movies as for
+configs/movie.py. What differs from the published code is in docs/systems.md.
+Books: `data.format=csv`, `task.yes_no.noun=book`,
 `task.yes_no.split=users`, `task.yes_no.threshold=5`.
 
 `:tiny` is the made-up store in under two minutes on 2 CPU cores; its numbers

@@ -111,7 +111,7 @@ def _table(found: Sequence[rows.TaskRow]) -> str:
   names = list(dict.fromkeys(name for row in found for name in row.metrics))
   lines = []
   for row in found:
-    line = [row.split, row.system, str(row.n)]
+    line: list[object] = [row.split, row.system, str(row.n)]
     for name in names:
       value, interval = row.metrics.get(name), row.ci95.get(name)
       line += [value, "{:.4f}-{:.4f}".format(*interval) if interval else ""]

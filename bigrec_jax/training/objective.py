@@ -7,7 +7,7 @@ model, with or without the header that examples share.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,8 @@ Tree = Any
 Batch = Mapping[str, jax.Array]  # See data/text/packing.py.
 
 
-class Terms(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Terms:
   """What a micro-batch adds to the sums of a step.
 
   Attributes:
@@ -47,8 +48,15 @@ class Objective(Protocol):
       itself is added outside: it is a language model's.
   """
 
-  extras: tuple[str, ...]
-  reads_header: bool
+  @property
+  def extras(self) -> tuple[str, ...]:
+    """The names of its extras."""
+    ...
+
+  @property
+  def reads_header(self) -> bool:
+    """Whether rows may come without their beginning."""
+    ...
 
   def __call__(
     self,
@@ -160,17 +168,21 @@ def whole_terms(
   """
   rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
   if len(rows) == len(batch):
-    return objective(
+    found = objective(
       model, variables, rows, None, chunk=chunk, mesh=mesh, prefix=None
-    )[:2]
+    )
+    return found.loss, found.count
   apart, own = stacking.taken_apart(model, variables)
   tokens, mask = (batch[name] for name in packing.ROWLESS)
   hidden, prefix = header_lib.read(apart, own, tokens, None)
   once, labels = header_lib.loss_sum(
     apart, own, hidden, tokens, mask, chunk, mesh
   )
-  total, count, _ = objective(
+  found = objective(
     model, variables, rows, None, chunk=chunk, mesh=mesh, prefix=prefix
   )
   examples = header_lib.count_examples(rows["segment_ids"])
-  return total + examples.astype(jnp.float32) * once, count + examples * labels
+  return (
+    found.loss + examples.astype(jnp.float32) * once,
+    found.count + examples * labels,
+  )

@@ -253,7 +253,7 @@ class _Programs:
     prefix = None if header is None else header.prefix
 
     def objective(params, prefix):
-      total, count, extras = self.objective(
+      found = self.objective(
         self.model,
         self.variables(base, params),
         rows,
@@ -262,7 +262,7 @@ class _Programs:
         mesh=self.mesh,
         prefix=prefix,
       )
-      return total, (count, extras)
+      return found.loss, (found.count, found.extras)
 
     (total, (count, extras)), (grads, d_prefix) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True

@@ -62,11 +62,13 @@ def test_all_is_current_and_ratings_are_asked_for(workdir):
   content = json.loads(manifest.read_text())
   del content["ratings"]
   manifest.write_text(json.dumps(content))
+  made = (workdir / "metrics/yes_no.json").stat().st_mtime_ns
   again = command.run(
     CONFIG, "--mode=evaluate", f"--workdir={workdir}", devices=2
   )
-  assert "needs ratings, which" in again.stdout
-  assert "yes_no.json is current" in again.stdout  # Nothing else again.
+  assert "because of ratings, which task yes_no needs" in again.stdout
+  assert again.stdout.count(": again") == 1  # Nothing else.
+  assert (workdir / "metrics/yes_no.json").stat().st_mtime_ns == made
   line = command.mistake(
     CONFIG, "--mode=generate", f"--workdir={workdir}", devices=2
   )

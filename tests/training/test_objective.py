@@ -30,14 +30,14 @@ class WithShrinkage:
 
   def __call__(self, model, variables, batch, key, *, chunk, mesh, prefix):
     plain = objective_lib.LanguageModelling()
-    loss, count, _ = plain(
+    found = plain(
       model, variables, batch, key, chunk=chunk, mesh=mesh, prefix=prefix
     )
     leaves = jax.tree.leaves(variables["lora"])
     squares = sum(jnp.sum(leaf.astype(jnp.float32) ** 2) for leaf in leaves)
-    total = squares * count.astype(jnp.float32)
+    total = squares * found.count.astype(jnp.float32)
     return objective_lib.Terms(
-      loss + jnp.float32(0.1) * total, count, {"squares": total}
+      found.loss + jnp.float32(0.1) * total, found.count, {"squares": total}
     )
 
 

@@ -143,7 +143,7 @@ def _is_exported(
 
 
 def _named_paths(data: DataConfig) -> dict[str, str]:
-  keys = _PATH_KEYS
+  keys: tuple[str, ...] = _PATH_KEYS
   if data.format == "csv":
     keys = (*keys, *_CSV_PATH_KEYS)
   return {key: getattr(data, key) for key in keys}

@@ -155,7 +155,7 @@ def _write_shard(
       matrix = np.tile(empty, (last - first, 1))  # [B, record bytes] uint8
       table = matrix.view(dtype)[:, 0]
       columns = windows.columns(slice(first, last))
-      for name in dtype.names:
+      for name in where.offsets:
         table[name] = columns[name]
       joined, size = matrix.tobytes(), len(empty)
       for place in range(0, len(joined), size):

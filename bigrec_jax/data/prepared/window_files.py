@@ -99,7 +99,7 @@ def read_columns(
   # memory again as the numbers in them.
   columns = {
     name: np.empty((count, *dtype[name].shape), dtype[name].base)
-    for name in dtype.names
+    for name in where.offsets
   }
   shard = None if rows is None else np.searchsorted(ends, rows, side="right")
   for number, path in enumerate(files):

@@ -36,7 +36,10 @@ class TextSource(Protocol):
     fingerprints: name all that the texts are made from, prompt aside.
   """
 
-  split: str
+  @property
+  def split(self) -> str:
+    """Train, valid or test."""
+    ...
 
   @property
   def fingerprints(self) -> tuple[str, ...]:

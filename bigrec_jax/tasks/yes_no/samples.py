@@ -67,7 +67,7 @@ class Samples:
       self.label,
     ):
       digest.update(repr((column.shape, column.dtype)).encode())
-      digest.update(np.ascontiguousarray(column))
+      digest.update(np.ascontiguousarray(column).tobytes())
     return fingerprints.of_value([self.split, digest.hexdigest()])
 
   def take(self, chosen: np.ndarray | slice) -> "Samples":
@@ -184,7 +184,7 @@ def _by_user(windows: _Windows, config: YesNoConfig, seed: int) -> Samples:
   ends = np.append(starts[1:], len(windows.user))
   width = windows.history.shape[1]
   users, history, liked, target, label = [], [], [], [], []
-  for start, end in zip(starts, ends, strict=True):
+  for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
     items, ratings = _log(windows, start, end)
     if len(items) < config.min_items:
       continue

@@ -118,7 +118,8 @@ class Task(protocol.Task):
 
   def _cf_rows(self, evidence: protocol.Evidence) -> list[rows.TaskRow]:
     """Returns the AUC of CF models trained on the same samples."""
-    store, found = self.store, []
+    store = self.store
+    found: list[rows.TaskRow] = []
     models = cf.names(store.config.task.yes_no)
     if not models:
       return found

@@ -8,6 +8,7 @@ import tokenizers
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.text import chat, encoding, prompts, tokenization
+from bigrec_jax.tasks import next_title
 
 pytestmark = pytest.mark.torch
 transformers = pytest.importorskip("transformers")
@@ -73,9 +74,12 @@ def test_a_training_text_is_the_conversation(template, add_bos, tmp_path):
   question = prompt.inference_text(INSTRUCTION, INPUT)
   assert question == prompt.prompt_text(INSTRUCTION, INPUT)
   assert tokenizer.encode(question) == ids([user], True)
+  text = next_title.text_of(
+    next_title.Parts(INSTRUCTION, INPUT, '"the game"'), prompt
+  )
   (example,) = encoding.Encoder(
-    prompt, tokenizer, max_length=999, train_on_inputs=False
-  ).encode_batch([encoding.Text(INSTRUCTION, INPUT, '"the game"')])
+    tokenizer, max_length=999, train_on_inputs=False
+  ).encode_batch([text])
   expected = ids([user, answer], False)
   if template == CHATML:  # The line break after a turn is nobody's to learn.
     assert theirs.decode(expected[-1:]) == "\n"
