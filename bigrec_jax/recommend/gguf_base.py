@@ -2,12 +2,11 @@
 
 import pathlib
 import shutil
-from typing import Any
 
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import fingerprints, paths, processes, storage
+from bigrec_jax.workdir import fingerprints, processes
 
 _VERSION = 1  # Of the conversion; another one is made again.
 
@@ -37,7 +36,7 @@ def directory(
 
   if not processes.agree(own.is_dir):
     processes.on_first(convert)
-    logging.info("%s", describe(origin(own)))
+    logging.info("converted %s into %s", path, own)
   return own
 
 
@@ -52,23 +51,6 @@ def place(path: pathlib.Path, dtype: str, store: pathlib.Path) -> pathlib.Path:
       f"config.model.path: {path}: not found, a GGUF file expected"
     )
   return store / _name(path, dtype)
-
-
-def origin(directory: pathlib.Path) -> dict[str, Any] | None:
-  """Returns where the weights of a base come from, None if it doesn't say."""
-  path = directory / paths.ORIGIN_FILE
-  return storage.read_json(path) if path.is_file() else None
-
-
-def describe(origin: dict[str, Any]) -> str:
-  """Returns the line that says that weights are a dequantised copy."""
-  kinds = ", ".join(f"{n} {k}" for k, n in origin["quantisation"].items())
-  about = origin["general"]
-  return (
-    f"{origin['file']}: {about.get('name', 'a model without a name')}"
-    f" (licence: {about.get('license', 'not given')}), tensors {kinds},"
-    f" dequantised to {origin['dequantised_to']}"
-  )
 
 
 def _name(path: pathlib.Path, dtype: str) -> str:

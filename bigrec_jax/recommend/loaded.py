@@ -18,7 +18,12 @@ from bigrec_jax.data.prepared import catalogue as catalogue_lib, examples
 from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.recommend import converted_base, gguf_base
 from bigrec_jax.tasks import protocol, registry
-from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  origins,
+  paths as paths_lib,
+  storage,
+)
 
 if TYPE_CHECKING:
   import jax
@@ -126,7 +131,7 @@ class Loaded:
   @property
   def base_origin(self) -> dict[str, Any] | None:
     """What the base was made from, where it is a copy of another format."""
-    return gguf_base.origin(self.base_dir)
+    return origins.read(self.base_dir)
 
   @property
   def tokenizer_dir(self) -> pathlib.Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigrec_jax.results import page, plots, run_data
-from bigrec_jax.workdir import paths as paths_lib, storage
+from bigrec_jax.workdir import origins, paths as paths_lib, storage
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -159,6 +159,10 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
     parts.append(
       page.missing("fingerprints", "prepare and ground_eval write them.")
     )
+  if str(config.get("model", {}).get("path", "")).lower().endswith(".gguf"):
+    for path in data.paths.converted_gguf.glob(f"[0-9a-f]*/{origins.FILE}"):
+      line = origins.describe(storage.read_json(path))
+      parts.append(page.paragraph(f"The base is a dequantised copy of {line}."))
   parts.append(page.paragraph(_versions()))
   rows = [
     (key, page.element("code", run_data.stable_json(value)))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.recommend import gguf_base
 from bigrec_jax.stages import graph, prepare
-from bigrec_jax.stages.session import Asked, Session
-from bigrec_jax.workdir import processes, records
+from bigrec_jax.stages.session import Asked, Session, say
+from bigrec_jax.workdir import origins, processes, records
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
 _TOKENIZER_EXAMPLES = 5000
@@ -127,7 +127,9 @@ def _gguf_differs(session: Session) -> list[str]:
 
 
 def _convert(session: Session, _: graph.Inputs) -> None:
-  session.base_dir  # noqa: B018  # Converted when it is first asked for.
+  origin = session.base_origin  # Converted when it is first asked for.
+  if origin is not None:
+    say(f"base: {origins.describe(origin)}, in {session.base_dir}")
 
 
 GGUF = graph.Stage(

@@ -26,6 +26,7 @@ _READ = (
   "predictions/*.json",
   "ranks/*.npz",
   "ranks/*.json",
+  "converted_base/gguf/*/origin.json",
 )
 
 

@@ -3,9 +3,6 @@
 import dataclasses
 import pathlib
 
-# In a model directory made from another format: from what, and how.
-ORIGIN_FILE = "origin.json"
-
 
 @dataclasses.dataclass(frozen=True)
 class Paths:

@@ -10,7 +10,10 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.models import tensor_files
 from bigrec_jax.models.gguf import conversion
 from bigrec_jax.planning import arguments
-from bigrec_jax.recommend import gguf_base, loaded
+from bigrec_jax.recommend import loaded
+from bigrec_jax.results import run_data, run_sections
+from bigrec_jax.stages import pretrain
+from bigrec_jax.workdir import origins
 from configs import demo
 from tests.models import gguf_files
 
@@ -56,7 +59,7 @@ def test_it_is_converted_once_and_read_as_any_base(file, conversions):
   assert first.tokenizer.encode("AB") == [0, 63]
   origin = load(file).base_origin
   assert origin["quantisation"] == {"F32": 11}
-  assert gguf_base.describe(origin) == (
+  assert origins.describe(origin) == (
     "tiny.gguf: Tiny (licence: mit), tensors 11 F32, dequantised to float32"
   )
   # The same content, touched: made again, and the same base to all others.
@@ -116,3 +119,18 @@ def test_chat_prompts_need_an_instruct_model(file):
     errors.UserError, match="model.path is empty, an instruct"
   ):
     loaded.Loaded(without, file.parent / "w").prompt  # noqa: B018
+
+
+def test_conversion_and_report_say_what_the_base_is(file, capsys):
+  line = (
+    "tiny.gguf: Tiny (licence: mit), tensors 11 F32, dequantised to float32"
+  )
+  one = load(file)
+  pretrain.run(one.config, one.paths.root)
+  assert f"base: {line}, in {one.base_dir}\n" in capsys.readouterr().out
+  data = run_data.load(one.paths.root)
+  html = str(run_sections.settings(data, one.config.to_dict()))
+  assert f"The base is a dequantised copy of {line}." in html
+  # Another base in the same workdir is not called a copy.
+  html = str(run_sections.settings(data, DEMO.to_dict()))
+  assert "dequantised" not in html

@@ -16,7 +16,7 @@ from ml_dtypes import bfloat16
 from bigrec_jax.data.text import gguf_tokenizer
 from bigrec_jax.models import tensor_files
 from bigrec_jax.models.gguf import reading, shape
-from bigrec_jax.workdir import fingerprints, paths, storage
+from bigrec_jax.workdir import fingerprints, origins, storage
 
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(bfloat16)}
 
@@ -63,7 +63,7 @@ def convert(path: pathlib.Path, directory: pathlib.Path, dtype: str) -> None:
     ends = {k: v for k, v in config.items() if k.endswith("_token_id")}
     storage.write_json(temporary / "generation_config.json", ends)
     tensor_files.write_file(temporary / "model.safetensors", header, value)
-    storage.write_json(temporary / paths.ORIGIN_FILE, _origin(file, dtype))
+    storage.write_json(temporary / origins.FILE, _origin(file, dtype))
 
 
 def _origin(file: reading.GgufFile, dtype: str) -> dict[str, Any]:

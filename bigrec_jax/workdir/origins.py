@@ -1,0 +1,29 @@
+"""What a model directory was made from, where it was made from another format.
+
+Results on a dequantised copy are not those of the model's own weights, so the
+copy says what it is, and whoever shows results can say it too.
+"""
+
+import pathlib
+from typing import Any
+
+from bigrec_jax.workdir import storage
+
+FILE = "origin.json"
+
+
+def read(directory: pathlib.Path) -> dict[str, Any] | None:
+  """Returns where the weights of a base come from, None if it doesn't say."""
+  path = directory / FILE
+  return storage.read_json(path) if path.is_file() else None
+
+
+def describe(origin: dict[str, Any]) -> str:
+  """Returns the line that says that weights are a dequantised copy."""
+  kinds = ", ".join(f"{n} {k}" for k, n in origin["quantisation"].items())
+  about = origin["general"]
+  return (
+    f"{origin['file']}: {about.get('name', 'a model without a name')}"
+    f" (licence: {about.get('license', 'not given')}), tensors {kinds},"
+    f" dequantised to {origin['dequantised_to']}"
+  )
