@@ -18,7 +18,7 @@ import time
 import jax
 import numpy as np
 
-from benchmarks import cf_data
+from benchmarks import cf_data, scratch
 from bigrec_jax import config as config_lib, progress
 from bigrec_jax.cf import (
   fitting,
@@ -37,7 +37,6 @@ from bigrec_jax.rankers import (
   engine,
 )
 from bigrec_jax.results import metrics
-from bigrec_jax.workdir import storage
 from configs import common
 
 CUTOFFS = (1, 3, 5, 10, 20, 50)
@@ -283,7 +282,7 @@ def main() -> None:
     "devices": [str(d.device_kind) for d in jax.devices()],
     "jax": jax.__version__,
   }
-  storage.write_json(flags.out / f"{name}.json", result)
+  scratch.write_json(flags.out / f"{name}.json", result)
   print(json.dumps(result, indent=1))
 
 

@@ -44,7 +44,6 @@ from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import sharding
 from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import table
-from bigrec_jax.workdir import storage
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -264,7 +263,7 @@ def main() -> None:
     else:
       print(json.dumps(result["ours"], indent=1))
   if flags.json:
-    storage.write_json(flags.json, result)
+    scratch.write_json(flags.json, result)
 
 
 if __name__ == "__main__":

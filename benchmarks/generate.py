@@ -269,8 +269,7 @@ def main() -> None:
     **measured,
   }
   if arguments.json:
-    path = pathlib.Path(arguments.json)
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    scratch.write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,6 @@ def main() -> int:
   scratch.ensure_peers("benchmarks.parity")
   _set_up()
   from bigrec_jax.results import table
-  from bigrec_jax.workdir import storage
 
   rows = _run(arguments.only)
   print(
@@ -113,7 +112,7 @@ def main() -> int:
   failed = [row.what for _, row in rows if not row.passed]
   print(f"\n{len(rows) - len(failed)} of {len(rows)} pass")
   if arguments.json:
-    storage.write_json(
+    scratch.write_json(
       arguments.json,
       {
         "versions": {

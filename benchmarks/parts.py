@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import train
+from benchmarks import scratch, train
 from bigrec_jax.cf import caser, layers, log_sums, losses, networks
 from bigrec_jax.cf.spec import NetworkSpec
 from bigrec_jax.config import MeshConfig
@@ -31,7 +31,6 @@ from bigrec_jax.models import stacking
 from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import table
 from bigrec_jax.training import loss
-from bigrec_jax.workdir import storage
 
 _STEPS = {
   "as it is": [],
@@ -223,7 +222,7 @@ def main() -> None:
   ]
   print(table.format_table(["part", "how", "by CPU time", ""], shown))
   if flags.json:
-    storage.write_json(flags.json, {"jax": jax.__version__, "parts": rows})
+    scratch.write_json(flags.json, {"jax": jax.__version__, "parts": rows})
 
 
 if __name__ == "__main__":

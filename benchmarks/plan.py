@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 
+from benchmarks import scratch
 from bigrec_jax.results import table
 from bigrec_jax.workdir import storage
 
@@ -150,7 +151,7 @@ def run(case: str, results: pathlib.Path, effort: str) -> dict:
     )
     plan = json.loads((workdir / "plan.json").read_text())
   plan = {"case": case, "model_name": model, "options": options, **plan}
-  storage.write_json(results / f"plan_{case}.json", plan)
+  scratch.write_json(results / f"plan_{case}.json", plan)
   return plan
 
 

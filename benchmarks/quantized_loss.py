@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import train as train_benchmark
+from benchmarks import scratch, train as train_benchmark
 from bigrec_jax import config as config_lib, models
 from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding
@@ -36,7 +36,7 @@ from bigrec_jax.models import hf_import, lora as lora_lib
 from bigrec_jax.results import table
 from bigrec_jax.tasks import next_title
 from bigrec_jax.training import loop, optimizer, run_files, step
-from bigrec_jax.workdir import paths as paths_lib, storage
+from bigrec_jax.workdir import paths as paths_lib
 from configs import common
 from tests.tools import llama2c
 
@@ -273,7 +273,7 @@ def main() -> None:
     "runs": runs,
   }
   if given.json:
-    storage.write_json(given.json, result)
+    scratch.write_json(given.json, result)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 The product never imports them, so the environment that it is installed in may
 lack them. Then an environment with the pinned versions (constraints.txt) is
 made once under .scratch/.
+
+Results are written here too, so that all of them name the commit.
 """
 
 import importlib.util
@@ -12,6 +14,9 @@ import subprocess
 import sys
 import venv
 import zlib
+from typing import Any
+
+from bigrec_jax.workdir import storage
 
 PEERS = ("torch", "transformers", "peft", "datasets", "pandas", "pytest")
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -67,3 +72,22 @@ def _home() -> pathlib.Path:
   """Returns a folder named by the versions that it holds."""
   pinned = (_ROOT / "constraints.txt").read_bytes()
   return _ROOT / ".scratch" / f"peers-{zlib.crc32(pinned):08x}"
+
+
+def commit() -> str:
+  """Returns the commit of the repository, "-dirty" where files differ."""
+  command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+  done = subprocess.run(
+    [*command, "--exclude=*"], cwd=_ROOT, capture_output=True, text=True
+  )
+  return done.stdout.strip() or "unknown"
+
+
+def write_json(path: str | pathlib.Path, result: dict[str, Any]) -> None:
+  """Writes the result of a benchmark, and of which commit it is.
+
+  Args:
+    path: the file.
+    result: what was measured.
+  """
+  storage.write_json(path, {"commit": commit()} | result)

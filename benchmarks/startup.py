@@ -231,7 +231,7 @@ def main() -> None:
     result |= measure(arguments, pathlib.Path(folder))
   _show(result)
   if arguments.json:
-    storage.write_json(arguments.json, result)
+    scratch.write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ from typing import Any
 
 import jax
 
-from benchmarks import train
+from benchmarks import scratch, train
 from bigrec_jax.results import table
 from bigrec_jax.training import step
-from bigrec_jax.workdir import storage
 
 _GROUPS = (
   ("loss: products with the head", r"cross_entropy.*dot_general"),
@@ -147,7 +146,7 @@ def main() -> None:
   rows = [[name, f"{s:.2f}", f"{s / total:.0%}"] for name, s in ranked]
   print(table.format_table(["part of a step", "s", "share"], rows))
   if arguments.json:
-    storage.write_json(
+    scratch.write_json(
       arguments.json,
       {"jax": jax.__version__, "seconds": dict(ranked), "what": sys.argv[1:]},
     )

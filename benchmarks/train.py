@@ -47,7 +47,7 @@ from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.results import table
 from bigrec_jax.tasks import next_title
 from bigrec_jax.training import loop, optimizer, run_files, step, trainer
-from bigrec_jax.workdir import paths as paths_lib, storage
+from bigrec_jax.workdir import paths as paths_lib
 from configs import common
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -350,7 +350,7 @@ def main() -> None:
     **measured,
   }
   if arguments.json:
-    storage.write_json(arguments.json, result)
+    scratch.write_json(arguments.json, result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from jax.sharding import Mesh
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
 from bigrec_jax.rankers.combine import injection
-from bigrec_jax.rankers.distance import distance, lists, user_block
+from bigrec_jax.rankers.distance import lists, streamed
+
+# CF scores that a block of users may have; they are whole rows.
+_MOST_CF_SCORES = 1 << 26
 
 # Users of the batch to their CF scores [n, I] float32.
 ReadScores = Callable[[slice], np.ndarray]
@@ -69,16 +72,14 @@ class Grounder:
     Raises:
       UserError: a count isn't finite, or all are equal.
     """
-    self._table = distance.item_table(item_embeddings, groups, mesh)
-    self._members = user_block.members(self._table.groups)
+    self._table = streamed.streamed(item_embeddings, groups, mesh)
     self._popularity = None
     if popularity is not None:
       self._popularity = injection.Popularity(popularity, self._table)
     self._gammas = injection.Gammas.of(gamma)
     self._k = min(k, len(groups))
-    self._rows = user_block.block_rows(
-      self._table, config.batch_size, config.block_items, most_users
-    )
+    self._most_items = config.block_items
+    self._rows = max(1, min(config.batch_size, most_users))
 
   def __call__(
     self,
@@ -94,9 +95,12 @@ class Grounder:
       read_scores: CF scores to inject, asked for a block at a time; None =
         don't.
     """
+    rows = self._rows
+    if read_scores is not None:
+      rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
     parts = [
-      self._block(queries[part], hidden[part], part, read_scores)
-      for part in blocks.user_blocks(len(queries), self._rows)
+      self._block(queries[part], hidden[part], part, rows, read_scores)
+      for part in blocks.user_blocks(len(queries), rows)
     ]
     *columns, cf_ranks = zip(*parts, strict=True)
     return Recommended(
@@ -109,40 +113,33 @@ class Grounder:
     queries: np.ndarray,
     hidden: np.ndarray,
     part: slice,
+    rows: int,
     read_scores: ReadScores | None,
   ) -> Recommended:
-    block = user_block.open_block(
-      self._table,
-      self._members,
-      queries,
-      None,
-      self._rows,
-      part.start,
-      "recommend",
-    )
     scores = cf = None
     if read_scores is not None:
       scores = np.ascontiguousarray(read_scores(part), np.float32)
       cf = injection.cf_block(
-        scores, part.start, "CF", self._rows, self._table, constant_ok=True
+        scores, part.start, "CF", rows, self._table, constant_ok=True
       )
-    found = lists.new_titles(
-      block,
+    users = lists.Users(
+      queries,
+      rows,
       injection.Injection(self._popularity, cf),
       self._gammas,
-      self._k,
-      hidden,
+      part.start,
+      "recommend",
     )
-    # Zero only where all items are equally near.
-    spread = np.sqrt(block.farthest.astype(np.float64)) - block.least
-    spread = np.where(spread > 0, spread, 1.0)[:, None]
+    found = lists.new_titles(
+      self._table, users, self._k, hidden, self._most_items
+    )
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
     # list would have a score of 1.0000 otherwise. Two gammas are the larger one
     # and a power of at most 1 on the other part's weight, so that a score is
     # the same whether equal gammas are given as one or as two.
-    # `farthest` is a bound: the very farthest may be beyond it.
-    fused = np.clip(found.fused / spread, 0.0, 1.0)
+    # The spread is a bound: the very farthest may be beyond it.
+    fused = np.clip(found.fused / found.spread[:, None], 0.0, 1.0)
     fused **= 1.0 / (1.0 + max(self._gammas))
     return Recommended(
       found.items,

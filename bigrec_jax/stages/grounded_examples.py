@@ -6,7 +6,7 @@ import numpy as np
 
 from bigrec_jax.rankers import evaluate
 from bigrec_jax.rankers.combine import injection, two_gammas
-from bigrec_jax.rankers.distance import distance, lists, user_block
+from bigrec_jax.rankers.distance import lists, streamed
 from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.stages.session import Session
 
@@ -76,16 +76,7 @@ def _grounded(
     elif row.split == "test" and row.protocol == two_gammas.PROTOCOL:
       gammas[two_gammas.RANKS] = dict(row.gamma)
   groups = np.arange(len(items), dtype=np.int32)
-  table = distance.item_table(items, groups, session.mesh)
-  block = user_block.open_block(
-    table,
-    user_block.members(groups),
-    split.queries[chosen],
-    split.targets[chosen],
-    len(chosen),
-    0,
-    "test",
-  )
+  table = streamed.streamed(items, groups, session.mesh)
   both = injection.Injection(
     injection.Popularity(popularity, table)
     if any("popularity" in parts for parts in gammas.values())
@@ -98,10 +89,17 @@ def _grounded(
   )
   return {
     name: lists.top_items(
-      block,
-      both.only(gamma),
-      injection.Gammas.of(gamma),
+      table,
+      lists.Users(
+        split.queries[chosen],
+        len(chosen),
+        both.only(gamma),
+        injection.Gammas.of(gamma),
+        0,
+        "test",
+      ),
       min(_LIST_LENGTH, len(items)),
+      session.config.ground.block_items,
     ).items
     for name, gamma in gammas.items()
   }

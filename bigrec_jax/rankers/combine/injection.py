@@ -26,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import errors
 from bigrec_jax.rankers import counting
-from bigrec_jax.rankers.distance import distance
+from bigrec_jax.rankers.distance import distance, streamed
 
 # Roundings that log1p, a difference and a product may cost, with room for
 # hardware whose logarithm is a few units off.
@@ -158,7 +158,9 @@ def no_less(gain: Gain, reference: Reference) -> jax.Array:
 class Popularity:
   """Min-max weights of the train popularity, on the host and the devices."""
 
-  def __init__(self, counts: np.ndarray, table: distance.ItemTable):
+  def __init__(
+    self, counts: np.ndarray, table: distance.ItemTable | streamed.Streamed
+  ):
     """Computes the weights.
 
     Args:
@@ -234,7 +236,7 @@ def cf_block(
   first_row: int,
   name: str,
   rows: int,
-  table: distance.ItemTable,
+  table: distance.ItemTable | streamed.Streamed,
   *,
   constant_ok: bool = False,
 ) -> CfBlock:

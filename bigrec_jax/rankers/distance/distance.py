@@ -12,7 +12,7 @@ Letters: B users of a block, I items, D width, P shards.
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,13 @@ class ItemTable:
     return len(np.unique(self.twins))
 
 
+class Given(Protocol):
+  """A catalogue whose embeddings [I, D] are at hand as given."""
+
+  @property
+  def host(self) -> np.ndarray: ...  # noqa: D102
+
+
 def find_twins(vectors: np.ndarray) -> np.ndarray:
   """Returns [I] int32: the first row with bitwise the same vector.
 
@@ -93,7 +100,7 @@ def find_twins(vectors: np.ndarray) -> np.ndarray:
   return twins
 
 
-def _squares(x: jax.Array) -> jax.Array:
+def squares(x: jax.Array) -> jax.Array:
   """Squared lengths of [N, D], summed in two levels."""
   width = x.shape[1]
   x = jnp.pad(x * x, ((0, 0), (0, -width % _RUN)))
@@ -111,7 +118,7 @@ def _centre(
     total = jax.lax.psum(rows.sum(axis=0), mesh.axis_names)
     mean = total / jnp.float32(layout.num_items)
     rows = rows - mean[None]
-    return mean, rows, _squares(rows)
+    return mean, rows, squares(rows)
 
   split = PartitionSpec(mesh.axis_names)
   return jax.shard_map(
@@ -269,7 +276,7 @@ def block(
     items: Items, queries: jax.Array, mean: jax.Array
   ) -> tuple[jax.Array, ...]:
     centred = queries - mean[None]
-    norms = _squares(centred)
+    norms = squares(centred)
     dots = jax.lax.dot_general(
       centred,
       items.vectors,
@@ -329,7 +336,7 @@ def exact(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def exact_pairs(
-  queries: np.ndarray, table: ItemTable, users: np.ndarray, items: np.ndarray
+  queries: np.ndarray, table: Given, users: np.ndarray, items: np.ndarray
 ) -> np.ndarray:
   """Returns [n] true distances of (user, item) pairs; see `exact`.
 

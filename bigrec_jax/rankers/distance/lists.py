@@ -1,34 +1,34 @@
 """The items that a prediction is grounded to: each user's nearest few.
 
-Candidates are the items whose fused distance has the lowest float32 bounds, in
-logarithms: a gamma of 100 takes fused distances below what float32 can hold.
-Their order is then decided exactly, like a rank, and a list is taken only as
-far as no other item can come before its end.
+A pass over blocks of items (`lowest`) finds the candidates, those of the lowest
+float32 bounds: of squared distances, or with something injected of logarithms
+of fused distances, since a gamma of 100 takes these below what float32 can
+hold. The latter needs the exact least distance first, which is a pass of its
+own. The candidates' order is then decided exactly, like a rank, and a list is
+taken only as far as no other item can come before its end.
 
-Letters: n users of a block, padded to B on the device, m some of them, C items
-of a shard, c candidates.
+Letters: n users of a block, padded to B on the device, m some of them, c
+candidates, H hidden.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
 
+from bigrec_jax import errors
 from bigrec_jax.devices import blocks
-from bigrec_jax.rankers import counting, top_k
 from bigrec_jax.rankers.combine import injection
-from bigrec_jax.rankers.distance import distance, ranking, user_block
+from bigrec_jax.rankers.distance import distance, lowest, streamed
 
 # Candidates beyond k: bounds may misplace near-equal items at the border.
 _SLACK = 32
 # More candidates than this for a whole block would be slower than to go over
 # the catalogue for the users in doubt.
 _MOST_CANDIDATES = 1024
-_ROUNDINGS = 16  # Of a logarithm and the operations around it.
+_NEAR = 32  # Nearest items among which the least distance is looked for.
 
 # (rows of the block [m], items [m, c]) to which may be listed [m, c].
 _Keep = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -41,215 +41,252 @@ class Listed(NamedTuple):
     items: [n, k] int32 catalogue rows; -1 = there are no more.
     fused: [n, k] float64, shrinkage * (d - min d).
     distances: [n, k] float64, d.
+    spread: [n] float64, max d - min d, but for a rounding of float32.
   """
 
   items: np.ndarray
   fused: np.ndarray
   distances: np.ndarray
+  spread: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Users:
+  """A block of users and what is injected for them.
+
+  Attributes:
+    queries: [n, D] float32.
+    rows: B >= n, what shapes are padded to.
+    weights: what to inject; neither part = plain distance.
+    gammas: how strongly, at least 0.
+    first_row: of the block within all users, for messages.
+    name: of what the queries are, for messages.
+  """
+
+  queries: np.ndarray
+  rows: int
+  weights: injection.Injection
+  gammas: injection.Gammas
+  first_row: int
+  name: str
 
 
 def top_items(
-  block: user_block.UserBlock,
-  weights: injection.Injection,
-  gammas: injection.Gammas,
-  k: int,
+  table: streamed.Streamed, users: Users, k: int, most_items: int
 ) -> Listed:
   """Returns each user's k first items by fused distance.
 
   Equal fused distances are in catalogue order, as in a stable ascending sort.
 
   Args:
-    block: users with their distances.
-    weights: what to inject; neither part = plain distance.
-    gammas: how strongly.
+    table: the catalogue.
+    users: a block of them.
     k: list length, at most the number of items.
+    most_items: that a device scores at a time.
+
+  Raises:
+    UserError: a query isn't finite.
   """
 
-  def keep(users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    del users
+  def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    del rows
     return np.ones(items.shape, bool)
 
-  return _search(block, weights, gammas, k, 0, keep)
+  return _Search(table, users, most_items).first(k, 0, keep)
 
 
 def new_titles(
-  block: user_block.UserBlock,
-  weights: injection.Injection,
-  gammas: injection.Gammas,
+  table: streamed.Streamed,
+  users: Users,
   k: int,
   hidden: np.ndarray,
+  most_items: int,
 ) -> Listed:
   """Returns each user's k first items of different titles, none of them hidden.
 
   Args:
-    block: users with their distances.
-    weights: what to inject.
-    gammas: how strongly.
+    table: the catalogue.
+    users: a block of them.
     k: list length, at most the number of items.
     hidden: [n, H] catalogue rows, padded with -1; rows of the same title are
       hidden with them.
+    most_items: that a device scores at a time.
+
+  Raises:
+    UserError: a query isn't finite.
   """
-  groups = block.table.groups
+  groups = table.groups
   # A power of two, so that few lengths of histories mean few programs.
   spare = 1 << max(0, hidden.shape[1] - 1).bit_length()
 
-  def keep(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+  def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     kept = np.zeros(items.shape, bool)
-    for row, own, without in zip(kept, items, hidden[users], strict=True):
+    for row, own, without in zip(kept, items, hidden[rows], strict=True):
       titles = groups[own]
       row[np.unique(titles, return_index=True)[1]] = True
       row &= ~np.isin(titles, groups[without[without >= 0]])
     return kept
 
-  return _search(block, weights, gammas, k, spare, keep)
+  return _Search(table, users, most_items).first(k, spare, keep)
 
 
-def _search(
-  block: user_block.UserBlock,
-  weights: injection.Injection,
-  gammas: injection.Gammas,
-  k: int,
-  spare: int,
-  keep: _Keep,
-) -> Listed:
-  """Returns the k first items that `keep` leaves; asks for more until sure."""
-  total = len(block.table.host)
-  everyone = np.arange(len(block))
-  count = k + spare + _SLACK
-  while True:
-    count = min(count, total)
-    found, sure = _candidates(block, weights, gammas, count)
-    kept = keep(everyone, found.items) & sure
-    enough = kept.sum(axis=1) >= k
-    if count == total or enough.all() or 4 * count > _MOST_CANDIDATES:
-      break
-    count *= 4  # Many rows share titles, or are nearly equal.
-  result = _cut(found, kept, k)
-  if count == total:
+class _Search:
+  """The lists of one block of users."""
+
+  def __init__(self, table: streamed.Streamed, users: Users, most_items: int):
+    self._table, self._users = table, users
+    self._total = len(table.host)
+    self._everyone = np.arange(len(users.queries))
+    self._blocks = lowest.Blocks.of(
+      table.layout.rows, users.rows, most_items, table.mesh
+    )
+    weights = users.weights
+    self._plain = weights.popularity is None and weights.cf is None
+    self._least = np.zeros(len(users.queries))
+    self._spread = self._least
+
+  def first(self, k: int, spare: int, keep: _Keep) -> Listed:
+    """Returns the k first items that `keep` leaves; asks until it is sure."""
+    count = k + spare + _SLACK
+    if not self._plain:
+      self._nearest(self._pass(min(_NEAR, self._total), None))
+    while True:
+      count = min(count, self._total)
+      found, sure = self._candidates(count)
+      kept = keep(self._everyone, found.items) & sure
+      enough = kept.sum(axis=1) >= k
+      if count == self._total or enough.all() or 4 * count > _MOST_CANDIDATES:
+        break
+      count *= 4  # Many rows share titles, or are nearly equal.
+    result = self._cut(found, kept, k)
+    if count < self._total:
+      everything = np.arange(self._total, dtype=np.int32)[None]
+      for user in np.flatnonzero(~enough):
+        own = self._everyone[user : user + 1]
+        whole, _ = self._in_order(own, everything)
+        only = self._cut(whole, keep(own, whole.items), k)
+        for column, part in zip(result[:3], only[:3], strict=True):
+          column[user] = part[0]
     return result
-  everything = np.arange(total, dtype=np.int32)[None]
-  for user in np.flatnonzero(~enough):
-    own = everyone[user : user + 1]
-    whole, _ = _in_order(block, weights, gammas, own, everything)
-    only = _cut(whole, keep(own, whole.items), k)
-    for column, part in zip(result, only, strict=True):
-      column[user] = part[0]
-  return result
 
-
-def _cut(found: Listed, kept: np.ndarray, k: int) -> Listed:
-  """Returns the first k kept of each row; -1 where there are no more."""
-  order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-  items, fused, distances = (
-    np.take_along_axis(x, order, axis=1) for x in found
-  )
-  kept = np.take_along_axis(kept, order, axis=1)
-  return Listed(np.where(kept, items, -1).astype(np.int32), fused, distances)
-
-
-def _candidates(
-  block: user_block.UserBlock,
-  weights: injection.Injection,
-  gammas: injection.Gammas,
-  count: int,
-) -> tuple[Listed, np.ndarray]:
-  """Returns `count` candidates in exact order, and how far that is certain.
-
-  Returns:
-    (candidates, [n, count] bool: nothing else can come before this one).
-  """
-  table = block.table
-  cf_range = None
-  if weights.cf is not None:
-    cf_range = tuple(
-      blocks.pad_rows(part.astype(np.float32), block.rows)
-      for part in (weights.cf.low, weights.cf.span)
+  def _pass(
+    self, count: int, weighting: lowest.Weighting | None
+  ) -> lowest.Lowest:
+    """Returns a pass over the catalogue, on the host and of the n users."""
+    table, users = self._table, self._users
+    found = lowest.lowest(
+      blocks.pad_rows(users.queries, users.rows),
+      table.vectors,
+      weighting,
+      count=count,
+      blocks=self._blocks,
+      layout=table.layout,
+      mesh=table.mesh,
     )
-  bounds, items = _lowest(
-    block.device,
-    table.items,
-    weights.gain,
-    blocks.pad_rows(block.least.astype(np.float32), block.rows),
-    cf_range,
-    injection.Gammas(*map(np.float32, gammas)),
-    width=block.queries.shape[1],
-    count=count,
-    layout=table.layout,
-    mesh=table.mesh,
-  )
-  items = np.asarray(items)[: len(block)]  # [n, count]
-  everyone = np.arange(len(block))
-  found, logs = _in_order(block, weights, gammas, everyone, items)
-  if count == len(table.host):
-    return found, np.ones(items.shape, bool)
-  # Whatever isn't a candidate has no lower bound than the last that is.
-  last = np.asarray(bounds)[: len(block), -1:]
-  return found, logs < last
+    found = lowest.Lowest(*(np.asarray(x)[: len(self._least)] for x in found))
+    bad = np.flatnonzero(~np.isfinite(found.norms))
+    if bad.size:
+      raise errors.UserError(
+        f"{users.name} queries: row {users.first_row + bad[0]} is NaN, infinite"
+        " or too long for float32, finite embeddings expected"
+      )
+    return found
 
+  def _nearest(self, near: lowest.Lowest) -> np.ndarray:
+    """Finds each user's exact least distance; returns those of `near`."""
+    exact = self._exact(self._everyone, near.items)
+    self._least = exact.min(axis=1)
+    # Others may be nearer only where too many are equally near, or nearly.
+    with np.errstate(invalid="ignore"):
+      surely = self._least <= np.sqrt(np.maximum(near.rest, 0.0))
+    if near.items.shape[1] < self._total:
+      for user in np.flatnonzero(~surely):
+        everything = np.arange(self._total)[None]
+        whole = self._exact(self._everyone[user : user + 1], everything)
+        self._least[user] = whole.min()
+    farthest = np.sqrt(np.maximum(near.farthest, 0.0).astype(np.float64))
+    # Zero only where all items are equally near.
+    spread = np.maximum(farthest, exact.max(axis=1)) - self._least
+    self._spread = np.where(spread > 0, spread, 1.0)
+    return exact
 
-def _in_order(
-  block: user_block.UserBlock,
-  weights: injection.Injection,
-  gammas: injection.Gammas,
-  rows: np.ndarray,
-  items: np.ndarray,
-) -> tuple[Listed, np.ndarray]:
-  """Sorts items [m, c] of users `rows` [m] by fused distance, then by index.
+  def _candidates(self, count: int) -> tuple[Listed, np.ndarray]:
+    """Returns `count` candidates in exact order, and how far that is certain.
 
-  Returns:
-    (the items, logarithms of their fused distances [m, c]).
-  """
-  users = np.repeat(rows, items.shape[1])
-  flat = items.ravel()
-  exact = distance.exact_pairs(block.queries, block.table, users, flat)
-  least = block.least[users]
-  fused = weights.shrinkage(users, flat, gammas) * (exact - least)
-  with np.errstate(divide="ignore"):
-    logs = np.log(exact - least) - weights.log_weight(users, flat, gammas)
-  # Where even float64 ends, logarithms go on.
-  order = np.lexsort((flat, logs, fused, users)).reshape(items.shape)
-  listed = Listed(flat[order].astype(np.int32), fused[order], exact[order])
-  return listed, logs[order]
+    Returns:
+      (candidates, [n, count] bool: nothing else can come before this one).
+    """
+    users = self._users
+    if self._plain:
+      found = self._pass(count, None)
+      exact = self._nearest(found)
+      listed, values = self._in_order(self._everyone, found.items, exact)
+      values = listed.distances
+      rest = np.sqrt(np.maximum(found.rest, 0.0).astype(np.float64))
+    else:
+      pad = functools.partial(blocks.pad_rows, rows=users.rows)
+      cf, cf_range = users.weights.cf, None
+      if cf is not None:
+        cf_range = (
+          pad(cf.low.astype(np.float32)),
+          pad(cf.span.astype(np.float32)),
+        )
+      weighting = lowest.Weighting(
+        users.weights.gain,
+        cf_range,
+        injection.Gammas(*map(np.float32, users.gammas)),
+        pad(self._least.astype(np.float32)),
+      )
+      found = self._pass(count, weighting)
+      listed, values = self._in_order(self._everyone, found.items)
+      rest = found.rest
+    if count == self._total:
+      return listed, np.ones(listed.items.shape, bool)
+    return listed, values < rest[:, None]
 
-
-@functools.partial(
-  jax.jit, static_argnames=("width", "count", "layout", "mesh")
-)
-def _lowest(
-  block: distance.Block,
-  items: distance.Items,
-  gain: injection.Gain,
-  least: jax.Array,
-  cf_range: tuple[jax.Array, jax.Array] | None,
-  gammas: injection.Gammas,
-  *,
-  width: int,
-  count: int,
-  layout: counting.ItemLayout,
-  mesh: Mesh,
-) -> tuple[jax.Array, jax.Array]:
-  """Returns the `count` lowest bounds of log fused, and of which items."""
-
-  def local(items, squared, gain, norms, least, cf_range, gammas):
-    logs, size = injection.log_weight(gain, cf_range, gammas)
-    error = distance.squared_error(
-      width, norms[:, None], items.norms[None], jnp
+  def _exact(self, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Returns true distances [m, c] of users `rows` [m] to items [m, c]."""
+    users = np.repeat(rows, items.shape[1])
+    found = distance.exact_pairs(
+      self._users.queries, self._table, users, items.ravel()
     )
-    distances = jnp.sqrt(squared)
-    error = distance.root_error(distances, error, jnp)
-    least = least[:, None] * jnp.float32(1 + 2 * distance.UNIT)
-    above = jnp.log(jnp.maximum(distances - error - least, 0.0))
-    size = size + 1.0 + jnp.abs(above)
-    off = jnp.float32(_ROUNDINGS * distance.UNIT) * size
-    # What may be the nearest has no bound: it comes first whatever gammas say.
-    bound = jnp.where(above > -jnp.inf, above - logs - off, -jnp.inf)
-    columns = ranking.columns_of(layout, mesh)
-    bound = jnp.where((columns < layout.num_items)[None], bound, jnp.inf)
-    values, places = top_k.stable_top_k(bound, min(count, layout.rows))
-    return top_k.gather_top_k(values, columns[0] + places, count, mesh)
+    return found.reshape(items.shape)
 
-  whole = PartitionSpec()
-  mapped = ranking.map_items(local, mesh, gain, (whole, whole))
-  return mapped(
-    items, block.squared, gain, block.norms, least, cf_range, gammas
-  )
+  def _in_order(
+    self,
+    rows: np.ndarray,
+    items: np.ndarray,
+    exact: np.ndarray | None = None,
+  ) -> tuple[Listed, np.ndarray]:
+    """Sorts items [m, c] of users `rows` [m] by fused distance, then by index.
+
+    Returns:
+      (the items, logarithms of their fused distances [m, c]).
+    """
+    if exact is None:
+      exact = self._exact(rows, items)
+    weights, gammas = self._users.weights, self._users.gammas
+    users, flat = np.repeat(rows, items.shape[1]), items.ravel()
+    above = exact.ravel() - self._least[users]
+    fused = weights.shrinkage(users, flat, gammas) * above
+    with np.errstate(divide="ignore"):
+      logs = np.log(above) - weights.log_weight(users, flat, gammas)
+    # Where even float64 ends, logarithms go on.
+    order = np.lexsort((flat, logs, fused, users)).reshape(items.shape)
+    listed = Listed(
+      flat[order].astype(np.int32),
+      fused[order],
+      exact.ravel()[order],
+      self._spread[rows],
+    )
+    return listed, logs[order]
+
+  def _cut(self, found: Listed, kept: np.ndarray, k: int) -> Listed:
+    """Returns the first k kept of each row; -1 where there are no more."""
+    order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    items, fused, distances = (
+      np.take_along_axis(x, order, axis=1) for x in found[:3]
+    )
+    kept = np.take_along_axis(kept, order, axis=1)
+    items = np.where(kept, items, -1).astype(np.int32)
+    return Listed(items, fused, distances, self._spread)

@@ -109,12 +109,25 @@ def load(
         f" {size} bytes expected; delete {directory} to make it again"
       )
     shards.append(np.load(file, mmap_mode="r", allow_pickle=False))
-  vectors = shards[0] if len(shards) == 1 else np.concatenate(shards)
+  vectors = shards[0] if len(shards) == 1 else _joined(shards)
   if list(vectors.shape) != record["shape"]:
     raise errors.UserError(
       f"{path}: shape {record['shape']} expected, {vectors.shape} found"
     )
   return vectors
+
+
+def _joined(shards: list[np.ndarray]) -> np.ndarray:
+  """Returns the shards as one array, where a CPU device takes it as it is.
+
+  Arrays that begin at a multiple of 64 bytes (a memory-mapped shard's do)
+  aren't copied: of ten million items that is half of the memory.
+  """
+  shape = (sum(map(len, shards)), shards[0].shape[1])
+  room = np.empty(shape[0] * shape[1] + 16, np.float32)
+  start = -room.ctypes.data % 64 // room.itemsize
+  vectors = room[start : start + shape[0] * shape[1]].reshape(shape)
+  return np.concatenate(shards, out=vectors)
 
 
 def _check_rows(directory: pathlib.Path, catalogue: Catalogue) -> None:
