@@ -3,7 +3,8 @@
   python -m benchmarks.ground --peer --json=results.json
 
 Sweep: ranks of all users without injection and at every gamma of the grid, for
-popularity and for CF, on vectors in clusters (a fifth of the users near their
+popularity and for CF, then ranks below 20 at every pair of gammas that
+`two_gammas` tries, on vectors in clusters (a fifth of the users near their
 target, half of those exactly on it). Block by block it takes turns with the
 bare matrix product of the same queries and items, the floor. The peer, the
 published procedure in torch (cdist, then per gamma a double argsort and loops
@@ -41,7 +42,7 @@ from benchmarks import peer_ground, scratch
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import blocks, sharding
 from bigrec_jax.rankers import counting, top_k
-from bigrec_jax.rankers.combine import calibrate, injection
+from bigrec_jax.rankers.combine import calibrate, injection, two_gammas
 from bigrec_jax.rankers.distance import (
   critical,
   distance,
@@ -163,6 +164,19 @@ class Sweep:
           limit,
         ),
       )
+    positive = self._gammas[self._gammas > 0]
+    clock.time(
+      "pairs of gammas",
+      lambda: injected.pair_ranks(
+        block,
+        injection.Injection(self._popularity, cf),
+        two_gammas.firsts(self._gammas),
+        positive,
+        self._shape,
+        plain,
+        calibrate.SINGLE_CUTOFF,
+      ),
+    )
 
   def run(self) -> None:
     """Ranks all users once, after one block that compiles."""

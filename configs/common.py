@@ -17,6 +17,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.task = cfg()
   # One per file of bigrec_jax/tasks; next_title is BIGRec.
   config.task.name = "next_title"
+  # TALLRec. Train rows are data.num_train of its samples, its few shots.
+  config.task.yes_no = cfg()
+  config.task.yes_no.threshold = 3.0  # Ratings above it are likes.
+  # last_windows: the last windows with a full history, in the order of users;
+  # users: one sample a user, items shuffled, users split at random.
+  config.task.yes_no.split = "last_windows"
+  config.task.yes_no.records = 10000  # Of last_windows; 0 = all.
+  config.task.yes_no.min_items = 4  # Of users: those with fewer have no sample.
+  config.task.yes_no.noun = "movie"  # movie | book | game | item
+  config.task.yes_no.eval_steps = 10  # Between valid AUCs; 0 = each epoch.
+  config.task.yes_no.batch_size = 32  # Samples scored at once.
+  # CF models of the same samples: gru4rec, caser, sasrec, dros.
+  config.task.yes_no.cf_models = ("gru4rec", "caser", "sasrec", "dros")
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
@@ -88,7 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  config.prompt.style = "consistent"  # consistent | bigrec | tallrec
+  config.prompt.style = "consistent"  # consistent | bigrec | tallrec | chat
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
     " a new video game that the user likes to the user."

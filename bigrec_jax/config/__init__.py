@@ -32,7 +32,7 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
-from bigrec_jax.config.task import TaskConfig
+from bigrec_jax.config.task import TaskConfig, YesNoConfig
 from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
   "SyntheticConfig",
   "TaskConfig",
   "TrainConfig",
+  "YesNoConfig",
   "from_config_dict",
 ]
 

@@ -77,5 +77,5 @@ class PromptConfig:
 
   def __post_init__(self):
     checks.choice(
-      "prompt.style", self.style, ("consistent", "bigrec", "tallrec")
+      "prompt.style", self.style, ("consistent", "bigrec", "tallrec", "chat")
     )

@@ -2,6 +2,36 @@
 
 import dataclasses
 
+from bigrec_jax.config import checks
+from bigrec_jax.config.cf import CF_MODELS
+
+NOUNS = ("movie", "book", "game", "item")
+
+
+@dataclasses.dataclass(frozen=True)
+class YesNoConfig:
+  """TALLRec: will the user like the target (bigrec_jax/tasks/yes_no)?"""
+
+  threshold: float
+  split: str
+  records: int
+  min_items: int
+  noun: str
+  eval_steps: int
+  batch_size: int
+  cf_models: tuple[str, ...]
+
+  def __post_init__(self):
+    checks.choice("task.yes_no.split", self.split, ("last_windows", "users"))
+    checks.choice("task.yes_no.noun", self.noun, NOUNS)
+    for key in ("records", "eval_steps"):
+      checks.at_least(f"task.yes_no.{key}", getattr(self, key), 0)
+    for key in ("min_items", "batch_size"):
+      checks.at_least(f"task.yes_no.{key}", getattr(self, key), 1)
+    for name in self.cf_models:
+      if name:
+        checks.choice("task.yes_no.cf_models", name, CF_MODELS[2:])
+
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
@@ -11,3 +41,4 @@ class TaskConfig:
   """
 
   name: str
+  yes_no: YesNoConfig

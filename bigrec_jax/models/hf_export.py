@@ -31,6 +31,10 @@ TOKENIZER_FILES = (
   "added_tokens.json",
   "vocab.json",
   "merges.txt",
+  "vocab.txt",
+  "spiece.model",
+  "sentencepiece.bpe.model",
+  "chat_template.jinja",
 )
 
 

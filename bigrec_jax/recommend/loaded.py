@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import catalogue as catalogue_lib, examples
 from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.recommend import converted_base, gguf_base
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
   import jax
 
   from bigrec_jax import models
+  from bigrec_jax.data.text import chat
 
 WEIGHTS = "*.safetensors"
 
@@ -91,7 +92,24 @@ class Loaded:
   @functools.cached_property
   def prompt(self) -> prompts.Prompt:
     """The prompt of this configuration."""
-    return prompts.Prompt.from_config(self.config.prompt)
+    chat = self._chat
+    return prompts.Prompt.from_config(
+      self.config.prompt, chat.prompt if chat else None
+    )
+
+  @functools.cached_property
+  def _chat(self) -> "chat.Chat | None":
+    """The base's chat template, where prompts are chats."""
+    if self.config.prompt.style != "chat":
+      return None
+    if not self.config.model.path:
+      raise errors.UserError(
+        "config.prompt.style: 'chat' found, but config.model.path is empty, an"
+        " instruct model expected there"
+      )
+    from bigrec_jax.data.text import chat
+
+    return chat.Chat(self.tokenizer_dir, self.tokenizer)
 
   @functools.cached_property
   def base_dir(self) -> pathlib.Path:
@@ -133,6 +151,7 @@ class Loaded:
       "config": fingerprints.of_folder(self.base_dir, "config.json"),
       "weights": fingerprints.of_folder(self.base_dir, WEIGHTS),
       "tokenizer": self.tokenizer.fingerprint,
+      **({"chat": self._chat.fingerprint} if self._chat else {}),
     }
     kinds = itertools.product(config_lib.DTYPES, config_lib.QUANTIZATIONS)
     return {

@@ -2,9 +2,10 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bigrec_jax.results import fields, rows
+from bigrec_jax.results import fields, rows, table as table_lib
 from bigrec_jax.workdir import storage
 
 _SPLITS = ("valid", "test")
@@ -71,3 +72,38 @@ def add(path: pathlib.Path, model: str, entry: dict[str, Any]) -> None:
   """
   known = storage.read_json(path) if path.exists() else {}
   storage.write_json(path, {"schema": fields.SCHEMA} | known | {model: entry})
+
+
+def table(
+  known: Mapping[str, Any], cutoffs: Sequence[int], models: Sequence[str]
+) -> str:
+  """Returns the test results as a table, a model a row.
+
+  Args:
+    known: the entries of the file.
+    cutoffs: the columns.
+    models: the rows.
+  """
+  places = [str(k) for k in cutoffs]
+  headers = [
+    "test",
+    *(f"NDCG@{k}" for k in places),
+    *(f"HR@{k}" for k in places),
+    "epochs",
+    "s/epoch",
+  ]
+  lines = []
+  for model in models:
+    entry = known[model]
+    result = entry["test"]
+    seconds = entry.get("seconds_per_epoch")
+    lines.append(
+      [
+        model,
+        *(result["ndcg"][k] for k in places),
+        *(result["hr"][k] for k in places),
+        entry.get("epochs"),
+        None if seconds is None else f"{seconds:.2f}",
+      ]
+    )
+  return table_lib.format_table(headers, lines)

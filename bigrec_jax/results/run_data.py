@@ -85,6 +85,8 @@ class RunData:
     examples: rows of ranks/test_examples.json.
     catalogue: lines of data/catalogue.jsonl.
     ranks: [N] of each injection on test, from ranks/*.npz, and "target".
+    task: whose file `task_rows` are of; "" for BIGRec, which has `ground`.
+    task_rows: of metrics/<task>.json.
   """
 
   paths: paths_lib.Paths
@@ -99,25 +101,37 @@ class RunData:
   examples: list[dict[str, Any]]
   catalogue: list[dict[str, Any]]
   ranks: dict[str, np.ndarray]
+  task: str
+  task_rows: tuple[rows.TaskRow, ...]
 
   def missing(self) -> list[tuple[str, str]]:
     """Returns (file, mode that makes it) of what is not there."""
-    wanted = (
+    wanted: tuple[tuple[Any, pathlib.Path, str], ...] = (
       (self.manifest, self.paths.manifest, "prepare"),
       (self.catalogue, self.paths.catalogue, "prepare"),
       (self.doctor, self.paths.doctor, "prepare"),
       (self.train, self.paths.train_metrics, "train"),
-      (self.predictions, self.paths.predictions("test"), "generate"),
-      (self.ground, self.paths.ground_eval, "ground_eval"),
-      (self.examples, self.paths.ground_examples, "ground_eval"),
-      (self.ranks, self.paths.ranks / "*.npz", "ground_eval"),
       (self.throughput, self.paths.throughput, "any stage"),
     )
+    if self.task:
+      file = self.paths.task_metrics(self.task)
+      wanted += ((self.task_rows, file, "evaluate"),)
+    else:
+      wanted += self._grounded()
     return [
       (str(path.relative_to(self.paths.root)), mode)
       for value, path, mode in wanted
       if not value
     ]
+
+  def _grounded(self) -> tuple[tuple[Any, pathlib.Path, str], ...]:
+    """Returns what BIGRec's evaluation leaves."""
+    return (
+      (self.predictions, self.paths.predictions("test"), "generate"),
+      (self.ground, self.paths.ground_eval, "ground_eval"),
+      (self.examples, self.paths.ground_examples, "ground_eval"),
+      (self.ranks, self.paths.ranks / "*.npz", "ground_eval"),
+    )
 
   @property
   def is_empty(self) -> bool:
@@ -125,12 +139,16 @@ class RunData:
     return not any(
       getattr(self, field.name)
       for field in dataclasses.fields(self)
-      if field.name != "paths"
+      if field.name not in ("paths", "task")
     )
 
 
-def load(root: pathlib.Path) -> RunData:
+def load(root: pathlib.Path, task: str = "") -> RunData:
   """Reads a workdir.
+
+  Args:
+    root: the workdir.
+    task: whose rows to read; "" where they are BIGRec's.
 
   Raises:
     UserError: a file is there and is not valid JSON; the message names it.
@@ -149,6 +167,10 @@ def load(root: pathlib.Path) -> RunData:
     examples=_json(paths.ground_examples, []),
     catalogue=_lines(paths.catalogue),
     ranks=_ranks(paths.ranks),
+    task=task,
+    task_rows=_typed(paths.task_metrics(task), rows.read_task, ())
+    if task
+    else (),
   )
 
 

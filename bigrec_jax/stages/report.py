@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import pathlib
+from typing import TYPE_CHECKING
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import doctor
@@ -14,6 +15,9 @@ from bigrec_jax.workdir import (
   processes,
   storage,
 )
+
+if TYPE_CHECKING:
+  from bigrec_jax.results import page, run_data
 
 # What `run_data.load` reads.
 _READ = (
@@ -47,28 +51,16 @@ def _inputs(session: Session) -> graph.Inputs:
 
 
 def _build(session: Session, _: graph.Inputs) -> None:
-  processes.on_first(lambda: _write(session.config, session.paths.root))
+  processes.on_first(lambda: _write(session))
 
 
-def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
-  # Not at the top: a page that is current needs no matplotlib.
-  from bigrec_jax.results import (
-    gamma_sections,
-    page,
-    quality_sections,
-    run_data,
-    run_sections,
-  )
+def _grounded(
+  data: "run_data.RunData", num_examples: int
+) -> "list[tuple[str, str, page.Html]]":
+  """Returns the sections on titles that are grounded to the catalogue."""
+  from bigrec_jax.results import gamma_sections, quality_sections
 
-  data = run_data.load(workdir)
-  if data.is_empty:
-    raise errors.UserError(
-      f"{workdir}: no data, metrics or predictions found; run --mode=pipeline,"
-      " or another mode that writes some, first"
-    )
-  made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-  findings = doctor.summary(data.doctor) if data.doctor else []
-  sections = (
+  return [
     ("results", "Results", quality_sections.headline(data)),
     ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
     ("gamma", "Gamma", gamma_sections.gamma_curves(data)),
@@ -80,8 +72,31 @@ def _write(config: config_lib.Config, workdir: pathlib.Path) -> None:
     (
       "examples",
       "Examples",
-      quality_sections.examples(data, config.report.num_examples),
+      quality_sections.examples(data, num_examples),
     ),
+  ]
+
+
+def _write(session: Session) -> None:
+  # Not at the top: a page that is current needs no matplotlib.
+  from bigrec_jax.results import page, run_data, run_sections, task_sections
+
+  config, workdir, task = session.config, session.paths.root, session.task
+  data = run_data.load(workdir, "" if task.grounds else task.name)
+  if data.is_empty:
+    raise errors.UserError(
+      f"{workdir}: no data, metrics or predictions found; run --mode=pipeline,"
+      " or another mode that writes some, first"
+    )
+  made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+  findings = doctor.summary(data.doctor) if data.doctor else []
+  if task.grounds:
+    quality = _grounded(data, config.report.num_examples)
+  else:
+    shown = task_sections.results(task.name, data.task_rows)
+    quality = [("results", "Task results", shown)]
+  sections = (
+    *quality,
     ("training", "Training", run_sections.losses(data)),
     ("speed", "Throughput", run_sections.throughput(data)),
     ("data", "Data", run_sections.data_summary(data, findings)),

@@ -213,7 +213,9 @@ STAGE = graph.Stage(
   needs=pretrain.needed,
   inputs=_inputs,
   is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
-  tolerated=frozenset({"lora", "seed", "start", "train", "valid_examples"}),
+  tolerated=frozenset(
+    {"lora", "seed", "start", "task.eval_steps", "train", "valid_examples"}
+  ),
   set_aside=_set_aside,
   build=_build,
   check=_check,

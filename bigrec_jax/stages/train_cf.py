@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from bigrec_jax.cf import (
   scores,
 )
 from bigrec_jax.data.prepared import examples as examples_lib
-from bigrec_jax.results import cf_file, metrics, table
+from bigrec_jax.results import cf_file, metrics
 from bigrec_jax.stages import graph, prepare
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import fingerprints, processes, storage
@@ -71,7 +71,8 @@ def tell(session: Session, built: set[str]) -> None:
   wanted = models(session.config)
   if not built.isdisjoint(stage(name).name for name in wanted):
     known = storage.read_json(_metrics_path(session))
-    say(_table(known, session.config, [m for m in wanted if m in known]))
+    shown = [m for m in wanted if m in known]
+    say(cf_file.table(known, session.config.ground.cutoffs, shown))
 
 
 @functools.cache
@@ -365,32 +366,3 @@ def _write_metrics(session: Session, model: str, outcome: Outcome) -> None:
           k: float(v.std(ddof=1)) for k, v in values.items()
         }
   cf_file.add(_metrics_path(session), model, entry)
-
-
-def _table(
-  known: dict[str, Any], config: config_lib.Config, models: Sequence[str]
-) -> str:
-  """Returns the test results as a table, a model a row."""
-  cutoffs = [str(k) for k in config.ground.cutoffs]
-  headers = [
-    "test",
-    *(f"NDCG@{k}" for k in cutoffs),
-    *(f"HR@{k}" for k in cutoffs),
-    "epochs",
-    "s/epoch",
-  ]
-  lines = []
-  for model in models:
-    entry = known[model]
-    result = entry["test"]
-    seconds = entry.get("seconds_per_epoch")
-    lines.append(
-      [
-        model,
-        *(result["ndcg"][k] for k in cutoffs),
-        *(result["hr"][k] for k in cutoffs),
-        entry.get("epochs"),
-        None if seconds is None else f"{seconds:.2f}",
-      ]
-    )
-  return table.format_table(headers, lines)

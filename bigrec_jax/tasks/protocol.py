@@ -20,9 +20,9 @@ from bigrec_jax.workdir import paths as paths_lib
 
 # Tasks are found before anything heavy is needed.
 if TYPE_CHECKING:
-  import flax.linen as nn
   from jax.sharding import Mesh
 
+  from bigrec_jax.models import LanguageModel
   from bigrec_jax.results import rows
   from bigrec_jax.training import objective, selection
 
@@ -70,13 +70,13 @@ class Network:
   """A base on the mesh with room for an adapter.
 
   Attributes:
-    model: the Flax module.
+    model: the language model.
     params: the frozen base.
     tokenizer: of the base.
     mesh: of `params`.
   """
 
-  model: "nn.Module"
+  model: "LanguageModel"
   params: Any
   tokenizer: tokenization.Tokenizer
   mesh: "Mesh"

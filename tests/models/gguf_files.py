@@ -112,3 +112,46 @@ def settings_of(config) -> dict:
     settings["rope.dimension_count"] = config.head_dim
     settings["vocab_size"] = config.vocab_size
   return settings
+
+
+SETTINGS = {
+  "block_count": 1,
+  "context_length": 64,
+  "embedding_length": 32,
+  "feed_forward_length": 32,
+  "attention.head_count": 2,
+  "attention.head_count_kv": 1,
+  "attention.layer_norm_rms_epsilon": 1e-5,
+  "rope.freq_base": 10000.0,
+  "rope.dimension_count": 16,
+}
+
+
+def tensors(seed=0):
+  """Those of SETTINGS, by Hugging Face's names."""
+  draw = np.random.default_rng(seed).standard_normal
+  layer = {
+    "input_layernorm": (32,),
+    "self_attn.q_proj": (32, 32),
+    "self_attn.k_proj": (16, 32),
+    "self_attn.v_proj": (16, 32),
+    "self_attn.o_proj": (32, 32),
+    "post_attention_layernorm": (32,),
+    "mlp.gate_proj": (32, 32),
+    "mlp.up_proj": (32, 32),
+    "mlp.down_proj": (32, 32),
+  }
+  shapes = {f"model.layers.0.{k}.weight": v for k, v in layer.items()}
+  shapes["model.embed_tokens.weight"] = (64, 32)
+  shapes["model.norm.weight"] = (32,)
+  return {k: draw(v).astype(np.float32) for k, v in shapes.items()}
+
+
+def small(path, extra=None, settings=None, general=(), without=(), **changes):
+  """Writes a small llama; `extra` tensors and `settings` come on top."""
+  values = tensors() | (extra or {})
+  for name in without:
+    del values[name]
+  tokenizer = LETTERS | changes
+  own = SETTINGS | (settings or {})
+  return write(path, "llama", values, own, tokenizer, "F32", general)

@@ -12,58 +12,17 @@ from bigrec_jax.models.gguf import conversion, reading, rope
 from tests.models import common, gguf_files
 
 TOLERANCE = 1e-4
-SETTINGS = {
-  "block_count": 1,
-  "context_length": 64,
-  "embedding_length": 32,
-  "feed_forward_length": 32,
-  "attention.head_count": 2,
-  "attention.head_count_kv": 1,
-  "attention.layer_norm_rms_epsilon": 1e-5,
-  "rope.freq_base": 10000.0,
-  "rope.dimension_count": 16,
-}
-
-
-def tensors(seed=0):
-  """Those of SETTINGS, by Hugging Face's names."""
-  draw = np.random.default_rng(seed).standard_normal
-  layer = {
-    "input_layernorm": (32,),
-    "self_attn.q_proj": (32, 32),
-    "self_attn.k_proj": (16, 32),
-    "self_attn.v_proj": (16, 32),
-    "self_attn.o_proj": (32, 32),
-    "post_attention_layernorm": (32,),
-    "mlp.gate_proj": (32, 32),
-    "mlp.up_proj": (32, 32),
-    "mlp.down_proj": (32, 32),
-  }
-  shapes = {f"model.layers.0.{k}.weight": v for k, v in layer.items()}
-  shapes["model.embed_tokens.weight"] = (64, 32)
-  shapes["model.norm.weight"] = (32,)
-  return {k: draw(v).astype(np.float32) for k, v in shapes.items()}
-
-
-def small(path, extra=None, settings=None, general=(), without=(), **changes):
-  """Writes a small llama; `extra` tensors and `settings` come on top."""
-  values = tensors() | (extra or {})
-  for name in without:
-    del values[name]
-  tokenizer = gguf_files.LETTERS | changes
-  own = SETTINGS | (settings or {})
-  return gguf_files.write(path, "llama", values, own, tokenizer, "F32", general)
 
 
 @pytest.fixture
 def file(tmp_path):
-  return small(tmp_path / "a.gguf")
+  return gguf_files.small(tmp_path / "a.gguf")
 
 
 def test_tensors_come_back_bit_for_bit(file, tmp_path):
   conversion.convert(file, tmp_path / "out", "float32")
   stored = hf_import.tensor_files.open_checkpoint(tmp_path / "out")
-  expected = tensors()
+  expected = gguf_files.tensors()
   assert stored.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(stored[name].view(), value)
@@ -113,12 +72,12 @@ def test_llama3_frequencies_are_found_again(tmp_path):
   divisors = rope.llama3_divisors(5e5, 16, LLAMA3).astype(np.float32)
   assert 1 < len(set(divisors)) < 8 and divisors[0] == 1
   extra = {rope.TENSOR: divisors}
-  path = small(tmp_path / "a.gguf", extra, {"rope.freq_base": 5e5})
+  path = gguf_files.small(tmp_path / "a.gguf", extra, {"rope.freq_base": 5e5})
   config = conversion.read_config(path)
   assert config["rope_scaling"] == LLAMA3 and config["rope_theta"] == 5e5
   # All ones: nothing is stretched.
   extra = {rope.TENSOR: np.ones(8, np.float32)}
-  path = small(tmp_path / "b.gguf", extra)
+  path = gguf_files.small(tmp_path / "b.gguf", extra)
   assert "rope_scaling" not in conversion.read_config(path)
 
 
@@ -130,10 +89,12 @@ def test_linear_scaling_by_either_key(tmp_path):
     )
   ):
     config = conversion.read_config(
-      small(tmp_path / f"{n}.gguf", settings=settings)
+      gguf_files.small(tmp_path / f"{n}.gguf", settings=settings)
     )
     assert config["rope_scaling"] == {"rope_type": "linear", "factor": 2.5}
-  path = small(tmp_path / "c.gguf", settings={"rope.scaling.type": "none"})
+  path = gguf_files.small(
+    tmp_path / "c.gguf", settings={"rope.scaling.type": "none"}
+  )
   assert "rope_scaling" not in conversion.read_config(path)
 
 
@@ -185,7 +146,7 @@ def test_what_is_not_supported_is_refused(problem, tmp_path, monkeypatch):
     "quantize",
     lambda x, kind: x if x.dtype == np.int32 else quantize(x, kind),
   )
-  path = small(tmp_path / "a.gguf", **REFUSED[problem])
+  path = gguf_files.small(tmp_path / "a.gguf", **REFUSED[problem])
   with pytest.raises(errors.UserError, match=problem) as caught:
     conversion.convert(path, tmp_path / "out", "float32")
   assert str(path) in str(caught.value) and "\n" not in str(caught.value)

@@ -66,7 +66,7 @@ def test_tokens_logits_and_text_equal_transformers(file, tmp_path):
     )
   prompt = torch.tensor([ours.encode(PROMPT)])
   with torch.no_grad():
-    written = model.generate(prompt, max_new_tokens=24, do_sample=False)
+    written = model.generate(prompt, max_new_tokens=16, do_sample=False)
     expected = model(written).logits.numpy()
   shape, params = hf_import.load_base(
     tmp_path / "out", common.model_config(), common.mesh()
@@ -87,4 +87,4 @@ def test_tokens_logits_and_text_equal_transformers(file, tmp_path):
   np.testing.assert_array_equal(likeliest, tokens[0, start:])
   text = ours.decode(tokens[0, start:])
   assert text == theirs.decode(written[0, start:], skip_special_tokens=True)
-  assert "Paris" in text and "Seine" in text, text
+  assert text == "The capital of France is Paris."

@@ -11,17 +11,19 @@ line:
   consistent  the training header in both;
   tallrec     the published bytes of TALLRec: a linter's comment that got into
               the text, in training and inference alike.
+  chat        instruction and input are the user's turn and the response is the
+              assistant's, in an instruct model's own template (chat.py).
 
 Everything here works on strings alone: it is imported without jax.
 """
 
 import dataclasses
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bigrec_jax import config, errors
 
-STYLES = ("consistent", "bigrec", "tallrec")
+STYLES = ("consistent", "bigrec", "tallrec", "chat")
 RESPONSE_MARKER = "Response:\n"
 
 _WITH_INPUT = (
@@ -55,11 +57,13 @@ class Prompt:
     instruction: The instruction of every rendered example.
     history_lead: What comes before the first title. A blank between the two
       is part of it: MovieLens and Games have none, Toys has one.
+    render_turn: For `chat`: a user's turn -> the text up to the response.
   """
 
   style: str
   instruction: str
   history_lead: str
+  render_turn: Callable[[str], str] | None = None
 
   def __post_init__(self):
     if self.style not in STYLES:
@@ -69,9 +73,19 @@ class Prompt:
       )
 
   @classmethod
-  def from_config(cls, section: config.PromptConfig) -> "Prompt":
-    """Makes the prompt of a configuration."""
-    return cls(section.style, section.instruction, section.history)
+  def from_config(
+    cls,
+    section: config.PromptConfig,
+    render_turn: Callable[[str], str] | None = None,
+  ) -> "Prompt":
+    """Makes the prompt of a configuration.
+
+    Args:
+      section: of the configuration.
+      render_turn: of the model's chat template; style `chat` renders no prompt
+        without it.
+    """
+    return cls(section.style, section.instruction, section.history, render_turn)
 
   def input_text(self, titles: Sequence[str]) -> str:
     """Returns the input block for a history, oldest title first.
@@ -92,6 +106,8 @@ class Prompt:
     It ends right before the response; without `train_on_inputs` its tokens
     carry no loss (BIGRec train.py).
     """
+    if self.style == "chat":
+      return self._turn(instruction, input)
     return self._render(instruction, input, _TRAINING_END)
 
   def training_text(self, instruction: str, input: str, output: str) -> str:
@@ -100,7 +116,14 @@ class Prompt:
 
   def inference_text(self, instruction: str, input: str) -> str:
     """Returns the prompt that generation continues."""
+    if self.style == "chat":
+      return self._turn(instruction, input)
     return self._render(instruction, input, _INFERENCE_END)
+
+  def _turn(self, instruction: str, input: str) -> str:
+    if self.render_turn is None:
+      raise ValueError("style chat without a chat template")
+    return self.render_turn(f"{instruction}\n\n{input}".strip())
 
   def _render(self, instruction: str, input: str, ends: dict[str, str]) -> str:
     """Returns the prompt; `ends` by style is what ends the first line."""

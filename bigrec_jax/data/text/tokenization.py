@@ -2,12 +2,12 @@
 
 Two kinds of files are read: `tokenizer.json` (Llama-3, Qwen2, ours), and
 `tokenizer.model` alone (SentencePiece LLaMA), which is encoded exactly as the
-slow legacy LlamaTokenizer does. transformers isn't needed, nor torch.
+slow legacy LlamaTokenizer does. A directory with neither goes to transformers
+(other_tokenizers.py), which nothing else needs.
 """
 
 import os
 import pathlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from absl import logging
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from bigrec_jax import errors
+from bigrec_jax.data.text import other_tokenizers, sentencepiece_file
 from bigrec_jax.workdir import fingerprints, storage
 
 FAST_FILE = "tokenizer.json"
@@ -129,60 +130,6 @@ class _Fast:
     return full[0] if full[: len(bare)] != bare else None
 
 
-class _SentencePiece:
-  """A `tokenizer.model`, encoded as the slow legacy LlamaTokenizer does.
-
-  Text is cut at special tokens, and SentencePiece puts a blank before every
-  piece in between, so "a" and " a" differ, and a text that starts with blanks
-  gets one more. transformers 5 no longer has this tokenizer: its LlamaTokenizer
-  adds no blank before a blank.
-  """
-
-  def __init__(self, path: pathlib.Path, added: Mapping[str, int]):
-    self._processor = sentencepiece.SentencePieceProcessor()
-    try:
-      self._processor.Load(str(path))
-    except (RuntimeError, OSError) as error:
-      raise errors.UserError(
-        f"{path}: a SentencePiece model expected: {error}"
-      ) from None
-    size = self._processor.get_piece_size()
-    self._special = dict(added) | {
-      self._processor.id_to_piece(i): i
-      for i in range(size)
-      if self._processor.is_control(i) or self._processor.is_unknown(i)
-    }
-    self._special_ids = frozenset(self._special.values())
-    names = sorted(self._special, key=len, reverse=True)
-    self._cut = re.compile("(" + "|".join(map(re.escape, names)) + ")")
-    self.size = max(size, 1 + max(self._special_ids))
-
-  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    if any(self._cut.search(text) for text in texts):
-      return [self._encode_with_special(text) for text in texts]
-    return self._processor.encode(list(texts))
-
-  def _encode_with_special(self, text: str) -> list[int]:
-    ids = []
-    for piece in filter(None, self._cut.split(text)):
-      if piece in self._special:
-        ids.append(self._special[piece])
-      else:
-        ids.extend(self._processor.encode(piece))
-    return ids
-
-  def decode(self, ids: Sequence[int]) -> str:
-    return self._processor.decode(
-      [i for i in ids if i not in self._special_ids]
-    )
-
-  def token_id(self, token: str) -> int | None:
-    if token in self._special:
-      return self._special[token]
-    i = self._processor.piece_to_id(token)
-    return None if self._processor.is_unknown(i) else i
-
-
 def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
   """Loads the tokenizer of a Hugging Face model directory.
 
@@ -201,9 +148,11 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
     return _load_fast(directory / FAST_FILE, settings)
   if (directory / SENTENCEPIECE_FILE).is_file():
     return _load_sentencepiece(directory / SENTENCEPIECE_FILE, settings)
+  if any((directory / name).is_file() for name in other_tokenizers.FILES):
+    return _load_other(directory, settings)
   raise errors.UserError(
-    f"{directory}: no tokenizer found, {FAST_FILE} or {SENTENCEPIECE_FILE}"
-    " expected"
+    f"{directory}: no tokenizer found, {FAST_FILE}, {SENTENCEPIECE_FILE} or one"
+    f" of {', '.join(other_tokenizers.FILES)} expected"
   )
 
 
@@ -266,27 +215,49 @@ def _load_fast(path: pathlib.Path, settings: Mapping[str, Any]) -> Tokenizer:
   def declared(key: str) -> int | None:
     return backend.token_id(settings[key]) if settings[key] else None
 
-  first = backend.first_special_id()
-  add_bos = settings["add_bos_token"]
-  if add_bos is None:
-    add_bos = first is not None
-  bos = declared("bos")
-  if bos is None:
-    bos = first
-  eos_ids = _eos_ids(declared("eos"), bos, settings, backend.size)
+  first, bos = backend.first_special_id(), declared("bos")
+  return _finish(
+    path.parent,
+    settings,
+    backend,
+    ids=(first if bos is None else bos, declared("eos"), declared("pad")),
+    adds_bos=first is not None,
+    content=fingerprints.of_file(path),
+  )
+
+
+def _load_other(
+  directory: pathlib.Path, settings: Mapping[str, Any]
+) -> Tokenizer:
+  backend = other_tokenizers.Other(directory)
+  ids, adds_bos = backend.special_ids, backend.adds_bos
+  return _finish(directory, settings, backend, ids, adds_bos, backend.content)
+
+
+def _finish(
+  directory: pathlib.Path,
+  settings: Mapping[str, Any],
+  backend: Backend,
+  ids: tuple[int | None, int | None, int | None],
+  adds_bos: bool,
+  content: str,
+) -> Tokenizer:
+  """Makes the tokenizer; `ids` are of BOS, EOS and padding, as declared."""
+  bos, eos, pad = ids
+  eos_ids = _eos_ids(eos, bos, settings, backend.size)
   if not eos_ids:
     raise errors.UserError(
-      f"{path.parent}: no end-of-sequence token found, eos_token in"
+      f"{directory}: no end-of-sequence token found, eos_token in"
       " tokenizer_config.json or eos_token_id in config.json expected"
     )
-  pad = declared("pad")
+  declared = settings["add_bos_token"]
   return Tokenizer(
     backend,
     bos_id=bos,
     eos_ids=eos_ids,
     pad_id=eos_ids[0] if pad is None else pad,
-    add_bos=add_bos,
-    content=fingerprints.of_file(path),
+    add_bos=adds_bos if declared is None else declared,
+    content=content,
   )
 
 
@@ -297,7 +268,7 @@ def _load_sentencepiece(
   for i, token in (settings["added_tokens_decoder"] or {}).items():
     if _content(token):
       added[_content(token)] = int(i)
-  backend = _SentencePiece(path, added)
+  backend = sentencepiece_file.SentencePiece(path, added)
   processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
 
   def declared(key: str, fallback: int) -> int:

@@ -82,7 +82,5 @@ def _origin(file: reading.GgufFile, dtype: str) -> dict[str, Any]:
       for key in about
       if f"general.{key}" in file.metadata
     },
-    "converted_by": {
-      name: importlib.metadata.version(name) for name in ("bigrec_jax", "gguf")
-    },
+    "dequantised_by": f"gguf {importlib.metadata.version('gguf')}",
   }

@@ -1,5 +1,6 @@
 """Each raw format: what it reads and what it says of bad input."""
 
+import dataclasses
 import gzip
 import json
 
@@ -10,6 +11,7 @@ from bigrec_jax import errors
 from bigrec_jax.data.formats import (
   amazon,
   bigrec_json,
+  csv_files,
   movielens,
   registry as formats,
   sequences,
@@ -464,3 +466,87 @@ def test_popularity_is_counted_on_train_only(tmp_path, doctor):
   content = formats.read(data, prompts.Prompt.from_config(prompt), doctor)
   assert content.popularity.sum() == content.counts["train_interactions"]
   assert content.counts["train_interactions"] < content.counts["interactions"]
+
+
+class TestMovieLens100K:
+  def test_tabs_and_bars_are_read(self, tmp_path, doctor):
+    (tmp_path / "u.item").write_bytes(
+      "7|Amélie (2001)|01-Jan-2001||http://x|0\n3|Heat (1995)|x||y|1\n".encode(
+        "latin-1"
+      )
+    )
+    (tmp_path / "u.data").write_text("9\t3\t5\t20\n9\t7\t2\t10\n1\t7\t4\t5\n")
+    data = settings.sections("movie", format="movielens", raw_dir=tmp_path)[0]
+    log = movielens.read(data, doctor)
+    assert dict(log.titles) == {"7": "Amélie (2001)", "3": "Heat (1995)"}
+    assert log.user.tolist() == [0, 0, 1]
+    assert log.item.tolist() == [1, 0, 0]
+    assert log.timestamp.tolist() == [20, 10, 5]
+    assert log.rating.tolist() == [5.0, 2.0, 4.0]
+
+  def test_another_separator_is_named(self, tmp_path, doctor):
+    (tmp_path / "u.item").write_text("7|Heat|x\n")
+    (tmp_path / "u.data").write_text("9 7 5 20\n")
+    data = settings.sections("movie", format="movielens", raw_dir=tmp_path)[0]
+    with pytest.raises(errors.UserError, match="line 1: .*user<TAB>movie<TAB>"):
+      movielens.read(data, doctor)
+
+
+class TestCsv:
+  def read(self, tmp_path, doctor, log, items="id,title\na,One\nb,Two\n", **x):
+    for name, text in (("log.csv", log), ("items.csv", items)):
+      (tmp_path / name).write_text(text, encoding="latin-1")
+    data, _ = settings.sections(
+      "movie",
+      format="csv",
+      interactions=tmp_path / "log.csv",
+      items=tmp_path / "items.csv",
+    )
+    data = dataclasses.replace(
+      data, columns=dataclasses.replace(data.columns, **x)
+    )
+    return csv_files.read(data, doctor)
+
+  def test_columns_by_usual_names_and_any_separator(self, tmp_path, doctor):
+    log = self.read(
+      tmp_path,
+      doctor,
+      "Rating\tUser-ID\tISBN\tTimestamp\n4.5\tu\tb\t1970-01-02\n\tv\ta\t30.0\n",
+      "Book-Title|ISBN\nEins|a\nZwei|b\n",
+    )
+    assert dict(log.titles) == {"a": "Eins", "b": "Zwei"}
+    assert log.item.tolist() == [1, 0]
+    assert log.timestamp.tolist() == [86400, 30]
+    assert log.rating[0] == 4.5 and np.isnan(log.rating[1])
+
+  def test_without_times_and_ratings_the_order_counts(self, tmp_path, doctor):
+    rows = "who,item\nu,b\nu,a,a\nu,a\n"
+    log = self.read(tmp_path, doctor, rows, user="who")
+    assert log.timestamp.tolist() == sorted(log.timestamp.tolist())
+    assert log.item.tolist() == [1, 0]
+    assert log.rating is None
+    assert removed(doctor, "rows of log.csv without 2 fields") == 1
+
+  def test_authors_stand_behind_titles(self, tmp_path, doctor):
+    log = self.read(
+      tmp_path,
+      doctor,
+      "user,item\nu,a\n",
+      "id,title,by\na,One,A. B.\nb,,C\n",
+      author="by",
+    )
+    assert dict(log.titles) == {"a": "One written by A. B."}
+    assert removed(doctor, "items without a title") == 1
+
+  @pytest.mark.parametrize(
+    "log, columns, message",
+    [
+      ("uid,item\nu,a\n", {}, "columns uid, item found, user or userid or"),
+      ("user,item\nu,a\n", {"time": "when"}, "when expected .*columns.time"),
+      ("user,item,time\nu,a,noon\n", {}, "line 2: time 'noon' found, seconds"),
+      ("user,item,rating\nu,a,good\n", {}, "line 2: rating 'good' found, a"),
+    ],
+  )
+  def test_bad_tables_are_named(self, tmp_path, doctor, log, columns, message):
+    with pytest.raises(errors.UserError, match=f"log.csv: .*{message}"):
+      self.read(tmp_path, doctor, log, **columns)

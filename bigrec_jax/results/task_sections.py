@@ -1,0 +1,40 @@
+"""The section of the report on a task that isn't grounded to the catalogue."""
+
+from collections.abc import Sequence
+
+from bigrec_jax.results import page, rows
+
+
+def results(task: str, found: Sequence[rows.TaskRow]) -> page.Html:
+  """Returns the rows of metrics/<task>.json as a table a split.
+
+  Args:
+    task: its name.
+    found: the rows; none where it wasn't evaluated.
+  """
+  if not found:
+    return page.missing(f"metrics/{task}.json", "--mode=evaluate makes it.")
+  names = list(dict.fromkeys(name for row in found for name in row.metrics))
+  parts: list[object] = []
+  for split in dict.fromkeys(row.split for row in found):
+    own = [row for row in found if row.split == split]
+    lines = [
+      [row.system, *(_value(row, name) for name in names), row.n] for row in own
+    ]
+    caption = (
+      f"{split}, with 95 % bootstrap intervals over its samples; what chose an"
+      " epoch or a setting is valid alone."
+    )
+    parts.append(page.table(["system", *names, "n"], lines, caption))
+  return page.join(parts)
+
+
+def _value(row: rows.TaskRow, name: str) -> str:
+  """Returns a value with its interval, a dash where it wasn't measured."""
+  if name not in row.metrics:
+    return "-"
+  value = f"{row.metrics[name]:.4f}"
+  if name not in row.ci95:
+    return value
+  low, high = row.ci95[name]
+  return f"{value} ({low:.4f} to {high:.4f})"

@@ -1,0 +1,118 @@
+"""A base in a GGUF file: converted once, whole or not at all."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from bigrec_jax import config as config_lib, errors
+from bigrec_jax.models import tensor_files
+from bigrec_jax.models.gguf import conversion
+from bigrec_jax.planning import arguments
+from bigrec_jax.recommend import gguf_base, loaded
+from configs import demo
+from tests.models import gguf_files
+
+DEMO = config_lib.from_config_dict(demo.get_config("tiny"))
+
+
+@pytest.fixture
+def file(tmp_path):
+  general = {"general.name": "Tiny", "general.license": "mit"}
+  return gguf_files.small(tmp_path / "tiny.gguf", general=general.items())
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+  """Counts how often a file is converted."""
+  made = []
+  convert = conversion.convert
+
+  def counted(path, directory, dtype):
+    made.append(dtype)
+    convert(path, directory, dtype)
+
+  monkeypatch.setattr(conversion, "convert", counted)
+  return made
+
+
+def load(file, **changes):
+  model = dataclasses.replace(DEMO.model, path=str(file), **changes)
+  config = dataclasses.replace(DEMO, model=model)
+  return loaded.Loaded(config, file.parent / "workdir")
+
+
+def test_it_is_converted_once_and_read_as_any_base(file, conversions):
+  first = load(file)
+  directory = first.base_dir
+  assert directory.parent == first.paths.converted_base / "gguf"
+  assert load(file).base_dir == directory
+  fingerprint = load(file).base_fingerprint
+  assert conversions == ["float32"]
+  embedding = first.base.params["embed_tokens"]["embedding"]
+  expected = gguf_files.tensors()["model.embed_tokens.weight"]
+  np.testing.assert_array_equal(np.asarray(embedding), expected)
+  assert first.tokenizer.encode("AB") == [0, 63]
+  origin = load(file).base_origin
+  assert origin["quantisation"] == {"F32": 11}
+  assert gguf_base.describe(origin) == (
+    "tiny.gguf: Tiny (licence: mit), tensors 11 F32, dequantised to float32"
+  )
+  # The same content, touched: made again, and the same base to all others.
+  os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+  assert load(file).base_fingerprint == fingerprint
+  assert conversions == ["float32"] * 2
+  assert not directory.exists()  # One file is kept.
+  other = load(file, dtype="bfloat16")
+  assert other.base_fingerprint != fingerprint
+  assert conversions == ["float32"] * 2 + ["bfloat16"]
+
+
+def test_a_quantised_base_is_kept_beside_it(file, conversions):
+  for _ in range(2):
+    one = load(file, quantization="int8")
+    assert one.base.params["layers"]
+  kept = {path.name for path in one.paths.converted_base.iterdir()}
+  assert "gguf" in kept and len(kept) == 2
+  assert one.base_dir.is_dir() and conversions == ["float32"]
+
+
+def test_half_a_conversion_leaves_nothing(file, conversions, monkeypatch):
+  def full_disk(path, header, value):
+    path.write_bytes(b"half")
+    raise OSError("no space left")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(tensor_files, "write_file", full_disk)
+    with pytest.raises(OSError, match="no space"):
+      load(file).base_dir  # noqa: B018
+  store = load(file).paths.converted_gguf
+  assert list(store.iterdir()) == []
+  # What a killed process left behind goes with the next conversion.
+  (store / ".left.123.tmp").mkdir()
+  directory = load(file).base_dir
+  assert list(store.iterdir()) == [directory]
+
+
+def test_a_base_that_is_no_gguf_has_no_origin(file):
+  directory = load(file).base_dir
+  (directory / "origin.json").unlink()
+  assert load(directory).base_origin is None
+  with pytest.raises(errors.UserError, match="config.model.path: .*not found"):
+    load(file.with_name("none.GGUF")).base_dir  # noqa: B018
+
+
+def test_a_plan_reads_the_shape_without_converting(file, conversions):
+  arch = arguments.read_arch(load(file).config)
+  assert conversions == []
+  assert arch == load(file).base.model.config
+
+
+def test_chat_prompts_need_an_instruct_model(file):
+  prompt = dataclasses.replace(DEMO.prompt, style="chat")
+  without = dataclasses.replace(DEMO, prompt=prompt)
+  with pytest.raises(
+    errors.UserError, match="model.path is empty, an instruct"
+  ):
+    loaded.Loaded(without, file.parent / "w").prompt  # noqa: B018
