@@ -62,7 +62,6 @@ STAGE = graph.Stage(
   is_there=lambda session: session.paths.embeddings.exists(),
   build=_build,
   load=_load,
-  check=pretrain.check_base,
   batches=("embed.batch_size",),
   cost=_cost,
 )

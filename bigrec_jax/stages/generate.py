@@ -2,7 +2,7 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,7 +48,7 @@ def stage(split: str) -> graph.Stage:
     name=f"predictions_{split}",
     mode="generate",
     where=lambda session: session.paths.predictions(split),
-    needs=train.needed,
+    needs=_needed,
     inputs=lambda session: (
       depends_on(session, train.used(session))
       | {"examples": session.task.samples(split).fingerprints[0]}
@@ -57,19 +57,19 @@ def stage(split: str) -> graph.Stage:
     load=lambda session: storage.read_json(session.paths.predictions(split)),
     set_aside=lambda session, inputs: _set_aside(session, split, inputs),
     build=lambda session, inputs: _build(session, split, inputs),
-    check=_check,
+    check=train.check_used,
     batches=("generate.batch_size",),
     cost=cost,
   )
 
 
-def _check(session: Session) -> None:
+def _needed(session: Session) -> Iterator[graph.Stage]:
   if not session.task.decodes:
     raise errors.UserError(
       f"config.task.name: {session.task.name} found, whose answers are not"
       " decoded; a task that writes them expected"
     )
-  train.check_used(session)
+  yield from train.needed(session)
 
 
 def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:

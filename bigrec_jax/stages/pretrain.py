@@ -23,7 +23,12 @@ def run(
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
-  """Yields what whoever reads the base needs: data, and a base if ours."""
+  """Yields what whoever reads the base needs: data, and a base if ours.
+
+  Raises:
+    UserError: `model.path` names nothing that could be a base.
+  """
+  _check_base(session)
   yield prepare.STAGE
   if session.config.model.is_gguf:
     yield GGUF
@@ -31,8 +36,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
     yield STAGE
 
 
-def check_base(session: Session) -> None:
-  """Raises UserError where `model.path` names nothing that could be a base."""
+def _check_base(session: Session) -> None:
   given = session.config.model.path
   if not given:
     return

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import pathlib
 import shlex
@@ -92,9 +93,12 @@ class Session(loaded.Loaded):
         self.walk.make(stage)
       found = self.walk.plan(*stages)
     to_make = [one.stage for one in found if not one.is_current]
+    # The mode's own first: a mistake in its options is the shortest answer.
+    for stage in filter(self.walk.is_asked, to_make):
+      stage.check(self)
     if not self.asked.dry_run:
       self.walk.refuse(found)
-    for stage in to_make:
+    for stage in itertools.filterfalse(self.walk.is_asked, to_make):
       stage.check(self)
     if self.asked.dry_run:
       self._describe(found)

@@ -76,7 +76,6 @@ def check_used(session: Session) -> None:
   An adapter that a workdir trained knows its base: one of other weights is
   refused, one of the same in another precision is told.
   """
-  pretrain.check_base(session)
   directory = elsewhere(session)
   if directory is None:
     return
@@ -151,7 +150,6 @@ def _set_aside(session: Session, _: graph.Inputs) -> None:
 
 
 def _check(session: Session) -> None:
-  pretrain.check_base(session)
   if start := session.config.model.adapter:
     _check_peft(pathlib.Path(start))
 
@@ -215,7 +213,9 @@ STAGE = graph.Stage(
   needs=pretrain.needed,
   inputs=_inputs,
   is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
-  tolerated=frozenset({"lora", "seed", "start", "train", "valid_examples"}),
+  tolerated=frozenset(
+    {"lora", "seed", "start", "task.eval_steps", "train", "valid_examples"}
+  ),
   set_aside=_set_aside,
   build=_build,
   check=_check,

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +25,7 @@ from bigrec_jax.workdir import fingerprints, processes, storage
 
 # Whatever trains is imported where it does.
 if TYPE_CHECKING:
-  from bigrec_jax.cf import (
-    fitting,
-    item_knn,
-    networks,
-    trainer as trainer_lib,
-  )
+  from bigrec_jax.cf import fitting, item_knn, networks, trainer as trainer_lib
   from bigrec_jax.rankers import engine
 
 SPLITS = ("valid", "test")
@@ -71,10 +66,10 @@ def models(config: config_lib.Config) -> list[str]:
   return [model for model in dict.fromkeys(wanted) if model]
 
 
-def tell(session: Session, built: Collection[str]) -> None:
-  """Prints the results of the models among the stages that were made."""
+def tell(session: Session, built: set[str]) -> None:
+  """Prints the results of the models if any of their stages was made."""
   wanted = models(session.config)
-  if any(stage(model).name in built for model in wanted):
+  if not built.isdisjoint(stage(name).name for name in wanted):
     known = storage.read_json(_metrics_path(session))
     shown = [m for m in wanted if m in known]
     say(cf_file.table(known, session.config.ground.cutoffs, shown))

@@ -85,8 +85,10 @@ def test_what_is_needed_is_made_first_and_once(world, capsys):
   assert session.make(world.c) == {"a", "b", "c"}
   assert session.load(world.c) == 4  # 1 + b's 2 + a's 1.
   order = [e for e in world.events if e.startswith(("check", "build"))]
-  each = [f"{what} {name}" for what in ("check", "build") for name in "abc"]
-  assert order == each
+  assert order == [
+    *(f"check {name}" for name in "cab"),  # What the mode is for comes first.
+    *(f"build {name}" for name in "abc"),
+  ]
   assert world.built() == ["a", "b", "c"]
   session.make(world.c, world.a)  # All were looked at in this process.
   assert world.built() == [] and "current" not in capsys.readouterr().out

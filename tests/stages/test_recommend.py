@@ -16,6 +16,7 @@ from bigrec_jax.stages import (
   list_files,
   recommend,
   session,
+  train_cf,
 )
 from configs import demo
 from tests.stages import command
@@ -101,6 +102,7 @@ def test_lists_are_in_the_order_that_ground_eval_ranks_by(
 def test_new_histories_score_as_those_of_the_split(workdir):
   run = session.Session(_config(), workdir)
   for model in ("sasrec", "item_knn", "most_pop"):
+    run.make(train_cf.stage(model))
     score = cf_scorer.load(run, model)
     stored = np.load(run.paths.cf_scores(model, "test"))
     history = run.examples("test").history
