@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 from bigrec_jax import errors
 from bigrec_jax.config import ModelConfig
 from bigrec_jax.data.text import tokenization
-from bigrec_jax.models import hf_import, last_state, registry, sentences
+from bigrec_jax.models import bert, hf_import, last_state, registry, sentences
 from bigrec_jax.models.hf_config import Reader
 from bigrec_jax.models.protocol import EncoderFamily, TextEncoder
 from bigrec_jax.workdir import storage
 
-FAMILIES: tuple[EncoderFamily, ...] = ()
+FAMILIES: tuple[EncoderFamily, ...] = (bert,)
 
 
 def model_types() -> tuple[str, ...]:
