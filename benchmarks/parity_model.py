@@ -20,9 +20,9 @@ from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.decoding import generate
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import (
-  embedding,
   hf_export,
   hf_import,
+  last_state,
   peft_import,
 )
 from configs import common
@@ -170,7 +170,7 @@ def embed(root: pathlib.Path) -> Iterator[Row]:
     differences = []
     for batch, their_batch in sizes:
       batch += -batch % both.mesh.size
-      ours = embedding.embed_texts(
+      ours = last_state.embed_texts(
         both.ours(),
         both.params,
         tokens,

@@ -146,6 +146,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.generate.top_p = 1.0
 
   config.embed = cfg()
+  config.embed.model = cfg()
+  # Directory of the encoder of titles (sentence-transformers or Hugging Face);
+  # empty: the base without its adapter, as published.
+  config.embed.model.path = ""
   config.embed.batch_size = 64
 
   config.ground = cfg()

@@ -20,7 +20,12 @@ from bigrec_jax.config.data import (
   SyntheticConfig,
 )
 from bigrec_jax.config.generate import GenerateConfig
-from bigrec_jax.config.ground import EmbedConfig, GroundConfig, PerSplit
+from bigrec_jax.config.ground import (
+  EmbedConfig,
+  EncoderConfig,
+  GroundConfig,
+  PerSplit,
+)
 from bigrec_jax.config.model import (
   DTYPES,
   QUANTIZATIONS,
@@ -45,6 +50,7 @@ __all__ = [
   "DTYPES",
   "DataConfig",
   "EmbedConfig",
+  "EncoderConfig",
   "GenerateConfig",
   "GroundConfig",
   "LoraConfig",

@@ -8,9 +8,17 @@ from bigrec_jax.config.cf import CF_MODELS
 
 
 @dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+  """The text encoder; no path = the last state of the base."""
+
+  path: str
+
+
+@dataclasses.dataclass(frozen=True)
 class EmbedConfig:
   """Title and prediction embedding."""
 
+  model: EncoderConfig
   batch_size: int
 
   def __post_init__(self):

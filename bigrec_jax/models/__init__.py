@@ -1,10 +1,14 @@
-"""Language models as Flax Linen: families, adapters, caches, files.
+"""Language models and text encoders as Flax Linen: families, adapters, files.
 
 Families are found by name (registry.py); nothing outside this package imports
 one.
 """
 
-from bigrec_jax.models.protocol import Architecture, LanguageModel
+from bigrec_jax.models.protocol import (
+  Architecture,
+  LanguageModel,
+  TextEncoder,
+)
 from bigrec_jax.models.registry import (
   build,
   from_arch,
@@ -15,6 +19,7 @@ from bigrec_jax.models.registry import (
 __all__ = [
   "Architecture",
   "LanguageModel",
+  "TextEncoder",
   "build",
   "from_arch",
   "read_architecture",

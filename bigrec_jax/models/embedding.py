@@ -1,17 +1,8 @@
-"""Texts as vectors: the base model's final-norm state at the last token.
+"""Token ids as vectors: sharded batches of rows padded to few lengths."""
 
-BIGRec data/embedding.ipynb takes `hidden_states[-1][:, -1]` of the base LLaMA
-(without the adapter) under left padding; here rows are padded at the right,
-where causal attention cannot see it, and the last real token is picked.
-"""
+from collections.abc import Callable, Iterator, Sequence
 
-import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -46,38 +37,25 @@ def batches(
       yield int(bucket), rows[start : start + batch_size]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "mesh"))
-def _last_states(
-  model: nn.Module, mesh: Mesh, params: Any, tokens: jax.Array, last: jax.Array
-) -> jax.Array:
-  """Maps tokens [B, T] and last positions [B] to float32 [B, D]."""
-  slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-  positions = jnp.broadcast_to(slots, tokens.shape)
-  segments = (slots <= last[:, None]).astype(jnp.int32)
-  hidden = model.apply({"params": params}, tokens, positions, segments, True)
-  states = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
-  states = states.astype(jnp.float32)
-  # Whole on every device, so that each host of several can read all of it.
-  return jax.lax.with_sharding_constraint(states, sharding.replicated(mesh))
-
-
-def embed_texts(
-  model: nn.Module,
-  params: Any,
+def embed_tokens(
+  states_of: Callable[[jax.Array, jax.Array], jax.Array],
   token_lists: Sequence[Sequence[int]],
+  width: int,
   batch_size: int,
   mesh: Mesh,
   progress: Reports,
 ) -> np.ndarray:
-  """Returns the state at the last token of each text.
+  """Returns one vector of each text.
 
   Args:
-    model: the base, built without an adapter.
-    params: its variables.
-    token_lists: token ids of each text, as the tokenizer gives them. An empty
-      one has no state to read: its vector is zero.
+    states_of: maps tokens [B, T] and lengths [B], both int32 with rows split
+      over the mesh, to [B, D] float32, whole on every device, so that each
+      host of several can read all of it.
+    token_lists: token ids of each text. An empty one has nothing to read: its
+      vector is zero.
+    width: D.
     batch_size: rows per program; the row shards of `mesh` divide it.
-    mesh: of `params`.
+    mesh: where it runs.
     progress: told of every text done.
 
   Returns:
@@ -88,17 +66,16 @@ def embed_texts(
       finite.
   """
   sharding.check_batch(mesh, batch_size, "embed.batch_size")
-  vectors = np.zeros((len(token_lists), model.config.hidden_size), np.float32)
+  vectors = np.zeros((len(token_lists), width), np.float32)
   pending = None
   lengths = [len(tokens) for tokens in token_lists]
   for bucket, rows in batches(lengths, batch_size):
     tokens = np.zeros((batch_size, bucket), np.int32)
-    last = np.zeros(batch_size, np.int32)
+    sizes = np.zeros(batch_size, np.int32)
     for place, row in enumerate(rows):
       tokens[place, : lengths[row]] = token_lists[row]
-      last[place] = max(lengths[row] - 1, 0)
-    inputs = (_put(mesh, tokens), _put(mesh, last))
-    states = _last_states(model, mesh, params, *inputs)
+      sizes[place] = lengths[row]
+    states = states_of(_put(mesh, tokens), _put(mesh, sizes))
     # The copy of one batch waits until the next one is under way.
     if pending is not None:
       _collect(vectors, *pending, progress)
@@ -110,7 +87,7 @@ def embed_texts(
   if bad.size:
     raise errors.UserError(
       f"embedding: text {bad[0]} (of {len(bad)}) has states that are NaN or"
-      " infinite, finite ones expected; check the base's weights and"
+      " infinite, finite ones expected; check the encoder's weights and"
       " config.model.dtype"
     )
   return vectors

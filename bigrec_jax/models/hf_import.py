@@ -5,10 +5,11 @@ slice is read from the memory-mapped file, quantised if asked, and written
 into the stacked array in place. The host never holds more than one tensor.
 """
 
+import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ __all__ = ["abstract_base", "init_base", "load_adapter", "load_base"]
 
 # Written by old versions of transformers; a constant of the config.
 _IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
 def abstract_base(
@@ -117,44 +119,114 @@ def load_base(
   """
   directory = pathlib.Path(directory)
   config = registry.read_config(directory)
-  tensors = tensor_files.open_checkpoint(directory)
-  entries = registry.base_entries(config)
-  _check(directory, config, entries, tensors)
-  scan, kind = model_config.scan_layers, model_config.quantization
-
-  def make(entry, layer):
-    abstract = layout.abstract_leaf(
-      entry, layer, config.num_hidden_layers, model_config.dtype, mesh, kind
-    )
-    if entry.layered and layer is None:
-      numbers = range(config.num_hidden_layers)
-      stored = [tensors[entry.hf_name.format(layer=n)] for n in numbers]
-      return _load_stacked(entry, stored, abstract, model_config, mesh)
-    stored = tensors[entry.hf_name.format(layer=layer)]
-    return _load_one(entry, stored, model_config, mesh, abstract)
-
-  params = layout.build_tree(entries, config.num_hidden_layers, scan, make)
-  logging.info("loaded %d tensors from %s", len(tensors), directory)
+  tensors = _without_constants(
+    tensor_files.open_checkpoint(directory), config.tie_word_embeddings
+  )
+  params = load_tensors(
+    directory,
+    tensors,
+    registry.base_entries(config),
+    config.num_hidden_layers,
+    config.model_type,
+    Form(
+      model_config.dtype,
+      mesh,
+      model_config.scan_layers,
+      model_config.quantization,
+    ),
+  )
   return config, params
 
 
+@dataclasses.dataclass(frozen=True)
+class Form:
+  """How weights are held.
+
+  Attributes:
+    dtype: `float32` or `bfloat16`, of what is not quantised.
+    mesh: where the arrays go.
+    scan_layers: stacked layers or one by one.
+    quantization: `none`, `int8` or `nf4`, of the linear layers' kernels.
+  """
+
+  dtype: str
+  mesh: Mesh
+  scan_layers: bool
+  quantization: str = "none"
+
+
+def load_tensors(
+  directory: pathlib.Path,
+  tensors: Mapping[str, StoredTensor],
+  entries: tuple[layout.Entry, ...],
+  num_layers: int,
+  model_type: str,
+  form: Form,
+) -> dict[str, Any]:
+  """Puts the tensors of a checkpoint on the mesh.
+
+  Args:
+    directory: they are of, for messages.
+    tensors: by the names of the table.
+    entries: the table; every tensor has its row and every row its tensor.
+    num_layers: L.
+    model_type: for messages.
+    form: of the result.
+
+  Raises:
+    UserError: a tensor is missing, unknown or of another shape.
+  """
+  _check(directory, num_layers, model_type, entries, tensors)
+
+  def make(entry, layer):
+    abstract = layout.abstract_leaf(
+      entry, layer, num_layers, form.dtype, form.mesh, form.quantization
+    )
+    if entry.layered and layer is None:
+      numbers = range(num_layers)
+      stored = [tensors[entry.hf_name.format(layer=n)] for n in numbers]
+      return _load_stacked(entry, stored, abstract, form)
+    stored = tensors[entry.hf_name.format(layer=layer)]
+    return _load_one(entry, stored, form, abstract)
+
+  params = layout.build_tree(entries, num_layers, form.scan_layers, make)
+  logging.info("loaded %d tensors from %s", len(tensors), directory)
+  return params
+
+
+def _without_constants(
+  tensors: dict[str, StoredTensor], tied: bool
+) -> dict[str, StoredTensor]:
+  """Leaves out what config.json says already: rotary angles, a tied head."""
+  kept = {k: v for k, v in tensors.items() if not _IGNORED.fullmatch(k)}
+  head, table = kept.get(_HEAD), kept.get(_EMBEDDING)
+  if tied and head is not None and table is not None:
+    if not np.array_equal(head.view(), table.view()):
+      raise errors.UserError(
+        f"{head.file}: {_HEAD}: differs from the embedding, though config.json"
+        " says tie_word_embeddings"
+      )
+    del kept[_HEAD]  # The tied matrix, written twice.
+  return kept
+
+
 def _names(
-  config: Architecture, entries: tuple[layout.Entry, ...]
+  num_layers: int, entries: tuple[layout.Entry, ...]
 ) -> Iterator[tuple[str, layout.Entry]]:
   for entry in entries:
-    count = config.num_hidden_layers if entry.layered else 1
-    for layer in range(count):
+    for layer in range(num_layers if entry.layered else 1):
       yield entry.hf_name.format(layer=layer), entry
 
 
 def _check(
   directory: pathlib.Path,
-  config: Architecture,
+  num_layers: int,
+  model_type: str,
   entries: tuple[layout.Entry, ...],
-  tensors: dict[str, StoredTensor],
+  tensors: Mapping[str, StoredTensor],
 ) -> None:
   """Compares the checkpoint's tensors with the table, both ways."""
-  expected = dict(_names(config, entries))
+  expected = dict(_names(num_layers, entries))
   for name, entry in expected.items():
     if name not in tensors:
       raise errors.UserError(
@@ -167,20 +239,11 @@ def _check(
         f" found, {list(_stored_shape(entry))} expected by config.json"
       )
   for name, tensor in tensors.items():
-    if name in expected or _IGNORED.fullmatch(name):
-      continue
-    if name == "lm_head.weight" and config.tie_word_embeddings:
-      embedding = tensors["model.embed_tokens.weight"]
-      if np.array_equal(tensor.view(), embedding.view()):
-        continue  # The tied matrix, written twice.
+    if name not in expected:
       raise errors.UserError(
-        f"{tensor.file}: {name}: differs from the embedding, though"
-        " config.json says tie_word_embeddings"
+        f"{tensor.file}: {name}: unknown tensor, not in a {model_type} model of"
+        " this config.json"
       )
-    raise errors.UserError(
-      f"{tensor.file}: {name}: unknown tensor, not in a"
-      f" {config.model_type} model of this config.json"
-    )
 
 
 def _stored_shape(entry: layout.Entry) -> tuple[int, ...]:
@@ -188,41 +251,35 @@ def _stored_shape(entry: layout.Entry) -> tuple[int, ...]:
 
 
 def _load_one(
-  entry: layout.Entry,
-  stored: StoredTensor,
-  model_config: ModelConfig,
-  mesh: Mesh,
-  abstract: Any = None,
+  entry: layout.Entry, stored: StoredTensor, form: Form, abstract: Any = None
 ) -> Any:
   """Puts one tensor on the mesh, each device reading its own slice."""
-  dtype = jnp.dtype(model_config.dtype)
+  dtype = jnp.dtype(form.dtype)
   view = stored.view()
   view = view.T if entry.transpose else view
   array = jax.make_array_from_callback(
     entry.shape,
-    sharding.shardings_for(entry.axes, mesh),
+    sharding.shardings_for(entry.axes, form.mesh),
     # A copy: the array must not go on reading from the file.
     lambda index: np.array(view[index], dtype=dtype, order="C"),
   )
   if abstract is None or not quantize.is_quantized(abstract):
     return array
-  return _quantizer(model_config.quantization, _shardings(abstract))(array)
+  return _quantizer(form.quantization, _shardings(abstract))(array)
 
 
 def _load_stacked(
   entry: layout.Entry,
   stored: list[StoredTensor],
   abstract: Any,
-  model_config: ModelConfig,
-  mesh: Mesh,
+  form: Form,
 ) -> Any:
   """Fills a stacked array layer by layer, in place."""
-  kind = model_config.quantization if entry.kind == "kernel" else "none"
+  kind = form.quantization if entry.kind == "kernel" else "none"
   zeros, write = _stacker(kind, abstract)
   stack = zeros()
   for layer, tensor in enumerate(stored):
-    array = _load_one(entry, tensor, model_config, mesh)
-    stack = write(stack, array, np.int32(layer))
+    stack = write(stack, _load_one(entry, tensor, form), np.int32(layer))
   return stack
 
 

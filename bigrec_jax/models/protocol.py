@@ -1,7 +1,7 @@
-"""What the engine knows of a language model, and what a family has to offer.
+"""What the engine knows of a model, and what a family has to offer.
 
-Training, decoding, planning and the stages see these three classes and
-`registry`; a family (`models/llama/`, ...) is seen by `registry` alone.
+Training, decoding, planning and the stages see these classes, `registry` and
+`encoders`; a family (`models/llama/`, ...) is seen by these two alone.
 
 Axes: B batch or slots, T length, S prompt, P shared prefix, W beams, D width,
 V vocabulary, L layers, K key heads, H head size.
@@ -9,16 +9,19 @@ V vocabulary, L layers, K key heads, H head size.
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig, LoraConfig, ModelConfig
 from bigrec_jax.models import kv_cache, layout
+from bigrec_jax.progress import Reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,3 +181,39 @@ class Family(Protocol):
       attention: `xla`, `cudnn` or `splash`.
       mesh: the device mesh.
     """
+
+
+class TextEncoder(Protocol):
+  """Texts as vectors, with its weights on the mesh."""
+
+  @property
+  def fingerprint(self) -> str:
+    """Names all that its vectors depend on."""
+
+  @property
+  def width(self) -> int:
+    """D, the length of its vectors."""
+
+  def encode(self, texts: Sequence[str], progress: Reports) -> np.ndarray:
+    """Returns one vector of each text, [N, D] float32, in the order given.
+
+    Args:
+      texts: may repeat; equal ones are computed again.
+      progress: told of every text done.
+    """
+
+
+class EncoderFamily(Protocol):
+  """A package of encoders in `models/` whose `__init__` has these names."""
+
+  MODEL_TYPES: tuple[str, ...]
+  """The values of config.json's `model_type` that it reads."""
+
+  def load(
+    self,
+    directory: pathlib.Path,
+    batch_size: int,
+    mesh: Mesh,
+    fingerprint: str,
+  ) -> TextEncoder:
+    """Loads a directory; see `encoders.load`."""

@@ -15,7 +15,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -95,8 +95,14 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int, int]:
   return header, 8 + length, size
 
 
-def read_file(file: pathlib.Path) -> dict[str, StoredTensor]:
+def read_file(
+  file: pathlib.Path, skip: Collection[str] = ()
+) -> dict[str, StoredTensor]:
   """Returns the tensors of one safetensors file, without their bytes.
+
+  Args:
+    file: to read.
+    skip: names of tensors that are left out, whatever they hold.
 
   Raises:
     UserError: the file is missing, damaged or cut short, or a tensor is not
@@ -105,6 +111,8 @@ def read_file(file: pathlib.Path) -> dict[str, StoredTensor]:
   header, start, size = _read_header(file)
   tensors = {}
   for name, entry in header.items():
+    if name in skip:
+      continue
     try:
       code, shape = entry["dtype"], tuple(entry["shape"])
       first, last = entry["data_offsets"]
@@ -132,8 +140,14 @@ def read_file(file: pathlib.Path) -> dict[str, StoredTensor]:
   return tensors
 
 
-def open_checkpoint(directory: pathlib.Path) -> dict[str, StoredTensor]:
+def open_checkpoint(
+  directory: pathlib.Path, skip: Collection[str] = ()
+) -> dict[str, StoredTensor]:
   """Returns all tensors of a Hugging Face model directory.
+
+  Args:
+    directory: with safetensors, in one file or several.
+    skip: names of tensors that are left out, whatever they hold.
 
   Raises:
     UserError: no safetensors there, or the index and the files disagree.
@@ -144,10 +158,10 @@ def open_checkpoint(directory: pathlib.Path) -> dict[str, StoredTensor]:
     )
   index = directory / "model.safetensors.index.json"
   if index.is_file():
-    return _open_indexed(directory, index)
+    return _open_indexed(directory, index, skip)
   single = directory / "model.safetensors"
   if single.is_file():
-    return read_file(single)
+    return read_file(single, skip)
   if torch_files := sorted(directory.glob("*.bin")):
     raise errors.UserError(
       f"{torch_files[0]}: a torch checkpoint found, safetensors expected:"
@@ -160,14 +174,14 @@ def open_checkpoint(directory: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _open_indexed(
-  directory: pathlib.Path, index: pathlib.Path
+  directory: pathlib.Path, index: pathlib.Path, skip: Collection[str]
 ) -> dict[str, StoredTensor]:
   weight_map = storage.read_json(index).get("weight_map")
   if not isinstance(weight_map, dict) or not weight_map:
     raise errors.UserError(f"{index}: no weight_map found")
   tensors: dict[str, StoredTensor] = {}
   for file_name in sorted(set(weight_map.values())):
-    for name, tensor in read_file(directory / file_name).items():
+    for name, tensor in read_file(directory / file_name, skip).items():
       if name in tensors:
         raise errors.UserError(
           f"{tensor.file}: {name}: also in {tensors[name].file.name}, one file"
@@ -175,6 +189,8 @@ def _open_indexed(
         )
       tensors[name] = tensor
   for name, file_name in weight_map.items():
+    if name in skip:
+      continue
     if name not in tensors or tensors[name].file.name != file_name:
       raise errors.UserError(
         f"{directory / file_name}: {name}: missing, though {index.name} says"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import lora as lora_lib
+from bigrec_jax.models import encoders, lora as lora_lib
 from bigrec_jax.planning import (
   arguments,
   chips,
@@ -342,11 +342,14 @@ class Plan:
       "largest_batch": self._search(row, program_of, users, _MOST_USERS),
     }
 
+  def _width(self) -> int:
+    """Returns the length of the embeddings."""
+    path = self.config.embed.model.path
+    return encoders.width(path) if path else self.arch.hidden_size
+
   def _ground(self) -> dict[str, Any]:
     items = self._num_items()
-    shape = programs.ground_shape(
-      self.config, items, self.arch.hidden_size, self.mesh
-    )
+    shape = programs.ground_shape(self.config, items, self._width(), self.mesh)
     near, count = programs.ground(shape, self.mesh)
     layout = shape.layout
     first = self._compile(

@@ -182,6 +182,57 @@ class Loaded:
     model = models.build(arch, config, None, self.mesh)
     return Base(model, params, self.base_fingerprint)
 
+  @property
+  def has_own_encoder(self) -> bool:
+    """Whether titles are embedded by another model than the base."""
+    return bool(self.config.embed.model.path)
+
+  def check_encoder(self) -> None:
+    """Raises UserError where `embed.model.path` names no folder."""
+    directory = pathlib.Path(self.config.embed.model.path)
+    if not directory.is_dir():
+      raise errors.UserError(
+        f"config.embed.model.path: {directory}: not found, a folder of a text"
+        " encoder expected"
+      )
+
+  @functools.cached_property
+  def encoder_fingerprint(self) -> str:
+    """Names what the title embeddings depend on, beside the titles."""
+    if not self.has_own_encoder:
+      return self.base_fingerprint
+    self.check_encoder()
+    model = self.config.model
+    return fingerprints.of_value(
+      {
+        "files": _files(pathlib.Path(self.config.embed.model.path)),
+        "dtype": model.dtype,
+        "quantization": model.quantization,
+      }
+    )
+
+  @property
+  def encoder_inputs(self) -> dict[str, str]:
+    """What a record of a result says of the encoder, beside its base."""
+    if not self.has_own_encoder:
+      return {}
+    return {"encoder": self.encoder_fingerprint}
+
+  @functools.cached_property
+  def encoder(self) -> "models.TextEncoder":
+    """What turns titles and queries into vectors: the base, or another."""
+    from bigrec_jax.models import encoders, last_state
+
+    config, name = self.config, self.encoder_fingerprint
+    size = config.embed.batch_size
+    if self.has_own_encoder:
+      path = config.embed.model.path
+      return encoders.load(path, config.model, size, self.mesh, name)
+    base = self.base
+    return last_state.LastState(
+      base.model, base.params, self.tokenizer, size, self.mesh, name
+    )
+
   def load_adapter(
     self, directory: pathlib.Path
   ) -> tuple[config_lib.LoraConfig, Any]:
@@ -199,3 +250,15 @@ class Loaded:
     return models.build(
       self.base.model.config, self.config.model, lora, self.mesh
     )
+
+
+def _files(directory: pathlib.Path) -> dict[str, list[str]]:
+  """Returns fingerprints of an encoder's files, by folder and kind."""
+  folders = [p for p in directory.iterdir() if p.is_dir()]
+  kinds = ("*.json", WEIGHTS, "*.model", "vocab.txt")
+  return {
+    str(folder.relative_to(directory)): [
+      fingerprints.of_folder(folder, kind) for kind in kinds
+    ]
+    for folder in [directory, *sorted(folders)]
+  }

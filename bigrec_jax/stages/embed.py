@@ -1,14 +1,15 @@
-"""Catalogue titles through the base model."""
+"""Catalogue titles through the text encoder, the base model by default."""
 
 import contextlib
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, progress as reports
 from bigrec_jax.data.text import prompts
 from bigrec_jax.rankers.distance import stored_embeddings
-from bigrec_jax.stages import graph, pretrain
+from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session
 from bigrec_jax.workdir import processes
 
@@ -20,16 +21,24 @@ def run(
   Session(config, workdir, asked).make(STAGE)
 
 
+def _needed(session: Session) -> Iterator[graph.Stage]:
+  if session.has_own_encoder:
+    session.check_encoder()
+    yield prepare.STAGE
+  else:
+    yield from pretrain.needed(session)
+
+
 def _inputs(session: Session) -> graph.Inputs:
   return {
-    "base": session.base_fingerprint,
+    **(session.encoder_inputs or {"base": session.base_fingerprint}),
     "catalogue": session.catalogue.fingerprint,
   }
 
 
 def _load(session: Session) -> np.ndarray:
   return stored_embeddings.load(
-    session.paths.embeddings, session.catalogue, session.base_fingerprint
+    session.paths.embeddings, session.catalogue, session.encoder_fingerprint
   )
 
 
@@ -41,7 +50,7 @@ def _build(session: Session, _: graph.Inputs) -> np.ndarray:
       session.paths.embeddings,
       vectors,
       session.catalogue,
-      session.base_fingerprint,
+      session.encoder_fingerprint,
     )
   )
   return vectors
@@ -57,7 +66,7 @@ STAGE = graph.Stage(
   name="embeddings",
   mode="embed",
   where=lambda session: session.paths.embeddings,
-  needs=pretrain.needed,
+  needs=_needed,
   inputs=_inputs,
   is_there=lambda session: session.paths.embeddings.exists(),
   build=_build,
@@ -94,31 +103,17 @@ def embed_queries(
 
 
 def embed_texts(session: Session, texts: list[str], label: str) -> np.ndarray:
-  """Returns last-token states [N, D] of the base model; equal texts once.
+  """Returns the encoder's vectors [N, D] float32; equal texts once.
 
   Args:
     session: configuration and workdir.
     texts: cleaned titles.
     label: of the progress; "" = none is shown.
   """
-  from bigrec_jax.models import embedding
-
   unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-  # An empty text has no token where the tokenizer adds no BOS.
-  tokens = [
-    ids or [session.tokenizer.eos_id]
-    for ids in session.tokenizer.encode_batch(list(unique))
-  ]
   shown = contextlib.nullcontext(reports.NullProgress())
   if label:
-    shown = session.stage(label, len(tokens), "texts")
+    shown = session.stage(label, len(unique), "texts")
   with shown as progress:
-    vectors = embedding.embed_texts(
-      session.base.model,
-      session.base.params,
-      tokens,
-      session.config.embed.batch_size,
-      session.mesh,
-      progress,
-    )
+    vectors = session.encoder.encode(list(unique), progress)
   return vectors[[unique[text] for text in texts]]

@@ -76,6 +76,7 @@ def _inputs(session: Session) -> graph.Inputs:
   popularity = injected_popularity(session)
   return {
     "base": session.base_fingerprint,
+    **session.encoder_inputs,
     "catalogue": session.catalogue.fingerprint,
     "examples": {s: session.examples(s).fingerprint for s in SPLITS},
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},

@@ -168,6 +168,7 @@ def _inputs(session: Session) -> graph.Inputs:
   chosen = gamma_lib.choose(session)
   return {
     **generate.depends_on(session, train.used(session)),
+    **session.encoder_inputs,
     "histories": fingerprints.of_value([row.content for row in histories.rows]),
     "one_off": bool(config.history),
     "catalogue": session.catalogue.fingerprint,
@@ -224,6 +225,7 @@ class _Writer:
       "gamma": chosen.report,
       "cf_model": chosen.cf_model or None,
       "base": session.base_fingerprint,
+      **session.encoder_inputs,
       "adapter": adapter.fingerprint,
       "catalogue": session.catalogue.fingerprint,
     }

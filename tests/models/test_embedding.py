@@ -6,7 +6,7 @@ import pytest
 
 from bigrec_jax import errors, progress
 from bigrec_jax.data.prepared import catalogue as catalogue_lib
-from bigrec_jax.models import embedding
+from bigrec_jax.models import embedding, last_state
 from bigrec_jax.rankers.distance import stored_embeddings
 from tests.models import common
 
@@ -20,7 +20,7 @@ def _texts(count=23, seed=0):
 
 
 def _embed(texts, batch_size, on=None):
-  return embedding.embed_texts(
+  return last_state.embed_texts(
     common.build(CONFIG, on=on),
     common.noisy_params(CONFIG, on),
     texts,
@@ -61,7 +61,7 @@ def test_states_that_are_not_finite_are_refused():
   params = common.noisy_params(CONFIG)
   spoilt = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), params)
   with pytest.raises(errors.UserError, match="embedding: text 0 .of 2. has"):
-    embedding.embed_texts(
+    last_state.embed_texts(
       common.build(CONFIG),
       spoilt,
       [[3], [4]],

@@ -14,7 +14,7 @@ from bigrec_jax.data.formats import movielens, title_files
 from bigrec_jax.data.prepared import doctor, examples, splits
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.text import prompts
-from bigrec_jax.models import embedding
+from bigrec_jax.models import last_state
 from bigrec_jax.stages import embed, generate, ground_eval, predictions
 from configs import common, game, movie
 from tests.data import settings
@@ -131,10 +131,14 @@ def test_predictions_of_other_rows_are_refused(tmp_path):
 
 def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
   run = make_run(tmp_path, [['"Doom"'], ['"Doom"']])
-  base = types.SimpleNamespace(model="base network", params="base weights")
-  run.base = base
-  run.mesh = None
-  run.tokenizer = types.SimpleNamespace(encode_batch=lambda texts: texts)
+  run.encoder = last_state.LastState(
+    model="base network",
+    params="base weights",
+    tokenizer=types.SimpleNamespace(encode_batch=lambda texts: texts),
+    batch_size=4,
+    mesh=None,
+    fingerprint="",
+  )
 
   class Stage:
     def __enter__(self):
@@ -150,7 +154,7 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
     seen.append((model, params, tokens))
     return np.arange(len(tokens), dtype=np.float32)[:, None]
 
-  monkeypatch.setattr(embedding, "embed_texts", embed_texts)
+  monkeypatch.setattr(last_state, "embed_texts", embed_texts)
   items = np.array([[10], [11], [12]], np.float32)
   texts = [prompts.extract_title(t) for t in ('"Myst"', ' "Quake" \n', "Doom")]
   found = embed.embed_queries(run, texts, items, "test")

@@ -35,7 +35,7 @@ def save(
   directory: pathlib.Path,
   vectors: np.ndarray,
   catalogue: Catalogue,
-  base_fingerprint: str,
+  encoder_fingerprint: str,
 ) -> None:
   """Writes title embeddings as .npy shards and what they were made from.
 
@@ -46,7 +46,7 @@ def save(
     directory: `Paths.embeddings`.
     vectors: [I, D] float32.
     catalogue: whose titles these are, row by row.
-    base_fingerprint: of the base model.
+    encoder_fingerprint: of the text encoder (the base by default).
   """
   if len(vectors) != len(catalogue):
     raise ValueError(f"{len(vectors)} vectors for {len(catalogue)} items")
@@ -68,7 +68,7 @@ def save(
   storage.write_json(
     directory / _RECORD,
     {
-      "base": base_fingerprint,
+      "base": encoder_fingerprint,
       "catalogue": catalogue.fingerprint,
       "shape": list(vectors.shape),
       "shards": names,
@@ -78,25 +78,25 @@ def save(
 
 
 def load(
-  directory: pathlib.Path, catalogue: Catalogue, base_fingerprint: str
+  directory: pathlib.Path, catalogue: Catalogue, encoder_fingerprint: str
 ) -> np.ndarray:
   """Reads title embeddings [I, D] float32; one shard is memory-mapped.
 
   Args:
     directory: `Paths.embeddings`.
     catalogue: the present one.
-    base_fingerprint: of the present base.
+    encoder_fingerprint: of the present encoder.
 
   Raises:
-    UserError: they are missing, cut short, of another base, or of other
+    UserError: they are missing, cut short, of another encoder, or of other
       titles (the rows are named).
   """
   path = directory / _RECORD
   record = storage.read_json(path)
-  if record["base"] != base_fingerprint:
+  if record["base"] != encoder_fingerprint:
     raise errors.UserError(
-      f"{path}: made with base {record['base']}, {base_fingerprint} expected;"
-      " --mode=embed makes them again"
+      f"{path}: made with encoder {record['base']}, {encoder_fingerprint}"
+      " expected; --mode=embed makes them again"
     )
   _check_rows(directory, catalogue)
   shards = []
