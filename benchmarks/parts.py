@@ -61,9 +61,12 @@ def _arguments(options: list[str]) -> Iterator[argparse.Namespace]:
 
 def train_step(name: str) -> float:
   """Returns real tokens per CPU second of a step of 64 examples."""
-  with _arguments([*_STEPS[name], "--examples=64"]) as arguments:
-    side = train.Ours(arguments)
   most = 0 if name == "layers in a scan" else stacking._MOST_UNROLLED_LAYERS
+  with (
+    _arguments([*_STEPS[name], "--examples=64"]) as arguments,
+    mock.patch.object(stacking, "_MOST_UNROLLED_LAYERS", most),
+  ):
+    side = train.Ours(arguments)
   batches = next(side.stream())
   real = sum(sum(packing.count_tokens(batch)) for batch in batches)
   state, sums = side.steps.init(side.adapter)
@@ -73,8 +76,7 @@ def train_step(name: str) -> float:
     sums = side.steps.add_up(sums, state, side.base, batches)
     return sums
 
-  with mock.patch.object(stacking, "_MOST_UNROLLED_LAYERS", most):
-    return real / cpu_seconds(run)
+  return real / cpu_seconds(run)
 
 
 def head(chunk: int) -> float:

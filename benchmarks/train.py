@@ -42,7 +42,7 @@ from bigrec_jax import config as config_lib, models
 from bigrec_jax.data.prepared import catalogue as catalogue_lib
 from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text import pipeline, prompts, tokenization
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.results import table
 from bigrec_jax.tasks import next_title
@@ -267,7 +267,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for _ in range(arguments.rounds):
       runs["ours"].append(ours.run())
       if arguments.one_thread:
-        with mock.patch.object(side_by_side, "_MOST", 1):
+        one = dataclasses.replace(ours.steps, executor=executor.Executor(1))
+        with mock.patch.object(ours, "steps", one):
           runs.setdefault(_ALONE, []).append(ours.run())
       for size in arguments.peer_micro_batches if peer else ():
         found = peer.run(size, arguments.examples)

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from bigrec_jax import errors, progress as reporting
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import LanguageModel
 
 # The shared beginning is cut to whole blocks: its length is a static shape,
@@ -115,9 +115,7 @@ def generate(
       ]
     progress.update(len(rows))
 
-  lanes.run(
-    work, config.batch_size, side_by_side.programs_at_once(mesh), collect
-  )
+  lanes.run(work, config.batch_size, executor.Executor.of(mesh), collect)
   return Hypotheses(tokens, scores)
 
 

@@ -26,7 +26,7 @@ from bigrec_jax.decoding import (
   slots as slots_lib,
   stepping,
 )
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import executor as executor_lib, sharding
 from bigrec_jax.models import LanguageModel, kv_cache
 
 _BUCKET_STEP = 128  # Beyond the last configured bucket.
@@ -87,19 +87,24 @@ def bucket_of(length: int, buckets: Sequence[int]) -> int:
   return -(-length // _BUCKET_STEP) * _BUCKET_STEP
 
 
-def run(work: Work, batch_size: int, most: int, collect: Collect) -> None:
+def run(
+  work: Work,
+  batch_size: int,
+  executor: executor_lib.Executor,
+  collect: Collect,
+) -> None:
   """Decodes all prompts.
 
   Args:
     work: The prompts and how they are decoded.
     batch_size: Slots of a lane, fewer if there are fewer prompts.
-    most: Lanes, fewer if one has slots enough.
+    executor: Says how many lanes, fewer if one has slots enough.
     collect: Called with users who are done, never twice at a time.
   """
   order = np.argsort([-len(p) for p in work.prompts], kind="stable")
   size = slots_of(len(order), batch_size, work.mesh)
-  count = min(most, -(-len(order) // size))
-  team = side_by_side.Team()
+  count = min(executor.width, -(-len(order) // size))
+  team = executor.team()
   collecting = threading.Lock()
 
   def locked(rows: np.ndarray, found: stepping.Found) -> None:
@@ -137,7 +142,7 @@ class Lane:
   """
 
   def __init__(
-    self, work: Work, order: np.ndarray, slots: int, team: side_by_side.Team
+    self, work: Work, order: np.ndarray, slots: int, team: executor_lib.Team
   ):
     self._work, self._team = work, team
     self._waiting = collections.deque(order.tolist())

@@ -23,7 +23,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import LanguageModel, kv_cache, stacking
+from bigrec_jax.models import LanguageModel, kv_cache
 
 # Tokens; enough for nearly all titles (5 to 40 tokens).
 _FIRST_SIZE = 32
@@ -140,7 +140,7 @@ def read(
     keys = sampling.row_keys(seed, batch.numbers)
   rows = stepping.Rows(batch.norms, keys)
   state = search.start(logits, batch.active, rows, _expand(trie))
-  if _takes_apart(model):
+  if model.unrolled:
     prompt = prompt.per_layer()
   users = slots_lib.Users(state, rows, prompt.replace(prefix=None))
   return slots_lib.split(users, model.mesh)
@@ -171,9 +171,9 @@ def advance(
   """
   users, search = slots.users, settings.search
   if prefix is not None:
-    prefix = (prefix.per_layer() if _takes_apart(model) else prefix).prefix
+    prefix = (prefix.per_layer() if model.unrolled else prefix).prefix
   prompt = users.prompt.replace(prefix=prefix)
-  network, variables = stacking.taken_apart(model, variables)
+  network, variables = model.executable(variables)
 
   def step_fn(tokens, step, suffix):
     hidden, suffix = network.apply(
@@ -207,10 +207,3 @@ def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
   if trie is not None:
     return trie.expand
   return lambda logits, nodes: selection.all_tokens(logits)
-
-
-def _takes_apart(model: LanguageModel) -> bool:
-  """Says whether caches are kept by layer though the layers are stacked."""
-  return (
-    model.scan_layers and not stacking.taken_apart(model, {})[0].scan_layers
-  )

@@ -85,6 +85,10 @@ class LanguageModel(Protocol):
     """Whether the layers' weights are stacked (stacking.py)."""
 
   @property
+  def unrolled(self) -> bool:
+    """Whether stacked layers run one by one; then caches are kept a layer."""
+
+  @property
   def attention(self) -> str:
     """`xla`, `cudnn` or `splash`; only `xla` attends to a shared prefix."""
 
@@ -97,6 +101,15 @@ class LanguageModel(Protocol):
 
   def clone(self, **changes: Any) -> "LanguageModel":
     """Returns the same network with other attributes."""
+
+  def executable(
+    self, variables: Mapping[str, Any]
+  ) -> tuple["LanguageModel", Mapping[str, Any]]:
+    """Returns model and variables that compute the same, for one program.
+
+    Called inside jit and outside of loops, since it may rearrange weights;
+    what is kept outside of programs never depends on it.
+    """
 
   def __call__(
     self,
@@ -170,6 +183,7 @@ class Family(Protocol):
     dtype: jnp.dtype,
     attention: str,
     mesh: Mesh,
+    unrolled: bool,
   ) -> LanguageModel:
     """Returns the network.
 
@@ -180,6 +194,7 @@ class Family(Protocol):
       dtype: of base weights and activations.
       attention: `xla`, `cudnn` or `splash`.
       mesh: the device mesh.
+      unrolled: whether stacked layers run one by one.
     """
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig, LoraConfig, ModelConfig
-from bigrec_jax.models import attention, layout, llama
+from bigrec_jax.models import attention, layout, llama, stacking
 from bigrec_jax.models.hf_config import Reader
 from bigrec_jax.models.protocol import Architecture, Family, LanguageModel
 from bigrec_jax.workdir import storage
@@ -83,13 +83,17 @@ def build(
     arch: the shape, from config.json.
     model: dtype, scanning, remat and attention.
     lora: None = the base alone, e.g. for embeddings.
-    mesh: the device mesh; its platform decides what attention `auto` is.
+    mesh: the device mesh; its platform decides what attention `auto` is, and
+      whether stacked layers run as a loop.
   """
   dtype = jnp.dtype(model.dtype)
   platform = mesh.devices.flat[0].platform
   chosen = attention.choose(model.attention, platform, dtype, arch.head_dim)
   family = _of(arch.model_type)
-  return family.network(arch, model, lora, dtype, chosen, mesh)
+  unrolled = stacking.is_unrolled(
+    mesh, model.scan_layers, arch.num_hidden_layers
+  )
+  return family.network(arch, model, lora, dtype, chosen, mesh, unrolled)
 
 
 def _of(model_type: str) -> Family:

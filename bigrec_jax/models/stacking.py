@@ -4,8 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-from bigrec_jax.models.protocol import LanguageModel
+from jax.sharding import Mesh
 
 _UNROLLED_PLATFORM = "cpu"
 _MOST_UNROLLED_LAYERS = 12
@@ -31,28 +30,17 @@ def unstack_layers(tree: dict[str, Any]) -> dict[str, Any]:
   return rest
 
 
-def taken_apart(
-  model: LanguageModel, variables: dict[str, Any]
-) -> tuple[LanguageModel, dict[str, Any]]:
-  """Takes stacked layers apart where that is faster; inside jit.
+def is_unrolled(mesh: Mesh, scan_layers: bool, num_layers: int) -> bool:
+  """Says whether stacked layers are better run one by one.
 
   On a CPU a loop over stacked layers copies every layer's weights, caches and
   activations out of and into their stacks. Deep networks stay stacked: they
   would compile for long.
 
   Args:
-    model: with scanned layers or without.
-    variables: its collections, e.g. `params` and `lora`.
-
-  Returns:
-    A model and its variables that compute the same; perhaps the arguments.
+    mesh: where the network runs.
+    scan_layers: whether they are stacked.
+    num_layers: L.
   """
-  devices = jax.devices() if model.mesh is None else model.mesh.devices.flat
-  if not (
-    model.scan_layers
-    and devices[0].platform == _UNROLLED_PLATFORM
-    and model.config.num_hidden_layers <= _MOST_UNROLLED_LAYERS
-  ):
-    return model, variables
-  variables = {name: unstack_layers(tree) for name, tree in variables.items()}
-  return model.clone(scan_layers=False), variables
+  on_cpu = mesh.devices.flat[0].platform == _UNROLLED_PLATFORM
+  return scan_layers and on_cpu and num_layers <= _MOST_UNROLLED_LAYERS

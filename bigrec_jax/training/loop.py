@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import packing, pipeline
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import sharding
 from bigrec_jax.training import (
   interruption,
   optimizer,
@@ -190,7 +190,7 @@ class Trainer:
     """Steps, and what happens between them, until training is over."""
     config, books = self._config, self._books
     per_epoch = self._stream.steps_per_epoch
-    late = side_by_side.programs_at_once(self._mesh) == 1
+    late = self._steps.executor.runs_ahead
     report = reports.StepReport(writer, bar, late=late)
     profile = reports.Profile(config.profile_steps, self._files.profile)
     while not books.finished:

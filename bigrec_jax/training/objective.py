@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.data.text import packing
-from bigrec_jax.models import stacking
 from bigrec_jax.training import header as header_lib, loss
 
 Tree = Any
@@ -130,7 +129,7 @@ def batch_loss(
     prefix: keys and values of the header that the examples begin with, whose
       own loss is not counted here (header.py); None = rows hold whole texts.
   """
-  model, variables = stacking.taken_apart(model, variables)
+  model, variables = model.executable(variables)
   rngs = None if dropout_key is None else {"dropout": dropout_key}
   tokens, segment_ids = batch["tokens"], batch["segment_ids"]
   with jax.named_scope("forward"):
@@ -172,7 +171,7 @@ def whole_terms(
       model, variables, rows, None, chunk=chunk, mesh=mesh, prefix=None
     )
     return found.loss, found.count
-  apart, own = stacking.taken_apart(model, variables)
+  apart, own = model.executable(variables)
   tokens, mask = (batch[name] for name in packing.ROWLESS)
   hidden, prefix = header_lib.read(apart, own, tokens, None)
   once, labels = header_lib.loss_sum(

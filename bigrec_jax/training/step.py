@@ -21,8 +21,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax.data.text import packing
-from bigrec_jax.devices import sharding, side_by_side
-from bigrec_jax.models import stacking
+from bigrec_jax.devices import executor as executor_lib, sharding
 from bigrec_jax.training import (
   header as header_lib,
   objective as objective_lib,
@@ -68,6 +67,7 @@ class Steps:
       scalars. Donates state and sums.
     evaluate: (params, base, batch) -> (loss sum, label count).
     mesh: where all of them run.
+    executor: of the micro-batches of a step.
   """
 
   init: Callable[..., Any]
@@ -79,6 +79,7 @@ class Steps:
   apply: Callable[..., Any]
   evaluate: Callable[..., Any]
   mesh: Mesh
+  executor: executor_lib.Executor
 
   def add_up(
     self,
@@ -89,8 +90,8 @@ class Steps:
   ) -> state_lib.Sums:
     """Accumulates all micro-batches of one optimizer step.
 
-    On one CPU device the two halves of the step are added up side by side: a
-    micro-batch leaves the second core idle now and then.
+    Where the executor runs programs side by side, these are the two halves of
+    the step.
 
     Args:
       sums: of `init` or `apply`; donated.
@@ -112,11 +113,11 @@ class Steps:
       opened = self.open_header(state, base, shared[0])
     parts, halves = [(sums, opened)], [batches]
     middle = _middle(batches)
-    if middle and side_by_side.programs_at_once(self.mesh) > 1:
+    if middle and self.executor.width > 1:
       number = sharding.put_replicated(self.mesh, np.int32(middle))
       parts.append(self.fork(sums, opened, number))
       halves = [batches[:middle], batches[middle:]]
-    team = side_by_side.Team()
+    team = self.executor.team()
     add = functools.partial(self._add_part, state, base, team, len(parts) > 1)
     jobs = [
       functools.partial(add, *each) for each in zip(parts, halves, strict=True)
@@ -132,7 +133,7 @@ class Steps:
     self,
     state: state_lib.TrainState,
     base: Tree,
-    team: side_by_side.Team,
+    team: executor_lib.Team,
     waits: bool,
     part: Part,
     batches: Sequence[Mapping[str, np.ndarray]],
@@ -243,7 +244,7 @@ class _Programs:
 
   def open_header(self, state, base, tokens):
     """Runs the header for the keys and values that rows attend to."""
-    apart = stacking.taken_apart(self.model, self.variables(base, state.params))
+    apart = self.model.executable(self.variables(base, state.params))
     key = self._key(state, _HEADER_KEY)
     return header_lib.new(header_lib.read(*apart, tokens, key)[1])
 
@@ -278,7 +279,7 @@ class _Programs:
     key = self._key(state, _HEADER_KEY)
 
     def run(params):
-      apart = stacking.taken_apart(self.model, self.variables(base, params))
+      apart = self.model.executable(self.variables(base, params))
       hidden, prefix = header_lib.read(*apart, tokens, key)
       total, labels = header_lib.loss_sum(
         *apart, hidden, tokens, mask, self.loss_chunk, self.mesh
@@ -380,4 +381,5 @@ def make_steps(
     ),
     evaluate=jax.jit(made.evaluate, out_shardings=(replicated, replicated)),
     mesh=mesh,
+    executor=executor_lib.Executor.of(mesh),
   )

@@ -14,7 +14,7 @@ from bigrec_jax.decoding import (
   program,
   stepping,
 )
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import hf_import, lora as lora_lib
 from bigrec_jax.models.llama.config import LlamaConfig
 from bigrec_jax.models.llama.network import Llama
@@ -48,6 +48,7 @@ def make_model(mesh, adapter):
     remat="none",
     attention="xla",
     mesh=mesh,
+    unrolled=True,
   )
 
 
@@ -236,7 +237,7 @@ program_read, program_advance = program.read, program.advance
 def test_slots_are_refilled_as_users_finish(setup, monkeypatch):
   prompts = make_prompts(40, seed=1)
   changes = dict(max_new_tokens=40, sample=True, num_beams=1, top_k=0)
-  monkeypatch.setattr(side_by_side, "_MOST", 1)
+  monkeypatch.setattr(executor, "_MOST", 1)
   watch = Watch(monkeypatch)
   found = setup(prompts, **changes)
   lengths = np.array([len(row[0]) for row in found.tokens])
@@ -257,7 +258,7 @@ def test_slots_are_refilled_as_users_finish(setup, monkeypatch):
 def test_caches_grow_and_shrink(setup, monkeypatch):
   prompts = make_prompts(30, seed=1)
   whole = setup(prompts, max_new_tokens=12)
-  monkeypatch.setattr(side_by_side, "_MOST", 1)
+  monkeypatch.setattr(executor, "_MOST", 1)
   monkeypatch.setattr(program, "_FIRST_SIZE", 2)
   sizes = program.settings_of(options(max_new_tokens=12), (EOS,), None).sizes
   assert sizes == (2, 4, 11)
@@ -279,16 +280,12 @@ def test_caches_double(most, sizes):
 
 def test_lanes_at_once_equal_one(setup, monkeypatch):
   prompts = make_prompts(30, seed=1)
-  assert side_by_side.programs_at_once(setup.mesh) > 1
-  assert (
-    side_by_side.programs_at_once(
-      sharding.make_mesh(config.MeshConfig(8, 1, 1))
-    )
-    == 1
-  )
+  assert executor.Executor.of(setup.mesh).width > 1
+  eight = sharding.make_mesh(config.MeshConfig(8, 1, 1))
+  assert executor.Executor.of(eight).width == 1
   together = setup(prompts)
   assert setup(prompts).tokens == together.tokens
-  monkeypatch.setattr(side_by_side, "_MOST", 1)
+  monkeypatch.setattr(executor, "_MOST", 1)
   assert_same(setup(prompts), together)
 
 

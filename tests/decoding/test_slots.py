@@ -8,7 +8,7 @@ import pytest
 
 from bigrec_jax import config
 from bigrec_jax.decoding import lanes, slots as slots_lib, stepping
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import kv_cache
 
 LAYERS, HEADS, SIZE, BEAMS = 2, 4, 3, 2
@@ -88,7 +88,7 @@ def test_who_leaves_leaves_no_nan():
 def test_groups_are_read_when_they_are_full():
   mesh = sharding.make_mesh(config.MeshConfig(8, 1, 1))
   work = types.SimpleNamespace(mesh=mesh)
-  lane = lanes.Lane(work, np.arange(50), 16, side_by_side.Team())
+  lane = lanes.Lane(work, np.arange(50), 16, executor.Team())
   lane._users[:] = 99
   lane._users[[0, 1, 2, 4, 6, 8, 10]] = lanes._FREE
   assert list(lane._groups()) == []  # 7 free slots, groups of 8.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax.devices import sharding, side_by_side
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.training import loss, optimizer, step
 from tests.training import tiny
 
@@ -70,7 +70,7 @@ def test_meshes_agree(mesh_sizes):
   )
 
 
-def test_two_halves_equal_one_thread(monkeypatch):
+def test_two_halves_equal_one_thread():
   mesh, _, base, adapter, steps = _steps((1, 1, 1), 0.3)
   batches = [[tiny.batch(n) for n in range(5)]]
   calls = []
@@ -82,8 +82,8 @@ def test_two_halves_equal_one_thread(monkeypatch):
   watched = dataclasses.replace(steps, fork=fork)
   state, (two,) = _run(mesh, base, adapter, watched, batches)
   assert len(calls) == 1
-  monkeypatch.setattr(side_by_side, "_MOST", 1)
-  alone, (one,) = _run(mesh, base, adapter, watched, batches)
+  single = dataclasses.replace(watched, executor=executor.Executor(1))
+  alone, (one,) = _run(mesh, base, adapter, single, batches)
   assert len(calls) == 1
   assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
   assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-5)

@@ -31,6 +31,7 @@ def network(
   dtype: jnp.dtype,
   attention: str,
   mesh: Mesh,
+  unrolled: bool,
 ) -> Llama:
   """Returns the network; see `protocol.Family`."""
   return Llama(
@@ -41,4 +42,5 @@ def network(
     remat=model.remat,
     attention=attention,
     mesh=mesh,
+    unrolled=unrolled,
   )

@@ -11,6 +11,7 @@ Axes: L layers, B batch or slots, T length, S prompt, W beams, D width,
 V vocabulary, K key heads, G query heads per key head, H head size.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import kv_cache, modules
+from bigrec_jax.models import kv_cache, modules, stacking
 from bigrec_jax.models.llama import layers
 from bigrec_jax.models.llama.config import LlamaConfig
 
@@ -46,6 +47,7 @@ class Llama(nn.Module):
     remat: a key of REMAT_POLICIES.
     attention: `xla`, `cudnn` or `splash`.
     mesh: for activation constraints; None = one device.
+    unrolled: whether stacked layers run one by one; see `executable`.
   """
 
   config: LlamaConfig
@@ -55,6 +57,7 @@ class Llama(nn.Module):
   remat: str
   attention: str
   mesh: Mesh | None
+  unrolled: bool = False
 
   def setup(self):
     """Declares the submodules, under the names of the parameter tree."""
@@ -114,6 +117,20 @@ class Llama(nn.Module):
     if self.is_initializing():
       self.head_weight()
     return hidden
+
+  def executable(
+    self, variables: Mapping[str, Any]
+  ) -> tuple["Llama", Mapping[str, Any]]:
+    """Returns what a program calls: this, or its layers taken apart.
+
+    Args:
+      variables: its collections, e.g. `params` and `lora`; inside jit, once a
+        program and outside of its loops.
+    """
+    if not self.unrolled:
+      return self, variables
+    apart = {k: stacking.unstack_layers(v) for k, v in variables.items()}
+    return self.clone(scan_layers=False, unrolled=False), apart
 
   def read_header(
     self, header: jax.Array, deterministic: bool

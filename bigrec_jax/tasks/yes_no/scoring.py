@@ -20,7 +20,7 @@ from bigrec_jax import errors, progress as progress_lib
 from bigrec_jax.data.text import tokenization
 from bigrec_jax.data.text.source import TextSource
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import LanguageModel, embedding, stacking
+from bigrec_jax.models import LanguageModel, embedding
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.yes_no import texts
 
@@ -175,7 +175,7 @@ def _answer_logits(
 ) -> jax.Array:
   """Maps tokens [B, T] and last positions [B] to float32 logits [B, 2]."""
   given = {"params": params, "lora": adapter}
-  model, variables = stacking.taken_apart(model, given)
+  model, variables = model.executable(given)
   slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
   positions = jnp.broadcast_to(slots, tokens.shape)
   segments = (slots <= last[:, None]).astype(jnp.int32)

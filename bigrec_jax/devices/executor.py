@@ -1,9 +1,12 @@
-"""Programs that run side by side on one CPU device, each from its own thread.
+"""How many programs run side by side, and their threads.
 
 XLA's programs for a CPU leave the second core idle now and then: small
-products run on one thread. Another program fills it.
+products run on one thread. Another program fills it. On accelerators the host
+runs ahead of one program after the other instead. `Executor` is that choice;
+training and decoding ask it and know no platform.
 """
 
+import dataclasses
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -16,14 +19,34 @@ _MOST = 2  # Each has its own temporaries.
 T = TypeVar("T")
 
 
-def programs_at_once(mesh: Mesh) -> int:
-  """Returns how many programs are worth running side by side.
+@dataclasses.dataclass(frozen=True)
+class Executor:
+  """Runs the parts of one piece of work.
 
-  Programs from different threads run in any order, so more than one only on
-  one device: several would wait for each other's collectives.
+  Attributes:
+    width: how many parts are worth running side by side.
   """
-  alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-  return min(_MOST, _cores()) if alone else 1
+
+  width: int
+
+  @classmethod
+  def of(cls, mesh: Mesh) -> "Executor":
+    """Returns the executor of a mesh.
+
+    Programs from different threads run in any order, so more than one only on
+    one device: several would wait for each other's collectives.
+    """
+    alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    return cls(min(_MOST, _cores()) if alone else 1)
+
+  @property
+  def runs_ahead(self) -> bool:
+    """Whether a call returns before its work is done, and the next may go."""
+    return self.width == 1
+
+  def team(self) -> "Team":
+    """Returns the threads of one piece of work."""
+    return Team()
 
 
 def _cores() -> int:
