@@ -289,7 +289,7 @@ def _bm25(
     )
     for s in SPLITS
   ]
-  return found, choice.to_dict()
+  return found, choice.to_json()
 
 
 def _oracle(session: Session) -> list[rows.BaselineRow]:
