@@ -251,7 +251,7 @@ def _result(
   session: Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
-  bm25, chosen = _bm25(session)
+  bm25, parameters = _bm25(session)
   return ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
@@ -260,7 +260,7 @@ def _result(
     [*found.baselines, *bm25, *_oracle(session)],
     found.gamma_curves,
     found.gamma_pairs,
-    chosen,
+    parameters,
   )
 
 
