@@ -33,7 +33,7 @@ class Choice:
   tried: int
   ndcg: float
 
-  def to_dict(self) -> dict[str, Any]:
+  def to_json(self) -> dict[str, Any]:
     """Returns what a result file says of it."""
     name = f"valid_ndcg@{calibrate.SINGLE_CUTOFF}"
     pair = dataclasses.asdict(self.settings)
@@ -55,12 +55,13 @@ def choose(
   pairs = [
     bm25.Settings(*pair) for pair in itertools.product(config.k1, config.b)
   ]
-  best = None
+  best: tuple[Choice, bm25.Index] | None = None
   for settings in pairs:
     index = bm25.Index(terms, settings)
     ndcg = metrics.ndcg(ranks(index), calibrate.SINGLE_CUTOFF)
     if best is None or ndcg > best[0].ndcg:
       best = Choice(settings, len(pairs), ndcg), index
+  assert best is not None, config  # The section has a pair at least.
   return best
 
 

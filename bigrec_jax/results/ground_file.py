@@ -86,7 +86,8 @@ class GroundFile:
     baselines: rows of everything else on the same users.
     gamma_curves: of each injection with one gamma, on valid.
     gamma_pairs: of each injection with two, on valid.
-    bm25: the parameters of the baseline of that name, and what valid says.
+    bm25: the parameters of the baseline of that name, of how many pairs tried
+      and its NDCG on valid; empty in files of before it.
   """
 
   num_items: int
@@ -96,7 +97,7 @@ class GroundFile:
   baselines: Sequence[rows.BaselineRow]
   gamma_curves: Mapping[str, Curve]
   gamma_pairs: Mapping[str, Pairs]
-  bm25: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  bm25: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -151,7 +152,7 @@ class GroundFile:
       file.optional("baselines", baselines, ()),
       file.optional("gamma_curves", curves, {}),
       file.optional("gamma_pairs", fields.mapping(Pairs.from_json), {}),
-      file.optional("bm25", fields.of_object, {}),
+      file.optional("bm25", fields.mapping(fields.number), {}),
     )
 
 

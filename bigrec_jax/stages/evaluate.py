@@ -11,6 +11,9 @@ from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import processes
 
+# Metrics side by side; of more than these each has a line of its own.
+_MOST_COLUMNS = 6
+
 
 def run(
   config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
@@ -109,13 +112,34 @@ def _evidence(session: Session) -> protocol.Evidence:
 def _table(found: Sequence[rows.TaskRow]) -> str:
   """Returns all rows as a table for people."""
   names = list(dict.fromkeys(name for row in found for name in row.metrics))
+  if len(names) > _MOST_COLUMNS:
+    splits = dict.fromkeys(row.split for row in found)
+    parts = ([r for r in found if r.split == split] for split in splits)
+    return "\n\n".join(_by_metric(part, names) for part in parts)
   lines = []
   for row in found:
     line: list[object] = [row.split, row.system, str(row.n)]
     for name in names:
-      value, interval = row.metrics.get(name), row.ci95.get(name)
-      line += [value, "{:.4f}-{:.4f}".format(*interval) if interval else ""]
+      line += [row.metrics.get(name), _interval(row, name)]
     lines.append(line)
   headers = ["split", "system", "n"]
   headers += [word for name in names for word in (name, "95 %")]
   return table.format_table(headers, lines)
+
+
+def _by_metric(found: Sequence[rows.TaskRow], names: Sequence[str]) -> str:
+  """Returns the rows of one split with a line for each metric."""
+  headers = [f"{found[0].split}, n = {found[0].n}"]
+  headers += [word for row in found for word in (row.system, "95 %")]
+  lines = []
+  for name in names:
+    line: list[object] = [name]
+    for row in found:
+      line += [row.metrics.get(name), _interval(row, name)]
+    lines.append(line)
+  return table.format_table(headers, lines)
+
+
+def _interval(row: rows.TaskRow, name: str) -> str:
+  ends = row.ci95.get(name)
+  return "{:.4f}-{:.4f}".format(*ends) if ends else ""

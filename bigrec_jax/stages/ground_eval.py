@@ -252,7 +252,7 @@ def _result(
   session: Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
-  bm25, chosen = _bm25(session)
+  bm25, parameters = _bm25(session)
   return ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
@@ -261,7 +261,7 @@ def _result(
     [*found.baselines, *bm25, *_oracle(session)],
     found.gamma_curves,
     found.gamma_pairs,
-    chosen,
+    parameters,
   )
 
 
@@ -290,7 +290,7 @@ def _bm25(
     )
     for s in SPLITS
   ]
-  return found, choice.to_dict()
+  return found, choice.to_json()
 
 
 def _oracle(session: Session) -> list[rows.BaselineRow]:

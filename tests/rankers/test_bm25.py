@@ -1,6 +1,7 @@
 """BM25 against the formula in plain Python, bm25s itself and a slow sort."""
 
 import gzip
+import itertools
 import math
 
 import bm25s
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.rankers import bm25, bm25_choice, duplicates, engine
+from bigrec_jax.rankers import bm25, bm25_choice, engine
 
 TITLES = (
   "Halo 3",
@@ -121,11 +122,69 @@ def test_titles_without_any_token_score_nothing():
   np.testing.assert_array_equal(found, np.zeros((2, 3), np.float32))
 
 
-@pytest.mark.parametrize("rule", ["best", "last"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
-def test_ranks_and_lists_are_a_stable_sort_s(shape, rule):
+def test_ranks_and_lists_are_a_stable_sort_s(shape):
   mesh = _mesh(*shape)
-  rng = np.random.default_rng(3)
+  history, targets, titles, groups = _world(np.random.default_rng(3))
+  terms = bm25.Terms(titles)
+  index = bm25.Index(terms, bm25.Settings(1.2, 0.75))
+  queries = terms.history_counts(history)
+  scores = index.scores(queries)
+  ranks_of = engine.Ranks(targets, 90, mesh, most_users=16, groups=groups)
+  found = ranks_of(index.ranker(queries))
+  assert found.tolist() == _slow_ranks(scores, targets, groups)
+  _, items = engine.lists(
+    index.ranker(queries), 37, 90, mesh, k=7, most_users=16
+  )
+  want = np.argsort(-scores, axis=1, kind="stable")[:, :7]
+  np.testing.assert_array_equal(items, want)
+
+
+@pytest.mark.parametrize("rule", ["best", "last"])
+def test_parameters_are_chosen_on_valid_and_used_on_test(rule):
+  history, targets, titles, groups = _world(np.random.default_rng(5))
+  splits = {
+    "valid": (history[:20], targets[:20]),
+    "test": (history[20:], targets[20:]),
+  }
+  config = config_lib.Bm25Config((0.5, 2.0), (0.0, 1.0))
+  choice, ranks = bm25_choice.history_ranks(
+    titles,
+    groups,
+    splits,
+    config,
+    _mesh(1, 1, 1),
+    most_users=8,
+    duplicates=rule,
+  )
+  last = {title: row for row, title in enumerate(titles)}
+  terms, want = bm25.Terms(titles), {}
+  for k1, b in itertools.product(config.k1, config.b):
+    index = bm25.Index(terms, bm25.Settings(k1, b))
+    for split, (before, after) in splits.items():
+      scores = index.scores(terms.history_counts(before))
+      if rule == "last":
+        after = [last[titles[row]] for row in after]
+      rows = groups if rule == "best" else np.arange(90)
+      want[split, k1, b] = np.array(_slow_ranks(scores, after, rows))
+  gains = {
+    key[1:]: np.mean(np.where(ranks < 20, 1 / np.log2(ranks + 2.0), 0.0))
+    for key, ranks in want.items()
+    if key[0] == "valid"
+  }
+  best = max(gains, key=gains.get)
+  assert choice.to_json() == {
+    "k1": best[0],
+    "b": best[1],
+    "tried": 4,
+    "valid_ndcg@20": pytest.approx(gains[best]),
+  }
+  for split in splits:
+    np.testing.assert_array_equal(ranks[split], want[(split, *best)])
+
+
+def _world(rng):
+  """Returns histories [37, 3], targets, 90 titles of few words, groups."""
   words = [f"w{n}" for n in range(12)]
   titles = [
     " ".join(rng.choice(words, size=rng.integers(0, 4))) for _ in range(90)
@@ -136,58 +195,4 @@ def test_ranks_and_lists_are_a_stable_sort_s(shape, rule):
   )
   history = rng.integers(-1, 90, size=(37, 3)).astype(np.int32)
   targets = rng.integers(0, 90, size=37).astype(np.int32)
-  terms = bm25.Terms(titles)
-  index = bm25.Index(terms, bm25.Settings(1.2, 0.75))
-  queries = terms.history_counts(history)
-  scores = index.scores(queries)
-  own = duplicates.targets_by(rule, targets, groups)
-  rows = duplicates.groups_by(rule, groups)
-  found = engine.Ranks(own, 90, mesh, most_users=16, groups=rows)(
-    index.ranker(queries)
-  )
-  assert found.tolist() == _slow_ranks(scores, own, rows)
-  _, items = engine.lists(
-    index.ranker(queries), 37, 90, mesh, k=7, most_users=16
-  )
-  want = np.argsort(-scores, axis=1, kind="stable")[:, :7]
-  np.testing.assert_array_equal(items, want)
-
-
-def test_parameters_are_chosen_on_valid_and_used_on_test():
-  rng = np.random.default_rng(5)
-  words = np.array([f"w{n}" for n in range(40)])
-  titles = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(80)]
-  groups = np.arange(80, dtype=np.int32)
-  splits = {}
-  for split, count in (("valid", 30), ("test", 25)):
-    history = rng.integers(0, 80, size=(count, 4)).astype(np.int32)
-    targets = rng.integers(0, 80, size=count).astype(np.int32)
-    splits[split] = history, targets
-  config = config_lib.Bm25Config((0.5, 2.0), (0.0, 1.0))
-  choice, ranks = bm25_choice.history_ranks(
-    titles,
-    groups,
-    splits,
-    config,
-    _mesh(1, 1, 1),
-    most_users=8,
-    duplicates="best",
-  )
-  terms, want = bm25.Terms(titles), {}
-  for k1 in config.k1:
-    for b in config.b:
-      index = bm25.Index(terms, bm25.Settings(k1, b))
-      for split, (history, targets) in splits.items():
-        scores = index.scores(terms.history_counts(history))
-        want[split, k1, b] = np.array(_slow_ranks(scores, targets, groups))
-  gains = {
-    key[1:]: np.mean(np.where(r < 20, 1 / np.log2(r + 2.0), 0.0))
-    for key, r in want.items()
-    if key[0] == "valid"
-  }
-  best = max(gains, key=gains.get)
-  assert (choice.settings.k1, choice.settings.b) == best
-  assert choice.tried == 4
-  assert choice.to_dict()["valid_ndcg@20"] == pytest.approx(gains[best])
-  for split in splits:
-    np.testing.assert_array_equal(ranks[split], want[(split, *best)])
+  return history, targets, titles, groups
