@@ -9,13 +9,14 @@ import numpy as np
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
-from bigrec_jax.data.formats import raw_files, synthetic
+from bigrec_jax.data.formats import raw_files
 from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import chosen, ground_file, rows, table
 from bigrec_jax.stages import (
   embed,
   generate,
   graph,
+  oracle,
   predictions,
   train_cf,
 )
@@ -179,18 +180,28 @@ def _evaluate(
 ) -> "evaluate.Evaluation":
   from bigrec_jax.rankers import evaluate
 
+  ground, known = session.config.ground, bool(popularity.any())
+  if not known:
+    say(
+      "ground_eval: popularity is left out: there are no train rows to count it"
+      " in, and config.ground.popularity is empty"
+    )
+    kept = tuple(n for n in ground.injections if "popularity" not in n)
+    ground = dataclasses.replace(ground, injections=kept)
   total = sum(len(split.targets) for split in splits.values())
   with session.stage("ground", total, "users") as progress:
-    return evaluate.evaluate(
+    found = evaluate.evaluate(
       splits,
       items,
       session.catalogue.groups,
       popularity,
-      session.config.ground,
+      ground,
       session.mesh,
       seed=session.config.seed,
       progress=progress,
     )
+  own = [row for row in found.baselines if known or row.name != "most_pop"]
+  return dataclasses.replace(found, baselines=own)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -258,7 +269,7 @@ def _result(
     {split: len(session.examples(split)) for split in SPLITS},
     made_from,
     found.results,
-    [*found.baselines, *bm25, *_oracle(session)],
+    [*found.baselines, *bm25, *oracle.rows(session)],
     found.gamma_curves,
     found.gamma_pairs,
     parameters,
@@ -291,38 +302,6 @@ def _bm25(
     for s in SPLITS
   ]
   return found, choice.to_json()
-
-
-def _oracle(session: Session) -> list[rows.BaselineRow]:
-  """Returns what the world's own law reaches; only a made-up world has one."""
-  if session.config.data.format != "synthetic":
-    return []
-  from bigrec_jax.rankers import dense, engine, evaluate
-
-  world = synthetic.build(session.config.data.synthetic)
-  config, found = session.config, []
-  for split in SPLITS:
-    examples = session.examples(split)
-    ranks_of = engine.Ranks(
-      examples.target,
-      len(session.catalogue),
-      session.mesh,
-      most_users=config.ground.batch_size,
-      groups=session.catalogue.groups,
-    )
-    for name, users in (("oracle", examples.user), ("oracle_mean_taste", None)):
-
-      def law(part: slice, examples=examples, users=users) -> np.ndarray:
-        known = None if users is None else users[part]
-        return world.next_item_probabilities(examples.history[part], known)
-
-      ranks = ranks_of(dense.Dense(law, len(session.catalogue)))
-      found.append(
-        evaluate.report_row(
-          ranks, config.ground, config.seed, name=name, split=split
-        )
-      )
-  return found
 
 
 def finish(session: Session) -> None:

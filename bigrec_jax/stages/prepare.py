@@ -24,6 +24,17 @@ def run(
   Session(config, workdir, asked).make(STAGE)
 
 
+def check_train_rows(session: Session) -> None:
+  """Raises UserError where there are no train rows to learn from."""
+  data = session.config.data
+  if data.format == "bigrec" and not data.train:
+    raise errors.UserError(
+      "config.data.train: empty, the path of a file expected: without train"
+      " rows only given predictions (config.ground.predictions.valid and .test)"
+      " of a given base (config.model.path) can be evaluated"
+    )
+
+
 def _differs(session: Session) -> list[str]:
   data, prompt = session.config.data, session.config.prompt
   found = prepare.differences(data, prompt, session.paths)

@@ -118,6 +118,7 @@ STAGE = graph.Stage(
   inputs=_inputs,
   is_there=lambda session: (session.paths.base / "model.safetensors").exists(),
   build=_build,
+  check=prepare.check_train_rows,
   batches=("pretrain.batch_size",),
   cost=_cost,
 )

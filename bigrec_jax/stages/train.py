@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.stages import graph, pretrain
+from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import (
@@ -150,6 +150,7 @@ def _set_aside(session: Session, _: graph.Inputs) -> None:
 
 
 def _check(session: Session) -> None:
+  prepare.check_train_rows(session)
   if start := session.config.model.adapter:
     _check_peft(pathlib.Path(start))
 

@@ -99,6 +99,7 @@ def stage(model: str) -> graph.Stage:
       and all(scores.exists(file) for file in files(session))
     ),
     build=lambda session, made_from: _build(session, model, made_from),
+    check=prepare.check_train_rows,
     batches=("cf.batch_size",) if trained else (),
     cost=cost if trained else lambda session: None,
   )

@@ -1,4 +1,4 @@
-"""What a workdir remembers, and which adapter is used, by main.py itself."""
+"""What a workdir remembers, which adapter is used, what isn't needed."""
 
 import json
 import shutil
@@ -8,7 +8,8 @@ import pytest
 from safetensors import numpy as safetensors
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.stages import export, generate, pretrain, train
+from bigrec_jax.data.text import prompts
+from bigrec_jax.stages import export, generate, ground_eval, pretrain, train
 from bigrec_jax.stages.session import Asked, Session
 from configs import demo
 from tests.stages import command
@@ -183,9 +184,7 @@ def test_predictions_of_a_named_adapter_are_kept_apart(
   generate.run(named, workdir, Asked(adapter=str(other)))
   second = path.read_text()
   assert second != first
-  record = json.loads(
-    (workdir / "records" / "predictions_test.json").read_text()
-  )
+  record = workdir / "records" / "predictions_test.json"
   session = Session(named, workdir, Asked(adapter=str(other)))
   adapter = json.loads(record.read_text())["adapter"]
   assert adapter == train.used(session).fingerprint
@@ -205,3 +204,53 @@ def test_an_adapter_of_another_base_is_refused(workdir, base, tmp_path):
   asked = Asked(adapter=str(elsewhere / "adapter"))
   with pytest.raises(errors.UserError, match="on base 0123456789abcdef, one"):
     export.run(config(path=str(base)), workdir, asked)
+
+
+def test_given_predictions_need_no_train_file_and_no_adapter(
+  base, tmp_path, capsys
+):
+  titles = [f"The {n}th Game" for n in range(30)]
+  (tmp_path / "id2name.txt").write_text(
+    "".join(f"{title}\t{n}\n" for n, title in enumerate(titles))
+  )
+  tree = tiny(path=str(base))
+  tree.data.format, tree.data.catalogue = (
+    "bigrec",
+    str(tmp_path / "id2name.txt"),
+  )
+  tree.ground.cf_model = ""
+  prompt = prompts.Prompt.from_config(config_lib.from_config_dict(tree).prompt)
+  for split, first in (("valid", 0), ("test", 10)):
+    rows = [
+      {
+        "instruction": prompt.instruction,
+        "input": prompt.input_text(titles[n : n + 3]),
+        "output": prompt.output_text(titles[n + 3]),
+        "predict": [f'"{titles[n + 3]}"'],
+      }
+      for n in range(first, first + 8)
+    ]
+    path = tmp_path / f"{split}.json"
+    path.write_text(json.dumps(rows))
+    tree.data[split] = tree.ground.predictions[split] = str(path)
+  given, root = config_lib.from_config_dict(tree), tmp_path / "run"
+  ground_eval.run(given, root)
+  assert "popularity is left out" in capsys.readouterr().out
+  assert not (root / "adapter").exists()
+  found = json.loads((root / "metrics" / "ground_eval.json").read_text())
+  assert {row["injection"] for row in found["results"]} == {"none"}
+  assert {row["hr"]["1"] for row in found["results"]} == {1.0}
+  names = {row["name"] for row in found["baselines"]}
+  assert "random" in names and "most_pop" not in names
+  with pytest.raises(errors.UserError, match=r"config\.data\.train: empty"):
+    train.run(given, root)
+  # Popularity that is given is injected.
+  counts = tmp_path / "popularity.json"
+  counts.write_text(json.dumps({str(n): n for n in range(30)}))
+  tree.ground.popularity = str(counts)
+  ground_eval.run(config_lib.from_config_dict(tree), root)
+  found = json.loads((root / "metrics" / "ground_eval.json").read_text())
+  assert {row["injection"] for row in found["results"]} == {
+    "none",
+    "popularity",
+  }

@@ -7,6 +7,9 @@ also be .csv files with columns `item_ids` (a list of external ids, the target
 last) and, if known, `user_id` and `timestamp`. Without `data.valid` the last
 ninth of the train rows by time becomes the valid split (csv only).
 
+Without `data.train` there are no train rows: that is enough to evaluate
+predictions of somebody else, but for their popularity.
+
 Titles are looked up in the catalogue. Where the prompt makes the very text of
 a row from its items, only the items are kept; other rows keep their text as
 well. A target that isn't in the catalogue is an error, a history title that
@@ -74,6 +77,8 @@ class Rows:
     """
     train = self.windows["train"]
     line, num_items = train.timeline, len(self.titles)
+    if not len(train):
+      return np.zeros(num_items, np.int64), "unknown without train rows"
     if line.user.min() >= 0:
       pairs = np.unique(line.user * num_items + line.item)
       counts = np.bincount(pairs % num_items, minlength=num_items)
@@ -93,6 +98,8 @@ def files(data: DataConfig) -> dict[str, pathlib.Path]:
     value = getattr(data, split)
     if split == "valid" and not value and _is_csv(data.train):
       continue
+    if split == "train" and not value:
+      continue
     found[split] = raw_files.given(f"data.{split}", value)
   return found
 
@@ -110,6 +117,9 @@ def read(
   titles = title_files.read(found.pop("titles"), data.encoding, doctor)
   reader = _Reader(titles, prompt, data.max_history, doctor)
   rows = {split: list(reader.rows(path)) for split, path in found.items()}
+  if "train" not in rows:
+    rows = {"train": [], **rows}
+    doctor.note("data.train is empty: there are no train rows")
   for split, path in found.items():
     if not rows[split]:
       raise errors.UserError(f"{path}: no rows found, at least one expected")
@@ -163,13 +173,13 @@ def _windows(
   users: dict[str, int] = {}
   windows = {}
   for split, part in rows.items():
-    sizes = np.array([len(row.history) + 1 for row in part])
+    sizes = np.array([len(row.history) + 1 for row in part], np.int64)
     ends = np.cumsum(sizes)
     user = [
       users.setdefault(row.user, len(users)) if row.user else -1 for row in part
     ]
     items = [item for row in part for item in (*row.history, row.target)]
-    index = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
+    index = np.arange(sizes.sum()) - np.repeat(ends - sizes, sizes)
     windows[split] = splits.Windows(
       splits.Timeline(
         user=np.repeat(np.array(user, np.int64), sizes),

@@ -90,7 +90,10 @@ def read(
     UserError: a file is missing or malformed, or a split would be empty.
   """
   if data.format == "bigrec":
-    return _from_rows(bigrec_json.read(data, prompt, doctor), doctor)
+    rows = bigrec_json.read(data, prompt, doctor)
+    wanted = [s for s in splits.SPLITS if s != "train" or data.train]
+    _check({split: rows.windows[split] for split in wanted})
+    return _from_rows(rows, doctor)
   if data.format == "synthetic":
     log = _synthetic_log(data)
   else:
@@ -139,7 +142,6 @@ def _synthetic_log(data: DataConfig) -> interactions.Interactions:
 
 
 def _from_rows(rows: bigrec_json.Rows, doctor: doctor_lib.Doctor) -> Content:
-  _check(rows.windows)
   counts, how = rows.train_popularity()
   doctor.note(f"popularity is {how}")
   return Content(

@@ -114,7 +114,7 @@ def load_examples(
     ) from None
   choose = splits.train_rows if split == "train" else splits.evaluation_rows
   rows = choose(available, count, seed)
-  if len(rows) == available:
+  if available and len(rows) == available:
     # Shards are read from end to end, then put in order.
     columns = window_files.read_columns(directory, split, None)
     if not np.array_equal(rows, np.arange(available)):

@@ -255,7 +255,9 @@ def _write(
     content.popularity.astype(np.int64),
   )
   catalogue.save(items, paths)
-  dataset = tfds_builder.write(paths.data, content.windows, data.max_history)
+  # TFDS knows no split without examples; the manifest says that it is empty.
+  windows = {s: part for s, part in content.windows.items() if len(part)}
+  dataset = tfds_builder.write(paths.data, windows, data.max_history)
   for split, texts in content.overrides.items():
     examples.write_overrides(paths, split, texts)
   storage.write_json(paths.doctor, doctor.to_dict())

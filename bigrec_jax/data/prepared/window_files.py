@@ -86,7 +86,9 @@ def read_columns(
   """
   try:
     where = Layout(**_json(directory / "metadata.json")[LAYOUT])
-    files, lengths = _shards(directory, split)
+    files, lengths = [], []
+    if rows is None or len(rows):
+      files, lengths = _shards(directory, split)
   except (OSError, KeyError, TypeError, ValueError) as error:
     raise errors.UserError(
       f"{directory}: no prepared split {split} ({error}), --mode=prepare makes"

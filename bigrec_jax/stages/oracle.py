@@ -1,0 +1,41 @@
+"""What the law of a made-up world reaches: no system can do better."""
+
+import numpy as np
+
+from bigrec_jax.data.formats import synthetic
+from bigrec_jax.results import rows as rows_lib
+from bigrec_jax.stages.session import Session
+
+SPLITS = ("valid", "test")
+
+
+def rows(session: Session) -> list[rows_lib.BaselineRow]:
+  """Returns what the world's own law reaches; only a made-up world has one."""
+  if session.config.data.format != "synthetic":
+    return []
+  from bigrec_jax.rankers import dense, engine, evaluate
+
+  world = synthetic.build(session.config.data.synthetic)
+  config, found = session.config, []
+  for split in SPLITS:
+    examples = session.examples(split)
+    ranks_of = engine.Ranks(
+      examples.target,
+      len(session.catalogue),
+      session.mesh,
+      most_users=config.ground.batch_size,
+      groups=session.catalogue.groups,
+    )
+    for name, users in (("oracle", examples.user), ("oracle_mean_taste", None)):
+
+      def law(part: slice, examples=examples, users=users) -> np.ndarray:
+        known = None if users is None else users[part]
+        return world.next_item_probabilities(examples.history[part], known)
+
+      ranks = ranks_of(dense.Dense(law, len(session.catalogue)))
+      found.append(
+        evaluate.report_row(
+          ranks, config.ground, config.seed, name=name, split=split
+        )
+      )
+  return found
