@@ -166,7 +166,7 @@ class TrainStream:
 
   def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
     return _micro_batches(
-      self.encoded.get(numbers),
+      self.encoded.get(numbers.tolist()),
       self._config,
       self._rows,
       self._pad_id,
