@@ -50,7 +50,16 @@ class Base:
 
 
 class Loaded:
-  """One configuration on one workdir; loads each thing once, on first use."""
+  """One configuration on one workdir; loads each thing once, on first use.
+
+  Attributes:
+    config: the whole of it.
+    paths: of the workdir.
+    keeps_conversions: a base that had to be converted may be written to the
+      workdir, so that the next start is faster; else nothing is.
+  """
+
+  keeps_conversions = False
 
   def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
     self.config = config
@@ -178,6 +187,7 @@ class Loaded:
       self.mesh,
       self.paths.converted_base,
       self.base_fingerprint,
+      keep=self.keeps_conversions,
     )
     model = models.build(arch, config, None, self.mesh)
     return Base(model, params, self.base_fingerprint)
