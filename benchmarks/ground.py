@@ -315,12 +315,11 @@ def _our_lists(arguments: argparse.Namespace) -> tuple[np.ndarray, Any]:
 
   plain, popular = grounder(None), grounder(counts)
   nothing = np.full((arguments.list_users, 0), -1, np.int32)
+  asked = queries, nothing, None, arguments.k
   on_device = jax.device_put(vectors)
   ways = {
-    "Grounder": lambda: plain(queries, nothing, None, arguments.k),
-    "Grounder, popularity": lambda: popular(
-      queries, nothing, None, arguments.k
-    ),
+    "Grounder": lambda: plain(*asked),
+    "Grounder, popularity": lambda: popular(*asked),
     "product": lambda: _bare_product(queries, on_device),
   }
   runs: dict[str, list[list[float]]] = {name: [] for name in ways}

@@ -110,9 +110,7 @@ def generate(
   _check(model, prompts, config, mesh, trie)
   settings = program.settings_of(config, eos_ids, trie)
   if len(prompts) <= sharding.batch_size_unit(mesh):
-    # A few users' cache is small at any size; of one size, no text that is
-    # longer than those before it has to wait for a program.
-    settings = settings._replace(sizes=settings.sizes[-1:])
+    settings = program.in_one_room(settings)
   scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
   tokens: list[list[list[int]]] = [[] for _ in prompts]
   if not prompts:

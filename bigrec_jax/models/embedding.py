@@ -12,7 +12,7 @@ from bigrec_jax.progress import Reports
 
 # So few texts are read one at a time, and, up to this length, by one program:
 # what a single user waits for.
-_FEW = 8
+FEW = 8
 _FEW_LENGTH = 64
 
 
@@ -74,7 +74,7 @@ def embed_tokens(
   vectors = np.zeros((len(token_lists), width), np.float32)
   pending = None
   lengths = padded = [len(tokens) for tokens in token_lists]
-  if len(token_lists) <= _FEW:
+  if len(token_lists) <= FEW:
     batch_size = sharding.batch_size_unit(mesh)
     padded = [max(length, _FEW_LENGTH) for length in lengths]
   for bucket, rows in batches(padded, batch_size):

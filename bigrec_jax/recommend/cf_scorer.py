@@ -48,6 +48,17 @@ def load(loaded: loaded_lib.Loaded, model: str) -> Scorer:
   return lambda history: score(rows.newest(history, most))
 
 
+def has_weights(loaded: loaded_lib.Loaded, model: str) -> bool:
+  """Returns whether a trained model has what `load` reads.
+
+  Its scores of valid and test may be all that is left of it.
+  """
+  if model not in recipes.TRAINED:
+    return True
+  directory = checkpoint_dir(loaded, model, _made_from(loaded, model))
+  return any(directory.glob("[0-9]*"))
+
+
 def _made_from(loaded: loaded_lib.Loaded, model: str) -> dict[str, Any]:
   """Returns what the model's record says that it was trained from."""
   record = loaded.paths.record(f"cf_{model}")

@@ -133,8 +133,10 @@ class Loaded:
     """
     model = self.config.model
     if model.is_gguf:
+      # Where there is nothing, whoever only reads finds no base there.
+      make = gguf_base.directory if self.keeps_conversions else gguf_base.place
       store = self.paths.converted_gguf
-      return gguf_base.directory(pathlib.Path(model.path), model.dtype, store)
+      return make(pathlib.Path(model.path), model.dtype, store)
     return pathlib.Path(model.path or self.paths.base)
 
   @property

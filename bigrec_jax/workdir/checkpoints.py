@@ -63,13 +63,13 @@ class Checkpoints:
     """
     self.directory = pathlib.Path(directory).resolve()
     self._read_only = read_only
+    # Orbax's own `read_only` warns of each thing that it will not do.
     options = ocp.CheckpointManagerOptions(
       max_to_keep=None if read_only else keep,
       create=not read_only,
       # Left by a kill in the middle of a write.
       cleanup_tmp_directories=not read_only,
       enable_async_checkpointing=not read_only,
-      read_only=read_only,
     )
     self._manager = ocp.CheckpointManager(
       self.directory, options=options, item_names=_ITEMS
