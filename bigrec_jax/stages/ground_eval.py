@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.prepared import popularity as popularity_lib
 from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import chosen, ground_file, rows, table
 from bigrec_jax.stages import (
@@ -159,9 +160,8 @@ def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
 
   def write() -> None:
     made_from = found.fingerprints
-    prints = {
-      key: made_from[key] for key in ("base", "catalogue", "predictions")
-    }
+    named = ("base", "encoder", "catalogue", "predictions")
+    prints = {key: made_from[key] for key in named if key in made_from}
     # Predictions that are given are of nobody knows which adapter.
     record = session.paths.record("predictions_valid")
     if not session.config.ground.predictions.valid and record.exists():
@@ -233,30 +233,7 @@ def _cf(session: Session, split: str) -> _Cf | None:
 def injected_popularity(session: Session) -> np.ndarray:
   """Returns [I] counts: of the train split, or of `ground.popularity`."""
   path = session.config.ground.popularity
-  if not path:
-    return session.catalogue.popularity
-  counts = storage.read_json(path)
-  if not isinstance(counts, dict):
-    raise errors.UserError(
-      f"{path}: {type(counts).__name__} found, an object of external item id ->"
-      " count expected"
-    )
-  result = np.zeros(len(session.catalogue), np.float64)
-  known = 0
-  for row, external_id in enumerate(session.catalogue.external_ids):
-    count = counts.get(external_id, 0)
-    known += external_id in counts
-    if isinstance(count, bool) or not isinstance(count, (int, float)):
-      raise errors.UserError(
-        f"{path}: {external_id}: {count!r} found, a number expected"
-      )
-    result[row] = count
-  if not known:
-    raise errors.UserError(
-      f"{path}: none of its {len(counts)} ids is in the catalogue, external"
-      f" ids such as {session.catalogue.external_ids[0]!r} expected"
-    )
-  return result
+  return popularity_lib.counts(path, session.catalogue)
 
 
 def _result(
