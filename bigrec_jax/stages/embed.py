@@ -90,7 +90,7 @@ def embed_queries(
     items: [I, D], the catalogue's embeddings.
     label: of the progress; "" = none is shown.
   """
-  row_of = {}
+  row_of: dict[str, int] = {}
   for row, title in enumerate(session.catalogue.titles):
     row_of.setdefault(prompts.clean_title(title), row)
   queries = np.empty((len(texts), items.shape[1]), np.float32)
@@ -111,9 +111,11 @@ def embed_texts(session: Session, texts: list[str], label: str) -> np.ndarray:
     label: of the progress; "" = none is shown.
   """
   unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-  shown = contextlib.nullcontext(reports.NullProgress())
+  shown: contextlib.AbstractContextManager[reports.Reports]
   if label:
     shown = session.stage(label, len(unique), "texts")
+  else:
+    shown = contextlib.nullcontext(reports.NullProgress())
   with shown as progress:
     vectors = session.encoder.encode(list(unique), progress)
   return vectors[[unique[text] for text in texts]]
