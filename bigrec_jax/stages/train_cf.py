@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class Outcome:
     books: JSON-able facts of the training, for metrics/cf.json.
   """
 
-  sources: dict[str, Source]
+  sources: Mapping[str, Source]
   ranks: dict[str, list[np.ndarray]]
   books: dict[str, Any]
 
@@ -170,10 +170,10 @@ def _make(session: Session, model: str, made_from: graph.Inputs) -> Outcome:
     history = session.examples(split).history
     return lambda part: knn.scores(history[part])
 
-  sources = {split: reader(split) for split in SPLITS}
+  readers = {split: reader(split) for split in SPLITS}
   items = len(session.catalogue)
-  ranks = {s: [ranks_of[s](dense.Dense(sources[s], items))] for s in SPLITS}
-  return Outcome(sources, ranks, {})
+  ranks = {s: [ranks_of[s](dense.Dense(readers[s], items))] for s in SPLITS}
+  return Outcome(readers, ranks, {})
 
 
 def _ranks(session: Session, split: str) -> "engine.Ranks":
