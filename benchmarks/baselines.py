@@ -155,7 +155,7 @@ def trained(
     rows.chains(train, length) if spec.per_position else rows.windows(train)
   )
   counts = rows.target_counts(train, data.num_items)
-  trainer_ = trainer.Trainer(
+  trainer_ = trainer.CfTrainer(
     recipe, made, counts, recipes.runs(config, seed), mesh
   )
   ranks_of = _ranks(data, mesh)

@@ -87,11 +87,11 @@ def ours(data: cf_data.Dataset, epochs: int) -> dict:
   recipe = _recipe(data.num_items, mesh)
   train, test = data.splits["train"], data.splits["test"]
   started = _now()
-  made = trainer.Trainer(
+  made = trainer.CfTrainer(
     recipe,
     rows.chains(train, _LENGTH),
     rows.target_counts(train, data.num_items),
-    [steps.Run(0, 1e-3, 0.0, 0.0)],
+    [steps.Trial(0, 1e-3, 0.0, 0.0)],
     mesh,
   )
   rank = engine.Ranks(

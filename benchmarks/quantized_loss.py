@@ -152,7 +152,7 @@ class Runs:
     adapter = lora_lib.init(arch, self._defaults.lora, seed, self._mesh)
     with tempfile.TemporaryDirectory() as folder:
       paths = paths_lib.Paths(pathlib.Path(folder))
-      loop.Trainer(
+      loop.TrainingRun(
         self._config,
         steps,
         base,

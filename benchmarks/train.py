@@ -163,7 +163,7 @@ class Ours:
     with tempfile.TemporaryDirectory() as folder:
       paths = paths_lib.Paths(pathlib.Path(folder))
       files = run_files.RunFiles(paths, "f", lambda directory, tree: None)
-      run = loop.Trainer(
+      run = loop.TrainingRun(
         self.config,
         self.steps,
         self.base,

@@ -55,7 +55,7 @@ def of_run(params: networks.Params, run: int) -> networks.Params:
 
 
 def fit(
-  trainer: trainer_lib.Trainer,
+  trainer: trainer_lib.CfTrainer,
   score: Score,
   schedule: Schedule,
   directory: pathlib.Path | None,
@@ -101,7 +101,7 @@ def best_params(
 
 
 def _loop(
-  trainer: trainer_lib.Trainer,
+  trainer: trainer_lib.CfTrainer,
   score: Score,
   schedule: Schedule,
   saved: checkpoints.Checkpoints | None,
@@ -149,7 +149,7 @@ def _loop(
 
 
 def _start(
-  trainer: trainer_lib.Trainer, saved: checkpoints.Checkpoints | None
+  trainer: trainer_lib.CfTrainer, saved: checkpoints.Checkpoints | None
 ) -> tuple[steps.State, dict[str, Any]]:
   """Returns the latest checkpoint, or the state before the first epoch."""
   if saved is None or (
@@ -171,7 +171,7 @@ def _finished(state: steps.State, schedule: Schedule) -> bool:
 
 
 def _check_finite(
-  loss: np.ndarray, trainer: trainer_lib.Trainer, epoch: int
+  loss: np.ndarray, trainer: trainer_lib.CfTrainer, epoch: int
 ) -> None:
   for value, run in zip(loss, trainer.runs, strict=True):
     if not np.isfinite(value):

@@ -78,14 +78,14 @@ def table_rows(num_items: int, mesh: "Mesh | None") -> int:
   return -(-(num_items + 1) // unit) * unit
 
 
-def runs(config: CfConfig, seed: int) -> "list[steps.Run]":
+def runs(config: CfConfig, seed: int) -> "list[steps.Trial]":
   """Returns every seed of every grid point, seeds next to each other."""
   from bigrec_jax.cf import steps
 
   rates = config.grid_learning_rate or (config.learning_rate,)
   decays = config.grid_weight_decay or (config.weight_decay,)
   return [
-    steps.Run(seed + k, rate, decay, config.dro_alpha)
+    steps.Trial(seed + k, rate, decay, config.dro_alpha)
     for rate, decay in itertools.product(rates, decays)
     for k in range(config.num_seeds)
   ]

@@ -1,6 +1,6 @@
 """One training step of a CF network, and an epoch of them as one program.
 
-Runs (seeds, grid points) are stacked on the first axis of everything that
+Trials (seeds, grid points) are stacked on the first axis of everything that
 differs between them and mapped with `vmap`: three seeds are one program too.
 Draws depend on (seed, epoch, step) only: a resumed run takes the steps that
 the uninterrupted one would have, and so does any mesh.
@@ -45,7 +45,7 @@ class Recipe:
   negative_power: float
 
 
-class Run(NamedTuple):
+class Trial(NamedTuple):
   """What may differ between the runs of a program: a seed or a grid point.
 
   Attributes:
@@ -61,8 +61,8 @@ class Run(NamedTuple):
   dro_alpha: float
 
 
-class Runs(NamedTuple):
-  """S runs on the devices, or inside `vmap` one of them; fields as `Run`."""
+class Trials(NamedTuple):
+  """S trials on the devices, or inside `vmap` one; fields as `Trial`."""
 
   seed: jax.Array
   learning_rate: jax.Array
@@ -153,7 +153,7 @@ def _chains(recipe: Recipe, data: Data, source: jax.Array, mesh: Mesh):
 
 def _mean_loss(
   params: Tree,
-  run: Runs,
+  run: Trials,
   recipe: Recipe,
   data: Data,
   plan: jax.Array,
@@ -201,7 +201,7 @@ def _epoch_of_one_run(
   moments: Tree,
   plan: jax.Array,
   noise: jax.Array,
-  run: Runs,
+  run: Trials,
   data: Data,
   recipe: Recipe,
   mesh: Mesh,
@@ -261,7 +261,7 @@ def fix_shardings(state: State, mesh: Mesh) -> State:
 )
 def run_epoch(
   state: State,
-  runs: Runs,
+  runs: Trials,
   plan: jax.Array,
   data: Data,
   *,

@@ -16,7 +16,7 @@ from bigrec_jax.devices import noise as noise_lib, sharding
 _ROW_UNIT = 2
 
 
-class Trainer:
+class CfTrainer:
   """Holds the data on the mesh and the compiled epoch.
 
   Attributes:
@@ -32,7 +32,7 @@ class Trainer:
     recipe: steps.Recipe,
     rows: Rows,
     counts: np.ndarray,
-    runs: Sequence[steps.Run],
+    runs: Sequence[steps.Trial],
     mesh: Mesh,
   ):
     """Puts the data on the mesh; compiles nothing yet.
@@ -65,7 +65,7 @@ class Trainer:
       ),
     )
     seeds, *rates = (np.asarray(x) for x in zip(*self.runs, strict=True))
-    self._runs = steps.Runs(
+    self._runs = steps.Trials(
       *sharding.put_replicated(
         mesh, (seeds.astype(np.uint32), *(x.astype(np.float32) for x in rates))
       )

@@ -149,7 +149,7 @@ class BeamSearch(NamedTuple):
     self,
     first_logits: jax.Array,
     active: jax.Array,
-    rows: stepping.Rows,
+    rows: stepping.RowFacts,
     expand: stepping.ExpandFn,
   ) -> BeamState:
     """Chooses the first token of every beam.
@@ -183,7 +183,7 @@ class BeamSearch(NamedTuple):
     self,
     state: BeamState,
     logits: jax.Array,
-    rows: stepping.Rows,
+    rows: stepping.RowFacts,
     expand: stepping.ExpandFn,
   ) -> tuple[BeamState, jax.Array]:
     """Chooses one more token for every beam.
@@ -207,7 +207,7 @@ class BeamSearch(NamedTuple):
       stopped |= jnp.all(state.finished_lengths > 0, axis=-1)
     return stopped
 
-  def found(self, state: BeamState, rows: stepping.Rows) -> stepping.Found:
+  def found(self, state: BeamState, rows: stepping.RowFacts) -> stepping.Found:
     """Returns the finished hypotheses.
 
     A row has fewer than W only where the trie does not hold W titles.

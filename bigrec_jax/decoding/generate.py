@@ -121,7 +121,7 @@ def generate(
     norm_lengths = None
   if prefix is None:
     prefix = read_prefix(model, params, lora, shared_beginning(prompts), mesh)
-  work = lanes.Work(
+  work = lanes.Job(
     model=model,
     settings=settings,
     variables=_variables(params, lora),
@@ -188,7 +188,8 @@ def shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
 
   Every prompt keeps at least one token of its own.
   """
-  first, last = min(prompts), max(prompts)  # All others lie between them.
+  # All others lie between these two.
+  first, last = min(map(list, prompts)), max(map(list, prompts))
   limit = min(len(prompt) for prompt in prompts) - 1
   size = 0
   while size < limit and first[size] == last[size]:

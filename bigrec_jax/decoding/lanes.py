@@ -40,7 +40,7 @@ Collect = Callable[[np.ndarray, stepping.Found], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Job:
   """What all lanes share.
 
   Attributes:
@@ -88,7 +88,7 @@ def bucket_of(length: int, buckets: Sequence[int]) -> int:
 
 
 def run(
-  work: Work,
+  work: Job,
   batch_size: int,
   executor: executor_lib.Executor,
   collect: Collect,
@@ -142,7 +142,7 @@ class Lane:
   """
 
   def __init__(
-    self, work: Work, order: np.ndarray, slots: int, team: executor_lib.Team
+    self, work: Job, order: np.ndarray, slots: int, team: executor_lib.Team
   ):
     self._work, self._team = work, team
     self._waiting = collections.deque(order.tolist())
@@ -225,7 +225,9 @@ class Lane:
 
   def _fit(self) -> None:
     """Gives the caches the sizes that the users in the slots need."""
-    slots, sizes = self._slots, self._work.settings.sizes
+    if (slots := self._slots) is None:
+      return
+    sizes = self._work.settings.sizes
     now = slots.suffix.room
     step = int(self._step.max())
     room = next(size for size in sizes if size >= step)
@@ -267,15 +269,15 @@ class Lane:
       if work.norm_lengths is None
       else np.where(active, work.norm_lengths[numbers], 1),
     )
-    batch = program.Batch(
-      tokens=tokens,
-      lengths=lengths,
-      numbers=np.where(active, numbers, 0).astype(np.int32),
-      active=active,
-      norms=norms,
-    )
     split = sharding.batch_sharding(work.mesh)
-    return jax.tree.map(
-      lambda x: jax.make_array_from_callback(x.shape, split, x.__getitem__),
-      batch,
+
+    def put(x: np.ndarray) -> jax.Array:
+      return jax.make_array_from_callback(x.shape, split, x.__getitem__)
+
+    return program.Batch(
+      tokens=put(tokens),
+      lengths=put(lengths),
+      numbers=put(np.where(active, numbers, 0).astype(np.int32)),
+      active=put(active),
+      norms=jax.tree.map(put, norms),
     )

@@ -29,10 +29,13 @@ from bigrec_jax.models import LanguageModel, kv_cache
 _FIRST_SIZE = 32
 
 
+Search = beam_search.BeamSearch | sampling.Sampling
+
+
 class Settings(NamedTuple):
   """What a compiled program is made for, beside its shapes."""
 
-  search: beam_search.BeamSearch | sampling.Sampling
+  search: Search
   sizes: tuple[int, ...]  # Of the cache of written tokens.
 
 
@@ -82,7 +85,7 @@ def settings_of(
     warpers = None
     if config.sample:
       warpers = sampling.Warpers(config.temperature, config.top_k, config.top_p)
-    search = sampling.Sampling(*common, warpers)
+    search: Search = sampling.Sampling(*common, warpers)
   else:
     search = beam_search.BeamSearch(*common, config.early_stopping)
   return Settings(search, stepping.sizes(most, _FIRST_SIZE))
@@ -147,7 +150,7 @@ def read(
   search, keys = settings.search, None
   if isinstance(search, sampling.Sampling):
     keys = sampling.row_keys(seed, batch.numbers)
-  rows = stepping.Rows(batch.norms, keys)
+  rows = stepping.RowFacts(batch.norms, keys)
   state = search.start(logits, batch.active, rows, _expand(trie))
   if model.unrolled:
     prompt = prompt.per_layer()
@@ -179,9 +182,10 @@ def advance(
     trie: the titles that may be written, or None.
   """
   users, search = slots.users, settings.search
+  shared = None
   if prefix is not None:
-    prefix = (prefix.per_layer() if model.unrolled else prefix).prefix
-  prompt = users.prompt.replace(prefix=prefix)
+    shared = (prefix.per_layer() if model.unrolled else prefix).prefix
+  prompt = users.prompt.replace(prefix=shared)
   network, variables = model.executable(variables)
 
   def step_fn(tokens, step, suffix):

@@ -140,7 +140,7 @@ class Sampling(NamedTuple):
     self,
     first_logits: jax.Array,
     active: jax.Array,
-    rows: stepping.Rows,
+    rows: stepping.RowFacts,
     expand: stepping.ExpandFn,
   ) -> SampleState:
     """Draws the first token of every hypothesis.
@@ -170,7 +170,7 @@ class Sampling(NamedTuple):
     self,
     state: SampleState,
     logits: jax.Array,
-    rows: stepping.Rows,
+    rows: stepping.RowFacts,
     expand: stepping.ExpandFn,
   ) -> tuple[SampleState, None]:
     """Chooses one more token for every hypothesis that has not ended.
@@ -213,7 +213,9 @@ class Sampling(NamedTuple):
     """Says which rows will not change any more, [B] bool."""
     return ~jnp.any(state.running, axis=1)
 
-  def found(self, state: SampleState, rows: stepping.Rows) -> stepping.Found:
+  def found(
+    self, state: SampleState, rows: stepping.RowFacts
+  ) -> stepping.Found:
     """Divides scores by the length norm and orders hypotheses, best first."""
     last = jnp.maximum(state.lengths - 1, 0)  # [B, W]
     norm = jnp.where(

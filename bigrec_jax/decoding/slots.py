@@ -30,7 +30,7 @@ class Users(flax.struct.PyTreeNode):
   """
 
   state: Any
-  rows: stepping.Rows
+  rows: stepping.RowFacts
   prompt: kv_cache.PromptCache
 
 

@@ -1,7 +1,7 @@
 """What beam search and sampling share: rows, length norms, the loop.
 
 Every row has its own step, since users are decoded side by side that began
-at different times (`slots.py`). Rows never look at each other.
+at different times (`slots.py`). RowFacts never look at each other.
 
 A step attends to every slot of the cache of written tokens, used or not, and
 most titles are far shorter than `max_new_tokens`. So the loop stops when the
@@ -45,7 +45,7 @@ class LengthNorms(flax.struct.PyTreeNode):
   running: jax.Array | np.ndarray
 
 
-class Rows(flax.struct.PyTreeNode):
+class RowFacts(flax.struct.PyTreeNode):
   """What a search is told of its rows.
 
   Attributes:
@@ -68,22 +68,29 @@ StateT = TypeVar("StateT", bound=_State)
 class Search(Protocol[StateT]):
   """A way to choose tokens; hashable, since programs are compiled for it."""
 
-  num_beams: int  # W.
+  @property
+  def num_beams(self) -> int:
+    """W."""
+    ...
 
   def start(
-    self, first_logits: jax.Array, active: jax.Array, rows: Rows, expand: Any
+    self,
+    first_logits: jax.Array,
+    active: jax.Array,
+    rows: RowFacts,
+    expand: Any,
   ) -> StateT:
     """Chooses first tokens from logits [B, V]; rows not active are done."""
 
   def advance(
-    self, state: StateT, logits: jax.Array, rows: Rows, expand: ExpandFn
+    self, state: StateT, logits: jax.Array, rows: RowFacts, expand: ExpandFn
   ) -> tuple[StateT, jax.Array | None]:
     """Chooses one more token; returns parents [B, W] too if beams moved."""
 
   def done(self, state: StateT) -> jax.Array:
     """Says which rows will not change any more, [B] bool."""
 
-  def found(self, state: StateT, rows: Rows) -> Found:
+  def found(self, state: StateT, rows: RowFacts) -> Found:
     """Returns the hypotheses of rows that are done."""
 
 
@@ -96,7 +103,7 @@ def length_norms(
   """Tabulates length ** length_penalty on the host, in float64.
 
   Args:
-    batch: Rows.
+    batch: RowFacts.
     max_new_tokens: T.
     length_penalty: The exponent; 0 leaves sums as they are.
     prompt_lengths: None counts generated tokens with EOS, as today. [B] int
@@ -154,7 +161,7 @@ def run(
   search: Search[StateT],
   state: StateT,
   carry: Any,
-  rows: Rows,
+  rows: RowFacts,
   *,
   step_fn: StepFn,
   reorder: ReorderFn,

@@ -222,7 +222,7 @@ def _train(
     if spec.per_position
     else rows_lib.windows(train)
   )
-  trainer = cf_trainer.Trainer(
+  trainer = cf_trainer.CfTrainer(
     recipe,
     rows,
     rows_lib.target_counts(train, len(session.catalogue)),
@@ -267,7 +267,7 @@ def _train(
 
 
 def _books(
-  trainer: "trainer_lib.Trainer",
+  trainer: "trainer_lib.CfTrainer",
   fitted: "fitting.Fitted",
   kept: list[int],
   num_rows: int,

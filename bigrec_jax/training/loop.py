@@ -81,7 +81,7 @@ class FitResult:
   steps: int
 
 
-class Trainer:
+class TrainingRun:
   """One run; `run` does it. The parts are methods for the tests' sake."""
 
   def __init__(

@@ -100,7 +100,7 @@ def fit(
     dropout_seed=seed if model.lora.dropout else None,
     objective=objective,
   )
-  return loop.Trainer(
+  return loop.TrainingRun(
     config,
     steps,
     params,

@@ -140,7 +140,7 @@ def test_a_sharded_run_equals_an_unsharded_one(family, sizes):
 
 def test_runs_of_one_program_equal_runs_alone():
   spec = worlds.spec("gru4rec", "s3rec", dropout=0.2)
-  runs = [steps.Run(3, 1e-2, 0.0, 0.0), steps.Run(4, 3e-3, 1e-4, 0.0)]
+  runs = [steps.Trial(3, 1e-2, 0.0, 0.0), steps.Trial(4, 3e-3, 1e-4, 0.0)]
   both = _fit(
     worlds.make_trainer(spec, TRAIN, _mesh(), runs=runs), score=_rising()
   )
@@ -158,7 +158,7 @@ def test_runs_of_one_program_equal_runs_alone():
 
 def test_the_best_epoch_is_kept_and_patience_stops_each_run_alone():
   spec = worlds.spec("caser", "dros")
-  runs = [steps.Run(0, 1e-2, 0.0, 0.0), steps.Run(1, 1e-2, 0.0, 0.0)]
+  runs = [steps.Trial(0, 1e-2, 0.0, 0.0), steps.Trial(1, 1e-2, 0.0, 0.0)]
   made = worlds.make_trainer(spec, TRAIN, _mesh(), runs=runs)
   # Run 0 is best in epoch 1 and its late record comes after its patience.
   script = iter([0.5, 0.1, 0.4, 0.2, 0.4, 0.3, 0.9, 0.3, 0.9, 0.3, 0.9, 0.3])
@@ -180,7 +180,7 @@ def test_the_best_epoch_is_kept_and_patience_stops_each_run_alone():
 def test_a_loss_that_is_not_finite_stops_with_one_line():
   spec = worlds.spec("caser", "dros")
   made = worlds.make_trainer(
-    spec, TRAIN, _mesh(), loss="softmax", runs=[steps.Run(5, 1e30, 0.0, 0.0)]
+    spec, TRAIN, _mesh(), loss="softmax", runs=[steps.Trial(5, 1e30, 0.0, 0.0)]
   )
   with pytest.raises(errors.UserError, match=r"cf\.learning_rate.*seed 5"):
     _fit(made)

@@ -74,5 +74,5 @@ def make_trainer(
     network_spec, losses.LossSpec(loss, 1, dro, 1.0), batch_size, 0.0
   )
   counts = rows.target_counts(data, network_spec.num_items)
-  runs = runs or [steps.Run(0, rate, 1e-6, 0.5)]
-  return trainer.Trainer(recipe, made, counts, runs, mesh)
+  runs = runs or [steps.Trial(0, rate, 1e-6, 0.5)]
+  return trainer.CfTrainer(recipe, made, counts, runs, mesh)

@@ -18,7 +18,7 @@ def _run(model, starts, active, norms, search):
     model,
     starts,
     active,
-    stepping.Rows(norms, None),
+    stepping.RowFacts(norms, None),
     lambda logits, nodes: selection.all_tokens(logits),
   )
 

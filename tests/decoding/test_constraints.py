@@ -42,7 +42,7 @@ def _run(model, sequences, num_beams, penalty=1.0):
   norms = stepping.length_norms(len(PROMPTS), trie.depth, penalty, None)
   search = beam_search.BeamSearch(num_beams, trie.depth, (EOS,), False)
   state = jax.device_get(
-    _search(model, starts, stepping.Rows(norms, None), trie, search)
+    _search(model, starts, stepping.RowFacts(norms, None), trie, search)
   )
   return starts, [
     lookup_model.hypotheses(
@@ -139,7 +139,7 @@ def test_sampling_draws_titles_only(model):
 
   numbers = jnp.arange(len(PROMPTS), dtype=jnp.int32)
   norms = stepping.length_norms(len(PROMPTS), trie.depth, 1.0, None)
-  rows = stepping.Rows(norms, sampling.row_keys(np.uint32(0), numbers))
+  rows = stepping.RowFacts(norms, sampling.row_keys(np.uint32(0), numbers))
   search = sampling.Sampling(
     3, trie.depth, (EOS,), sampling.Warpers(2.0, 0, 0.95)
   )

@@ -14,7 +14,7 @@ PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]
 
 @functools.partial(jax.jit, static_argnames=("model", "search"))
 def _sample(model, starts, numbers, active, norms, seed, search):
-  rows = stepping.Rows(norms, sampling.row_keys(seed, numbers))
+  rows = stepping.RowFacts(norms, sampling.row_keys(seed, numbers))
   state = lookup_model.search(
     search,
     model,

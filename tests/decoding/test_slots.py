@@ -31,7 +31,7 @@ def make_users(count, width, start, stacked=True):
   rows = filled((count, 5), 0)
   return slots_lib.Users(
     state={"step": filled((count,), 0)},
-    rows=stepping.Rows(stepping.LengthNorms(rows, rows), None),
+    rows=stepping.RowFacts(stepping.LengthNorms(rows, rows), None),
     prompt=kv_cache.PromptCache(k, v, filled((count,), 0)),
   )
 

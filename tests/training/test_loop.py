@@ -43,7 +43,7 @@ def _trainer(
 
   files = run_files.RunFiles(paths_lib.Paths(root), name, write)
   files.claim()
-  return loop.Trainer(
+  return loop.TrainingRun(
     tiny.config(**train).train,
     steps,
     base,
@@ -163,7 +163,7 @@ def test_nan_stops_with_the_step_and_is_never_saved(tmp_path):
 def test_early_stopping_keeps_the_best(tmp_path, monkeypatch):
   """Equal is not better; the adapter is that of the best epoch."""
   losses = iter([3.0, 2.0, 2.5, 2.0, 1.0])
-  monkeypatch.setattr(loop.Trainer, "evaluate", lambda self: next(losses))
+  monkeypatch.setattr(loop.TrainingRun, "evaluate", lambda self: next(losses))
   options = dict(num_epochs=5, early_stopping_patience=2)
   trainer = _trainer(tmp_path, stream=tiny.Stream(epochs=5), **options)
   result = trainer.run()

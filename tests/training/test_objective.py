@@ -65,7 +65,7 @@ def _trainer(root, own=False, chosen=None, stream=None, **train):
 
   files = run_files.RunFiles(paths_lib.Paths(root), "f", write)
   files.claim()
-  return loop.Trainer(
+  return loop.TrainingRun(
     tiny.config(**train).train,
     steps,
     base,

@@ -72,7 +72,7 @@ def scores(
   length = used["train"].history.shape[1]
   recipe = recipes.recipe(model, config.cf, num_items, length, mesh)
   spec = recipe.network
-  trainer = cf_trainer.Trainer(
+  trainer = cf_trainer.CfTrainer(
     recipe,
     # Of each sample only the target is learnt, by every kind of network: a
     # history is there to be known, liked or not.
