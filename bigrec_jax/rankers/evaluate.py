@@ -150,7 +150,8 @@ class _Run:
     magnitudes = np.union1d(self._gammas[self._gammas > 0], [1.0])
     self._shape = critical.grid_shape(magnitudes)
     self._cutoffs = sorted({*config.cutoffs, calibrate.SINGLE_CUTOFF})
-    self._pairs = self._pair = None
+    self._pairs: two_gammas.Pairs | None = None
+    self._pair: injection.Gammas | None = None
     # Pairs are chosen by the first, and compared with other injections by it
     # or, where it isn't reported, by the largest that is.
     self._pair_cutoffs = [calibrate.SINGLE_CUTOFF]
@@ -185,10 +186,9 @@ class _Run:
       curve = calibrate.curves(ranked["valid"].injected[name], self._cutoffs)
       curves[name] = self._curve(curve)
       choices[name] = self._choose(name, curve)
-    if self._pairs is not None:
-      self._pair, tried = self._pairs.choose(
-        ranked["valid"].pairs, self._pair_cutoffs
-      )
+    on_valid = ranked["valid"].pairs if "valid" in ranked else None
+    if self._pairs is not None and on_valid is not None:
+      self._pair, tried = self._pairs.choose(on_valid, self._pair_cutoffs)
       pairs[two_gammas.INJECTION] = tried
     if "test" in self._splits:
       gammas["test"] = {
@@ -303,7 +303,11 @@ class _Run:
         if choice.protocol in config.protocols:
           named = split, name, choice.protocol, choice.report
           found.append(rows.MetricRow(*named, **self._metrics(choice, ranks)))
-      if name == two_gammas.INJECTION and self._pair is not None:
+      if (
+        name == two_gammas.INJECTION
+        and self._pair is not None
+        and ranked.pairs is not None
+      ):
         named = split, name, two_gammas.PROTOCOL, self._pair._asdict()
         row = self._measured(ranked.pairs[:, 0])
         found.append(rows.MetricRow(*named, **row))
@@ -319,6 +323,7 @@ class _Run:
   ) -> dict[str, Any]:
     """Returns ndcg, hr and ci95; ranks are [N] by gamma."""
     config = self._config
+    row: dict[str, Any]
     row = {"ndcg": {}, "hr": {}, "ci95": {"ndcg": {}, "hr": {}}}
     for name, metric in metrics.METRICS.items():
       for k in config.cutoffs:
@@ -345,7 +350,7 @@ class _Run:
       if split == "test":
         arrays[f"{name}:gammas"] = values
         arrays[f"{name}:ranks"] = ranks.T
-    if split == "test" and self._pair is not None:
+    if split == "test" and ranked.pairs is not None:
       arrays[two_gammas.RANKS] = ranked.pairs[:, 0]
     return arrays
 

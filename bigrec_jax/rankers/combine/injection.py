@@ -95,7 +95,7 @@ def popularity_gain(
   gain: Gain, reference: Reference
 ) -> tuple[jax.Array, jax.Array]:
   """Returns popularity's part of `log_gain` and its error bound."""
-  if gain.popularity is None:
+  if gain.popularity is None or reference.popularity is None:
     nothing = jnp.zeros((1, 1), jnp.float32)
     return nothing, nothing
   (high, low), (own_high, own_low) = gain.popularity, reference.popularity
@@ -105,7 +105,7 @@ def popularity_gain(
 
 def cf_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
   """Returns CF's part of `log_gain` and its error bound."""
-  if gain.cf is None:
+  if gain.cf is None or reference.cf is None:
     nothing = jnp.zeros((1, 1), jnp.float32)
     return nothing, nothing
   score, scale = reference.cf
@@ -330,7 +330,7 @@ class Injection:
     self, users: np.ndarray, items: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns (1 + w_pop, 1 + w_cf) in float64; 1 where not injected."""
-    popularity = cf = np.float64(1.0)
+    popularity = cf = np.ones((), np.float64)
     if self.popularity is not None:
       popularity = 1.0 + self.popularity.weight[items]
     if self.cf is not None:
