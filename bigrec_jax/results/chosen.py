@@ -97,10 +97,10 @@ def candidates(found: ground_file.GroundFile) -> Iterator[Candidate]:
     yield Candidate(name, per_part(name, single), ndcg)
   for row in found.rows_of(split="test", protocol="two_gammas"):
     pairs = found.gamma_pairs[row.injection]
-    gamma = per_part(row.injection, row.gamma)
+    own = row.gamma_of_parts
     both = list(zip(pairs.popularity, pairs.cf, strict=True))
-    place = both.index((gamma["popularity"], gamma["cf"]))
-    yield Candidate(row.injection, gamma, pairs.ndcg[k][place])
+    place = both.index((own["popularity"], own["cf"]))
+    yield Candidate(row.injection, own, pairs.ndcg[k][place])
 
 
 def best(

@@ -48,6 +48,12 @@ class MetricRow:
   hr: ByCutoff
   ci95: Intervals
 
+  @property
+  def gamma_of_parts(self) -> Mapping[str, float]:
+    """The gamma of each part, of a row with one for each; else nothing."""
+    gamma = self.gamma if isinstance(self.gamma, Mapping) else {}
+    return gamma if "popularity" in gamma else {}
+
   def to_json(self) -> dict[str, Any]:
     """Returns the object of the file."""
     return _json(self)

@@ -122,7 +122,7 @@ class _Sweep(abc.ABC):
     self._block = block
     self._weights = weights
     self._gammas = gammas
-    self._count = len(gammas.cf)
+    self._count = np.size(gammas.cf)
     self._limit = limit
     self._skips = skips and limit is not None
     self._own, self._distance = self._best_members()  # [n, G]

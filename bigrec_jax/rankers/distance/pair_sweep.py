@@ -107,13 +107,13 @@ def pair_counts(
   ):
     gain = gain._replace(cf=gain.cf[users])
     part = distance.Block(squared[users], norms[users])
-    bounds = sweep.log_distances(width, part, target, items)
+    most, least = sweep.log_distances(width, part, target, items)
     popularity = injection.popularity_gain(gain, reference)
     cf = injection.cf_gain(gain, reference)
     counted = ranking.counted(target, items, layout, mesh)
 
     def one(first: jax.Array) -> tuple[jax.Array, ...]:
-      keys = _keys(*bounds, popularity, cf, first, grid, shape, counted)
+      keys = _keys(most, least, popularity, cf, first, grid, shape, counted)
       return tuple(critical.counts(key, shape) for key in keys)
 
     counts = jax.lax.psum(jax.lax.map(one, firsts), mesh.axis_names)
