@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def _config(
 ) -> config_lib.CfConfig:
   """Returns the section with the settings that the model was trained with."""
   known = {field.name for field in dataclasses.fields(config)}
-  changes = {
+  changes: dict[str, Any] = {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in options.items()
     if key in known
@@ -130,7 +130,7 @@ def _config(
 
 
 def checkpoint_dir(
-  loaded: loaded_lib.Loaded, model: str, made_from: dict[str, Any]
+  loaded: loaded_lib.Loaded, model: str, made_from: Mapping[str, Any]
 ) -> pathlib.Path:
   """Returns the folder of exactly this training, whatever its schedule.
 

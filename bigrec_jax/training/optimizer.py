@@ -17,8 +17,7 @@ import jax.numpy as jnp
 Tree = Any  # A tree of parameters; arrays at its leaves.
 
 
-@flax.struct.dataclass
-class AdamState:
+class AdamState(flax.struct.PyTreeNode):
   """First and second moments, float32, shaped as the parameters."""
 
   mu: Tree

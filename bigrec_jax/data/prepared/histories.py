@@ -64,8 +64,9 @@ class Histories:
 
   def __getitem__(self, part: slice) -> "Histories":
     """Returns some of them."""
-    columns = (self.rows, self.titles, self.items, self.unknown)
-    return Histories(*(column[part] for column in columns))
+    return Histories(
+      self.rows[part], self.titles[part], self.items[part], self.unknown[part]
+    )
 
   def padded(self, least: int = 0) -> np.ndarray:
     """Returns their items, [N, H] int32, padded at the right with -1.

@@ -86,7 +86,8 @@ def read_columns(
   """
   try:
     where = Layout(**_json(directory / "metadata.json")[LAYOUT])
-    files, lengths = [], []
+    files: list[str] = []
+    lengths: list[int] = []
     if rows is None or len(rows):
       files, lengths = _shards(directory, split)
   except (OSError, KeyError, TypeError, ValueError) as error:
