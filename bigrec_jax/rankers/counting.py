@@ -96,7 +96,7 @@ def put_items(items: Any, layout: ItemLayout, mesh: Mesh) -> Any:
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
     shape = (layout.padded, *array.shape[1:])
 
-    def rows(index: tuple[slice, ...]) -> np.ndarray:
+    def rows(index: Any) -> np.ndarray:  # A slice of each axis.
       start, stop, _ = index[0].indices(layout.padded)
       part = np.asarray(array[start:stop])
       missing = stop - start - len(part)

@@ -106,9 +106,11 @@ class Grounder:
       self._block(queries[part], hidden[part], part, rows, read_scores, k)
       for part in blocks.user_blocks(len(queries), rows)
     ]
-    *columns, cf_ranks = zip(*parts, strict=True)
+    items, scores, distances, cf_ranks = zip(*parts, strict=True)
     return Recommended(
-      *map(np.concatenate, columns),
+      np.concatenate(items),
+      np.concatenate(scores),
+      np.concatenate(distances),
       None if read_scores is None else np.concatenate(cf_ranks),
     )
 

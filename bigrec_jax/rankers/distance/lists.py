@@ -234,7 +234,7 @@ class _Search:
       weighting = lowest.Weighting(
         users.weights.gain,
         cf_range,
-        injection.Gammas(*map(np.float32, users.gammas)),
+        injection.Gammas(*(np.asarray(x, np.float32) for x in users.gammas)),
         pad(self._least.astype(np.float32)),
       )
       found = self._pass(count, weighting)

@@ -213,6 +213,7 @@ class _Shard:
 
     def search(carry: tuple, numbers: jax.Array) -> tuple:
       farthest, values, ids = carry
+      parts: Any
       farthest, parts = jax.lax.scan(step, farthest, numbers)
       minima = parts.reshape(-1, users).T  # [B, together * C / G]
       new = numbers[0] * per_block + jnp.arange(minima.shape[1])
