@@ -310,16 +310,16 @@ def _our_lists(arguments: argparse.Namespace) -> tuple[np.ndarray, Any]:
       0.5,
       section,
       sharding.make_mesh(config.MeshConfig(-1, 1, 1)),
-      k=arguments.k,
       most_users=arguments.list_users,
     )
 
   plain, popular = grounder(None), grounder(counts)
   nothing = np.full((arguments.list_users, 0), -1, np.int32)
+  asked = queries, nothing, None, arguments.k
   on_device = jax.device_put(vectors)
   ways = {
-    "Grounder": lambda: plain(queries, nothing, None),
-    "Grounder, popularity": lambda: popular(queries, nothing, None),
+    "Grounder": lambda: plain(*asked),
+    "Grounder, popularity": lambda: popular(*asked),
     "product": lambda: _bare_product(queries, on_device),
   }
   runs: dict[str, list[list[float]]] = {name: [] for name in ways}

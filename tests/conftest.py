@@ -27,3 +27,13 @@ def shared_data() -> pathlib.Path:
   if not SHARED.is_dir():
     pytest.skip(f"real data sets are not here: {SHARED}")
   return SHARED
+
+
+@pytest.fixture(scope="session")
+def evaluated_demo(tmp_path_factory) -> pathlib.Path:
+  """A workdir of the tiny demo, evaluated. Copy it before changing it."""
+  from tests import demo_workdir
+
+  root = tmp_path_factory.mktemp("demo") / "workdir"
+  demo_workdir.make(root)
+  return root

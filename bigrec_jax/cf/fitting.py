@@ -85,13 +85,14 @@ def best_params(
 ) -> networks.Params | None:
   """Returns the parameters that `fit` kept, or None without a checkpoint.
 
+  Nothing is written.
+
   Args:
     directory: of the checkpoints.
     abstract: `trainer.abstract_state` of the same training.
     num_seeds: seeds of a grid point; the first of the best point counts.
   """
-  with checkpoints.Checkpoints(directory, keep=1) as saved:
-    found = saved.restore_latest(abstract)
+  found = checkpoints.read_latest(directory, abstract)
   if found is None:
     return None
   scores = np.asarray(found.state.best_score, np.float64).tolist()

@@ -2,11 +2,13 @@
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax.config import CfConfig
+from bigrec_jax.workdir import fingerprints
 
 # What is compiled is imported where it is made: to see that scores are
 # current, only the settings are compared.
@@ -99,6 +101,30 @@ def best_point(ndcg: list[float], num_seeds: int) -> list[int]:
   means = np.asarray(ndcg).reshape(-1, num_seeds).mean(axis=1)
   first = int(means.argmax()) * num_seeds
   return list(range(first, first + num_seeds))
+
+
+def training_name(
+  made_from: Mapping[str, Any], num_items: int, mesh: "Mesh"
+) -> str:
+  """Names a training by its inputs, whatever its schedule.
+
+  Tables of another size, which few meshes need, are another training.
+
+  Args:
+    made_from: of the model's scores, as its record has it.
+    num_items: I.
+    mesh: whose shards the item tables divide over.
+  """
+  options = {
+    k: v
+    for k, v in made_from["cf"].items()
+    if k not in SCHEDULE_KEYS or k == "stop_cutoff"
+  }
+  named = {**made_from, "cf": options, "cutoffs": None}
+  rows = table_rows(num_items, mesh)
+  if rows != table_rows(num_items, None):
+    named["rows"] = rows
+  return fingerprints.of_value(named)
 
 
 def relevant(model: str, options: dict) -> dict:

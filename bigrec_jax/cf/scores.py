@@ -10,7 +10,7 @@ catalogues have the factorised form only; readers don't see the difference.
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -117,7 +117,7 @@ def write_scores(
   source: Factors | Callable[[slice], np.ndarray],
   examples: Examples,
   catalogue: Catalogue,
-  made_from: dict[str, Any],
+  made_from: Mapping[str, Any],
   max_dense_bytes: float,
 ) -> None:
   """Writes the scores of a split, a block of rows at a time.

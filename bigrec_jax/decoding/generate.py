@@ -16,7 +16,7 @@ from bigrec_jax import errors, progress as reporting
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
 from bigrec_jax.devices import executor, sharding
-from bigrec_jax.models import LanguageModel
+from bigrec_jax.models import LanguageModel, kv_cache
 
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.
@@ -39,6 +39,36 @@ class Hypotheses:
   scores: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prefix:
+  """What all prompts begin with, read once for any number of calls.
+
+  Attributes:
+    ids: its tokens.
+    cache: their keys and values; None where there are none.
+  """
+
+  ids: list[int]
+  cache: kv_cache.PromptCache | None
+
+  def begins(self, prompt: Sequence[int]) -> bool:
+    """Says whether a prompt begins with it and goes on."""
+    size = len(self.ids)
+    return len(prompt) > size and list(prompt[:size]) == self.ids
+
+
+def read_prefix(
+  model: LanguageModel,
+  params: Any,
+  lora: Any | None,
+  ids: list[int],
+  mesh: Mesh,
+) -> Prefix:
+  """Reads what prompts begin with; the arguments are those of `generate`."""
+  variables = _variables(params, lora)
+  return Prefix(ids, program.read_prefix(model, variables, ids, mesh))
+
+
 def generate(
   model: LanguageModel,
   params: Any,
@@ -52,7 +82,7 @@ def generate(
   norm_lengths: np.ndarray | None,
   trie: constraints.Trie | None,
   progress: reporting.Reports,
-  prefix: Sequence[int] | None = None,
+  prefix: Prefix | None = None,
 ) -> Hypotheses:
   """Writes `config.num_beams` hypotheses for every prompt.
 
@@ -69,9 +99,9 @@ def generate(
       counts; None counts each prompt's own tokens, without padding.
     trie: The titles that may be written, or None for any text.
     progress: `update(n)` after n more prompts.
-    prefix: What all prompts begin with, read once for all of them; None finds
-      it. Its length is a part of the programs' shapes, so calls that pass the
-      same one share their programs.
+    prefix: What all prompts begin with; None finds and reads it. Its length is
+      a part of the programs' shapes, so calls that pass the same one share
+      their programs.
 
   Raises:
     UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
@@ -79,6 +109,8 @@ def generate(
   """
   _check(model, prompts, config, mesh, trie)
   settings = program.settings_of(config, eos_ids, trie)
+  if len(prompts) <= sharding.batch_size_unit(mesh):
+    settings = program.in_one_room(settings)
   scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
   tokens: list[list[list[int]]] = [[] for _ in prompts]
   if not prompts:
@@ -87,19 +119,17 @@ def generate(
     norm_lengths = np.array([len(p) for p in prompts], np.int64)
   if not config.length_norm_includes_prompt:
     norm_lengths = None
-  variables = {"params": params}
-  if lora is not None:
-    variables["lora"] = lora
-  prefix_ids = shared_beginning(prompts) if prefix is None else list(prefix)
+  if prefix is None:
+    prefix = read_prefix(model, params, lora, shared_beginning(prompts), mesh)
   work = lanes.Work(
     model=model,
     settings=settings,
-    variables=variables,
+    variables=_variables(params, lora),
     seed=sharding.put_replicated(mesh, np.uint32(seed)),
-    prefix=program.read_prefix(model, variables, prefix_ids, mesh),
+    prefix=prefix.cache,
     trie=sharding.put_replicated(mesh, trie),
     mesh=mesh,
-    prompts=[prompt[len(prefix_ids) :] for prompt in prompts],
+    prompts=[prompt[len(prefix.ids) :] for prompt in prompts],
     buckets=config.prompt_buckets,
     length_penalty=config.length_penalty,
     norm_lengths=norm_lengths,
@@ -117,6 +147,11 @@ def generate(
 
   lanes.run(work, config.batch_size, executor.Executor.of(mesh), collect)
   return Hypotheses(tokens, scores)
+
+
+def _variables(params: Any, lora: Any | None) -> dict[str, Any]:
+  """Returns the collections that the network is applied to."""
+  return {"params": params} | ({} if lora is None else {"lora": lora})
 
 
 def _check(

@@ -88,6 +88,15 @@ def settings_of(
   return Settings(search, stepping.sizes(most, _FIRST_SIZE))
 
 
+def in_one_room(settings: Settings) -> Settings:
+  """Returns settings whose cache of written tokens has room for all at once.
+
+  That of a few users is small at any size, and with a single one no text that
+  is longer than those before it has to wait for a program.
+  """
+  return settings._replace(sizes=settings.sizes[-1:])
+
+
 def read_prefix(
   model: LanguageModel, variables: Any, ids: list[int], mesh: Mesh
 ) -> kv_cache.PromptCache | None:

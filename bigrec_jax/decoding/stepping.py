@@ -144,7 +144,7 @@ def write(tokens: jax.Array, step: jax.Array, new: jax.Array) -> jax.Array:
   return jnp.where(here, new[:, :, None], tokens)
 
 
-def at_step(table: jax.Array, step: jax.Array) -> jax.Array:
+def at_step(table: jax.Array | np.ndarray, step: jax.Array) -> jax.Array:
   """Returns table [B, T] at each row's step [B], the last if beyond it."""
   place = jnp.minimum(step, table.shape[1] - 1)[:, None]
   return jnp.take_along_axis(table, place, axis=1)  # [B, 1]

@@ -239,14 +239,20 @@ def put_batch(mesh: Mesh, tree: Any) -> Any:
 
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:
-  """Puts host arrays, equal on every process, whole on every device."""
+  """Puts host arrays, equal on every process, whole on every device.
+
+  What already lies there so stays where it is.
+  """
   sharding = replicated(mesh)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(
+
+  def put(x: Any) -> jax.Array:
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+      return x
+    return jax.make_array_from_process_local_data(
       sharding, np.asarray(x), np.shape(x)
-    ),
-    tree,
-  )
+    )
+
+  return jax.tree.map(put, tree)
 
 
 def to_host(x: Any) -> np.ndarray:

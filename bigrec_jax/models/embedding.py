@@ -10,6 +10,11 @@ from bigrec_jax import errors
 from bigrec_jax.devices import sharding
 from bigrec_jax.progress import Reports
 
+# So few texts are read one at a time, and, up to this length, by one program:
+# what a single user waits for.
+FEW = 8
+_FEW_LENGTH = 64
+
 
 def length_bucket(length: int) -> int:
   """Returns the padded length: 8, 16, 24, 32, 48, 64, 96, 128, ...
@@ -68,8 +73,11 @@ def embed_tokens(
   sharding.check_batch(mesh, batch_size, "embed.batch_size")
   vectors = np.zeros((len(token_lists), width), np.float32)
   pending = None
-  lengths = [len(tokens) for tokens in token_lists]
-  for bucket, rows in batches(lengths, batch_size):
+  lengths = padded = [len(tokens) for tokens in token_lists]
+  if len(token_lists) <= FEW:
+    batch_size = sharding.batch_size_unit(mesh)
+    padded = [max(length, _FEW_LENGTH) for length in lengths]
+  for bucket, rows in batches(padded, batch_size):
     tokens = np.zeros((batch_size, bucket), np.int32)
     sizes = np.zeros(batch_size, np.int32)
     for place, row in enumerate(rows):

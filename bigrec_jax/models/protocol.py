@@ -119,7 +119,10 @@ class LanguageModel(Protocol):
     deterministic: bool,
     prefix: tuple[Any, Any] | None = None,
   ) -> jax.Array:
-    """Maps whole texts [B, T] to hidden states [B, T, D]."""
+    """Maps whole texts, tokens [B, T] or embeddings, to states [B, T, D]."""
+
+  def embed(self, tokens: jax.Array) -> jax.Array:
+    """Maps tokens [B, T] to the embeddings [B, T, D] that stand for them."""
 
   def read_header(
     self, header: jax.Array, deterministic: bool
@@ -138,7 +141,7 @@ class LanguageModel(Protocol):
     lengths: jax.Array,
     prefix: kv_cache.PromptCache | None = None,
   ) -> tuple[jax.Array, kv_cache.PromptCache]:
-    """Maps prompts [B, S] to hidden states [B, S, D] and their cache."""
+    """Maps prompts, tokens [B, S] or embeddings, to states and a cache."""
 
   def decode(
     self,

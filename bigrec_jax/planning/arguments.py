@@ -69,10 +69,11 @@ def network(
   )
 
 
-def array(
-  shape: tuple[int, ...], dtype: Any, placement: NamedSharding
-) -> jax.ShapeDtypeStruct:
-  """Returns an array that isn't there."""
+def array(shape: tuple[int, ...], dtype: Any, placement: NamedSharding) -> Any:
+  """Returns an array that isn't there, a ShapeDtypeStruct.
+
+  Of any type to the checker: it stands where programs are given arrays.
+  """
   return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=placement)
 
 
@@ -99,8 +100,8 @@ def prefix(net: Network, tokens: int) -> kv_cache.PromptCache | None:
 
 def over_items(
   shape: tuple[int, ...], dtype: Any, mesh: Mesh, axis: int = 0
-) -> jax.ShapeDtypeStruct:
-  """Returns an array whose axis `axis` is the item axis."""
+) -> Any:
+  """Returns an `array` whose axis `axis` is the item axis."""
   entries = (None,) * axis + (mesh.axis_names,)
   return array(shape, dtype, NamedSharding(mesh, PartitionSpec(*entries)))
 

@@ -184,7 +184,7 @@ class Plan:
       shape = programs.train_shape(config, self.net, rows)
       return programs.train(self.net, config, shape).accumulate
 
-    found = {
+    found: dict[str, Any] = {
       "micro_batches_per_step": micro,
       # Real ones: those of the header in every text, as training counts them.
       "tokens_per_step": own + train.batch_size * shape.prefix,
@@ -208,10 +208,8 @@ class Plan:
     closed = header_work.close_header(
       sizes, about.prefix, about.chunk, labelled
     )
-    return [
-      self._compile(made.open, opened, about),
-      self._compile(made.close, closed, about),
-    ]
+    done = zip(made.header, (opened, closed), strict=True)
+    return [self._compile(program, own, about) for program, own in done]
 
   def _step_cost(
     self,
@@ -234,7 +232,8 @@ class Plan:
       found: tokens of a step.
     """
     rest = _sum(*(row["seconds"] for row in (*header, last)))
-    if first["seconds"] is None or rest is None:
+    chip = self.target.chip  # Without one nothing has a time.
+    if chip is None or first["seconds"] is None or rest is None:
       return dict.fromkeys(("seconds_per_step", "tokens_per_second", "mfu"))
     seconds, tokens = micro * first["seconds"] + rest, found["tokens_per_step"]
     own = tokens - self.config.train.batch_size * found["header_tokens"]
@@ -244,7 +243,7 @@ class Plan:
     return {
       "seconds_per_step": seconds,
       "tokens_per_second": tokens / seconds,
-      "mfu": flops / (seconds * self.devices * self.target.chip.flops),
+      "mfu": flops / (seconds * self.devices * chip.flops),
     }
 
   def _check(self, shape: programs.TrainShape) -> dict[str, Any]:
@@ -363,7 +362,8 @@ class Plan:
 
 
 def _sum(*values: float | None) -> float | None:
-  return None if None in values else sum(values)
+  known = [value for value in values if value is not None]
+  return sum(known) if len(known) == len(values) else None
 
 
 def _rate(count: int, seconds: float | None) -> float | None:
@@ -371,7 +371,7 @@ def _rate(count: int, seconds: float | None) -> float | None:
 
 
 def _versions() -> dict[str, str | None]:
-  found = {}
+  found: dict[str, str | None] = {}
   for name in ("jax", "jaxlib", "libtpu", "flax"):
     try:
       found[name] = importlib.metadata.version(name)

@@ -5,7 +5,7 @@ runs; only the arguments are shapes instead of arrays.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from bigrec_jax.rankers import counting
 from bigrec_jax.rankers.distance import distance, ranking, user_block
 from bigrec_jax.training import optimizer, state as state_lib, step, trainer
 
+_Lower = Callable[[], jax.stages.Lowered]
 _BATCH = ("tokens", "positions", "segment_ids", "loss_mask")
 
 
@@ -95,12 +96,11 @@ def header_shape(config: config_lib.Config, shape: TrainShape) -> HeaderShape:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  """Programs of an optimizer step; open and close where a header is shared."""
+  """Programs of an optimizer step; `header`: its opening and closing, or ()."""
 
   accumulate: compiling.Program
   apply: compiling.Program
-  open: compiling.Program | None
-  close: compiling.Program | None
+  header: tuple[compiling.Program, ...]
 
 
 def train(
@@ -146,7 +146,9 @@ def train(
     }.items()
   }
 
-  def program(name, lower, elsewhere, loops) -> compiling.Program:
+  def program(
+    name: str, lower: _Lower, elsewhere: Sequence[str], loops: Mapping[str, int]
+  ) -> compiling.Program:
     # Arguments that a program does not use are dropped, but stay in memory.
     kept = sum(held[one] for one in elsewhere)
     return compiling.Program(f"train: {name}", lower, kept, loops)
@@ -164,24 +166,21 @@ def train(
     "apply", lambda: steps.apply.lower(state, sums, rate), ["base"], {}
   )
   if header is None:
-    return Train(accumulate, apply, None, None)
+    return Train(accumulate, apply, ())
   given = (state, net.base, tokens)
-  return Train(
-    accumulate,
-    apply,
-    program(
-      "open header",
-      lambda: steps.open_header.lower(*given),
-      ["moments", "sums"],
-      _layer_loops(net),
-    ),
-    program(
-      "close header",
-      lambda: steps.close_header.lower(sums, *given, tokens, header),
-      ["moments", "prefix"],
-      loops(shape.prefix, header_shape(config, shape).chunk),
-    ),
+  opens = program(
+    "open header",
+    lambda: steps.open_header.lower(*given),
+    ["moments", "sums"],
+    _layer_loops(net),
   )
+  closes = program(
+    "close header",
+    lambda: steps.close_header.lower(sums, *given, tokens, header),
+    ["moments", "prefix"],
+    loops(shape.prefix, header_shape(config, shape).chunk),
+  )
+  return Train(accumulate, apply, (opens, closes))
 
 
 def _layer_loops(net: arguments.Network) -> dict[str, int]:
@@ -249,7 +248,7 @@ def generate(
   settings = program.settings_of(config.generate, eos, None)
   split = sharding.batch_sharding(net.mesh)
 
-  def rows(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
+  def rows(dtype: Any, *more: int) -> Any:
     return arguments.array((shape.group, *more), dtype, split)
 
   norm = rows(np.float32, settings.search.max_new_tokens)
@@ -345,7 +344,7 @@ def ground(
   """
   layout, whole = shape.layout, sharding.replicated(mesh)
 
-  def per_item(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
+  def per_item(dtype: Any, *more: int) -> Any:
     return arguments.over_items((layout.padded, *more), dtype, mesh)
 
   items = distance.Items(
@@ -355,7 +354,7 @@ def ground(
     groups=per_item(np.int32),
   )
 
-  def per_user(dtype: Any, *more: int) -> jax.ShapeDtypeStruct:
+  def per_user(dtype: Any, *more: int) -> Any:
     return arguments.array((shape.users, *more), dtype, whole)
 
   squared = arguments.over_items(

@@ -169,7 +169,7 @@ def layers(net: Network, rows: int, length: int, prefix: int) -> Work:
     2 * product + 3 * adapter + (3 + again) * pair * done + repeated
   )
   passes = 3 if net.remat == "full" else 2
-  moved = passes * count * tokens * net.edges() * net.itemsize
+  moved: float = passes * count * tokens * net.edges() * net.itemsize
   moved += passes * count * net.layer_bytes() * net.replicas
   if net.attention == "xla":  # float32 scores, written, masked and read.
     scores = config.num_attention_heads * done * 4
@@ -226,7 +226,7 @@ def prefill(net: Network, users: int, prompt: int, prefix: int) -> Work:
   # No kernel knows a prefix.
   chosen = "xla" if prefix else net.attention
   done = users * net.pairs(prompt, chosen)
-  moved = layers * tokens * net.edges() * net.itemsize
+  moved: float = layers * tokens * net.edges() * net.itemsize
   moved += (layers * net.layer_bytes() + net.head_bytes()) * net.replicas
   if chosen == "xla":  # float32 scores, as in training.
     scores = config.num_attention_heads * (done + tokens * prefix) * 4
@@ -266,7 +266,8 @@ def decode_step(
   executed = common + layers * pair * tokens * (prompt + prefix + steps * beams)
   entry = 2 * config.num_key_value_heads * config.head_dim * net.itemsize
   cache = users * (prompt + steps * beams) + prefix * net.replicas
-  moved = layers * (cache * entry + tokens * net.edges() * net.itemsize)
+  rest = tokens * net.edges() * net.itemsize
+  moved: float = layers * (cache * entry + rest)
   moved += (layers * net.layer_bytes() + net.head_bytes()) * net.replicas
   moved += 2 * tokens * config.vocab_size * 4
   return Work(useful, executed, moved)

@@ -104,9 +104,35 @@ def put_items(items: Any, layout: ItemLayout, mesh: Mesh) -> Any:
         return part  # No copy of what may be most of the host's memory.
       return np.pad(part, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
-    return jax.make_array_from_callback(shape, sharding, rows)
+    return _from_parts(shape, sharding, rows)
 
   return jax.tree.map(put, items)
+
+
+def put_columns(
+  array: np.ndarray, rows: int, layout: ItemLayout, mesh: Mesh
+) -> jax.Array:
+  """Shards [n, I] over the item axis, padded to [rows, I'] with zeros."""
+
+  def part(index: tuple[slice, ...]) -> np.ndarray:
+    start, stop, _ = index[1].indices(layout.padded)
+    piece = np.zeros((rows, stop - start), np.float32)
+    given = array[:, start:stop]
+    piece[: given.shape[0], : given.shape[1]] = given
+    return piece
+
+  sharding = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
+  return _from_parts((rows, layout.padded), sharding, part)
+
+
+def _from_parts(
+  shape: tuple[int, ...],
+  sharding: NamedSharding,
+  part: Callable[[tuple[slice, ...]], np.ndarray],
+) -> jax.Array:
+  # Its stubs know of devices that have no part; under a mesh each has one.
+  whole: Any = part
+  return jax.make_array_from_callback(shape, sharding, whole)
 
 
 def columns(first: jax.Array, layout: ItemLayout) -> jax.Array:

@@ -21,6 +21,7 @@ from bigrec_jax.rankers import (
   cf as cf_rankers,
   duplicates,
   engine,
+  protocol,
   splits as splits_lib,
 )
 from bigrec_jax.rankers.combine import calibrate, injection, two_gammas
@@ -110,12 +111,13 @@ class _Ranked:
   Attributes:
     plain: [N].
     injected: by injection [N, G].
-    pairs: with two gammas, valid [N, Q] at all tried and test [N, 1].
+    pairs: with two gammas, valid [N, Q] at all tried and test [N, 1]; else
+      [N, 0].
   """
 
   plain: np.ndarray
   injected: dict[str, np.ndarray]
-  pairs: np.ndarray | None
+  pairs: np.ndarray
 
 
 class _Run:
@@ -150,7 +152,8 @@ class _Run:
     magnitudes = np.union1d(self._gammas[self._gammas > 0], [1.0])
     self._shape = critical.grid_shape(magnitudes)
     self._cutoffs = sorted({*config.cutoffs, calibrate.SINGLE_CUTOFF})
-    self._pairs = self._pair = None
+    self._pairs: two_gammas.Pairs | None = None
+    self._pair: injection.Gammas | None = None
     # Pairs are chosen by the first, and compared with other injections by it
     # or, where it isn't reported, by the largest that is.
     self._pair_cutoffs = [calibrate.SINGLE_CUTOFF]
@@ -278,7 +281,8 @@ class _Run:
           else self._pairs.ranks_at(block, both, self._pair, plain[part])
         )
       self._progress.update(len(block))
-    pairs = np.concatenate(with_pairs) if with_pairs else None
+    none = np.zeros((count, 0), np.int32)
+    pairs = np.concatenate(with_pairs) if with_pairs else none
     return _Ranked(plain, injected_ranks, pairs)
 
   def _results(
@@ -319,7 +323,7 @@ class _Run:
   ) -> dict[str, Any]:
     """Returns ndcg, hr and ci95; ranks are [N] by gamma."""
     config = self._config
-    row = {"ndcg": {}, "hr": {}, "ci95": {"ndcg": {}, "hr": {}}}
+    row: dict[str, Any] = {"ndcg": {}, "hr": {}, "ci95": {"ndcg": {}, "hr": {}}}
     for name, metric in metrics.METRICS.items():
       for k in config.cutoffs:
         own = ranks[choice.gamma[name][str(k)]]
@@ -359,7 +363,7 @@ class _Run:
       most_users=self._config.batch_size,
       groups=groups,
     )
-    rankers = {
+    rankers: dict[str, protocol.Ranker] = {
       "most_pop": baselines.MostPopular(self._counts),
       "random": baselines.Random(items, self._seed),
     }

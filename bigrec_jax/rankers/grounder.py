@@ -15,6 +15,7 @@ from bigrec_jax.devices import blocks
 from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import lists, streamed
 
+_FEW = 64  # Users of a call whose blocks have its size, up to a power of two.
 # CF scores that a block of users may have; they are whole rows.
 _MOST_CF_SCORES = 1 << 26
 
@@ -53,7 +54,6 @@ class Grounder:
     config: GroundConfig,
     mesh: Mesh,
     *,
-    k: int,
     most_users: int,
   ):
     """Puts the catalogue on the mesh.
@@ -66,8 +66,7 @@ class Grounder:
         each part's own, {"popularity": ..., "cf": ...}.
       config: section `ground`.
       mesh: over which catalogue rows are sharded.
-      k: items in a list, at most I are.
-      most_users: of a call.
+      most_users: of a block.
 
     Raises:
       UserError: a count isn't finite, or all are equal.
@@ -77,7 +76,6 @@ class Grounder:
     if popularity is not None:
       self._popularity = injection.Popularity(popularity, self._table)
     self._gammas = injection.Gammas.of(gamma)
-    self._k = min(k, len(groups))
     self._most_items = config.block_items
     self._rows = max(1, min(config.batch_size, most_users))
 
@@ -86,20 +84,26 @@ class Grounder:
     queries: np.ndarray,
     hidden: np.ndarray,
     read_scores: ReadScores | None,
+    k: int,
   ) -> Recommended:
     """Returns the lists of N users.
+
+    Few users share a small block, so that one does not wait for many.
 
     Args:
       queries: [N, D] float32, embeddings of the predictions.
       hidden: [N, H] catalogue rows that aren't listed, padded with -1.
       read_scores: CF scores to inject, asked for a block at a time; None =
         don't.
+      k: items in a list, at most I are.
     """
     rows = self._rows
+    if len(queries) <= _FEW:
+      rows = min(rows, 1 << (len(queries) - 1).bit_length())
     if read_scores is not None:
       rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
     parts = [
-      self._block(queries[part], hidden[part], part, rows, read_scores)
+      self._block(queries[part], hidden[part], part, rows, read_scores, k)
       for part in blocks.user_blocks(len(queries), rows)
     ]
     *columns, cf_ranks = zip(*parts, strict=True)
@@ -115,6 +119,7 @@ class Grounder:
     part: slice,
     rows: int,
     read_scores: ReadScores | None,
+    k: int,
   ) -> Recommended:
     scores = cf = None
     if read_scores is not None:
@@ -130,9 +135,8 @@ class Grounder:
       part.start,
       "recommend",
     )
-    found = lists.new_titles(
-      self._table, users, self._k, hidden, self._most_items
-    )
+    k = min(k, len(self._table.host))
+    found = lists.new_titles(self._table, users, k, hidden, self._most_items)
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
     # list would have a score of 1.0000 otherwise. Two gammas are the larger one

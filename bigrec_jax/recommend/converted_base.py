@@ -30,6 +30,8 @@ def load(
   mesh: "jax.sharding.Mesh",
   store: pathlib.Path,
   fingerprint: str,
+  *,
+  keep: bool,
 ) -> "tuple[models.Architecture, Any]":
   """Returns the base's shape and its weights on the mesh, quantised or not.
 
@@ -39,6 +41,7 @@ def load(
     mesh: any, whatever mesh the base was converted on.
     store: holds the converted base of the last fingerprint.
     fingerprint: names the weights, their dtype and their quantisation.
+    keep: write what had to be converted; else only read.
 
   Raises:
     UserError: the Hugging Face directory cannot be used.
@@ -59,7 +62,8 @@ def load(
       logging.info("restored the converted base from %s", own)
       return arch, params
   arch, params = hf_import.load_base(directory, model, mesh)
-  _save(own, params)
+  if keep:
+    _save(own, params)
   return arch, params
 
 
@@ -83,8 +87,7 @@ def _restore(own: pathlib.Path, abstract: Any) -> Any | None:
   from bigrec_jax.workdir import checkpoints
 
   try:
-    with checkpoints.Checkpoints(own, keep=1) as saved:
-      found = saved.restore_latest(abstract)
+    found = checkpoints.read_latest(own, abstract)
   except errors.UserError as error:
     logging.warning("%s; converting the base again", error)
     return None

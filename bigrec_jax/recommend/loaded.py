@@ -50,7 +50,16 @@ class Base:
 
 
 class Loaded:
-  """One configuration on one workdir; loads each thing once, on first use."""
+  """One configuration on one workdir; loads each thing once, on first use.
+
+  Attributes:
+    config: the whole of it.
+    paths: of the workdir.
+    keeps_conversions: a base that had to be converted may be written to the
+      workdir, so that the next start is faster; else nothing is.
+  """
+
+  keeps_conversions = False
 
   def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
     self.config = config
@@ -124,8 +133,10 @@ class Loaded:
     """
     model = self.config.model
     if model.is_gguf:
+      # Where there is nothing, whoever only reads finds no base there.
+      make = gguf_base.directory if self.keeps_conversions else gguf_base.place
       store = self.paths.converted_gguf
-      return gguf_base.directory(pathlib.Path(model.path), model.dtype, store)
+      return make(pathlib.Path(model.path), model.dtype, store)
     return pathlib.Path(model.path or self.paths.base)
 
   @property
@@ -178,6 +189,7 @@ class Loaded:
       self.mesh,
       self.paths.converted_base,
       self.base_fingerprint,
+      keep=self.keeps_conversions,
     )
     model = models.build(arch, config, None, self.mesh)
     return Base(model, params, self.base_fingerprint)

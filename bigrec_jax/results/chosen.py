@@ -50,11 +50,16 @@ def parts_of(injection: str) -> tuple[str, ...]:
   return tuple(part for part in injection.split("+") if part != "none")
 
 
-def per_part(
-  injection: str, gamma: float | Mapping[str, float]
-) -> dict[str, float]:
-  """Returns the gamma of each part, where one is for all of them or not."""
+def per_part(injection: str, gamma: rows.Gamma) -> dict[str, float]:
+  """Returns the gamma of each part, where one is for all of them or not.
+
+  Args:
+    injection: its name.
+    gamma: one, or one for each part; None where nothing is injected.
+  """
   parts = parts_of(injection)
+  if gamma is None:
+    return {}
   if isinstance(gamma, Mapping):
     return {part: float(gamma[part]) for part in parts}
   return dict.fromkeys(parts, float(gamma))
@@ -85,11 +90,11 @@ def candidates(found: ground_file.GroundFile) -> Iterator[Candidate]:
   for row in found.rows_of(split="valid", injection="none"):
     yield Candidate("none", {}, row.ndcg[k])
     break  # Without gamma all protocols are one.
-  for name, gamma in single_gammas(found.results).items():
+  for name, single in single_gammas(found.results).items():
     curve = found.gamma_curves[name]
-    place = list(curve.gamma).index(gamma)
+    place = list(curve.gamma).index(single)
     ndcg = curve.ndcg[k][place]
-    yield Candidate(name, per_part(name, gamma), ndcg)
+    yield Candidate(name, per_part(name, single), ndcg)
   for row in found.rows_of(split="test", protocol="two_gammas"):
     pairs = found.gamma_pairs[row.injection]
     gamma = per_part(row.injection, row.gamma)

@@ -1,6 +1,7 @@
 """The section of the report on how strongly to inject."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +15,7 @@ _NEIGHBOURS = 2
 
 def gamma_curves(data: run_data.RunData) -> page.Html:
   """Returns metrics on valid against gamma for each injection."""
-  ground, parts = data.ground, []
-  for name in run_data.INJECTIONS if ground is not None else ():
-    if name in ground.gamma_curves:
-      parts.append(_gamma_figure(ground, name, ground.gamma_curves[name]))
-    if name in ground.gamma_pairs:
-      parts.append(_pair_figure(name, ground.gamma_pairs[name]))
+  parts = [] if data.ground is None else _figures(data.ground)
   if not parts:
     return page.missing(
       "gamma curves", "Of an injection. --mode=ground_eval makes it."
@@ -27,12 +23,24 @@ def gamma_curves(data: run_data.RunData) -> page.Html:
   return page.join(parts)
 
 
+def _figures(ground: ground_file.GroundFile) -> list[page.Html]:
+  """Returns the figures of every injection that gammas were tried for."""
+  found = []
+  for name in run_data.INJECTIONS:
+    if name in ground.gamma_curves:
+      found.append(_gamma_figure(ground, name, ground.gamma_curves[name]))
+    if name in ground.gamma_pairs:
+      found.append(_pair_figure(name, ground.gamma_pairs[name]))
+  return found
+
+
 def _gamma_figure(
   ground: ground_file.GroundFile, injection: str, curve: ground_file.Curve
 ) -> page.Html:
   panels = []
   rows = ground.rows_of(injection=injection, protocol="bigrec")
-  chosen = next((row.gamma for row in rows), {})
+  by_metric = (row.gamma for row in rows if isinstance(row.gamma, Mapping))
+  chosen: Mapping[str, Any] = next(by_metric, {})
   for metric, values in (("ndcg", curve.ndcg), ("hr", curve.hr)):
     ks = [k for k in _CURVE_CUTOFFS if k in values] or list(values)
     lines, marks = [], []
@@ -56,7 +64,8 @@ def _pair_figure(injection: str, pairs: ground_file.Pairs) -> page.Html:
   values = np.array(pairs.ndcg[k])
   popularity, cf = np.array(pairs.popularity), np.array(pairs.cf)
   best = int(values.argmax())
-  lines, marks = [], []
+  lines: list[plots.Line] = []
+  marks: list[tuple[int, float, float]] = []
   for gamma in _shown(popularity, popularity[best]):
     own = popularity == gamma
     name = f"{gamma:g}"

@@ -135,10 +135,10 @@ def bootstrap_ci95(
     [low, high]; NaN twice where no draw has the statistic.
   """
   rng = np.random.default_rng(seed)
-  found = [
+  draws = [
     statistic(rng.integers(0, count, size=count)) for _ in range(samples)
   ]
-  found = np.array(found, np.float64)
+  found = np.array(draws, np.float64)
   found = found[~np.isnan(found)]
   if not found.size:
     return [math.nan, math.nan]

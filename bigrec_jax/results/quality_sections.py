@@ -58,7 +58,7 @@ def _tiles(
     entries.append((f"HR@{k} of BIGRec", plain.get("hr", k), "no injection"))
   chosen = _chosen(data, found, k)
   value = chosen.get("hr", k) if chosen else None
-  if value is not None:
+  if chosen and value is not None:
     if chosen is not plain:
       remark = chosen.label.removeprefix("BIGRec + ") + ", as valid prefers"
       entries.append((f"HR@{k} with injection", value, remark))
@@ -67,10 +67,9 @@ def _tiles(
       ("oracle", "Of what is possible", "{0:.0%}"),
     ):
       other = next((s for s in found if s.key == key), None)
-      if other and other.get("hr", k):
+      if other and (against := other.get("hr", k)):
         remark = ("of the oracle's " if key == "oracle" else "by ") + f"HR@{k}"
-        ratio = value / other.get("hr", k)
-        entries.append((name, of.format(ratio), remark))
+        entries.append((name, of.format(value / against), remark))
   rate = run_data.exact_title_rate(data)
   remark = "first hypotheses that are catalogue titles"
   entries.append(
@@ -133,6 +132,15 @@ def _table_notes(found: Sequence[run_data.System]) -> page.Html:
   return page.listing(notes)
 
 
+def _line(
+  system: run_data.System, metric: str, ks: Sequence[int]
+) -> plots.Line:
+  """Returns a system's metric at those of the cutoffs where it is known."""
+  known = [(k, v) for k in ks if (v := system.get(metric, k)) is not None]
+  x, y = [k for k, _ in known], [value for _, value in known]
+  return plots.Line(system.key, system.label, x, y)
+
+
 def metric_curves(data: run_data.RunData) -> page.Html:
   """Returns HR and NDCG against K with and without injection."""
   systems = run_data.systems(data, "test")
@@ -147,15 +155,7 @@ def metric_curves(data: run_data.RunData) -> page.Html:
     return page.missing("metrics at several cutoffs", _GROUND_FIRST)
   panels = []
   for metric in ("hr", "ndcg"):
-    lines = [
-      plots.Line(
-        s.key,
-        s.label,
-        [k for k in ks if s.get(metric, k) is not None],
-        [s.get(metric, k) for k in ks if s.get(metric, k) is not None],
-      )
-      for s in found
-    ]
+    lines = [_line(system, metric, ks) for system in found]
     title = f"{metric.upper()}@K on test"
     panels.append(plots.Panel(title, "K", lines, "log", ks))
   svg = plots.curves("curves", "HR and NDCG against K on test", panels)

@@ -206,8 +206,8 @@ def systems(data: RunData, split: str) -> list[System]:
   found = [_cf_system(row) for row in data.cf if row.split == split]
   named = [system.values for system in found]
   ground = data.ground
-  for row in () if ground is None else ground.baselines_of(split):
-    system = _baseline(row)
+  for other in () if ground is None else ground.baselines_of(split):
+    system = _baseline(other)
     # The scores injected may well be those of a model that is in cf.json.
     if system.key != "cf_alone" or system.values not in named:
       found.append(system)

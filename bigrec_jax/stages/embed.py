@@ -1,6 +1,5 @@
 """Catalogue titles through the text encoder, the base model by default."""
 
-import contextlib
 import pathlib
 from collections.abc import Iterator
 
@@ -9,6 +8,7 @@ import numpy as np
 from bigrec_jax import config as config_lib, progress as reports
 from bigrec_jax.data.text import prompts
 from bigrec_jax.rankers.distance import stored_embeddings
+from bigrec_jax.recommend import queries
 from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session
 from bigrec_jax.workdir import processes
@@ -44,7 +44,8 @@ def _load(session: Session) -> np.ndarray:
 
 def _build(session: Session, _: graph.Inputs) -> np.ndarray:
   titles = [prompts.clean_title(title) for title in session.catalogue.titles]
-  vectors = embed_texts(session, titles, "embed")
+  with session.stage("embed", len(set(titles)), "texts") as progress:
+    vectors = queries.embed_texts(session, titles, progress)
   processes.on_first(
     lambda: stored_embeddings.save(
       session.paths.embeddings,
@@ -79,41 +80,17 @@ STAGE = graph.Stage(
 def embed_queries(
   session: Session, texts: list[str], items: np.ndarray, label: str
 ) -> np.ndarray:
-  """Returns the embeddings of predicted titles [N, D] float32.
-
-  A text that is a title of the catalogue takes that title's embedding: the
-  same bits, so that its distance is exactly 0, and no work.
+  """Returns the embeddings of predicted titles [N, D] float32, with progress.
 
   Args:
     session: configuration and workdir.
     texts: cleaned predictions.
     items: [I, D], the catalogue's embeddings.
-    label: of the progress; "" = none is shown.
+    label: of the progress.
   """
-  row_of = {}
-  for row, title in enumerate(session.catalogue.titles):
-    row_of.setdefault(prompts.clean_title(title), row)
-  queries = np.empty((len(texts), items.shape[1]), np.float32)
-  new = [n for n, text in enumerate(texts) if text not in row_of]
-  known = [n for n, text in enumerate(texts) if text in row_of]
-  queries[known] = items[[row_of[texts[n]] for n in known]]
-  if new:
-    queries[new] = embed_texts(session, [texts[n] for n in new], label)
-  return queries
-
-
-def embed_texts(session: Session, texts: list[str], label: str) -> np.ndarray:
-  """Returns the encoder's vectors [N, D] float32; equal texts once.
-
-  Args:
-    session: configuration and workdir.
-    texts: cleaned titles.
-    label: of the progress; "" = none is shown.
-  """
-  unique = {text: n for n, text in enumerate(dict.fromkeys(texts))}
-  shown = contextlib.nullcontext(reports.NullProgress())
-  if label:
-    shown = session.stage(label, len(unique), "texts")
-  with shown as progress:
-    vectors = session.encoder.encode(list(unique), progress)
-  return vectors[[unique[text] for text in texts]]
+  find = session.catalogue.index_of_clean_title
+  unknown = {text for text in texts if find(text) is None}
+  if not unknown:
+    return queries.embed_queries(session, texts, items, reports.NullProgress())
+  with session.stage(label, len(unknown), "texts") as progress:
+    return queries.embed_queries(session, texts, items, progress)

@@ -2,23 +2,18 @@
 
 import functools
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-
-from bigrec_jax import config as config_lib, errors, progress as reports
-from bigrec_jax.data.text import pipeline, prompts
+from bigrec_jax import config as config_lib, errors
+from bigrec_jax.data.text import pipeline
+from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import graph, train
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import fingerprints, processes, storage
 
-if TYPE_CHECKING:
-  from bigrec_jax.decoding import constraints
-
 # Keys that change how decoding runs but not what comes out.
 _RUNTIME_KEYS = ("split", "prompt_buckets")
-_REFERENCE_BATCH = 8  # Of the published script; see norm_lengths below.
 
 
 def run(
@@ -89,60 +84,6 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
   }
 
 
-class Decoder:
-  """The tuned model, loaded once for any number of batches."""
-
-  def __init__(self, session: Session, adapter: train.Adapter):
-    """Loads base and adapter; builds the trie where one is asked for."""
-    self._session = session
-    lora_config, self._lora = session.load_adapter(adapter.directory)
-    self._model = session.build(lora_config)
-    self._trie = _trie(session) if session.config.generate.constrained else None
-
-  def __call__(
-    self,
-    tokens: list[list[int]],
-    seed: int,
-    progress: reports.Reports,
-    prefix: Sequence[int] | None = None,
-  ) -> list[dict[str, list]]:
-    """Returns {"predict": texts, best first, "scores"} of every prompt.
-
-    Args:
-      tokens: the prompts.
-      seed: of sampling.
-      progress: told of every prompt done.
-      prefix: what all prompts begin with, where that is known.
-    """
-    from bigrec_jax.decoding import generate
-
-    session, config = self._session, self._session.config.generate
-    found = generate.generate(
-      self._model,
-      session.base.params,
-      self._lora,
-      tokens,
-      config,
-      session.tokenizer.eos_ids,
-      session.mesh,
-      seed=seed,
-      norm_lengths=_norm_lengths(tokens, config),
-      trie=self._trie,
-      progress=progress,
-      prefix=prefix,
-    )
-    return [
-      {
-        "predict": [
-          prompts.response_text(session.tokenizer.decode(ids)) for ids in beams
-        ],
-        # A trie of few titles leaves beams without a hypothesis.
-        "scores": [float(score) for score in scores[: len(beams)]],
-      }
-      for beams, scores in zip(found.tokens, found.scores, strict=True)
-    ]
-
-
 def _kept(
   session: Session, split: str, made_from: graph.Inputs
 ) -> pathlib.Path:
@@ -183,40 +124,9 @@ def _build(
     return None
   samples = session.task.samples(split)
   tokens = pipeline.question_tokens(samples, session.tokenizer)
-  decoder = Decoder(session, train.used(session))
+  write = decoder.Decoder(session, train.used(session).directory)
   with session.stage(f"generate {split}", len(tokens), "users") as progress:
-    written = decoder(tokens, session.config.seed, progress)
+    written = write(tokens, session.config.seed, progress)
   rows = [samples.content(n) | own for n, own in enumerate(written)]
   processes.on_first(lambda: storage.write_json(path, rows, indent=1))
   return rows
-
-
-def _trie(session: Session) -> "constraints.Trie":
-  """Returns the trie of all answers that the task calls legal."""
-  from bigrec_jax.decoding import constraints
-
-  sequences = constraints.title_tokens(
-    session.task.legal_answers(),
-    prompts.RESPONSE_MARKER,
-    session.tokenizer.encode_batch,
-    session.tokenizer.eos_id,
-  )
-  return constraints.build_trie(sequences)
-
-
-def _norm_lengths(
-  tokens: list[list[int]], config: config_lib.GenerateConfig
-) -> np.ndarray | None:
-  """Returns [N] prompt lengths that the score normalisation counts, or None.
-
-  Before November 2023 Hugging Face divided a hypothesis' score by its length
-  with the prompt and its padding (quirk 8), so the longest prompt of a batch
-  counts for all of it; the published batches are 8 consecutive rows.
-  """
-  if not config.length_norm_includes_prompt:
-    return None
-  lengths = np.array([len(row) for row in tokens], np.int32)
-  for start in range(0, len(lengths), _REFERENCE_BATCH):
-    batch = slice(start, start + _REFERENCE_BATCH)
-    lengths[batch] = lengths[batch].max()
-  return lengths

@@ -10,6 +10,7 @@ written once it was whole (workdir/records.py).
 
 import dataclasses
 import enum
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -171,13 +172,19 @@ class Walk:
     ]
     if waits:  # Not kept: it is another answer once they are made.
       return Found(stage, Status.WAITING, tuple(dict.fromkeys(waits)))
-    # By all processes: to name a base may take all of them.
-    inputs = None if stage.differs else stage.inputs(self._session)
+    inputs: Inputs | None = None
+    differences: Callable[[], Iterable[str]]
+    if stage.differs is not None:
+      differences = functools.partial(stage.differs, self._session)
+    else:
+      # By all processes: to name a base may take all of them.
+      inputs = stage.inputs(self._session)
+      differences = functools.partial(self._differences, stage, inputs)
     why: list[str] = []
     told: list[str] = []
 
     def is_current() -> bool:
-      for line in self._differences(stage, inputs):
+      for line in differences():
         key = line.split(": ", 1)[0]
         known = records.covers(stage.tolerated, key)
         (told if known and not self.is_asked(stage) else why).append(line)
@@ -226,9 +233,12 @@ class Walk:
     """Returns the artefact of a stage, which is read once.
 
     Raises:
-      LookupError: it isn't current: who loads a stage has to need it.
+      LookupError: it isn't current: who loads a stage has to need it. Or its
+        artefact is nothing that is loaded.
     """
     if stage.name not in self._values:
+      if stage.load is None:
+        raise LookupError(f"{stage.name} is loaded, but nothing reads it")
       if not self.look(stage).is_current:
         raise LookupError(f"{stage.name} is loaded, but not current")
       self._values[stage.name] = stage.load(self._session)
@@ -280,11 +290,9 @@ class Walk:
     if line := self.refusal(found):
       raise errors.UserError(line)
 
-  def _differences(self, stage: Stage, inputs: Inputs | None) -> Iterator[str]:
+  def _differences(self, stage: Stage, inputs: Inputs) -> Iterator[str]:
     session = self._session
-    if stage.differs is not None:
-      yield from stage.differs(session)
-    elif stage.is_there is not None and not stage.is_there(session):
+    if stage.is_there is not None and not stage.is_there(session):
       yield records.NOT_MADE
     else:
       record = session.paths.record(stage.name)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.prepared import popularity as popularity_lib
 from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import chosen, ground_file, rows, table
 from bigrec_jax.stages import (
@@ -76,8 +77,8 @@ def _check(session: Session) -> None:
 def _inputs(session: Session) -> graph.Inputs:
   options = session.config.to_dict()
   ground = options["ground"]
-  shown = ("cutoffs", "duplicates", "gamma_grid", "injections", "protocols")
-  shown += ("protocol_quirks", "bootstrap_samples")
+  shown = ["cutoffs", "duplicates", "gamma_grid", "injections", "protocols"]
+  shown += ["protocol_quirks", "bootstrap_samples"]
   texts = {split: predictions.titles(session, split) for split in SPLITS}
   cf = {split: _cf(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
@@ -87,7 +88,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "catalogue": session.catalogue.fingerprint,
     "examples": {s: session.examples(s).fingerprint for s in SPLITS},
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
-    "cf": {s: cf[s].fingerprint if cf[s] else "" for s in SPLITS},
+    "cf": {s: cf[s].fingerprint for s in SPLITS},
     "popularity": fingerprints.of_value(popularity.tolist()),
     "ground": {key: ground[key] for key in shown},
     "bm25": options["bm25"],
@@ -97,7 +98,9 @@ def _inputs(session: Session) -> graph.Inputs:
 
 def _cost(session: Session) -> graph.Cost | None:
   counts = [session.num_examples(split) for split in SPLITS]
-  return None if None in counts else graph.Cost(sum(counts), "users", "ground")
+  known = [count for count in counts if count is not None]
+  whole = len(known) == len(SPLITS)
+  return graph.Cost(sum(known), "users", "ground") if whole else None
 
 
 def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
@@ -113,8 +116,8 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     split: evaluate.Split(
       embed.embed_queries(session, texts[split], items, f"embed {split}"),
       session.examples(split).target,
-      None if cf[split] is None else cf[split].scores,
-      "" if cf[split] is None else str(cf[split].path),
+      cf[split].scores,
+      cf[split].name,
     )
     for split in SPLITS
   }
@@ -129,7 +132,8 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
       path = session.paths.ranks / f"{split}.npz"
       with storage.atomic_path(path) as temporary:
         with open(temporary, "wb") as file:
-          np.savez_compressed(file, **arrays)
+          # numpy's stubs take any name for its own keyword allow_pickle.
+          np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     if examples:
       storage.write_json(session.paths.ground_examples, examples)
     storage.write_json(session.paths.ground_eval, result.to_json())
@@ -165,9 +169,8 @@ def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
 
   def write() -> None:
     made_from = found.fingerprints
-    prints = {
-      key: made_from[key] for key in ("base", "catalogue", "predictions")
-    }
+    named = ("base", "encoder", "catalogue", "predictions")
+    prints = {key: made_from[key] for key in named if key in made_from}
     # Predictions that are given are of nobody knows which adapter.
     record = session.paths.record("predictions_valid")
     if not session.config.ground.predictions.valid and record.exists():
@@ -212,19 +215,19 @@ def _evaluate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Cf:
-  """CF scores of a split and what names them."""
+  """CF scores [N, I] of a split and what names them; None and "" for none."""
 
-  path: pathlib.Path
+  name: str
   scores: Any
   fingerprint: str
 
 
-def _cf(session: Session, split: str) -> _Cf | None:
-  """Returns the CF scores to inject, or None."""
+def _cf(session: Session, split: str) -> _Cf:
+  """Returns the CF scores to inject, if any."""
   ground = session.config.ground
   given = ground.cf_scores.get(split)
   if not given and not ground.cf_model:
-    return None
+    return _Cf("", None, "")
   if given:
     path = pathlib.Path(given)
   else:
@@ -232,41 +235,18 @@ def _cf(session: Session, split: str) -> _Cf | None:
   found = cf_scores.load_scores(
     path, session.examples(split), session.catalogue
   )
-  name = fingerprints.of_folder(path.parent, f"{path.stem}*")
-  return _Cf(path, found, name)
+  content = fingerprints.of_folder(path.parent, f"{path.stem}*")
+  return _Cf(str(path), found, content)
 
 
 def injected_popularity(session: Session) -> np.ndarray:
   """Returns [I] counts: of the train split, or of `ground.popularity`."""
   path = session.config.ground.popularity
-  if not path:
-    return session.catalogue.popularity
-  counts = storage.read_json(path)
-  if not isinstance(counts, dict):
-    raise errors.UserError(
-      f"{path}: {type(counts).__name__} found, an object of external item id ->"
-      " count expected"
-    )
-  result = np.zeros(len(session.catalogue), np.float64)
-  known = 0
-  for row, external_id in enumerate(session.catalogue.external_ids):
-    count = counts.get(external_id, 0)
-    known += external_id in counts
-    if isinstance(count, bool) or not isinstance(count, (int, float)):
-      raise errors.UserError(
-        f"{path}: {external_id}: {count!r} found, a number expected"
-      )
-    result[row] = count
-  if not known:
-    raise errors.UserError(
-      f"{path}: none of its {len(counts)} ids is in the catalogue, external"
-      f" ids such as {session.catalogue.external_ids[0]!r} expected"
-    )
-  return result
+  return popularity_lib.counts(path, session.catalogue)
 
 
 def _result(
-  session: Session, found: "evaluate.Evaluation", made_from: dict[str, Any]
+  session: Session, found: "evaluate.Evaluation", made_from: graph.Inputs
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
   bm25, parameters = _bm25(session)
@@ -339,14 +319,16 @@ def _table(result: ground_file.GroundFile) -> str:
   """Returns the test rows as a table for people."""
   others = list(result.baselines_of("test"))
   oracles = [row for row in others if row.name.startswith("oracle")]
-  found = [(row.name, "", row) for row in others if row not in oracles]
+  found: list[tuple[str, str, rows.BaselineRow | rows.MetricRow]] = [
+    (row.name, "", row) for row in others if row not in oracles
+  ]
   plain = next(result.rows_of(split="test", injection="none"), None)
   if plain is not None:  # Without gamma all protocols are one.
     found.append(("BIGRec", "", plain))
-  for row in result.rows_of(split="test"):
-    if row.injection != "none":
-      name = f"BIGRec + {row.injection}"
-      found.append((name, row.protocol, row))
+  for injected in result.rows_of(split="test"):
+    if injected.injection != "none":
+      name = f"BIGRec + {injected.injection}"
+      found.append((name, injected.protocol, injected))
   found += [(row.name, "", row) for row in oracles]
   cutoffs = list(result.results[0].hr)
   headers = ["test", "gamma by"]

@@ -74,18 +74,20 @@ def _grounded(
     if row.split == "test" and isinstance(row.gamma, (int, float)):
       gammas[row.injection] = chosen_lib.per_part(row.injection, row.gamma)
     elif row.split == "test" and row.protocol == two_gammas.PROTOCOL:
-      gammas[two_gammas.RANKS] = dict(row.gamma)
+      pair = chosen_lib.per_part(row.injection, row.gamma)
+      gammas[two_gammas.RANKS] = pair
   groups = np.arange(len(items), dtype=np.int32)
   table = streamed.streamed(items, groups, session.mesh)
+  injected = {part for parts in gammas.values() for part in parts}
+  cf = None
+  if split.cf_scores is not None and "cf" in injected:
+    scores = np.asarray(split.cf_scores[chosen])
+    cf = injection.cf_block(scores, 0, split.cf_name, len(chosen), table)
   both = injection.Injection(
     injection.Popularity(popularity, table)
-    if any("popularity" in parts for parts in gammas.values())
+    if "popularity" in injected
     else None,
-    injection.cf_block(
-      np.asarray(split.cf_scores[chosen]), 0, split.cf_name, len(chosen), table
-    )
-    if any("cf" in parts for parts in gammas.values())
-    else None,
+    cf,
   )
   return {
     name: lists.top_items(

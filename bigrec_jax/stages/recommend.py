@@ -1,22 +1,25 @@
 """Items for anybody's history: ids or titles in, ids, titles and scores out."""
 
+import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import histories as histories_lib
-from bigrec_jax.data.text import prompts
+from bigrec_jax.recommend import (
+  cf_scorer,
+  choice,
+  recommendations,
+  recommender as recommender_lib,
+)
 from bigrec_jax.results import table
 from bigrec_jax.stages import (
-  cf_scorer,
   embed,
-  gamma as gamma_lib,
   generate,
   graph,
   ground_eval,
@@ -26,9 +29,6 @@ from bigrec_jax.stages import (
 )
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import fingerprints, processes
-
-if TYPE_CHECKING:
-  from bigrec_jax.rankers import grounder as recommend
 
 # Users that are decoded, grounded and written at a time: what a kill loses.
 _CHUNK = 1024
@@ -40,9 +40,10 @@ def run(
 ) -> None:
   """Writes `recommendations.jsonl`, a line for each history, in their order.
 
-  It uses what the workdir has: adapter, embeddings and, where something is
-  injected, the gamma that ground_eval chose; --make makes what is missing. A
-  kill costs the lines of one chunk.
+  It uses what the workdir has: adapter, embeddings and, where CF is injected,
+  its model; --make makes what is missing. Nothing is evaluated: what is
+  injected was chosen before (recommend/choice.py). A kill costs the lines of
+  one chunk.
 
   Raises:
     UserError: no histories are given, or an item of theirs isn't known.
@@ -54,14 +55,21 @@ def run(
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
-  """Yields adapter, embeddings and what the injection takes."""
-  yield from train.needed(session)
-  yield embed.STAGE
-  yield from gamma_lib.needed(session)
+  """Yields adapter, embeddings and the CF model that is injected."""
+  needs = [*train.needed(session), embed.STAGE]
+  yield from needs
+  # What was chosen is of some adapter, base and catalogue.
+  if all(session.walk.look(need).is_current for need in needs):
+    if model := _choice(session).chosen.cf_model:
+      yield train_cf.stage(model)
+
+
+def _choice(session: Session) -> choice.Choice:
+  return choice.choose(session, train.used(session).fingerprint)
 
 
 def _check(session: Session) -> None:
-  gamma_lib.check(session.config)
+  choice.check(session)
   _output(session)
   _rows(session.config.recommend)
   train.check_used(session)
@@ -73,7 +81,7 @@ def _histories(session: Session) -> histories_lib.Histories:
 
 
 def _differs(session: Session) -> list[str]:
-  gamma_lib.check(session.config)
+  choice.check(session)
   path = _output(session)
   made_from = _inputs(session)
   record = list_files.record_of(session, path)
@@ -89,9 +97,22 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
   if processes.agree(kept.exists):
     say(f"recommend: {kept.name} is {path} again")
   else:
-    _Writer(session, histories).write(kept)
+    _Writer(session, _recommender(session), histories).write(kept)
   processes.on_first(
     lambda: list_files.give_name(kept, path, record, made_from)
+  )
+
+
+def _recommender(session: Session) -> recommender_lib.Recommender:
+  chosen = _choice(session).chosen
+  model = chosen.cf_model
+  if model and session.asked.make and not cf_scorer.has_weights(session, model):
+    session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
+  return recommender_lib.Recommender(
+    session,
+    train.used(session).directory,
+    session.load(embed.STAGE),
+    chosen,
   )
 
 
@@ -102,6 +123,8 @@ def _cost(session: Session) -> graph.Cost:
 def finish(session: Session) -> None:
   """Says where the lists are; prints a list that was asked for by hand."""
   path = _output(session)
+  if note := _choice(session).note:
+    say(f"recommend: {note}")
   if session.config.recommend.history:
     _show(path)
   users = len(_rows(session.config.recommend))
@@ -165,7 +188,7 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 def _inputs(session: Session) -> graph.Inputs:
   config, histories = session.config.recommend, _histories(session)
-  chosen = gamma_lib.choose(session)
+  chosen = _choice(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
@@ -191,44 +214,16 @@ def _inputs(session: Session) -> graph.Inputs:
 
 
 class _Writer:
-  """Makes the lines, a chunk of users at a time."""
+  """Writes the lines, a chunk of users at a time."""
 
   def __init__(
     self,
     session: Session,
+    recommender: recommender_lib.Recommender,
     histories: histories_lib.Histories,
   ):
-    from bigrec_jax.rankers import grounder as recommend
-
-    items, adapter = session.load(embed.STAGE), train.used(session)
-    chosen = gamma_lib.choose(session)
-
-    self._session, self._histories, self._items = session, histories, items
-    self._popularity = ground_eval.injected_popularity(session)
-    self._decoder = generate.Decoder(session, adapter)
-    self._probes = _prompt_tokens(session, [["0"], ["A"]])
-    self._scorer = None
-    if "cf" in chosen.parts:
-      self._scorer = cf_scorer.load(session, chosen.cf_model)
-    self._ground = recommend.Grounder(
-      items,
-      session.catalogue.groups,
-      self._popularity if "popularity" in chosen.parts else None,
-      chosen.gamma,
-      session.config.ground,
-      session.mesh,
-      k=session.config.recommend.k,
-      most_users=min(_CHUNK, len(histories)),
-    )
-    self._provenance = {
-      "injection": chosen.injection,
-      "gamma": chosen.report,
-      "cf_model": chosen.cf_model or None,
-      "base": session.base_fingerprint,
-      **session.encoder_inputs,
-      "adapter": adapter.fingerprint,
-      "catalogue": session.catalogue.fingerprint,
-    }
+    self._session, self._histories = session, histories
+    self._recommender = recommender
 
   def write(self, path: pathlib.Path) -> None:
     """Writes the file; goes on where it was cut short.
@@ -253,72 +248,43 @@ class _Writer:
 
   def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
     """Yields the lines of a chunk of users."""
-    from bigrec_jax.decoding import generate as decoding
-
-    session, histories = self._session, self._histories
-    tokens = _prompt_tokens(session, histories.titles[part])
-    # The header alone is read apart: what a single user's prompt has in common
-    # with itself would be a program of its own.
-    prefix = decoding.shared_beginning([*self._probes, *tokens])
-    answers = self._decoder(
-      tokens, session.config.seed + part.start, progress, prefix
+    config = self._session.config
+    found = self._recommender.recommend(
+      self._histories[part],
+      config.recommend.k,
+      exclude_history=config.recommend.exclude_history,
+      seed=config.seed + part.start,
+      progress=progress,
     )
-    texts = [prompts.extract_title(a["predict"][0]) for a in answers]
-    queries = embed.embed_queries(session, texts, self._items, "")
-    items = histories.padded(part)
-    hidden = items if session.config.recommend.exclude_history else items[:, :0]
-    found = self._ground(queries, hidden, self._reader(items))
-    for n, answer in enumerate(answers):
-      row = {
-        **histories.rows[part.start + n].content,
-        **answer,
-        "recommendations": self._listed(found, n),
-        "provenance": self._provenance
-        | {"unknown": histories.unknown[part.start + n]},
-      }
-      line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    for row, own in zip(self._histories.rows[part], found, strict=True):
+      line = json.dumps(
+        row.content | _answer(own), ensure_ascii=False, allow_nan=False
+      )
       yield raw_files.repaired(line) + "\n"
 
-  def _reader(self, items: np.ndarray) -> "recommend.ReadScores | None":
-    """Returns what reads the CF scores of a chunk's histories [n, H]."""
-    if self._scorer is None:
-      return None
-    return lambda part: self._scorer(items[part])
 
-  def _listed(
-    self, found: "recommend.Recommended", n: int
-  ) -> list[dict[str, Any]]:
-    """Returns the items of user n, best first."""
-    catalogue = self._session.catalogue
-    listed = []
-    for place, item in enumerate(found.items[n].tolist()):
-      if item < 0:
-        break
-      entry = {
-        "external_id": catalogue.external_ids[item],
-        "title": catalogue.titles[item],
-        "score": round(float(found.scores[n, place]), _DIGITS),
-        "distance": round(float(found.distances[n, place]), _DIGITS),
-        "popularity": self._popularity[item].item(),
-      }
-      if found.cf_ranks is not None:
-        entry["cf_rank"] = int(found.cf_ranks[n, place])
-      listed.append(entry)
-    return listed
+def _answer(found: recommendations.Recommendations) -> dict[str, Any]:
+  """Returns what a line says beside the row's own keys."""
+  provenance = dataclasses.asdict(found.provenance)
+  if provenance["encoder"] is None:  # It is the base.
+    del provenance["encoder"]
+  return {
+    "predict": list(found.written),
+    "scores": list(found.written_scores),
+    "recommendations": [_entry(item) for item in found],
+    "provenance": provenance,
+  }
 
 
-def _prompt_tokens(
-  session: Session, titles: Sequence[Sequence[str]]
-) -> list[list[int]]:
-  """Returns the prompts of histories; only the newest titles are named."""
-  newest = session.config.data.max_history
-  texts = [
-    session.prompt.inference_text(
-      session.prompt.instruction, session.prompt.input_text(own[-newest:])
-    )
-    for own in titles
-  ]
-  return session.tokenizer.encode_batch(texts)
+def _entry(item: recommendations.Recommendation) -> dict[str, Any]:
+  entry = {
+    "external_id": item.external_id,
+    "title": item.title,
+    "score": round(item.score, _DIGITS),
+    "distance": round(item.distance, _DIGITS),
+    "popularity": item.popularity,
+  }
+  return entry if item.cf_rank is None else entry | {"cf_rank": item.cf_rank}
 
 
 def _show(path: pathlib.Path) -> None:

@@ -46,6 +46,8 @@ class Asked:
 class Session(loaded.Loaded):
   """What a workdir holds, for stages, which add to it."""
 
+  keeps_conversions = True
+
   def __init__(
     self,
     config: config_lib.Config,

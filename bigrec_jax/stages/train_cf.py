@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +18,15 @@ from bigrec_jax.cf import (
   scores,
 )
 from bigrec_jax.data.prepared import examples as examples_lib
+from bigrec_jax.recommend import cf_scorer
 from bigrec_jax.results import cf_file, metrics
 from bigrec_jax.stages import graph, prepare
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import fingerprints, processes, storage
+from bigrec_jax.workdir import processes, storage
 
 # Whatever trains is imported where it does.
 if TYPE_CHECKING:
-  from bigrec_jax.cf import fitting, item_knn, networks, trainer as trainer_lib
+  from bigrec_jax.cf import fitting, networks, trainer as trainer_lib
   from bigrec_jax.rankers import engine
 
 SPLITS = ("valid", "test")
@@ -42,7 +43,7 @@ class Outcome:
     books: JSON-able facts of the training, for metrics/cf.json.
   """
 
-  sources: dict[str, Source]
+  sources: Mapping[str, Source]
   ranks: dict[str, list[np.ndarray]]
   books: dict[str, Any]
 
@@ -105,27 +106,13 @@ def stage(model: str) -> graph.Stage:
   )
 
 
-def _num_train(session: Session) -> int:
-  """Returns how many train rows a model sees; 0 = the LLM's own."""
-  return session.config.cf.num_train or session.config.data.num_train
-
-
-def train_examples(session: Session) -> examples_lib.Examples:
-  """Returns the train rows, by default those that the LLM is tuned on."""
-  if _num_train(session) == session.config.data.num_train:
-    return session.examples("train")
-  return examples_lib.load_examples(
-    session.paths, "train", _num_train(session), session.config.seed
-  )
-
-
 def _metrics_path(session: Session) -> pathlib.Path:
   return session.paths.metrics / "cf.json"
 
 
 def _build(session: Session, model: str, made_from: graph.Inputs) -> None:
   started = time.perf_counter()
-  outcome = _make(session, model)
+  outcome = _make(session, model, made_from)
   outcome.books["seconds_total"] = round(time.perf_counter() - started, 3)
   limit = session.config.cf.max_dense_gib * 2**30
 
@@ -154,21 +141,21 @@ def inputs(session: Session, model: str) -> dict[str, Any]:
     "max_history": session.config.data.max_history,
     "catalogue": session.catalogue.fingerprint,
     "examples": {
-      "train": train_examples(session).fingerprint,
+      "train": cf_scorer.train_examples(session).fingerprint,
       **{split: session.examples(split).fingerprint for split in SPLITS},
     },
     "seed": session.config.seed if model in recipes.TRAINED else 0,
   }
 
 
-def _make(session: Session, model: str) -> Outcome:
+def _make(session: Session, model: str, made_from: graph.Inputs) -> Outcome:
   from bigrec_jax.rankers import cf as cf_rankers, dense
 
   ranks_of = {split: _ranks(session, split) for split in SPLITS}
   if model in recipes.TRAINED:
-    return _train(session, model, ranks_of)
+    return _train(session, model, made_from, ranks_of)
   if model == "most_pop":
-    counts = popularity_counts(session)
+    counts = cf_scorer.popularity_counts(session)
     sources = {
       split: popularity.fit(counts, len(session.examples(split)))
       for split in SPLITS
@@ -177,37 +164,16 @@ def _make(session: Session, model: str) -> Outcome:
       s: [ranks_of[s](cf_rankers.Factorised(sources[s]))] for s in SPLITS
     }
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
-  knn = item_neighbours(session)
+  knn = cf_scorer.item_neighbours(session)
 
   def reader(split: str) -> Callable[[slice], np.ndarray]:
     history = session.examples(split).history
     return lambda part: knn.scores(history[part])
 
-  sources = {split: reader(split) for split in SPLITS}
+  readers = {split: reader(split) for split in SPLITS}
   items = len(session.catalogue)
-  ranks = {s: [ranks_of[s](dense.Dense(sources[s], items))] for s in SPLITS}
-  return Outcome(sources, ranks, {})
-
-
-def item_neighbours(session: Session) -> "item_knn.ItemKnn":
-  """Returns ItemKNN of the train rows."""
-  from bigrec_jax.cf import item_knn
-
-  options = session.config.cf
-  return item_knn.fit(
-    rows_lib.interactions(train_examples(session)),
-    len(session.catalogue),
-    options.neighbours,
-    options.neighbour_decay,
-  )
-
-
-def popularity_counts(session: Session) -> np.ndarray:
-  """Returns counts of the train part, or of the few-shot sample's rows."""
-  if _num_train(session) == -1:
-    return session.catalogue.popularity
-  pairs = rows_lib.interactions(train_examples(session))
-  return np.bincount(pairs[:, 1], minlength=len(session.catalogue))
+  ranks = {s: [ranks_of[s](dense.Dense(readers[s], items))] for s in SPLITS}
+  return Outcome(readers, ranks, {})
 
 
 def _ranks(session: Session, split: str) -> "engine.Ranks":
@@ -232,6 +198,7 @@ def _ranks(session: Session, split: str) -> "engine.Ranks":
 def _train(
   session: Session,
   model: str,
+  made_from: graph.Inputs,
   ranks_of: "dict[str, engine.Ranks]",
 ) -> Outcome:
   """Trains every seed and grid point of a network."""
@@ -245,7 +212,7 @@ def _train(
 
   config = session.config.cf
   length = session.config.data.max_history
-  train = train_examples(session)
+  train = cf_scorer.train_examples(session)
   recipe = recipes.recipe(
     model, config, len(session.catalogue), length, session.mesh
   )
@@ -282,9 +249,8 @@ def _train(
     config.num_epochs, config.patience, config.save_every_epochs
   )
   with session.stage(f"train_cf {model}", config.num_epochs, "epochs") as bar:
-    fitted = fitting.fit(
-      trainer, score, schedule, checkpoint_dir(session, model), bar
-    )
+    directory = cf_scorer.checkpoint_dir(session, model, made_from)
+    fitted = fitting.fit(trainer, score, schedule, directory, bar)
   kept = recipes.best_point(fitted.books["best_ndcg"], config.num_seeds)
   params = [fitting.of_run(fitted.params, k) for k in kept]
   sources = {
@@ -298,24 +264,6 @@ def _train(
   }
   ranks = {s: [rank(p, s) for p in params] for s in SPLITS}
   return Outcome(sources, ranks, _books(trainer, fitted, kept, len(rows)))
-
-
-def checkpoint_dir(session: Session, model: str) -> pathlib.Path:
-  """Returns the folder of exactly this training, whatever its schedule.
-
-  Tables of another size, which few meshes need, are another training.
-  """
-  made_from = inputs(session, model)
-  options = {
-    k: v for k, v in made_from["cf"].items() if k not in recipes.SCHEDULE_KEYS
-  }
-  options["stop_cutoff"] = session.config.cf.stop_cutoff
-  made_from = {**made_from, "cf": options, "cutoffs": None}
-  rows = recipes.table_rows(len(session.catalogue), session.mesh)
-  if rows != recipes.table_rows(len(session.catalogue), None):
-    made_from["rows"] = rows
-  name = fingerprints.of_value(made_from)
-  return session.paths.cf_scores(model, "valid").parent / "checkpoints" / name
 
 
 def _books(

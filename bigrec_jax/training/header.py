@@ -13,14 +13,15 @@ Letters: C tokens of the header, P = C - 1 of them that rows attend to, K key
 heads, H head size, V vocabulary, D width.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from bigrec_jax.models import LanguageModel
 from bigrec_jax.training import loss, state
 
 Tree = Any
@@ -60,8 +61,8 @@ def new(prefix: Tree) -> Header:
 
 
 def read(
-  model: nn.Module,
-  variables: dict[str, Tree],
+  model: LanguageModel,
+  variables: Mapping[str, Tree],
   tokens: jax.Array,
   dropout_key: jax.Array | None,
 ) -> tuple[jax.Array, Tree]:
@@ -90,8 +91,8 @@ def read(
 
 
 def loss_sum(
-  model: nn.Module,
-  variables: dict[str, Tree],
+  model: LanguageModel,
+  variables: Mapping[str, Tree],
   hidden: jax.Array,
   tokens: jax.Array,
   mask: jax.Array,

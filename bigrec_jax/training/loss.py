@@ -10,14 +10,15 @@ Letters: B rows, T positions, D width, V vocabulary, C positions in a chunk.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.devices import sharding
+from bigrec_jax.models import LanguageModel
 
 _STATES = ("batch", "length", "width")
 
@@ -47,8 +48,8 @@ def next_token_targets(
 
 
 def of_rows(
-  model: nn.Module,
-  variables: dict[str, Any],
+  model: LanguageModel,
+  variables: Mapping[str, Any],
   hidden: jax.Array,
   tokens: jax.Array,
   segment_ids: jax.Array,
@@ -59,7 +60,7 @@ def of_rows(
   """Returns the model's summed loss over packed rows, and their labels.
 
   Args:
-    model: the Llama module, for its head.
+    model: the language model, for its head.
     variables: its collections.
     hidden: [B, T, D] final hidden states.
     tokens: see `next_token_targets`, as the two after it.

@@ -9,12 +9,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.data.text import packing
+from bigrec_jax.models import LanguageModel
 from bigrec_jax.training import header as header_lib, loss
 
 Tree = Any
@@ -59,8 +59,8 @@ class Objective(Protocol):
 
   def __call__(
     self,
-    model: nn.Module,
-    variables: dict[str, Tree],
+    model: LanguageModel,
+    variables: Mapping[str, Tree],
     batch: Batch,
     key: jax.Array | None,
     *,
@@ -91,8 +91,8 @@ class LanguageModelling:
 
   def __call__(
     self,
-    model: nn.Module,
-    variables: dict[str, Tree],
+    model: LanguageModel,
+    variables: Mapping[str, Tree],
     batch: Batch,
     key: jax.Array | None,
     *,
@@ -108,8 +108,8 @@ class LanguageModelling:
 
 
 def batch_loss(
-  model: nn.Module,
-  variables: dict[str, Tree],
+  model: LanguageModel,
+  variables: Mapping[str, Tree],
   batch: Batch,
   chunk: int,
   dropout_key: jax.Array | None,
@@ -148,8 +148,8 @@ def batch_loss(
 
 def whole_terms(
   objective: Objective,
-  model: nn.Module,
-  variables: dict[str, Tree],
+  model: LanguageModel,
+  variables: Mapping[str, Tree],
   batch: Batch,
   chunk: int,
   mesh: Mesh | None = None,

@@ -7,7 +7,6 @@ the base once it is finished, and a kill before that leaves none.
 from collections.abc import Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import sharding
+from bigrec_jax.models import LanguageModel
 from bigrec_jax.training import optimizer, reports, step
 from bigrec_jax.workdir import paths as paths_lib
 
@@ -29,7 +29,7 @@ _LOSS_CHUNK = 1024
 
 
 def pretrain(
-  model: nn.Module,
+  model: LanguageModel,
   params: Tree,
   stream: Iterator[packing.MicroBatch],
   config: config_lib.PretrainConfig,

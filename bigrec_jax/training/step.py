@@ -14,7 +14,6 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,18 +21,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import executor as executor_lib, sharding
+from bigrec_jax.models import LanguageModel
 from bigrec_jax.training import (
   header as header_lib,
   objective as objective_lib,
   optimizer,
+  programs,
   state as state_lib,
 )
 
 Tree = Any
-# In place of the micro-batch's number: the key of the header's dropout.
-_HEADER_KEY = np.uint32(2**32 - 1)
-# What one thread adds up: sums, and the header if it is shared.
-Part = tuple[state_lib.Sums, header_lib.Header | None]
 
 
 def adapter_variables(base: Tree, params: Tree) -> dict[str, Tree]:
@@ -70,14 +67,14 @@ class Steps:
     executor: of the micro-batches of a step.
   """
 
-  init: Callable[..., Any]
-  fork: Callable[..., Any]
-  join: Callable[..., Any]
-  open_header: Callable[..., Any]
-  accumulate: Callable[..., Any]
-  close_header: Callable[..., Any]
-  apply: Callable[..., Any]
-  evaluate: Callable[..., Any]
+  init: jax.stages.Wrapped
+  fork: jax.stages.Wrapped
+  join: jax.stages.Wrapped
+  open_header: jax.stages.Wrapped
+  accumulate: jax.stages.Wrapped
+  close_header: jax.stages.Wrapped
+  apply: jax.stages.Wrapped
+  evaluate: jax.stages.Wrapped
   mesh: Mesh
   executor: executor_lib.Executor
 
@@ -103,7 +100,8 @@ class Steps:
     Returns:
       The sums, ready for `apply`.
     """
-    opened, shared = None, ()
+    opened: header_lib.Header | None = None
+    shared: tuple[jax.Array, ...] = ()
     first = next((b for b in batches if packing.ROWLESS[0] in b), None)
     if first is not None:
       shared = tuple(
@@ -111,7 +109,8 @@ class Steps:
         for name in packing.ROWLESS
       )
       opened = self.open_header(state, base, shared[0])
-    parts, halves = [(sums, opened)], [batches]
+    parts: list[programs.Part] = [(sums, opened)]
+    halves = [batches]
     middle = _middle(batches)
     if middle and self.executor.width > 1:
       number = sharding.put_replicated(self.mesh, np.int32(middle))
@@ -135,9 +134,9 @@ class Steps:
     base: Tree,
     team: executor_lib.Team,
     waits: bool,
-    part: Part,
+    part: programs.Part,
     batches: Sequence[Mapping[str, np.ndarray]],
-  ) -> Part:
+  ) -> programs.Part:
     """Adds micro-batches to what a thread has; `waits` for each of them.
 
     A thread alone doesn't wait: it runs ahead, to hand the device its next
@@ -147,9 +146,9 @@ class Steps:
     for batch in batches:
       if team.stopped.is_set():
         break
-      rows = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
-      whole = len(rows) == len(batch)
-      rows = put_batch(self.mesh, rows)
+      own = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
+      whole = len(own) == len(batch)
+      rows = put_batch(self.mesh, own)
       given = None if whole else opened
       with team.calling:
         sums, given = self.accumulate(sums, state, base, rows, given)
@@ -182,17 +181,18 @@ def _placements(
 ) -> tuple[state_lib.TrainState, state_lib.Sums]:
   """Returns the shardings of state and sums: those of the parameters."""
   placed = jax.tree.map(lambda leaf: leaf.sharding, params)
+  whole: Any = replicated  # In the place of an array.
   state = state_lib.TrainState(
-    step=replicated,
+    step=whole,
     params=placed,
     moments=optimizer.AdamState(mu=placed, nu=placed),
   )
   sums = state_lib.Sums(
     grads=placed,
-    loss=replicated,
-    tokens=replicated,
-    micro=replicated,
-    extras=dict.fromkeys(extras, replicated),
+    loss=whole,
+    tokens=whole,
+    micro=whole,
+    extras=dict.fromkeys(extras, whole),
   )
   return state, sums
 
@@ -218,110 +218,8 @@ def _apply(
   return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
 
-@dataclasses.dataclass(frozen=True)
-class _Programs:
-  """What is compiled, as plain functions; attributes as in `make_steps`."""
-
-  model: nn.Module
-  mesh: Mesh
-  loss_chunk: int
-  dropout_seed: int | None
-  variables: Callable[[Tree, Tree], dict[str, Tree]]
-  objective: objective_lib.Objective
-
-  def _chunk(self, rows: objective_lib.Batch) -> int:
-    shards = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-    rows_here = max(1, rows["tokens"].shape[0] // shards)
-    return max(1, self.loss_chunk // rows_here)
-
-  def _key(
-    self, state: state_lib.TrainState, number: jax.Array
-  ) -> jax.Array | None:
-    if self.dropout_seed is None:
-      return None
-    key = jax.random.fold_in(jax.random.key(self.dropout_seed), state.step)
-    return jax.random.fold_in(key, number)
-
-  def open_header(self, state, base, tokens):
-    """Runs the header for the keys and values that rows attend to."""
-    apart = self.model.executable(self.variables(base, state.params))
-    key = self._key(state, _HEADER_KEY)
-    return header_lib.new(header_lib.read(*apart, tokens, key)[1])
-
-  def accumulate(self, sums, state, base, rows, header=None):
-    """Adds loss and gradients of one micro-batch."""
-    key = self._key(state, sums.micro)
-    prefix = None if header is None else header.prefix
-
-    def objective(params, prefix):
-      found = self.objective(
-        self.model,
-        self.variables(base, params),
-        rows,
-        key,
-        chunk=self._chunk(rows),
-        mesh=self.mesh,
-        prefix=prefix,
-      )
-      return found.loss, (found.count, found.extras)
-
-    (total, (count, extras)), (grads, d_prefix) = jax.value_and_grad(
-      objective, argnums=(0, 1), has_aux=True
-    )(state.params, prefix)
-    sums = sums.add(grads, total, count, extras)
-    sums = sums.replace(micro=sums.micro + 1)
-    if header is not None:
-      header = header.add(d_prefix, rows["segment_ids"])
-    return sums, header
-
-  def close_header(self, sums, state, base, tokens, mask, header):
-    """Adds the header's own loss, and the gradient that went through it."""
-    key = self._key(state, _HEADER_KEY)
-
-    def run(params):
-      apart = self.model.executable(self.variables(base, params))
-      hidden, prefix = header_lib.read(*apart, tokens, key)
-      total, labels = header_lib.loss_sum(
-        *apart, hidden, tokens, mask, self.loss_chunk, self.mesh
-      )
-      return (prefix, total), labels
-
-    (prefix, total), backward, labels = jax.vjp(run, state.params, has_aux=True)
-    examples = header.examples.astype(jnp.float32)
-    d_prefix = jax.tree.map(
-      lambda g, x: g.astype(x.dtype), header.grads, prefix
-    )
-    (grads,) = backward((d_prefix, examples))
-    return sums.add(grads, examples * total, header.examples * labels)
-
-  def fork(self, sums, header, number):
-    """Returns empty sums and the same header, for a second thread."""
-    sums = jax.tree.map(jnp.zeros_like, sums).replace(micro=number)
-    if header is not None:
-      # A copy: `accumulate` donates what it is given.
-      header = header_lib.new(jax.tree.map(jnp.copy, header.prefix))
-    return sums, header
-
-  def join(self, sums, header, more, other):
-    """Returns the sums of two threads; `more` has the later micro-batches."""
-    sums = sums.add(more.grads, more.loss, more.tokens, more.extras)
-    if header is not None:
-      header = header.replace(
-        grads=state_lib.add_float32(header.grads, other.grads),
-        examples=header.examples + other.examples,
-      )
-    return sums.replace(micro=more.micro), header
-
-  def evaluate(self, params, base, batch):
-    """Returns loss and labels of one micro-batch, without dropout."""
-    given = self.variables(base, params)
-    return objective_lib.whole_terms(
-      self.objective, self.model, given, batch, self._chunk(batch), self.mesh
-    )
-
-
 def make_steps(
-  model: nn.Module,
+  model: LanguageModel,
   adamw: optimizer.AdamW,
   mesh: Mesh,
   params: Tree,
@@ -348,9 +246,11 @@ def make_steps(
   objective = objective or objective_lib.LanguageModelling()
   replicated = NamedSharding(mesh, PartitionSpec())
   state_placed, sums_placed = _placements(params, replicated, objective.extras)
-  made = _Programs(model, mesh, loss_chunk, dropout_seed, variables, objective)
+  made = programs.Programs(
+    model, mesh, loss_chunk, dropout_seed, variables, objective
+  )
 
-  def init(params):
+  def init(params: Tree) -> tuple[state_lib.TrainState, state_lib.Sums]:
     # A copy: jit hands an unchanged input back as it is, and `apply` donates
     # the state, which would delete the caller's parameters.
     params = jax.tree.map(jnp.copy, params)

@@ -11,7 +11,12 @@ from jax.sharding import Mesh
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import pipeline, source, tokenization
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import LanguageModel, hf_export, lora as lora_lib
+from bigrec_jax.models import (
+  Architecture,
+  LanguageModel,
+  hf_export,
+  lora as lora_lib,
+)
 from bigrec_jax.training import (
   loop,
   objective as objective_lib,
@@ -68,10 +73,14 @@ def fit(
   Raises:
     UserError: a batch that doesn't divide over the mesh, no examples, or
       training was stopped (interruption.TrainingStopped).
+    ValueError: the model has no adapter.
   """
+  if model.lora is None:
+    raise ValueError("a model with the configuration of its adapter expected")
+  shape = model.config, model.lora
   rows = config.micro_batch_size
   sharding.check_batch(mesh, rows, "config.train.micro_batch_size")
-  lora = _start(model, lora, seed, mesh)
+  lora = _start(shape, model.scan_layers, lora, seed, mesh)
   _log_sizes(lora_lib.count(lora), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
@@ -79,7 +88,7 @@ def fit(
   files = run_files.RunFiles(
     paths,
     fingerprint,
-    functools.partial(_write_adapter, model, base_name),
+    functools.partial(_write_adapter, *shape, base_name),
   )
   processes.on_first(files.claim)
   steps = step.make_steps(
@@ -135,9 +144,13 @@ def _batches(
 
 
 def _write_adapter(
-  model: LanguageModel, base_name: str, directory: pathlib.Path, tree: Tree
+  arch: Architecture,
+  lora: config_lib.LoraConfig,
+  base_name: str,
+  directory: pathlib.Path,
+  tree: Tree,
 ) -> None:
-  hf_export.save_adapter(directory, model.config, model.lora, tree, base_name)
+  hf_export.save_adapter(directory, arch, lora, tree, base_name)
 
 
 def _log_sizes(trainable: int, frozen: int) -> None:
@@ -150,11 +163,14 @@ def _log_sizes(trainable: int, frozen: int) -> None:
 
 
 def _start(
-  model: LanguageModel, lora: Tree | None, seed: int, mesh: Mesh
+  shape: tuple[Architecture, config_lib.LoraConfig],
+  scan_layers: bool,
+  lora: Tree | None,
+  seed: int,
+  mesh: Mesh,
 ) -> Tree:
   """Returns the adapter that training starts from, placed on the mesh."""
-  shape = (model.config, model.lora)
   if lora is None:
-    lora = lora_lib.init(*shape, seed, mesh, model.scan_layers)
-  like = lora_lib.abstract(*shape, mesh, model.scan_layers)
+    lora = lora_lib.init(*shape, seed, mesh, scan_layers)
+  like = lora_lib.abstract(*shape, mesh, scan_layers)
   return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)

@@ -51,20 +51,25 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
   """The checkpoints of one run; use as a context manager, or close."""
 
-  def __init__(self, directory: str | os.PathLike, keep: int):
+  def __init__(
+    self, directory: str | os.PathLike, keep: int, *, read_only: bool = False
+  ):
     """Opens a folder of checkpoints; makes it where it's missing.
 
     Args:
       directory: holds one folder a checkpoint.
       keep: how many of the latest to keep.
+      read_only: write and remove nothing; the folder has to be there.
     """
     self.directory = pathlib.Path(directory).resolve()
+    self._read_only = read_only
+    # Orbax's own `read_only` warns of each thing that it will not do.
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep,
-      create=True,
+      max_to_keep=None if read_only else keep,
+      create=not read_only,
       # Left by a kill in the middle of a write.
-      cleanup_tmp_directories=True,
-      enable_async_checkpointing=True,
+      cleanup_tmp_directories=not read_only,
+      enable_async_checkpointing=not read_only,
     )
     self._manager = ocp.CheckpointManager(
       self.directory, options=options, item_names=_ITEMS
@@ -83,9 +88,10 @@ class Checkpoints:
       self.close()
       return
     # The other processes may be elsewhere: nothing may wait for them here.
-    self._manager.wait_until_finished()
-    if processes.is_first():
-      self._seal_all()
+    if not self._read_only:
+      self._manager.wait_until_finished()
+      if processes.is_first():
+        self._seal_all()
     self._manager.close()
 
   def save(
@@ -143,8 +149,9 @@ class Checkpoints:
           " ".join(str(error).split())[:200],
         )
         continue
-      for damaged in [s for s in steps if s > step]:
-        self._manager.delete(damaged)
+      if not self._read_only:
+        for damaged in [s for s in steps if s > step]:
+          self._manager.delete(damaged)
       return checkpoint
     if steps:
       raise errors.UserError(
@@ -167,6 +174,8 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns once everything is on disk, and sealed."""
+    if self._read_only:
+      return
     self._manager.wait_until_finished()
     processes.on_first(self._seal_all)
 
@@ -178,6 +187,19 @@ class Checkpoints:
     """Waits for the writes and releases the folder."""
     self.wait()
     self._manager.close()
+
+
+def read_latest(directory: str | os.PathLike, like: Tree) -> Checkpoint | None:
+  """Returns the latest whole checkpoint, or None; writes nothing.
+
+  Args:
+    directory: of the checkpoints; it may be missing.
+    like: see `Checkpoints.restore_latest`, which also says what is raised.
+  """
+  if not pathlib.Path(directory).is_dir():
+    return None
+  with Checkpoints(directory, keep=1, read_only=True) as saved:
+    return saved.restore_latest(like)
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

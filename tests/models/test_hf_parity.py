@@ -164,6 +164,32 @@ def test_loads_what_transformers_writes(kind, tmp_path):
   np.testing.assert_allclose(ours, hf_logits(reference, tokens), atol=TOLERANCE)
 
 
+def test_soft_tokens_equal_inputs_embeds(tmp_path):
+  config, params, reference = saved(tmp_path / "m", "llama3")
+  tokens, positions, segments = common.batch(length=11)
+  model, variables = common.build(config), {"params": params}
+  soft = np.random.default_rng(4).normal(0, 0.5, (3, 11, config.hidden_size))
+  is_soft = np.zeros((3, 11, 1), np.bool_)
+  is_soft[:, 2:5] = True
+  embeddings = model.apply(variables, tokens, method="embed")
+  mixed = jnp.where(is_soft, soft.astype(np.float32), embeddings)
+  with torch.no_grad():
+    theirs = reference(inputs_embeds=torch.from_numpy(np.asarray(mixed)))
+  theirs = theirs.logits.numpy()
+  assert np.abs(theirs - hf_logits(reference, tokens)).max() > 0.5
+  ours = common.forward(model, variables, mixed, positions, segments)
+  np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+  # Prompts of other lengths: what comes after them is not seen.
+  lengths = np.array([11, 7, 9], np.int32)
+  hidden, cache = model.apply(variables, mixed, lengths, method="prefill")
+  ours = model.apply(variables, hidden, method="logits")
+  assert cache.lengths.tolist() == lengths.tolist()
+  for row, length in enumerate(lengths):
+    np.testing.assert_allclose(
+      ours[row, :length], theirs[row, :length], atol=TOLERANCE
+    )
+
+
 ADAPTED = LoraConfig(3, 6.5, 0.05, ("q_proj", "o_proj", "down_proj"))
 
 

@@ -188,8 +188,9 @@ def test_what_stays_in_memory_beside_a_program(tmp_path):
   prefix = config.num_hidden_layers * keys * (COMMON - 1) * 4
   assert train.accumulate.elsewhere == 2 * adapter  # Adam's moments.
   assert train.apply.elsewhere == base
-  assert train.open.elsewhere == 3 * adapter + 3 * 4  # Sums, of three counts.
-  assert train.close.elsewhere == 2 * adapter + prefix
+  opens, closes = train.header
+  assert opens.elsewhere == 3 * adapter + 3 * 4  # Sums, of three counts.
+  assert closes.elsewhere == 2 * adapter + prefix
 
 
 def test_what_decides_whether_there_is_a_header(tmp_path):

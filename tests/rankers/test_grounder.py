@@ -73,10 +73,11 @@ def test_lists_are_a_sort_without_what_is_hidden(world, shape, popularity, cf):
     1.5,
     section,
     sharding.make_mesh(config.MeshConfig(*shape)),
-    k=K,
     most_users=3,  # Several blocks, the last of them not full.
   )
-  found = grounder(queries, hidden, (lambda part: scores[part]) if cf else None)
+  found = grounder(
+    queries, hidden, (lambda part: scores[part]) if cf else None, K
+  )
   assert found.items.shape == (USERS, K)
   assert (found.cf_ranks is not None) == bool(cf)
   for user in range(USERS):
@@ -101,10 +102,9 @@ def test_each_part_may_have_its_own_gamma(world, gamma):
     dict(zip(("popularity", "cf"), gamma, strict=True)),
     config.from_config_dict(common.get_config()).ground,
     sharding.make_mesh(config.MeshConfig(2, 2, 2)),
-    k=K,
     most_users=USERS,
   )
-  found = grounder(queries, hidden, lambda part: scores[part])
+  found = grounder(queries, hidden, lambda part: scores[part], K)
   for user in range(USERS):
     listed, values, _ = expected_list(world, user, gamma, True, True)
     np.testing.assert_array_equal(found.items[user], listed)
@@ -122,10 +122,9 @@ def test_a_list_that_runs_out_of_titles_ends_early(world):
     0.0,
     config.from_config_dict(common.get_config()).ground,
     sharding.make_mesh(config.MeshConfig(8, 1, 1)),
-    k=5,
     most_users=USERS,
   )
-  found = grounder(queries, hidden, None)
+  found = grounder(queries, hidden, None, 5)
   assert (np.sort(found.items[:, :2], axis=1) == [4, 5]).all()
   assert (found.items[:, 2:] == -1).all()
 
@@ -147,11 +146,10 @@ def test_no_gamma_is_too_strong_for_the_order(gamma):
     gamma,
     config.from_config_dict(common.get_config()).ground,
     sharding.make_mesh(config.MeshConfig(2, 2, 2)),
-    k=K,
     most_users=6,
   )
   none = np.full((6, 0), -1, np.int32)
-  found = grounder(queries, none, lambda part: cf[part])
+  found = grounder(queries, none, lambda part: cf[part], K)
   popular = (counts - counts.min()) / np.ptp(counts)
   for user in range(6):
     own = cf[user].astype(float)

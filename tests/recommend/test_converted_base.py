@@ -40,10 +40,12 @@ def conversions(monkeypatch):
   return made
 
 
-def _load(base, kind, mesh=None, fingerprint="f"):
+def _load(base, kind, mesh=None, fingerprint="f", keep=True):
   model = dataclasses.replace(CONFIG.model, quantization=kind)
   store = base.parent / "store"
-  return converted_base.load(base, model, mesh or _mesh(1), store, fingerprint)
+  return converted_base.load(
+    base, model, mesh or _mesh(1), store, fingerprint, keep=keep
+  )
 
 
 def _assert_same(found, expected):
@@ -100,6 +102,24 @@ def test_a_damaged_one_is_converted_again(base, conversions):
   _assert_same(found, expected)
   _load(base, "int8")
   assert conversions == ["int8"] * 2
+
+
+def test_who_only_reads_writes_nothing(base, conversions):
+  _, expected = _load(base, "int8", keep=False)
+  assert not (base.parent / "store").exists()
+  _load(base, "int8")
+  (kept,) = (base.parent / "store").iterdir()
+  before = {f: f.stat().st_mtime_ns for f in (base.parent / "store").rglob("*")}
+  _, found = _load(base, "int8", keep=False)
+  assert conversions == ["int8"] * 2  # The third was restored.
+  _assert_same(found, expected)
+  for file in [f for f in kept.rglob("*") if "/d/" in f.as_posix()]:
+    if file.is_file():
+      file.write_bytes(file.read_bytes()[:10])
+      before[file] = file.stat().st_mtime_ns
+  _load(base, "int8", keep=False)
+  after = {f: f.stat().st_mtime_ns for f in (base.parent / "store").rglob("*")}
+  assert conversions == ["int8"] * 3 and after == before
 
 
 def test_an_unquantised_base_is_not_kept_twice(base, conversions):

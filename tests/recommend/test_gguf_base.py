@@ -10,7 +10,7 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.models import tensor_files
 from bigrec_jax.models.gguf import conversion
 from bigrec_jax.planning import arguments
-from bigrec_jax.recommend import loaded
+from bigrec_jax.recommend import finished, loaded
 from bigrec_jax.results import run_data, run_sections
 from bigrec_jax.stages import pretrain
 from bigrec_jax.workdir import origins
@@ -40,10 +40,27 @@ def conversions(monkeypatch):
   return made
 
 
-def load(file, **changes):
+class Keeping(loaded.Loaded):
+  """What a workdir holds, for somebody who may write to it."""
+
+  keeps_conversions = True
+
+
+def load(file, kind=Keeping, **changes):
   model = dataclasses.replace(DEMO.model, path=str(file), **changes)
   config = dataclasses.replace(DEMO, model=model)
-  return loaded.Loaded(config, file.parent / "workdir")
+  return kind(config, file.parent / "workdir")
+
+
+def test_who_only_reads_converts_nothing(file, conversions):
+  reader = load(file, loaded.Loaded)
+  with pytest.raises(errors.UserError, match="no base found; --mode=embed"):
+    finished.check_base(reader)
+  assert not reader.paths.root.exists() and not conversions
+  directory = load(file).base_dir
+  finished.check_base(load(file, loaded.Loaded))
+  assert load(file, loaded.Loaded).base_dir == directory
+  assert conversions == ["float32"]
 
 
 def test_it_is_converted_once_and_read_as_any_base(file, conversions):

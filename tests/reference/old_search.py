@@ -10,7 +10,7 @@ from bigrec_jax import config as config_lib, models, progress
 from bigrec_jax.decoding import generate as decoding
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import
-from bigrec_jax.stages import generate
+from bigrec_jax.recommend import decoder
 from configs import common
 from tests.reference import old_generate as old
 
@@ -62,7 +62,7 @@ class Search:
       (old.EOS,),
       self._mesh,
       seed=0,
-      norm_lengths=generate._norm_lengths(prompts, options),
+      norm_lengths=decoder.norm_lengths(prompts, options),
       trie=None,
       progress=progress.NullProgress(),
     )

@@ -15,7 +15,8 @@ from bigrec_jax.data.prepared import doctor, examples, splits
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.text import prompts
 from bigrec_jax.models import last_state
-from bigrec_jax.stages import embed, generate, ground_eval, predictions
+from bigrec_jax.recommend import decoder
+from bigrec_jax.stages import embed, ground_eval, predictions
 from configs import common, game, movie
 from tests.data import settings
 
@@ -80,11 +81,11 @@ def test_defaults_are_the_readmes():
 def test_old_length_norms_count_the_widest_prompt_of_eight():
   tokens = [[5] * n for n in (3, 9, 4, 1, 2, 6, 7, 8, 2, 5, 1)]
   options = config_lib.from_config_dict(common.get_config()).generate
-  assert generate._norm_lengths(tokens, options) is None
+  assert decoder.norm_lengths(tokens, options) is None
   tree = common.get_config()
   tree.generate.length_norm_includes_prompt = True
   options = config_lib.from_config_dict(tree).generate
-  found = generate._norm_lengths(tokens, options)
+  found = decoder.norm_lengths(tokens, options)
   assert found.tolist() == [9] * 8 + [5] * 3
 
 

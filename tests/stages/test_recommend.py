@@ -8,36 +8,29 @@ import shutil
 import numpy as np
 import pytest
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import errors
+from bigrec_jax.rankers import evaluate
+from bigrec_jax.recommend import cf_scorer, decoder
 from bigrec_jax.stages import (
-  cf_scorer,
-  generate,
-  ground_eval,
   list_files,
   recommend,
   session,
   train_cf,
 )
-from configs import demo
+from tests import demo_workdir
 from tests.stages import command
 
 pytestmark = pytest.mark.slow
 
 
-def _config(**keys):
-  tree = demo.get_config("tiny")
-  tree.mesh.data, tree.mesh.fsdp = 4, 2
-  tree.ground.cf_model = keys.pop("cf_model", tree.ground.cf_model)
-  for key, value in keys.items():
-    tree.recommend[key] = value
-  return config_lib.from_config_dict(tree)
+_config = demo_workdir.config
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(evaluated_demo, tmp_path_factory):
   """A workdir that is evaluated."""
-  root = tmp_path_factory.mktemp("recommend")
-  ground_eval.run(_config(), root)
+  root = tmp_path_factory.mktemp("recommend") / "workdir"
+  shutil.copytree(evaluated_demo, root)
   return root
 
 
@@ -101,8 +94,11 @@ def test_lists_are_in_the_order_that_ground_eval_ranks_by(
 
 def test_new_histories_score_as_those_of_the_split(workdir):
   run = session.Session(_config(), workdir)
-  for model in ("sasrec", "item_knn", "most_pop"):
-    run.make(train_cf.stage(model))
+  models = ("sasrec", "item_knn", "most_pop")
+  with pytest.raises(errors.UserError, match="train_cf.*item_knn trains it"):
+    cf_scorer.load(run, "item_knn")
+  run.make(*map(train_cf.stage, models))
+  for model in models:
     score = cf_scorer.load(run, model)
     stored = np.load(run.paths.cf_scores(model, "test"))
     history = run.examples("test").history
@@ -115,16 +111,19 @@ def test_new_histories_score_as_those_of_the_split(workdir):
       assert not np.allclose(score(longer), score(longer[:, :10]))
 
 
-def test_a_model_without_its_checkpoint_is_trained_again(workdir, capsys):
+def test_a_model_without_its_checkpoint_says_what_makes_it(workdir, capsys):
   run = session.Session(_config(), workdir)
   history = run.examples("test").history
   before = cf_scorer.load(run, "sasrec")(history)
   (folder,) = (workdir / "cf" / "sasrec" / "checkpoints").iterdir()
   shutil.rmtree(folder)
-  capsys.readouterr()
-  run = session.Session(_config(), workdir)
+  asked = _config(history=(run.catalogue.titles[9],), injection="cf", gamma="1")
+  with pytest.raises(errors.UserError) as error:
+    recommend.run(asked, workdir)
+  assert str(folder) in str(error.value) and "train_cf" in str(error.value)
+  recommend.run(asked, workdir, session.Asked(make=True))
+  assert "because of a missing checkpoint" in capsys.readouterr().out
   np.testing.assert_array_equal(cf_scorer.load(run, "sasrec")(history), before)
-  assert "no checkpoint" in capsys.readouterr().out
 
 
 def test_what_the_user_has_had_is_left_out(workdir, users):
@@ -163,6 +162,35 @@ def test_auto_takes_what_valid_likes_best(workdir, users):
     assert kept["fingerprints"][name] == chosen[name]
 
 
+def test_nothing_is_evaluated_for_a_list(workdir, capsys, monkeypatch):
+  """Without chosen.json one line says what is injected, and what to do."""
+  run = session.Session(_config(), workdir)
+  chosen = workdir / "chosen.json"
+  kept = chosen.read_text()
+  chosen.unlink()
+  monkeypatch.setattr(evaluate, "evaluate", None)
+  title = run.catalogue.titles[5]
+  recommend.run(_config(history=(title,), k=3), workdir)
+  (line,) = [x for x in capsys.readouterr().out.splitlines() if "chosen" in x]
+  assert f"{chosen} is not there" in line and "--mode=ground_eval" in line
+  (row,) = _read(workdir / "recommendations.jsonl")
+  assert row["provenance"]["injection"] == "none"
+  with pytest.raises(errors.UserError, match="ground_eval first, or a number"):
+    recommend.run(_config(history=(title,), injection="cf"), workdir)
+  recommend.run(
+    _config(history=(title,), k=3, injection="cf", gamma="2"), workdir
+  )
+  (row,) = _read(workdir / "recommendations.jsonl")
+  assert row["provenance"]["gamma"] == 2.0
+  # One of another adapter doesn't count either.
+  other = json.loads(kept)
+  other["fingerprints"]["adapter"] = "another"
+  chosen.write_text(json.dumps(other))
+  recommend.run(_config(history=(title,), k=4), workdir)
+  assert "is of adapter another, not of" in capsys.readouterr().out
+  chosen.write_text(kept)
+
+
 def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
   config = _config(histories=str(users), injection="cf", k=3)
   path = workdir / "recommendations.jsonl"
@@ -170,7 +198,7 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
   whole = path.read_text()
   path.unlink()
   monkeypatch.setattr(recommend, "_CHUNK", 8)
-  decode, asked = generate.Decoder.__call__, []
+  decode, asked = decoder.Decoder.__call__, []
 
   def killed(self, tokens, *rest):
     asked.append(len(tokens))
@@ -178,7 +206,7 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
       raise KeyboardInterrupt
     return decode(self, tokens, *rest)
 
-  monkeypatch.setattr(generate.Decoder, "__call__", killed)
+  monkeypatch.setattr(decoder.Decoder, "__call__", killed)
   with pytest.raises(KeyboardInterrupt):
     recommend.run(config, workdir)
   assert not path.exists()
@@ -223,7 +251,7 @@ def test_a_kill_before_the_record_costs_nothing(workdir, users, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
       recommend.run(config, workdir)
   assert not path.exists()
-  monkeypatch.setattr(generate.Decoder, "__call__", None)
+  monkeypatch.setattr(decoder.Decoder, "__call__", None)
   recommend.run(config, workdir)
   assert len(_read(path)) == 24
   recommend.run(config, workdir)
@@ -269,7 +297,7 @@ def test_one_history_prints_a_list_and_keeps_the_batch(
   recommend.run(_config(history=(title,), k=4), workdir)
   assert list(workdir.glob("recommendations.*.jsonl")) == kept
   # Nor is the batch decoded again.
-  monkeypatch.setattr(generate.Decoder, "__call__", None)
+  monkeypatch.setattr(decoder.Decoder, "__call__", None)
   recommend.run(batch, workdir)
   assert path.read_text() == before
 

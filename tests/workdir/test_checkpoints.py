@@ -105,3 +105,22 @@ def test_the_same_step_can_be_saved_again(tmp_path):
   with checkpoints.Checkpoints(tmp_path, 2) as store:
     store.save(1, placed, {"at": 1}, {"epoch": 99})
     assert store.restore_latest(placed).config == {"epoch": 99}
+
+
+def test_reading_writes_nothing(tmp_path):
+  _fill(tmp_path, steps=(1, 2))
+  _, like = _state((2, 2, 2))
+  file = _biggest_file(tmp_path / "2")
+  file.write_bytes(file.read_bytes()[:-1])
+
+  def state():
+    return {p: p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*"))}
+
+  before = state()
+  # The damaged one is passed over, and left where it is.
+  assert checkpoints.read_latest(tmp_path, like).step == 1
+  assert {
+    p: p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("*"))
+  } == before
+  assert checkpoints.read_latest(tmp_path / "none", like) is None
+  assert not (tmp_path / "none").exists()

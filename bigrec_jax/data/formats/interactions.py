@@ -37,7 +37,7 @@ class Interactions:
 class Log:
   """Builds Interactions line by line, 24 bytes an interaction."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._users: dict[str, int] = {}
     self._items: dict[str, int] = {}
     self._user = array.array("q")

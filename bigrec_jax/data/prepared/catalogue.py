@@ -76,6 +76,10 @@ class Catalogue:
       row = self._by_clean_title.get(prompts.clean_title(title))
     return row
 
+  def index_of_clean_title(self, title: str) -> int | None:
+    """Returns the smallest row whose cleaned title this is, or None."""
+    return self._by_clean_title.get(title)
+
   def index_of_external_id(self, external_id: str) -> int | None:
     """Returns the row of an external id, None where there is none."""
     return self._by_external_id.get(external_id)

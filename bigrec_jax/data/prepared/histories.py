@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.data.prepared.catalogue import Catalogue
 
 KEY = "history"
+UNKNOWN = ("error", "text", "skip")
 _FLAG = "--history"
 # Keys of an answer (stages/recommend.py).
 ANSWER = ("predict", "scores", "recommendations", "provenance")
@@ -33,10 +34,12 @@ class Row(NamedTuple):
   Attributes:
     place: file and line, or the flag, for messages.
     content: the object; `history` is a list of ids and titles.
+    list_place: of that list, for messages.
   """
 
   place: str
   content: dict[str, Any]
+  list_place: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,11 +62,20 @@ class Histories:
   def __len__(self) -> int:
     return len(self.rows)
 
-  def padded(self, part: slice) -> np.ndarray:
-    """Returns the items of some, [n, H] int32, padded at the right with -1."""
-    items = self.items[part]
-    table = np.full((len(items), max(map(len, items), default=0)), -1, np.int32)
-    for line, own in zip(table, items, strict=True):
+  def __getitem__(self, part: slice) -> "Histories":
+    """Returns some of them."""
+    columns = (self.rows, self.titles, self.items, self.unknown)
+    return Histories(*(column[part] for column in columns))
+
+  def padded(self, least: int = 0) -> np.ndarray:
+    """Returns their items, [N, H] int32, padded at the right with -1.
+
+    Args:
+      least: H is at least this.
+    """
+    width = max([least, *map(len, self.items)])
+    table = np.full((len(self), width), -1, np.int32)
+    for line, own in zip(table, self.items, strict=True):
       line[: len(own)] = own
     return table
 
@@ -79,7 +91,7 @@ def read(path: pathlib.Path) -> list[Row]:
   for number, row in raw_files.json_lines(path, doctor_lib.Doctor("histories")):
     place = f"{path}: line {number}"
     _check(place, row)
-    found.append(Row(place, row))
+    found.append(Row(place, row, f'{place}: "{KEY}"'))
   if not found:
     raise errors.UserError(
       f'{path}: no line found, objects such as {{"{KEY}": ["id or title"]}}'
@@ -108,7 +120,34 @@ def from_flags(values: Sequence[str]) -> list[Row]:
     items += given if isinstance(given, list) else [given]
   row = {KEY: items}
   _check(_FLAG, row)
-  return [Row(_FLAG, row)]
+  return [Row(_FLAG, row, f'{_FLAG}: "{KEY}"')]
+
+
+def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
+  """Returns histories given in a program, a list of ids and titles each.
+
+  Raises:
+    UserError: one of them is something else.
+  """
+  if isinstance(histories, (str, bytes)) or not isinstance(histories, Iterable):
+    raise errors.UserError(
+      f"histories: {type(histories).__name__} found, a list of histories, a"
+      " list of ids and titles each, expected"
+    )
+  found = []
+  for number, history in enumerate(histories):
+    place = f"histories[{number}]"
+    if isinstance(history, (str, bytes)) or not isinstance(history, Iterable):
+      raise errors.UserError(
+        f"{place}: {history!r} found, a list of ids or titles, oldest first,"
+        " expected"
+      )
+    items = [
+      int(item) if isinstance(item, np.integer) else item for item in history
+    ]
+    _check_items(place, items)
+    found.append(Row(place, {KEY: items}, place))
+  return found
 
 
 def _check(place: str, row: dict[str, Any]) -> None:
@@ -137,15 +176,23 @@ def _check(place: str, row: dict[str, Any]) -> None:
     raise errors.UserError(
       f"{place}: NaN or infinity found, values that JSON has expected"
     ) from None
+  _check_items(f'{place}: "{KEY}"', items)
+
+
+def _check_items(place: str, items: list[Any]) -> None:
   for number, item in enumerate(items, 1):
     if isinstance(item, bool) or not isinstance(item, (str, int)):
       raise errors.UserError(
-        f'{place}: "{KEY}": item {number}: {item!r} found, an id or a title'
-        " expected"
+        f"{place}: item {number}: {item!r} found, an id or a title expected"
       )
 
 
-def find(rows: Sequence[Row], catalogue: Catalogue, unknown: str) -> Histories:
+def find(
+  rows: Sequence[Row],
+  catalogue: Catalogue,
+  unknown: str,
+  option: str = "config.recommend.unknown",
+) -> Histories:
   """Looks every item up: as an id first, then as a title.
 
   Args:
@@ -153,6 +200,7 @@ def find(rows: Sequence[Row], catalogue: Catalogue, unknown: str) -> Histories:
     catalogue: where to look.
     unknown: what becomes of an item that isn't there: "error", "text" (the
       prompt names it as it is) or "skip".
+    option: what the caller calls `unknown`, for messages.
 
   Raises:
     UserError: an item isn't in the catalogue and `unknown` is "error".
@@ -170,7 +218,8 @@ def find(rows: Sequence[Row], catalogue: Catalogue, unknown: str) -> Histories:
         own_titles.append(catalogue.titles[index])
         continue
       if unknown == "error":
-        raise errors.UserError(_unknown(row.place, number, text, catalogue))
+        place = f"{row.list_place}: item {number}"
+        raise errors.UserError(_unknown(place, text, catalogue, option))
       own_lacking.append(text)
       if unknown == "text":
         own_titles.append(text)
@@ -180,11 +229,10 @@ def find(rows: Sequence[Row], catalogue: Catalogue, unknown: str) -> Histories:
   return Histories(rows, titles, items, lacking)
 
 
-def _unknown(place: str, number: int, text: str, catalogue: Catalogue) -> str:
+def _unknown(place: str, text: str, catalogue: Catalogue, option: str) -> str:
   near = difflib.get_close_matches(text, catalogue.titles[:_MOST_COMPARED], n=1)
   hint = f"; did you mean {near[0]!r}?" if near else ""
   return (
-    f'{place}: "{KEY}": item {number}: {text!r} found, an id or a title of the'
-    f" catalogue expected{hint} (config.recommend.unknown=text writes it into"
-    " the prompt as it is, skip leaves it out)"
+    f"{place}: {text!r} found, an id or a title of the catalogue expected{hint}"
+    f" ({option}=text writes it into the prompt as it is, skip leaves it out)"
   )

@@ -104,8 +104,9 @@ class EncodedExamples:
 
   def get(self, numbers: Sequence[int]) -> list[Encoded]:
     """Returns the examples of these numbers, in their order."""
-    found = dict.fromkeys(int(n) for n in numbers)
-    missing = [n for n in found if n not in self._kept]
+    wanted = [int(n) for n in numbers]
+    missing = [n for n in dict.fromkeys(wanted) if n not in self._kept]
+    found: dict[int, Encoded] = {}
     for at in range(0, len(missing), _ENCODE_AT_ONCE):
       part = missing[at : at + _ENCODE_AT_ONCE]
       encoded = self._encoder.encode_batch([self._source.text(n) for n in part])
@@ -113,8 +114,8 @@ class EncodedExamples:
         self._count(n, example)
         found[n] = example
     if self._keeps:
-      self._kept |= {n: found[n] for n in missing}
-    return [found[n] or self._kept[n] for n in map(int, numbers)]
+      self._kept |= found
+    return [found[n] if n in found else self._kept[n] for n in wanted]
 
   def _count(self, n: int, example: Encoded) -> None:
     name = self._source.name(n)

@@ -131,10 +131,11 @@ class _Reader:
 
   def tokens(self) -> list[str]:
     tokens = self.array("tokens")
-    if len(set(tokens)) != len(tokens):
-      seen: set[str] = set()
-      twice = next(t for t in tokens if t in seen or seen.add(t))
-      raise self.error("tokens", "each token once", f"{twice!r} twice")
+    seen: set[str] = set()
+    for token in tokens:
+      if token in seen:
+        raise self.error("tokens", "each token once", f"{token!r} twice")
+      seen.add(token)
     return tokens
 
   def types(self, count: int) -> list[int]:
@@ -201,6 +202,7 @@ def _byte_level(
 def _splitter(pre: str) -> pre_tokenizers.PreTokenizer:
   if pre == "gpt-2":
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
+  first: pre_tokenizers.PreTokenizer
   if pre == "smollm":
     first = pre_tokenizers.Digits(individual_digits=True)
     second = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -224,7 +226,7 @@ def _sentencepiece(reader: _Reader, tokens: list[str]) -> tokenizers.Tokenizer:
       byte_fallback=True,
     )
   )
-  steps = [normalizers.Replace(" ", _BLANK)]
+  steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", _BLANK)]
   decoding = [
     decoders.Replace(_BLANK, " "),
     decoders.ByteFallback(),

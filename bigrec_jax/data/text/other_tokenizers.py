@@ -36,10 +36,15 @@ def load_from_transformers(directory: pathlib.Path) -> Any:
   """
   import transformers
 
-  # AutoTokenizer imports torch where there is one; this class does without.
-  whole = (directory / "tokenizer.json").is_file()
-  kind = transformers.AutoTokenizer
-  kind = transformers.PreTrainedTokenizerFast if whole else kind
+  kind: (
+    type[transformers.PreTrainedTokenizerFast]
+    | type[transformers.AutoTokenizer]
+  )
+  if (directory / "tokenizer.json").is_file():
+    # AutoTokenizer imports torch where there is one; this class does without.
+    kind = transformers.PreTrainedTokenizerFast
+  else:
+    kind = transformers.AutoTokenizer
   try:
     return kind.from_pretrained(
       str(directory), local_files_only=True, trust_remote_code=False

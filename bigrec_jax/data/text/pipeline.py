@@ -10,7 +10,7 @@ processes that disagreed on it would wait for each other for ever.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -166,7 +166,7 @@ class TrainStream:
 
   def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
     return _micro_batches(
-      self.encoded.get(numbers),
+      self.encoded.get(numbers.tolist()),
       self._config,
       self._rows,
       self._pad_id,
@@ -219,7 +219,7 @@ class TrainStream:
       "made_of": self._made_of,
     }
 
-  def set_state(self, state: dict[str, Any]) -> None:
+  def set_state(self, state: Mapping[str, Any]) -> None:
     """Goes to where another stream of equal arguments was.
 
     Raises:

@@ -100,7 +100,7 @@ class Llama(nn.Module):
     """Runs whole texts, several to a row if packed.
 
     Args:
-      tokens: [B, T] int32.
+      tokens: [B, T] int32, or embeddings [B, T, D] (see `embed`).
       positions: [B, T] int32, from 0 in every segment, or from P.
       segment_ids: [B, T] int32, 0 = padding; a token sees earlier tokens of
         its own segment only.
@@ -131,6 +131,23 @@ class Llama(nn.Module):
       return self, variables
     apart = {k: stacking.unstack_layers(v) for k, v in variables.items()}
     return self.clone(scan_layers=False, unrolled=False), apart
+
+  def embed(self, tokens: jax.Array) -> jax.Array:
+    """Maps tokens [B, T] to embeddings [B, T, D], the input of the layers.
+
+    `__call__` and `prefill` take embeddings in place of tokens, so a text with
+    soft tokens is `jnp.where(is_soft, soft_tokens, embeddings)`.
+    """
+    with jax.named_scope("embed"):
+      # Gathered over fsdp first: looked up in slices of the width, the rows
+      # would have to be re-split from width to batch.
+      table = sharding.constrain(
+        self.embed_tokens(), self.mesh, ("vocab", "width")
+      )
+      x = jnp.take(table, tokens, axis=0)
+      names = ("batch", "length", "width")
+      x = sharding.constrain(x, self.mesh, names)
+      return x
 
   def read_header(
     self, header: jax.Array, deterministic: bool
@@ -180,7 +197,8 @@ class Llama(nn.Module):
     """Reads prompts and keeps their keys and values.
 
     Args:
-      tokens: [B, S] int32, right padded (without the prefix's tokens).
+      tokens: [B, S] int32, right padded (without the prefix's tokens), or
+        embeddings [B, S, D].
       lengths: [B] int32, tokens of each prompt (without the prefix).
       prefix: what `PromptCache.as_prefix` gave for a text with which all
         prompts begin: it is neither computed nor stored again.
@@ -188,9 +206,10 @@ class Llama(nn.Module):
     Returns:
       [B, S, D] hidden states after the final norm, and the cache.
     """
-    slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    rows = tokens.shape[:2]
+    slots = jnp.arange(rows[1], dtype=jnp.int32)[None]
     shift = 0 if prefix is None else prefix.prefix_length
-    positions = jnp.broadcast_to(slots + jnp.int32(shift), tokens.shape)
+    positions = jnp.broadcast_to(slots + jnp.int32(shift), rows)
     segment_ids = (slots < lengths[:, None]).astype(jnp.int32)
     cos, sin = layers.rotary_tables(positions, self.config)
     context = layers.Context(cos, sin, segment_ids, keep_keys=True)
@@ -248,20 +267,12 @@ class Llama(nn.Module):
   def _run(
     self, tokens: jax.Array, past: layers.Past, context: layers.Context
   ) -> tuple[jax.Array, Any]:
-    """Embeds, applies the layers and the final norm.
+    """Embeds tokens, applies the layers and the final norm.
 
     Returns:
       [B, T, D], and keys [L, B, K, H, T] and values [L, B, K, T, H] or None.
     """
-    with jax.named_scope("embed"):
-      # Gathered over fsdp first: looked up in slices of the width, the rows
-      # would have to be re-split from width to batch.
-      table = sharding.constrain(
-        self.embed_tokens(), self.mesh, ("vocab", "width")
-      )
-      x = jnp.take(table, tokens, axis=0)
-      names = ("batch", "length", "width")
-      x = sharding.constrain(x, self.mesh, names)
+    x = tokens if tokens.ndim == 3 else self.embed(tokens)
     if self.scan_layers:
       x, keys = self.layers(x, past, context)
     else:

@@ -17,12 +17,11 @@ Letters: B users of a block, n of them real, I items, C items of a shard.
 
 import dataclasses
 from collections.abc import Container, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import errors
 from bigrec_jax.rankers import counting
@@ -31,6 +30,9 @@ from bigrec_jax.rankers.distance import distance, streamed
 # Roundings that log1p, a difference and a product may cost, with room for
 # hardware whose logarithm is a few units off.
 _ROUNDINGS = 16
+G = TypeVar("G")
+R = TypeVar("R")
+_Factor = np.ndarray | np.float64
 
 
 class Gammas(NamedTuple):
@@ -84,6 +86,15 @@ class Reference(NamedTuple):
   cf: tuple[jax.Array, jax.Array] | None
 
 
+def _pair(gain: G | None, reference: R | None) -> tuple[G, R] | None:
+  """Returns a part of items and of users; None where it isn't injected."""
+  if gain is None:
+    return None
+  if reference is None:
+    raise ValueError("a part is known of the items alone")
+  return gain, reference
+
+
 def log_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
   """Returns log((1 + w_i) / (1 + w_target)) [B, C] and its error bound."""
   total, size = popularity_gain(gain, reference)
@@ -95,22 +106,24 @@ def popularity_gain(
   gain: Gain, reference: Reference
 ) -> tuple[jax.Array, jax.Array]:
   """Returns popularity's part of `log_gain` and its error bound."""
-  if gain.popularity is None:
+  pair = _pair(gain.popularity, reference.popularity)
+  if pair is None:
     nothing = jnp.zeros((1, 1), jnp.float32)
     return nothing, nothing
-  (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+  (high, low), (own_high, own_low) = pair
   part = (high[None] - own_high[:, None]) + (low[None] - own_low[:, None])
   return part, jnp.float32(_ROUNDINGS * distance.UNIT) * jnp.abs(part)
 
 
 def cf_gain(gain: Gain, reference: Reference) -> tuple[jax.Array, jax.Array]:
   """Returns CF's part of `log_gain` and its error bound."""
-  if gain.cf is None:
+  pair = _pair(gain.cf, reference.cf)
+  if pair is None:
     nothing = jnp.zeros((1, 1), jnp.float32)
     return nothing, nothing
-  score, scale = reference.cf
+  scores, (score, scale) = pair
   # 1 + this is (1 + w_i) / (1 + w_target), which is at least 1/2.
-  ratio = (gain.cf - score[:, None]) * scale[:, None]
+  ratio = (scores - score[:, None]) * scale[:, None]
   part = jnp.log1p(jnp.maximum(ratio, jnp.float32(-0.75)))
   return part, jnp.float32(_ROUNDINGS * distance.UNIT) * jnp.abs(part)
 
@@ -132,11 +145,11 @@ def log_weight(
   if gain.popularity is not None:
     part = gammas.popularity * gain.popularity[0][None]
     total, size = total + part, size + gammas.popularity + part
-  if gain.cf is not None:
-    low, span = cf_range
+  if cf := _pair(gain.cf, cf_range):
+    scores, (low, span) = cf
     # Padding rows of the block have no span.
     span = jnp.where(span > 0, span, jnp.float32(1))
-    weight = (gain.cf - low[:, None]) / span[:, None]
+    weight = (scores - low[:, None]) / span[:, None]
     part = gammas.cf * jnp.log1p(jnp.clip(weight, 0.0, 1.0))
     total, size = total + part, size + gammas.cf + part
   return total, size
@@ -145,13 +158,14 @@ def log_weight(
 def no_less(gain: Gain, reference: Reference) -> jax.Array:
   """Returns which [B, C] items surely have no less weight than the target."""
   result = jnp.ones((1, 1), bool)
-  if gain.popularity is not None:
-    (high, low), (own_high, own_low) = gain.popularity, reference.popularity
+  if popularity := _pair(gain.popularity, reference.popularity):
+    (high, low), (own_high, own_low) = popularity
     high, own_high = high[None], own_high[:, None]
     tied = (high == own_high) & (low[None] >= own_low[:, None])
     result = result & ((high > own_high) | tied)
-  if gain.cf is not None:
-    result = result & (gain.cf >= reference.cf[0][:, None])
+  if cf := _pair(gain.cf, reference.cf):
+    scores, (score, _) = cf
+    result = result & (scores >= score[:, None])
   return result
 
 
@@ -266,26 +280,8 @@ def cf_block(
       f"{name}: row {first_row + row} is {low[row]} for all"
       f" {scores.shape[1]} items, at least two different scores expected"
     )
-  device = _put_columns(scores, rows, table.layout, table.mesh)
+  device = counting.put_columns(scores, rows, table.layout, table.mesh)
   return CfBlock(scores, low.astype(np.float64), span, device)
-
-
-def _put_columns(
-  array: np.ndarray, rows: int, layout: counting.ItemLayout, mesh: Mesh
-) -> jax.Array:
-  """Shards [n, I] over the item axis, padded to [rows, I'] with zeros."""
-
-  def part(index: tuple[slice, ...]) -> np.ndarray:
-    start, stop, _ = index[1].indices(layout.padded)
-    piece = np.zeros((rows, stop - start), np.float32)
-    given = array[:, start:stop]
-    piece[: given.shape[0], : given.shape[1]] = given
-    return piece
-
-  spec = PartitionSpec(None, mesh.axis_names)
-  return jax.make_array_from_callback(
-    (rows, layout.padded), NamedSharding(mesh, spec), part
-  )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -328,9 +324,10 @@ class Injection:
 
   def _factors(
     self, users: np.ndarray, items: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> tuple[_Factor, _Factor]:
     """Returns (1 + w_pop, 1 + w_cf) in float64; 1 where not injected."""
-    popularity = cf = np.float64(1.0)
+    popularity: _Factor = np.float64(1.0)
+    cf: _Factor = np.float64(1.0)
     if self.popularity is not None:
       popularity = 1.0 + self.popularity.weight[items]
     if self.cf is not None:

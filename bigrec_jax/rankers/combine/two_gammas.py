@@ -151,5 +151,6 @@ class Pairs:
       str(k): [metrics.ndcg(column, k) for column in columns] for k in cutoffs
     }
     best = int(np.argmax(ndcg[str(cutoffs[0])]))
-    tried = ground_file.Pairs(*self.pairs.T.tolist(), ndcg)
+    popularity, cf = self.pairs.T.tolist()
+    tried = ground_file.Pairs(popularity, cf, ndcg)
     return injection.Gammas(*self.pairs[best].tolist()), tried

@@ -29,7 +29,7 @@ def test_ids_and_titles_are_found_and_other_keys_kept(tmp_path):
   )
   found = histories.find(histories.read(path), CATALOGUE, "error")
   assert found.items == [[0, 1, 3], [], [1]]
-  table = found.padded(slice(1, None))
+  table = found[1:].padded()
   assert table.tolist() == [[-1], [1]] and table.dtype == np.int32
   # Titles are the catalogue's own, whatever the user wrote.
   assert found.titles[0] == ["Halo 3", ' "Portal" ', "Doom, Part II"]

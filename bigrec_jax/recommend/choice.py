@@ -1,0 +1,136 @@
+"""Which injection recommendations are made with, and how strong it is.
+
+ground_eval keeps what valid likes best beside the adapter (chosen.json). That
+is read here and never made: nobody who asks for one list waits for an
+evaluation.
+"""
+
+from typing import NamedTuple
+
+from bigrec_jax import errors
+from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.results import chosen as chosen_lib, ground_file
+
+_OF = ("base", "encoder", "adapter", "catalogue")
+
+
+class Choice(NamedTuple):
+  """What is injected, and why.
+
+  Attributes:
+    chosen: the injection with its strength.
+    note: a line for the user where the choice may be a better one; "" = none.
+  """
+
+  chosen: chosen_lib.Chosen
+  note: str
+
+
+def check(loaded: loaded_lib.Loaded) -> None:
+  """Raises UserError, before any work, for what can't be listed or injected.
+
+  CF needs a model that can score new histories, and a gamma that was chosen
+  for that model's scores.
+  """
+  if not loaded.task.grounds:
+    raise errors.UserError(
+      f"config.task.name: {loaded.task.name} found, whose answers aren't titles"
+      " of the catalogue; one that writes them, such as next_title, expected"
+    )
+  recommend, ground = loaded.config.recommend, loaded.config.ground
+  wanted = recommend.injection
+  given = ground.cf_scores.valid or ground.cf_scores.test
+  if "cf" in wanted and given and recommend.gamma == "auto":
+    raise errors.UserError(
+      f"config.recommend.injection: {wanted} found with the scores of {given},"
+      " whose gamma isn't that of config.ground.cf_model; a number in"
+      " config.recommend.gamma, or no config.ground.cf_scores.*, expected"
+    )
+  if "cf" in wanted and not ground.cf_model:
+    raise errors.UserError(
+      f"config.recommend.injection: {wanted} found, which needs a CF model that"
+      " can score new histories: config.ground.cf_model expected"
+      " (config.ground.cf_scores.* are of valid and test alone)"
+    )
+
+
+def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
+  """Returns what `recommend.injection` and `recommend.gamma` ask for.
+
+  `auto` takes what ground_eval found on valid with this base, adapter and
+  catalogue: the injection with the best NDCG and its strength. Where there is
+  no such evaluation, nothing is injected.
+
+  Args:
+    loaded: configuration and workdir.
+    adapter: fingerprint of the one that writes.
+
+  Raises:
+    UserError: a gamma is to be chosen for an injection that isn't evaluated.
+  """
+  config = loaded.config.recommend
+  model = loaded.config.ground.cf_model
+  if config.injection == "none":
+    return Choice(chosen_lib.NOTHING, "")
+  if config.gamma != "auto":
+    gamma = chosen_lib.per_part(config.injection, float(config.gamma))
+    chosen = chosen_lib.Chosen(
+      config.injection, gamma, model if "cf" in gamma else ""
+    )
+    return Choice(chosen, "")
+  kept, problem = _kept(loaded, adapter)
+  if kept is None:
+    if config.injection == "auto":
+      return Choice(
+        chosen_lib.NOTHING,
+        f"{problem}: lists are in the order of the text's distances alone;"
+        " --mode=ground_eval finds out what popularity and CF add",
+      )
+    raise errors.UserError(
+      f"config.recommend.injection: {config.injection} found, but {problem},"
+      " which has its gamma; --mode=ground_eval first, or a number in"
+      " config.recommend.gamma, expected"
+    )
+  if config.injection in ("auto", kept.injection):
+    return Choice(kept, "")
+  return Choice(_named(loaded, config.injection, model), "")
+
+
+def _kept(
+  loaded: loaded_lib.Loaded, adapter: str
+) -> tuple[chosen_lib.Chosen | None, str]:
+  """Returns (what chosen.json holds, ""), or (None, why it doesn't count)."""
+  path = loaded.paths.chosen
+  if not path.exists():
+    return None, f"{path} is not there"
+  kept, made_from = chosen_lib.read(path)
+  present = {
+    "base": loaded.base_fingerprint,
+    "encoder": loaded.encoder_inputs.get("encoder"),
+    "adapter": adapter,
+    "catalogue": loaded.catalogue.fingerprint,
+  }
+  for name in _OF:
+    if made_from.get(name) != present[name]:
+      return None, (
+        f"{path} is of {name} {made_from.get(name)}, not of {present[name]}"
+      )
+  return kept, ""
+
+
+def _named(
+  loaded: loaded_lib.Loaded, injection: str, model: str
+) -> chosen_lib.Chosen:
+  """Returns an injection with the strength that valid chose for it."""
+  path = loaded.paths.ground_eval
+  found = ground_file.read(path)
+  chosen = chosen_lib.best(found, model, lambda name: name == injection)
+  if chosen.injection != injection:
+    tried = [one.injection for one in chosen_lib.candidates(found)]
+    raise errors.UserError(
+      f"config.recommend.injection: {injection} found, but {path} has a gamma"
+      f" for {', '.join(n for n in tried if n != 'none') or 'none'} only;"
+      " config.ground.injections with it, or a number in"
+      " config.recommend.gamma, expected"
+    )
+  return chosen

@@ -1,0 +1,166 @@
+"""The tuned model as a writer of titles: prompts in, texts and scores out."""
+
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bigrec_jax import config as config_lib, progress as reports
+from bigrec_jax.data.text import prompts
+from bigrec_jax.recommend import loaded as loaded_lib
+
+if TYPE_CHECKING:
+  from bigrec_jax.decoding import constraints, generate
+
+_REFERENCE_BATCH = 8  # Of the published script; see norm_lengths below.
+
+
+class Decoder:
+  """The tuned model, loaded once for any number of batches."""
+
+  def __init__(self, loaded: loaded_lib.Loaded, adapter: pathlib.Path):
+    """Loads base and adapter; builds the trie where one is asked for.
+
+    Args:
+      loaded: configuration and workdir.
+      adapter: a PEFT directory.
+    """
+    self._loaded = loaded
+    lora_config, self._lora = loaded.load_adapter(adapter)
+    self._model = loaded.build(lora_config)
+    self._trie = _trie(loaded) if loaded.config.generate.constrained else None
+
+  def __call__(
+    self,
+    tokens: list[list[int]],
+    seed: int,
+    progress: reports.Reports,
+    prefix: "generate.Prefix | None" = None,
+  ) -> list[dict[str, list]]:
+    """Returns {"predict": texts, best first, "scores"} of every prompt.
+
+    Args:
+      tokens: the prompts.
+      seed: of sampling.
+      progress: told of every prompt done.
+      prefix: what all prompts begin with, where that was read before.
+    """
+    from bigrec_jax.decoding import generate
+
+    loaded, config = self._loaded, self._loaded.config.generate
+    found = generate.generate(
+      self._model,
+      loaded.base.params,
+      self._lora,
+      tokens,
+      config,
+      loaded.tokenizer.eos_ids,
+      loaded.mesh,
+      seed=seed,
+      norm_lengths=norm_lengths(tokens, config),
+      trie=self._trie,
+      progress=progress,
+      prefix=prefix,
+    )
+    return [
+      {
+        "predict": [
+          prompts.response_text(loaded.tokenizer.decode(ids)) for ids in beams
+        ],
+        # A trie of few titles leaves beams without a hypothesis.
+        "scores": [float(score) for score in scores[: len(beams)]],
+      }
+      for beams, scores in zip(found.tokens, found.scores, strict=True)
+    ]
+
+  def continue_histories(
+    self,
+    titles: Sequence[Sequence[str]],
+    seed: int,
+    progress: reports.Reports,
+  ) -> list[dict[str, list]]:
+    """Returns what `__call__` does, of histories in place of prompts.
+
+    Args:
+      titles: of each history, oldest first; the newest are named.
+      seed: of sampling.
+      progress: told of every history done.
+    """
+    from bigrec_jax.decoding import generate
+
+    tokens = self._prompt_tokens(titles)
+    prefix = self._prefix
+    if not all(map(prefix.begins, tokens)):
+      # A first title that the tokenizer merges with what comes before it.
+      prefix = self._read_prefix(
+        generate.shared_beginning([*self._probes, *tokens])
+      )
+    return self(tokens, seed, progress, prefix)
+
+  def _prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
+    prompt, newest = self._loaded.prompt, self._loaded.config.data.max_history
+    texts = [
+      prompt.inference_text(
+        prompt.instruction, prompt.input_text(own[-newest:])
+      )
+      for own in titles
+    ]
+    return self._loaded.tokenizer.encode_batch(texts)
+
+  @functools.cached_property
+  def _probes(self) -> list[list[int]]:
+    """Prompts that have nothing in common but what all have."""
+    return self._prompt_tokens([["0"], ["A"], []])
+
+  @functools.cached_property
+  def _prefix(self) -> "generate.Prefix":
+    """What the prompts of all histories begin with, read once."""
+    from bigrec_jax.decoding import generate
+
+    return self._read_prefix(generate.shared_beginning(self._probes))
+
+  def _read_prefix(self, ids: list[int]) -> "generate.Prefix":
+    from bigrec_jax.decoding import generate
+
+    base = self._loaded.base
+    return generate.read_prefix(
+      self._model, base.params, self._lora, ids, self._loaded.mesh
+    )
+
+
+def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
+  """Returns the trie of all answers that the task calls legal.
+
+  It lies on the devices: a call that finds it there does not send it again.
+  """
+  from bigrec_jax.decoding import constraints
+  from bigrec_jax.devices import sharding
+
+  sequences = constraints.title_tokens(
+    loaded.task.legal_answers(),
+    prompts.RESPONSE_MARKER,
+    loaded.tokenizer.encode_batch,
+    loaded.tokenizer.eos_id,
+  )
+  trie = constraints.build_trie(sequences)
+  return sharding.put_replicated(loaded.mesh, trie)
+
+
+def norm_lengths(
+  tokens: list[list[int]], config: config_lib.GenerateConfig
+) -> np.ndarray | None:
+  """Returns [N] prompt lengths that the score normalisation counts, or None.
+
+  Before November 2023 Hugging Face divided a hypothesis' score by its length
+  with the prompt and its padding (quirk 8), so the longest prompt of a batch
+  counts for all of it; the published batches are 8 consecutive rows.
+  """
+  if not config.length_norm_includes_prompt:
+    return None
+  lengths = np.array([len(row) for row in tokens], np.int32)
+  for start in range(0, len(lengths), _REFERENCE_BATCH):
+    batch = slice(start, start + _REFERENCE_BATCH)
+    lengths[batch] = lengths[batch].max()
+  return lengths

@@ -1,0 +1,91 @@
+"""What a recommender answers: a list for each history, and what it rests on."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import overload
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+  """What a list was made from.
+
+  Attributes:
+    injection: none, popularity, cf or popularity+cf.
+    gamma: its strength, or one for each part by name; None = nothing is
+      injected.
+    cf_model: whose scores are injected; None = no CF is.
+    base: fingerprint of weights, precision and tokenizer.
+    encoder: fingerprint of the text encoder; None = it is the base.
+    adapter: fingerprint of the adapter.
+    catalogue: fingerprint of ids and titles.
+    unknown: what of the history the catalogue lacks.
+  """
+
+  injection: str
+  gamma: float | Mapping[str, float] | None
+  cf_model: str | None
+  base: str
+  encoder: str | None
+  adapter: str
+  catalogue: str
+  unknown: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendation:
+  """One item of a list.
+
+  Attributes:
+    external_id: the user's own id of it.
+    title: as the user gave it.
+    score: 1 minus the geometric mean of the normalised distance and, gamma
+      times, of 1 / (1 + w): 1 for the item nearest to the text, 0 for the
+      farthest that nothing favours.
+    distance: L2 distance of the text's embedding, 0 for the exact title.
+    popularity: purchases in train, or its count of `ground.popularity`.
+    cf_rank: its place by the CF model alone, from 1; None where no CF is
+      injected.
+    provenance: what the list was made from.
+  """
+
+  external_id: str
+  title: str
+  score: float
+  distance: float
+  popularity: float
+  cf_rank: int | None
+  provenance: Provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class Recommendations(Sequence[Recommendation]):
+  """The list of one history, best first; a sequence of its items.
+
+  Attributes:
+    items: the list itself; shorter than k where the catalogue has no more
+      titles.
+    written: what the model wrote, best first; the first text is grounded.
+    written_scores: of each text, the sum of its log-probabilities over its
+      length norm.
+    provenance: what the list was made from.
+  """
+
+  items: tuple[Recommendation, ...]
+  written: tuple[str, ...]
+  written_scores: tuple[float, ...]
+  provenance: Provenance
+
+  def __len__(self) -> int:
+    return len(self.items)
+
+  @overload
+  def __getitem__(self, place: int) -> Recommendation: ...
+
+  @overload
+  def __getitem__(self, place: slice) -> tuple[Recommendation, ...]: ...
+
+  def __getitem__(
+    self, place: int | slice
+  ) -> Recommendation | tuple[Recommendation, ...]:
+    """Returns the item at a place, from 0, or those of a slice."""
+    return self.items[place]

@@ -1,0 +1,295 @@
+"""Histories in, lists of items out: a workdir as an object.
+
+Whatever is made once is made here once: title index, item table, what all
+prompts begin with, decoder, CF scorer and, by the first call of a size, the
+compiled programs. No flag is read, no file written, no logging set up.
+"""
+
+import dataclasses
+import os
+import pathlib
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import ml_collections
+import numpy as np
+
+from bigrec_jax import config as config_lib, errors, progress as reports
+from bigrec_jax.data.prepared import histories as histories_lib, popularity
+from bigrec_jax.data.text import prompts
+from bigrec_jax.recommend import (
+  cf_scorer,
+  choice,
+  decoder,
+  finished,
+  loaded as loaded_lib,
+  log_handlers,
+  queries,
+)
+from bigrec_jax.recommend.recommendations import (
+  Provenance,
+  Recommendation,
+  Recommendations,
+)
+from bigrec_jax.results import chosen as chosen_lib
+from bigrec_jax.workdir import paths as paths_lib, settings
+
+if TYPE_CHECKING:
+  from bigrec_jax.rankers import grounder as grounder_lib
+
+
+class Recommender:
+  """A finished workdir, ready for histories.
+
+  May be called from several threads: they take turns on the devices, and each
+  gets what it would get alone.
+
+  Attributes:
+    provenance: what its lists are made from.
+  """
+
+  def __init__(
+    self,
+    loaded: loaded_lib.Loaded,
+    adapter: pathlib.Path,
+    items: np.ndarray,
+    chosen: chosen_lib.Chosen,
+  ):
+    """Puts everything in its place; `load` finds it in a workdir.
+
+    Args:
+      loaded: configuration and workdir.
+      adapter: the PEFT directory of the model that writes.
+      items: [I, D] float32, embeddings of the catalogue.
+      chosen: what is injected.
+
+    Raises:
+      UserError: a part is missing, or doesn't fit the others.
+    """
+    from bigrec_jax.rankers import grounder
+
+    self._loaded, self._items = loaded, items
+    self._popularity = popularity.counts(
+      loaded.config.ground.popularity, loaded.catalogue
+    )
+    self._scorer = None
+    if "cf" in chosen.parts:
+      self._scorer = cf_scorer.load(loaded, chosen.cf_model)
+    self._decoder = decoder.Decoder(loaded, adapter)
+    self._ground = grounder.Grounder(
+      items,
+      loaded.catalogue.groups,
+      self._popularity if "popularity" in chosen.parts else None,
+      chosen.gamma,
+      loaded.config.ground,
+      loaded.mesh,
+      most_users=loaded.config.ground.batch_size,
+    )
+    self._ready_for_new_texts = loaded.config.generate.constrained
+    self._lock = threading.Lock()
+    self.provenance = Provenance(
+      injection=chosen.injection,
+      gamma=chosen.report,
+      cf_model=chosen.cf_model or None,
+      base=loaded.base_fingerprint,
+      encoder=loaded.encoder_inputs.get("encoder"),
+      adapter=finished.adapter_fingerprint(adapter),
+      catalogue=loaded.catalogue.fingerprint,
+    )
+
+  @classmethod
+  def load(
+    cls,
+    workdir: str | os.PathLike,
+    *,
+    injection: str | None = None,
+    gamma: float | None = None,
+    mesh: config_lib.MeshConfig | None = None,
+  ) -> Self:
+    """Loads a workdir that was trained and embedded; makes and writes nothing.
+
+    The configuration is the one that the workdir remembers. Where nothing was
+    evaluated yet, nothing is injected, which a warning says.
+
+    Args:
+      workdir: what `--workdir` named.
+      injection: none, popularity, cf, popularity+cf or auto, what valid likes
+        best; None = the workdir's `recommend.injection`, auto by default.
+      gamma: strength of a named injection; None = what valid chose for it.
+      mesh: of the devices; None = all of them, split by users.
+
+    Raises:
+      UserError: something is missing, or of another base, adapter or
+        catalogue; the message says what, and which mode makes it.
+    """
+    paths = paths_lib.Paths(pathlib.Path(workdir))
+    config = _config(paths, injection, gamma, mesh)
+    with log_handlers.left_alone():
+      loaded = loaded_lib.Loaded(config, paths.root)
+      choice.check(loaded)
+      finished.check_base(loaded)
+      adapter = finished.find_adapter(loaded)
+      items = finished.load_embeddings(loaded)
+      found = choice.choose(loaded, finished.adapter_fingerprint(adapter))
+      recommender = cls(loaded, adapter, items, found.chosen)
+    if found.note:
+      warnings.warn(found.note, stacklevel=2)
+    return recommender
+
+  def __call__(
+    self,
+    histories: Sequence[Sequence[str | int]],
+    k: int = 10,
+    *,
+    exclude_history: bool = True,
+    unknown: str = "error",
+  ) -> list[Recommendations]:
+    """Returns a list for each history.
+
+    Args:
+      histories: external ids or titles of each, oldest first; an id goes
+        before a title that looks like one, a number is always an id. An empty
+        history gets what the model writes for nobody in particular.
+      k: items in a list; one of each title.
+      exclude_history: never list what the history has.
+      unknown: what becomes of an item that the catalogue lacks: error, text
+        (the prompt names it as it is) or skip.
+
+    Raises:
+      UserError: an item isn't in the catalogue and `unknown` is error, or an
+        argument is none of these.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+      raise errors.UserError(f"k: {k!r} found, a number of at least 1 expected")
+    if unknown not in histories_lib.UNKNOWN:
+      raise errors.UserError(
+        f"unknown: {unknown!r} found, one of {', '.join(histories_lib.UNKNOWN)}"
+        " expected"
+      )
+    rows = histories_lib.from_lists(histories)
+    found = histories_lib.find(rows, self._loaded.catalogue, unknown, "unknown")
+    return self.recommend(
+      found,
+      k,
+      exclude_history=exclude_history,
+      seed=self._loaded.config.seed,
+      progress=reports.NullProgress(),
+    )
+
+  def recommend(
+    self,
+    histories: histories_lib.Histories,
+    k: int,
+    *,
+    exclude_history: bool,
+    seed: int,
+    progress: reports.Reports,
+  ) -> list[Recommendations]:
+    """Does what `__call__` does with histories that were looked up before.
+
+    Args:
+      histories: in the catalogue.
+      k: items in a list.
+      exclude_history: never list what the history has.
+      seed: of sampling, where `generate.sample` asks for it.
+      progress: told of every history decoded.
+    """
+    if not len(histories):
+      return []
+    # Histories up to the length that the model is told share a program.
+    items = histories.padded(self._loaded.config.data.max_history)
+    with self._lock, log_handlers.left_alone():
+      written = self._decoder.continue_histories(
+        histories.titles, seed, progress
+      )
+      found = self._ground(
+        self._embed([prompts.extract_title(w["predict"][0]) for w in written]),
+        items if exclude_history else items[:, :0],
+        self._reader(items),
+        k,
+      )
+    return [
+      self._list(found, n, written[n], tuple(histories.unknown[n]))
+      for n in range(len(histories))
+    ]
+
+  def _embed(self, texts: list[str]) -> np.ndarray:
+    """Returns the embeddings of what was written [N, D]."""
+    from bigrec_jax.models import embedding
+
+    progress = reports.NullProgress()
+    if not self._ready_for_new_texts and len(texts) <= embedding.FEW:
+      # Titles of the catalogue need no model; the first other text should not
+      # have to wait until its program is compiled.
+      queries.embed_texts(self._loaded, [""], progress)
+      self._ready_for_new_texts = True
+    return queries.embed_queries(self._loaded, texts, self._items, progress)
+
+  def _reader(self, items: np.ndarray) -> "grounder_lib.ReadScores | None":
+    """Returns what reads the CF scores of histories [N, H] by blocks."""
+    if self._scorer is None:
+      return None
+    return lambda part: self._scorer(items[part])
+
+  def _list(
+    self,
+    found: "grounder_lib.Recommended",
+    n: int,
+    written: dict[str, list],
+    unknown: tuple[str, ...],
+  ) -> Recommendations:
+    """Returns the list of user n."""
+    catalogue = self._loaded.catalogue
+    provenance = dataclasses.replace(self.provenance, unknown=unknown)
+    ranks = None if found.cf_ranks is None else found.cf_ranks[n].tolist()
+    items = tuple(
+      Recommendation(
+        external_id=catalogue.external_ids[item],
+        title=catalogue.titles[item],
+        score=float(found.scores[n, place]),
+        distance=float(found.distances[n, place]),
+        popularity=self._popularity[item].item(),
+        cf_rank=None if ranks is None else ranks[place],
+        provenance=provenance,
+      )
+      for place, item in enumerate(found.items[n].tolist())
+      if item >= 0
+    )
+    return Recommendations(
+      items, tuple(written["predict"]), tuple(written["scores"]), provenance
+    )
+
+
+def _config(
+  paths: paths_lib.Paths,
+  injection: str | None,
+  gamma: float | None,
+  mesh: config_lib.MeshConfig | None,
+) -> config_lib.Config:
+  """Returns the configuration that a workdir remembers, with these changes."""
+  if not paths.root.is_dir():
+    raise errors.UserError(f"{paths.root}: no such folder, a workdir expected")
+  kept = settings.recall(paths)
+  if kept is None:
+    raise errors.UserError(
+      f"{paths.config}: not found, the configuration that a workdir was made"
+      " with expected; a workdir of before version 0.2 gets it by any mode that"
+      " makes something, e.g. --mode=embed with its --config"
+    )
+  config = config_lib.from_config_dict(
+    ml_collections.ConfigDict(kept["config"])
+  )
+  changes = {}
+  if injection is not None:
+    changes["injection"] = injection
+  if gamma is not None:
+    changes["gamma"] = str(gamma)
+  elif injection is not None:
+    changes["gamma"] = "auto"
+  return dataclasses.replace(
+    config,
+    recommend=dataclasses.replace(config.recommend, **changes),
+    mesh=mesh or config.mesh,
+  )
