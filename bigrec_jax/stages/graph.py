@@ -22,6 +22,7 @@ if TYPE_CHECKING:
   from bigrec_jax.stages.session import Session
 
 Inputs = Mapping[str, Any]
+_MOST_REASONS = 5  # In a line; a new version may bring dozens of keys.
 EVERY_TIME = "every time"  # Why an artefact that is never current is made.
 
 
@@ -68,8 +69,8 @@ class Stage:
     batches: keys whose values have to divide over the mesh's rows, checked
       likewise; None = devices aren't used at all.
     is_cache: it only saves time, so modes that read make it, too.
-    quiet: its lists answer a question, so nobody is told that another was
-      asked before.
+    quiet: it is made in a moment or answers a question, so nobody is told why
+      it is made again.
     cost: of building it, where that can be told; it may find nothing on disk.
   """
 
@@ -341,7 +342,9 @@ def describe(
   if found.status is Status.WAITING:
     why = f"after {', '.join(found.why)}"
   else:
-    why = "; ".join(found.why)
+    why = "; ".join(found.why[:_MOST_REASONS])
+    if more := len(found.why[_MOST_REASONS:]):
+      why += f"; and {more} more"
   return f"{line} would be made: {why}{_priced(stage.cost(session), speeds)}"
 
 

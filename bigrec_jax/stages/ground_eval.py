@@ -57,6 +57,12 @@ def needed(session: Session) -> Iterator[graph.Stage]:
     yield train_cf.stage(ground.cf_model)
 
 
+def _reads_base(session: Session) -> bool:
+  """Returns whether anything here is made by the base."""
+  given = session.config.ground.predictions
+  return not (session.has_own_encoder and given.valid and given.test)
+
+
 def _check(session: Session) -> None:
   ground = session.config.ground
   calibrate.parse_grid(ground.gamma_grid)
@@ -77,7 +83,7 @@ def _inputs(session: Session) -> graph.Inputs:
   cf = {split: _cf(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   return {
-    "base": session.base_fingerprint,
+    "base": session.base_fingerprint if _reads_base(session) else "",
     **session.encoder_inputs,
     "catalogue": session.catalogue.fingerprint,
     "examples": {s: session.examples(s).fingerprint for s in SPLITS},

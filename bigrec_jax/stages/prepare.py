@@ -40,10 +40,7 @@ def _differs(session: Session) -> list[str]:
   found = prepare.differences(data, prompt, session.paths)
   if not found and _lacks_ratings(session):
     task = session.config.task.name
-    return [
-      f"missing ratings (task {task} needs ratings, which it was prepared"
-      " without; nothing else is made again)"
-    ]
+    return [f"ratings, which task {task} needs; nothing else is made again"]
   return found
 
 

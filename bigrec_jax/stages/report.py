@@ -122,4 +122,5 @@ STAGE = graph.Stage(
   inputs=_inputs,  # It shows what there is, and needs nothing of it.
   is_there=lambda session: session.paths.report.exists(),
   build=_build,
+  quiet=True,
 )

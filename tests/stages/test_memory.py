@@ -214,10 +214,8 @@ def test_given_predictions_need_no_train_file_and_no_adapter(
     "".join(f"{title}\t{n}\n" for n, title in enumerate(titles))
   )
   tree = tiny(path=str(base))
-  tree.data.format, tree.data.catalogue = (
-    "bigrec",
-    str(tmp_path / "id2name.txt"),
-  )
+  tree.data.format, tree.data.num_valid, tree.data.num_test = "bigrec", -1, -1
+  tree.data.catalogue = str(tmp_path / "id2name.txt")
   tree.ground.cf_model = ""
   prompt = prompts.Prompt.from_config(config_lib.from_config_dict(tree).prompt)
   for split, first in (("valid", 0), ("test", 10)):
