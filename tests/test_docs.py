@@ -6,7 +6,11 @@ import re
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+  ROOT / "README.md",
+  ROOT / "CONTRIBUTING.md",
+  *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
@@ -38,3 +42,14 @@ def test_nothing_cites_a_document_that_is_not_here():
       p for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".sh")
     ]
   assert [p.name for p in places if cited.search(p.read_text())] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_prose_wraps_at_a_hundred_columns(path):
+  fenced, wide = False, []
+  for number, line in enumerate(path.read_text().splitlines(), 1):
+    if line.lstrip().startswith("```"):
+      fenced = not fenced
+    elif not fenced and not line.startswith("|") and len(line) > 100:
+      wide.append(number)
+  assert wide == []

@@ -130,8 +130,8 @@ def test_saving_anew_leaves_no_old_shards(stored, monkeypatch):
   np.testing.assert_array_equal(found, vectors + 1)
 
 
-def test_another_base_is_refused(stored):
-  with pytest.raises(errors.UserError, match="base base1, base2 expected"):
+def test_another_encoder_is_refused(stored):
+  with pytest.raises(errors.UserError, match="encoder base1, base2 expected"):
     stored_embeddings.load(stored[0], _catalogue(TITLES), "base2")
 
 

@@ -203,6 +203,7 @@ def test_rows_of_one_day_fall_on_both_sides_of_a_split():
     user=np.zeros(31, np.int64),
     item=np.arange(31, dtype=np.int32),
     timestamp=np.full(31, 86_400),
+    rating=None,
   )
   parts = splits.chronological(splits.timeline(log), "every", 10)
   assert [len(part) for part in parts.values()] == [24, 3, 3]
