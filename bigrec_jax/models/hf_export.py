@@ -1,9 +1,8 @@
 """Base, merged model and adapter in Hugging Face's own directory formats."""
 
 import pathlib
-import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -153,10 +152,11 @@ def _peft_tensors(
   for path, leaf in jax.tree_util.tree_leaves_with_path(lora_tree):
     top, *own = (key.key for key in path)
     value = sharding.to_host(leaf).astype(np.float32)
+    rows: Iterable[tuple[int, np.ndarray]]
     if top == "layers":
       rows = enumerate(value)
     else:
-      rows = [(int(re.fullmatch(r"layers_(\d+)", top)[1]), value)]
+      rows = [(int(top.removeprefix("layers_")), value)]
     for layer, row in rows:
       name = names[tuple(own)].format(layer=layer)
       tensors[name] = np.ascontiguousarray(row.T)

@@ -29,8 +29,7 @@ def _some_layer(layers: Layers) -> jax.Array:
   return jax.tree.leaves(layers)[0]
 
 
-@flax.struct.dataclass
-class PromptCache:
+class PromptCache(flax.struct.PyTreeNode):
   """Keys and values of the prompts, right padded.
 
   Attributes:
@@ -103,8 +102,7 @@ class PromptCache:
     return self.replace(k=split(self.k), v=split(self.v), prefix=prefix)
 
 
-@flax.struct.dataclass
-class SuffixCache:
+class SuffixCache(flax.struct.PyTreeNode):
   """Keys and values that the beams wrote after their prompts.
 
   Axis T is a ring: all users write at `cursor`, which goes on to the next

@@ -140,7 +140,8 @@ def _full_axes(entry: Entry, layer: int | None, quantization: str) -> Any:
   return quantize.Nf4Weight(values=own, scale=own, rows=entry.shape[0])
 
 
-def _stacked(axes: Axes, entry: Entry, layer: int | None) -> Axes:
+def _stacked(axes: Axes, entry: Entry, layer: int | None) -> Any:
+  # `Axes`; any, for they also stand where a quantised leaf has its arrays.
   if not entry.layered or layer is not None:
     return axes
   # The layer axis is never split, so its units do not matter.
@@ -157,7 +158,9 @@ def constant(value: float, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     ]
     return np.full(sizes, value, leaf.dtype)
 
-  return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+  # Its stubs know of devices that have no part; under a mesh each has one.
+  whole: Any = part
+  return jax.make_array_from_callback(leaf.shape, leaf.sharding, whole)
 
 
 def draw(

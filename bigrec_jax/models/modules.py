@@ -57,6 +57,7 @@ class Linear(nn.Module):
     shape = (x.shape[-1], self.features)
     # `param` would compare each leaf of a quantised weight with an array of
     # this shape, so a weight that is there is taken as it is.
+    kernel: quantize.Weight
     if self.has_variable("params", "kernel"):
       kernel = self.get_variable("params", "kernel")
     else:

@@ -6,6 +6,7 @@ the 4-bit normal float of QLoRA (Dettmers et al. 2023, appendix E): blocks of
 nearest of 16 quantiles of a normal distribution.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -96,12 +97,13 @@ class Nf4Weight:
     return weight[..., : self.rows, :].astype(dtype)
 
 
-Weight = jax.Array | Int8Weight | Nf4Weight
+Quantized = Int8Weight | Nf4Weight
+Weight = jax.Array | Quantized
 
 
 def is_quantized(weight: Any) -> bool:
   """True for a leaf of this module, false for a plain array."""
-  return isinstance(weight, (Int8Weight, Nf4Weight))
+  return isinstance(weight, Quantized)
 
 
 def quantize_int8(weight: jax.Array) -> Int8Weight:
@@ -138,14 +140,18 @@ def quantize(weight: jax.Array, kind: str) -> Weight:
   """Returns the weight as a leaf of `none`, `int8` or `nf4`."""
   if kind == "none":
     return weight
-  return {"int8": quantize_int8, "nf4": quantize_nf4}[kind](weight)
+  quantizers: Mapping[str, Callable[[jax.Array], Quantized]] = {
+    "int8": quantize_int8,
+    "nf4": quantize_nf4,
+  }
+  return quantizers[kind](weight)
 
 
 def dequantize(weight: Weight, dtype: jnp.dtype) -> jax.Array:
   """Returns the plain array, in `dtype`."""
-  return (
-    weight.dequantize(dtype) if is_quantized(weight) else weight.astype(dtype)
-  )
+  if isinstance(weight, Quantized):
+    return weight.dequantize(dtype)
+  return weight.astype(dtype)
 
 
 def matmul(x: jax.Array, weight: Weight) -> jax.Array:
@@ -158,13 +164,13 @@ def matmul(x: jax.Array, weight: Weight) -> jax.Array:
   Returns:
     [..., F]. The gradient of a quantised weight is zero: it is frozen.
   """
-  if not is_quantized(weight):
-    return jnp.matmul(x, weight.astype(x.dtype))
-  return _frozen_matmul(x, weight)
+  if isinstance(weight, Quantized):
+    return _frozen_matmul(x, weight)
+  return jnp.matmul(x, weight.astype(x.dtype))
 
 
 @jax.custom_vjp
-def _frozen_matmul(x: jax.Array, weight: Weight) -> jax.Array:
+def _frozen_matmul(x: jax.Array, weight: Quantized) -> jax.Array:
   if isinstance(weight, Int8Weight):
     # The scale belongs to the output channel, so it may follow the product:
     # the int8 values then widen inside the matmul's operand read.
@@ -175,13 +181,17 @@ def _frozen_matmul(x: jax.Array, weight: Weight) -> jax.Array:
   return jnp.matmul(x, weight.dequantize(x.dtype))
 
 
-def _frozen_forward(x: jax.Array, weight: Weight):
+def _frozen_forward(
+  x: jax.Array, weight: Quantized
+) -> tuple[jax.Array, Quantized]:
   # Only the small leaf is kept for the backward pass. Autodiff would keep the
   # dequantised matrix of every layer, which undoes the quantisation.
   return _frozen_matmul(x, weight), weight
 
 
-def _frozen_backward(weight: Weight, cotangent: jax.Array):
+def _frozen_backward(
+  weight: Quantized, cotangent: jax.Array
+) -> tuple[jax.Array, Any]:
   matrix = weight.dequantize(cotangent.dtype)
 
   def zero(leaf):

@@ -27,7 +27,7 @@ def embed_queries(
   queries = np.empty((len(texts), items.shape[1]), np.float32)
   new = [n for n, row in enumerate(rows) if row is None]
   known = [n for n, row in enumerate(rows) if row is not None]
-  queries[known] = items[[rows[n] for n in known]]
+  queries[known] = items[[row for row in rows if row is not None]]
   if new:
     queries[new] = embed_texts(loaded, [texts[n] for n in new], progress)
   return queries

@@ -229,9 +229,10 @@ class Recommender:
 
   def _reader(self, items: np.ndarray) -> "grounder_lib.ReadScores | None":
     """Returns what reads the CF scores of histories [N, H] by blocks."""
-    if self._scorer is None:
+    score = self._scorer
+    if score is None:
       return None
-    return lambda part: self._scorer(items[part])
+    return lambda part: score(items[part])
 
   def _list(
     self,
@@ -281,15 +282,15 @@ def _config(
   config = config_lib.from_config_dict(
     ml_collections.ConfigDict(kept["config"])
   )
-  changes = {}
+  recommend = config.recommend
   if injection is not None:
-    changes["injection"] = injection
+    recommend = dataclasses.replace(
+      recommend, injection=injection, gamma="auto"
+    )
   if gamma is not None:
-    changes["gamma"] = str(gamma)
-  elif injection is not None:
-    changes["gamma"] = "auto"
+    recommend = dataclasses.replace(recommend, gamma=str(gamma))
   return dataclasses.replace(
     config,
-    recommend=dataclasses.replace(config.recommend, **changes),
+    recommend=recommend,
     mesh=mesh or config.mesh,
   )

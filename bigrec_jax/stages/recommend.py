@@ -1,6 +1,7 @@
 """Items for anybody's history: ids or titles in, ids, titles and scores out."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -241,9 +242,8 @@ class _Writer:
       for start in range(done, total, _CHUNK):
         part = slice(start, min(start + _CHUNK, total))
         lines = "".join(self._lines(part, progress))
-        processes.on_first(
-          lambda lines=lines: list_files.append(partial, lines)
-        )
+        add = functools.partial(list_files.append, partial, lines)
+        processes.on_first(add)
     processes.on_first(lambda: list_files.finish(partial, path, total))
 
   def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:

@@ -158,7 +158,7 @@ class LlamaConfig(Architecture):
       dtype: of the weights beside it, `float32` or `bfloat16`.
     """
     eos = list(self.eos_token_ids)
-    values = {
+    values: dict[str, Any] = {
       "architectures": [_ARCHITECTURES[self.model_type]],
       "model_type": self.model_type,
       "hidden_act": "silu",

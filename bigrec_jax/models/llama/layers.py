@@ -4,7 +4,7 @@ Axes: B batch, T length, D width, N query heads, K key heads, G = N / K,
 H head size, F MLP width, R rank, W beams, S prompt, P prefix.
 """
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import flax.linen as nn
 import flax.struct
@@ -15,9 +15,11 @@ from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import attention
+from bigrec_jax.models import attention, kv_cache
 from bigrec_jax.models.llama.config import LlamaConfig, RopeScaling
 from bigrec_jax.models.modules import Linear, RMSNorm
+
+Keys = TypeVar("Keys")  # An array of one layer, or those of all layers.
 
 
 @flax.struct.dataclass
@@ -44,8 +46,8 @@ class Context:
 
 
 @flax.struct.dataclass
-class Past:
-  """One layer's cached keys and values (kv_cache.py), or None each.
+class Past(Generic[Keys]):
+  """Cached keys and values (kv_cache.py) of one layer or all, or None each.
 
   Attributes:
     prefix: ([K, H, P], [K, P, H]).
@@ -53,13 +55,18 @@ class Past:
     suffix: ([B, K, H, T, W], [B, K, T, W, H]).
   """
 
-  prefix: tuple[jax.Array, jax.Array] | None = None
-  prompt: tuple[jax.Array, jax.Array] | None = None
-  suffix: tuple[jax.Array, jax.Array] | None = None
+  prefix: tuple[Keys, Keys] | None = None
+  prompt: tuple[Keys, Keys] | None = None
+  suffix: tuple[Keys, Keys] | None = None
 
-  def of_layer(self, index: int) -> "Past":
+  def of_layer(self: "Past[kv_cache.Layers]", index: int) -> "Past[jax.Array]":
     """Picks one layer of caches that hold all of them, stacked or tuples."""
-    pick = lambda pair: pair and (pair[0][index], pair[1][index])  # noqa: E731
+
+    def pick(
+      pair: tuple[kv_cache.Layers, kv_cache.Layers] | None,
+    ) -> tuple[jax.Array, jax.Array] | None:
+      return None if pair is None else (pair[0][index], pair[1][index])
+
     return Past(pick(self.prefix), pick(self.prompt), pick(self.suffix))
 
 
@@ -138,7 +145,7 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, past: Past, context: Context
+    self, x: jax.Array, past: Past[jax.Array], context: Context
   ) -> tuple[jax.Array, Any]:
     """Mixes [B, T, D] over what each token may see.
 
@@ -165,9 +172,10 @@ class Attention(nn.Module):
     q = rotate(project("q_proj", heads, "heads"), context.cos, context.sin)
     k = rotate(project("k_proj", keys, "kv_heads"), context.cos, context.sin)
     v = project("v_proj", keys, "kv_heads")
-    if past.suffix is not None:
-      mixed = _decode_attention(q, k, v, past, context)
-    else:
+    if past.prompt is not None and past.suffix is not None:
+      parts = _cached_parts(past.prefix, past.prompt, past.suffix, context)
+      mixed = _decode_attention(q, k, v, parts)
+    elif context.segment_ids is not None:
       mixed = attention.self_attention(
         q,
         k,
@@ -177,6 +185,8 @@ class Attention(nn.Module):
         self.mesh,
         past.prefix,
       )
+    else:
+      raise ValueError("neither whole texts nor beams and their prompts")
     mixed = jnp.reshape(mixed, (*x.shape[:2], heads * size))
     out = Linear(
       x.shape[-1], config.o_bias, self.dtype, self.lora, name="o_proj"
@@ -186,8 +196,26 @@ class Attention(nn.Module):
     return out, (jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2))
 
 
+def _cached_parts(
+  prefix: tuple[jax.Array, jax.Array] | None,
+  prompt: tuple[jax.Array, jax.Array],
+  suffix: tuple[jax.Array, jax.Array],
+  context: Context,
+) -> list[attention.Part]:
+  """Returns what a beam sees before its own token; shapes as in `Past`."""
+  rows, keys, size = suffix[0].shape[:3]
+  suffix_k = jnp.reshape(suffix[0], (rows, keys, size, -1))
+  suffix_v = jnp.reshape(suffix[1], (rows, keys, -1, size))
+  parts = [] if prefix is None else [attention.Part(*prefix)]
+  return [
+    *parts,
+    attention.Part(*prompt, context.prompt_mask),
+    attention.Part(suffix_k, suffix_v, context.suffix_mask),
+  ]
+
+
 def _decode_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, past: Past, context: Context
+  q: jax.Array, k: jax.Array, v: jax.Array, parts: list[attention.Part]
 ) -> jax.Array:
   """Each beam sees the prefix, its prompt, its ancestors and itself.
 
@@ -195,26 +223,19 @@ def _decode_attention(
     q: [B, W, N, H].
     k: [B, W, K, H].
     v: [B, W, K, H].
-    past: this layer's caches.
-    context: the masks.
+    parts: all of them but itself.
 
   Returns:
     [B, W, N, H].
   """
-  rows, beams, keys, size = k.shape
+  _, beams, keys, _ = k.shape
   group = q.shape[2] // keys
-  parts = []
-  if past.prefix is not None:
-    parts.append(attention.Part(*past.prefix))
-  parts.append(attention.Part(*past.prompt, mask=context.prompt_mask))
-  suffix_k = jnp.reshape(past.suffix[0], (rows, keys, size, -1))
-  suffix_v = jnp.reshape(past.suffix[1], (rows, keys, -1, size))
-  parts.append(attention.Part(suffix_k, suffix_v, mask=context.suffix_mask))
-  own = [
-    attention.by_key_head(jnp.repeat(x, group, axis=2), keys) for x in (k, v)
-  ]  # [B, K, W*G, H]
+
+  def own(x: jax.Array) -> jax.Array:  # [B, K, W*G, H]
+    return attention.by_key_head(jnp.repeat(x, group, axis=2), keys)
+
   mixed = attention.attend_parts(
-    attention.by_key_head(q, keys), parts, tuple(own)
+    attention.by_key_head(q, keys), parts, (own(k), own(v))
   )
   return attention.by_position(mixed, beams)
 
@@ -254,7 +275,7 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, past: Past, context: Context
+    self, x: jax.Array, past: Past[jax.Array], context: Context
   ) -> tuple[jax.Array, Any]:
     """Maps [B, T, D] to ([B, T, D], keys and values or None)."""
     config = self.config

@@ -265,7 +265,10 @@ class Llama(nn.Module):
     return hidden, suffix.append(k, v)
 
   def _run(
-    self, tokens: jax.Array, past: layers.Past, context: layers.Context
+    self,
+    tokens: jax.Array,
+    past: layers.Past[kv_cache.Layers],
+    context: layers.Context,
   ) -> tuple[jax.Array, Any]:
     """Embeds tokens, applies the layers and the final norm.
 

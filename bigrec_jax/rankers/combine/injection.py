@@ -17,11 +17,12 @@ Letters: B users of a block, n of them real, I items, C items of a shard.
 
 import dataclasses
 from collections.abc import Container, Mapping
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from bigrec_jax import errors
 from bigrec_jax.rankers import counting
@@ -72,6 +73,16 @@ class Gain(NamedTuple):
 
   popularity: tuple[jax.Array, jax.Array] | None
   cf: jax.Array | None
+
+
+def shards(gain: Gain, mesh: Mesh) -> Any:
+  """Returns how each array lies on the mesh: a `Gain` of PartitionSpecs."""
+  rows = PartitionSpec(mesh.axis_names)
+  popularity: Any = None if gain.popularity is None else (rows, rows)
+  cf: Any = None
+  if gain.cf is not None:
+    cf = PartitionSpec(None, mesh.axis_names)
+  return Gain(popularity, cf)
 
 
 class Reference(NamedTuple):

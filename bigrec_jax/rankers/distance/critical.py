@@ -48,7 +48,7 @@ class Shape:
 
 
 def _cell(value: np.ndarray) -> np.ndarray:
-  return np.float32(value).view(np.int32) >> 16
+  return np.asarray(value, np.float32).view(np.int32) >> 16
 
 
 def grid_shape(gammas: np.ndarray) -> Shape:

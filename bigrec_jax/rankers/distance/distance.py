@@ -238,7 +238,7 @@ class Block(NamedTuple):
 
 
 class Near(NamedTuple):
-  """Each user's nearest distinct vectors, before anything is exact.
+  """Each user's nearest distinct vectors, inexact; on device or host.
 
   Attributes:
     squared: [B, n] squared distances, ascending.
@@ -246,9 +246,9 @@ class Near(NamedTuple):
     farthest: [B], a squared distance that the farthest item surely reaches.
   """
 
-  squared: jax.Array
-  items: jax.Array
-  farthest: jax.Array
+  squared: Any
+  items: Any
+  farthest: Any
 
 
 @functools.partial(jax.jit, static_argnames=("near", "layout", "mesh"))

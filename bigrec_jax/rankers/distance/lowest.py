@@ -131,10 +131,6 @@ def lowest(
   """
   rows, spread = PartitionSpec(mesh.axis_names), PartitionSpec()
   gain = injection.Gain(None, None) if weighting is None else weighting.gain
-  gain_spec: Any = (
-    None if gain.popularity is None else (rows, rows),
-    None if gain.cf is None else PartitionSpec(None, mesh.axis_names),
-  )
   rest = None if weighting is None else tuple(weighting[1:])
 
   def local(given, norms, gain, mean, queries, rest):
@@ -145,7 +141,7 @@ def lowest(
     *jax.shard_map(
       local,
       mesh=mesh,
-      in_specs=(rows, rows, injection.Gain(*gain_spec)) + (spread,) * 3,
+      in_specs=(rows, rows, injection.shards(gain, mesh)) + (spread,) * 3,
       out_specs=(spread,) * 5,
       check_vma=False,
     )(vectors.given, vectors.norms, gain, vectors.mean, queries, rest)
@@ -190,7 +186,9 @@ class _Shard:
     size, group, number, together = self._blocks
     users, per_block = len(self._own), size // group
 
-    def step(farthest: jax.Array, number: jax.Array) -> tuple:
+    def step(
+      farthest: jax.Array, number: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
       part = functools.partial(streamed.block_of, number=number, size=size)
       start = jnp.minimum(number * size, self._layout.rows - size)
       column = start + jnp.arange(size, dtype=jnp.int32)

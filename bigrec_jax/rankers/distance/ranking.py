@@ -55,14 +55,13 @@ def counted(
   return real[None] & (items.groups[None] != target.group[:, None])
 
 
-def map_items(function: Callable, mesh: Mesh, gain: Any, out: Any) -> Callable:
+def map_items(
+  function: Callable, mesh: Mesh, gain: injection.Gain, out: Any
+) -> Callable:
   """Maps (items, squared, gain, *whole) over shards of the item axis."""
   rows = PartitionSpec(mesh.axis_names)
   across = PartitionSpec(None, mesh.axis_names)
-  gain_spec = injection.Gain(
-    None if gain.popularity is None else (rows, rows),
-    None if gain.cf is None else across,
-  )
+  gain_spec = injection.shards(gain, mesh)
 
   def call(items: Any, squared: Any, gain: Any, *whole: Any) -> Any:
     return jax.shard_map(

@@ -123,7 +123,7 @@ def open_block(
   Raises:
     UserError: a query isn't finite.
   """
-  device, near = distance.block(
+  device, found = distance.block(
     blocks.pad_rows(queries, rows),
     table.mean,
     table.items,
@@ -149,7 +149,7 @@ def open_block(
       f"{name} queries: row {first_row + bad[0]} is NaN, infinite or too long"
       " for float32, finite embeddings expected"
     )
-  near = distance.Near(*(np.asarray(part)[: len(queries)] for part in near))
+  near = distance.Near(*(np.asarray(part)[: len(queries)] for part in found))
   least, nearest = distance.nearest(near, norms, queries, table)
   return UserBlock(
     table,
