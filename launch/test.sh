@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Lint and every test: fast, slow, and against torch. Does its own set-up.
-# With arguments it runs pytest on those alone:
-#   bash launch/test.sh tests/grounding -k ranks
+# Lint, types and every test: fast, slow, and against torch. Does its own
+# set-up. With arguments it runs pytest on those alone:
+#   bash launch/test.sh tests/rankers -k bm25
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/venv.sh" "[test,peers]"
 # shellcheck disable=SC1091
@@ -11,4 +11,8 @@ if [ $# -gt 0 ]; then
 fi
 ruff format --check .
 ruff check .
-python -m pytest -m "slow or torch or not slow" --durations=15
+mypy
+# Two at a time: compiling a program leaves the second core idle now and then.
+# A file's tests stay together, for the fixtures that they share.
+python -m pytest -m "slow or torch or not slow" --durations=15 \
+  --numprocesses=2 --dist=loadfile
