@@ -13,7 +13,7 @@ from bigrec_jax.decoding import (
   selection,
   stepping,
 )
-from tests.decoding import lookup_model
+from bigrec_jax.testing import lookup_model
 
 VOCAB, EOS = 37, 4
 PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax.decoding import sampling, selection, stepping
-from tests.decoding import lookup_model
+from bigrec_jax.testing import lookup_model
 
 VOCAB, T = 37, 9
 PROMPTS = [(3, 5), (7,), (2, 2, 11), (29, 1), (13, 8)]

@@ -7,9 +7,10 @@ import pytest
 
 from bigrec_jax import errors, models
 from bigrec_jax.models import hf_import, peft_import
+from bigrec_jax.testing import store
 from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
-from tests.training import store, tiny
+from tests.training import tiny
 
 
 def _fit(root, mesh, model, base, tokenizer, **train):

@@ -12,9 +12,10 @@ from bigrec_jax import config as config_lib, models
 from bigrec_jax.data.text import encoding
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, peft_import
+from bigrec_jax.testing import store
 from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
-from tests.training import store, tiny
+from tests.training import tiny
 
 EPOCHS, BATCH, ACCUMULATION = 3, 8, 4
 TRAIN = store.source("train", 29, 1)  # The last step has 5 examples.

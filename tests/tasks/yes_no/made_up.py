@@ -4,7 +4,7 @@ import numpy as np
 
 from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.tasks.yes_no import samples, texts
-from tests.training import store
+from bigrec_jax.testing import store
 
 PROMPT = prompts.Prompt("tallrec", "", "")
 

@@ -6,6 +6,8 @@ that mixes up its beams' carries cannot go unnoticed.
 
 import functools
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,45 +16,73 @@ import numpy as np
 from bigrec_jax.decoding import stepping
 
 STATES = 997
+Hypothesis = tuple[tuple[int, ...], float]  # Tokens and score.
 
 
 class LookupModel:
-  def __init__(self, vocab_size, seed, scale=3.0, eos_bias=None):
+  """Logits from a table, by a running hash of all tokens.
+
+  Attributes:
+    table: [STATES, V] float32.
+  """
+
+  def __init__(
+    self,
+    vocab_size: int,
+    seed: int,
+    scale: float = 3.0,
+    eos_bias: Mapping[int, float] | None = None,
+  ):
+    """Draws the table.
+
+    Args:
+      vocab_size: V.
+      seed: of the table.
+      scale: standard deviation of the logits.
+      eos_bias: what is added to the logits of some tokens.
+    """
     rng = np.random.default_rng(seed)
     table = rng.normal(size=(STATES, vocab_size)) * scale
     for eos, bias in (eos_bias or {}).items():
       table[:, eos] += bias
     self.table = table.astype(np.float32)
 
-  def start(self, prompt):
+  def start(self, prompt: Sequence[int]) -> int:
+    """Returns the state after a prompt."""
     state = 1
     for token in prompt:
       state = (state * 31 + token + 1) % STATES
     return state
 
-  def first(self, starts):
-    """Carry [B, 1] and logits [B, V] after the prompts."""
-    starts = jnp.asarray(starts, jnp.int32)
-    return jnp.asarray(self.table)[starts], starts[:, None]
+  def first(self, starts: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Returns logits [B, V] after the prompts, and the carry [B, 1]."""
+    states = jnp.asarray(starts, jnp.int32)
+    return jnp.asarray(self.table)[states], states[:, None]
 
-  def step(self, tokens, step, carry):
+  def step(
+    self, tokens: jax.Array, step: jax.Array, carry: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns logits [B, W, V] after tokens [B, W], and the carry [B, W]."""
+    del step
     carry = jnp.broadcast_to(carry, tokens.shape)
     carry = (carry * 31 + tokens + 1) % STATES
     return jnp.asarray(self.table)[carry], carry
 
   @staticmethod
-  def reorder(carry, parents):
+  def reorder(carry: jax.Array, parents: jax.Array) -> jax.Array:
+    """Returns the carry of each beam's parent, [B, W]."""
     return jnp.take_along_axis(
       jnp.broadcast_to(carry, parents.shape), parents, axis=1
     )
 
   @functools.cache  # noqa: B019
-  def log_probs(self, state):
+  def log_probs(self, state: int) -> np.ndarray:
+    """Returns log-probabilities [V] float64 after a state."""
     logits = self.table[state].astype(np.float64)
     return logits - np.log(np.sum(np.exp(logits)))
 
-  def walk(self, start, tokens):
-    """Sum of log-probabilities of a sequence."""
+  def walk(self, start: int, tokens: Sequence[int]) -> float:
+    """Returns the sum of log-probabilities of a sequence."""
     total, state = 0.0, start
     for token in tokens:
       total += self.log_probs(state)[token]
@@ -60,7 +90,14 @@ class LookupModel:
     return total
 
 
-def search(method, model, starts, active, rows, expand):
+def search(
+  method: Any,
+  model: LookupModel,
+  starts: Sequence[int],
+  active: jax.Array,
+  rows: stepping.RowFacts,
+  expand: stepping.ExpandFn,
+) -> Any:
   """Runs a whole search, in two parts, and returns its final state."""
   logits, carry = model.first(starts)
   carry = jnp.broadcast_to(carry, (carry.shape[0], method.num_beams))
@@ -81,9 +118,28 @@ def search(method, model, starts, active, rows, expand):
 
 
 def naive_beam_search(
-  model, start, *, num_beams, max_new_tokens, eos_ids, early_stopping, norm
-):
-  """One row, lists and sorts only. norm(number of tokens, ended) -> float."""
+  model: LookupModel,
+  start: int,
+  *,
+  num_beams: int,
+  max_new_tokens: int,
+  eos_ids: Sequence[int],
+  early_stopping: bool,
+  norm: Callable[[int, bool], float],
+) -> list[Hypothesis]:
+  """Returns the hypotheses of one row, by lists and sorts only.
+
+  Args:
+    model: the table.
+    start: the state after the prompt.
+    num_beams: W.
+    max_new_tokens: T.
+    eos_ids: the tokens that end a hypothesis.
+    early_stopping: as in Hugging Face generate.
+    norm: (number of tokens, whether EOS ended it) to the length norm.
+  """
+  running: list[tuple[float, tuple[int, ...], int]]
+  finished: list[tuple[float, tuple[int, ...]]]
   keep = max(2, 1 + len(eos_ids)) * num_beams
   running = [(0.0, (), start)]
   finished = []
@@ -111,8 +167,12 @@ def naive_beam_search(
   return [(tokens, score) for score, tokens in finished]
 
 
-def naive_greedy(model, start, max_new_tokens, eos_ids):
-  tokens, total, state = [], 0.0, start
+def naive_greedy(
+  model: LookupModel, start: int, max_new_tokens: int, eos_ids: Sequence[int]
+) -> tuple[list[int], float]:
+  """Returns the tokens of greedy search and their log-probability."""
+  tokens: list[int] = []
+  total, state = 0.0, start
   while len(tokens) < max_new_tokens:
     log_probs = model.log_probs(state)
     token = int(np.argmax(log_probs))
@@ -124,8 +184,13 @@ def naive_greedy(model, start, max_new_tokens, eos_ids):
   return tokens, total
 
 
-def all_titles_by_score(model, start, sequences, power=1.0):
-  """Every title with its score, best first."""
+def all_titles_by_score(
+  model: LookupModel,
+  start: int,
+  sequences: Sequence[Sequence[int]],
+  power: float = 1.0,
+) -> list[tuple[float, tuple[int, ...]]]:
+  """Returns every title with its score, best first."""
   scored = [
     (model.walk(start, ids) / math.pow(len(ids), power), tuple(ids))
     for ids in {tuple(ids) for ids in sequences}
@@ -133,8 +198,10 @@ def all_titles_by_score(model, start, sequences, power=1.0):
   return sorted(scored, key=lambda pair: -pair[0])
 
 
-def hypotheses(tokens, scores, lengths):
-  """Device arrays of one row as [(tokens, score), ...]."""
+def hypotheses(
+  tokens: jax.Array, scores: jax.Array, lengths: jax.Array
+) -> list[Hypothesis]:
+  """Returns the device arrays of one row as [(tokens, score), ...]."""
   return [
     (tuple(np.asarray(tokens[w][: lengths[w]]).tolist()), float(scores[w]))
     for w in range(len(scores))
@@ -142,5 +209,6 @@ def hypotheses(tokens, scores, lengths):
   ]
 
 
-def jit_method(function, **static):
+def jit_method(function: Callable, **static: Any) -> Callable:
+  """Returns a function compiled with some arguments fixed."""
   return jax.jit(functools.partial(function, **static))

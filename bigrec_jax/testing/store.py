@@ -1,5 +1,8 @@
 """A small store: catalogue, examples, prompt and tokenizer for whole runs."""
 
+import os
+import pathlib
+
 import numpy as np
 
 from bigrec_jax.data.prepared import catalogue as catalogue_lib
@@ -10,7 +13,7 @@ from bigrec_jax.tasks import next_title
 ITEMS = 17
 
 
-def catalogue():
+def catalogue() -> catalogue_lib.Catalogue:
   """Returns a catalogue of titles of 1 to 4 words."""
   words = "red blue iron moon star quest saga racer puzzle city".split()
   rng = np.random.default_rng(11)
@@ -23,7 +26,7 @@ def catalogue():
   )
 
 
-def examples(split, count, seed):
+def examples(split: str, count: int, seed: int) -> Examples:
   """Returns examples with histories of 1 to 5 items."""
   rng = np.random.default_rng(seed)
   history = rng.integers(0, ITEMS, (count, 5)).astype(np.int32)
@@ -39,7 +42,7 @@ def examples(split, count, seed):
   )
 
 
-def source(split, count, seed):
+def source(split: str, count: int, seed: int) -> next_title.Titles:
   """Returns such examples as BIGRec words them."""
   return next_title.Titles(examples(split, count, seed), catalogue(), PROMPT)
 
@@ -47,8 +50,9 @@ def source(split, count, seed):
 PROMPT = prompts.Prompt("consistent", "Say what comes next.", "Seen: ")
 
 
-def tokenizer(directory):
+def tokenizer(directory: str | os.PathLike) -> tokenization.Tokenizer:
   """Trains a BPE tokenizer of 300 tokens into `directory`."""
   texts = pipeline.training_texts(source("train", 50, 0))
-  tokenization.train_bpe(texts, 300, directory)
-  return tokenization.load_tokenizer(directory)
+  folder = pathlib.Path(directory)
+  tokenization.train_bpe(texts, 300, folder)
+  return tokenization.load_tokenizer(folder)
