@@ -142,18 +142,20 @@ def test_tables_equal_the_published_scripts(name, duplicates, grid, quirks):
   gammas = published.GRIDS[grid]
   by_gamma = [_adjusted(name, world["valid"], world, g) for g in gammas]
   rows = {
-    row["injection"]: row
+    row.injection: row
     for row in found.results
-    if row["split"] == "test" and row["protocol"] == "bigrec"
+    if row.split == "test" and row.protocol == "bigrec"
   }
   plain = _ranks(_normal(world["test"], world), world, world["test"]["targets"])
   for metric, function in published.METRICS.items():
     tuned = published.ndcg if quirks else function
     for k in CUTOFFS:
       gamma = published.first_best([tuned(r, k) for r in by_gamma], gammas)
-      assert rows[name]["gamma"][metric][str(k)] == gamma
+      assert rows[name].gamma[metric][str(k)] == gamma
       value = function(_adjusted(name, world["test"], world, gamma), k)
-      assert rows[name][metric][str(k)] == pytest.approx(value, abs=1e-6)
-      assert rows["none"][metric][str(k)] == pytest.approx(
+      assert getattr(rows[name], metric)[str(k)] == pytest.approx(
+        value, abs=1e-6
+      )
+      assert getattr(rows["none"], metric)[str(k)] == pytest.approx(
         function(plain, k), abs=1e-6
       )
