@@ -167,7 +167,7 @@ class KeyReads(ast.NodeVisitor):
     return self.sections.get(name)
 
   def visit_ClassDef(self, node):
-    """In a section's own properties `self` is the section; checks are no use."""
+    """In its own properties `self` is the section; its checks are no use."""
     section = self.sections.get(node.name)
     self.names.append({} if section is None else {"self": section})
     for each in node.body:
