@@ -9,6 +9,7 @@ from safetensors import numpy as safetensors
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.text import prompts
+from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import export, generate, ground_eval, pretrain, train
 from bigrec_jax.stages.session import Asked, Session
 from configs import demo
@@ -188,7 +189,7 @@ def test_predictions_of_a_named_adapter_are_kept_apart(
   session = Session(named, workdir, Asked(adapter=str(other)))
   adapter = json.loads(record.read_text())["adapter"]
   assert adapter == train.used(session).fingerprint
-  monkeypatch.setattr(generate.Decoder, "__call__", None)
+  monkeypatch.setattr(decoder.Decoder, "__call__", None)
   generate.run(own, workdir)
   assert path.read_text() == first
   generate.run(named, workdir, Asked(adapter=str(other)))
