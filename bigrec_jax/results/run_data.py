@@ -32,6 +32,7 @@ _LABELS = {
   "random": "Random",
   "most_popular": "Most popular",
   "bm25": "BM25 of history titles",
+  "bm25+cf": "BM25 of history titles + CF",
   "item_knn": "Item kNN",
   "gru4rec": "GRU4Rec",
   "caser": "Caser",

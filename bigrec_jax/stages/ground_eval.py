@@ -17,6 +17,7 @@ from bigrec_jax.stages import (
   embed,
   generate,
   graph,
+  history_titles,
   oracle,
   predictions,
   train_cf,
@@ -122,7 +123,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     for split in SPLITS
   }
   found = _evaluate(session, splits, items, popularity)
-  result = _result(session, found, made_from)
+  result = _result(session, found, made_from, cf)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -246,10 +247,15 @@ def injected_popularity(session: Session) -> np.ndarray:
 
 
 def _result(
-  session: Session, found: "evaluate.Evaluation", made_from: graph.Inputs
+  session: Session,
+  found: "evaluate.Evaluation",
+  made_from: graph.Inputs,
+  cf: dict[str, _Cf],
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
-  bm25, parameters = _bm25(session)
+  bm25, parameters = history_titles.rows(
+    session, {split: cf[split].scores for split in SPLITS}
+  )
   return ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
@@ -260,34 +266,6 @@ def _result(
     found.gamma_pairs,
     parameters,
   )
-
-
-def _bm25(
-  session: Session,
-) -> tuple[list[rows.BaselineRow], dict[str, Any]]:
-  """Returns the rows of BM25 of history titles, and its parameters."""
-  from bigrec_jax.rankers import bm25_choice, evaluate
-
-  config = session.config
-  choice, ranks = bm25_choice.history_ranks(
-    session.catalogue.titles,
-    session.catalogue.groups,
-    {
-      s: (session.examples(s).history, session.examples(s).target)
-      for s in SPLITS
-    },
-    config.bm25,
-    session.mesh,
-    most_users=config.ground.batch_size,
-    duplicates=config.ground.duplicates,
-  )
-  found = [
-    evaluate.report_row(
-      ranks[s], config.ground, config.seed, name="bm25", split=s
-    )
-    for s in SPLITS
-  ]
-  return found, choice.to_json()
 
 
 def finish(session: Session) -> None:
