@@ -69,6 +69,8 @@ class Stage:
     batches: keys whose values have to divide over the mesh's rows, checked
       likewise; None = devices aren't used at all.
     is_cache: it only saves time, so modes that read make it, too.
+    of_what_is_there: its inputs are whatever lies in the workdir, so it comes
+      after all else that is made, and is looked at when its turn comes.
     quiet: it is made in a moment or answers a question, so nobody is told why
       it is made again.
     cost: of building it, where that can be told; it may find nothing on disk.
@@ -87,6 +89,7 @@ class Stage:
   set_aside: "Callable[[Session, Inputs], None] | None" = None
   check: "Callable[[Session], None]" = lambda session: None
   batches: tuple[str, ...] | None = None
+  of_what_is_there: bool = False
   quiet: bool = False
   is_cache: bool = False
   cost: "Callable[[Session], Cost | None]" = lambda session: None
@@ -196,7 +199,8 @@ class Walk:
     elif why in ([records.NOT_MADE], [EVERY_TIME]):
       status = Status.MISSING
     found = Found(stage, status, tuple(why), tuple(told), inputs)
-    self._found[stage.name] = found
+    if not stage.of_what_is_there:
+      self._found[stage.name] = found
     return found
 
   def plan(self, *stages: Stage) -> list[Found]:
@@ -208,7 +212,11 @@ class Walk:
         return
       for need in stage.needs(self._session):
         visit(need)
-      order[stage.name] = self.look(stage)
+      waits = [name for name, one in order.items() if not one.is_current]
+      if stage.of_what_is_there and waits:
+        order[stage.name] = Found(stage, Status.WAITING, tuple(waits))
+      else:
+        order[stage.name] = self.look(stage)
 
     for stage in stages:
       visit(stage)

@@ -122,5 +122,6 @@ STAGE = graph.Stage(
   inputs=_inputs,  # It shows what there is, and needs nothing of it.
   is_there=lambda session: session.paths.report.exists(),
   build=_build,
+  of_what_is_there=True,
   quiet=True,
 )

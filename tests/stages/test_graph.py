@@ -162,6 +162,30 @@ def test_a_plan_says_why_and_writes_nothing(world, capsys):
   assert sorted(world.root.rglob("*")) == before
 
 
+def test_what_shows_the_workdir_is_looked_at_when_its_turn_comes(world, capsys):
+  def inputs(session):
+    return {"files": sorted(p.name for p in session.paths.root.glob("?.txt"))}
+
+  def build(session, made_from):
+    (session.paths.root / "page.html").write_text(str(made_from))
+
+  page = graph.Stage(
+    name="page",
+    mode="show",
+    where=lambda session: session.paths.root / "page.html",
+    inputs=inputs,
+    is_there=lambda session: (session.paths.root / "page.html").exists(),
+    build=build,
+    of_what_is_there=True,
+  )
+  world.session(dry_run=True).make(world.b, page)
+  assert "page.html would be made: after a, b" in capsys.readouterr().out
+  assert world.session().make(world.b, page) == {"a", "b", "page"}
+  assert "'a.txt', 'b.txt'" in (world.root / "page.html").read_text()
+  assert world.session().make(world.b, page) == set()
+  assert world.session().make(world.c, page) == {"c", "page"}
+
+
 def test_a_mode_that_reads_makes_nothing_else(world):
   with pytest.raises(errors.UserError) as error:
     world.session().make(world.c, reads=True)
