@@ -55,7 +55,13 @@ def _with_cf(
   session: Session, choice: Any, cf: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """Returns ranks [N] by split of both scores added, weighted by valid."""
-  from bigrec_jax.rankers import bm25, cf as cf_rankers, duplicates, engine
+  from bigrec_jax.rankers import (
+    bm25,
+    bm25_choice,
+    cf as cf_rankers,
+    duplicates,
+    engine,
+  )
   from bigrec_jax.rankers.combine import weighted_sum
 
   ground, catalogue = session.config.ground, session.catalogue
@@ -75,9 +81,10 @@ def _with_cf(
     ]
     for s in SPLITS
   }
+  few = bm25_choice.users_to_choose_by(len(targets["valid"]), len(catalogue))
   combiner = weighted_sum.WeightedSum(
     session.mesh, most_users=ground.batch_size, groups=groups
-  ).fit(parts["valid"], targets["valid"])
+  ).fit(parts["valid"], targets["valid"][:few])
   return {
     s: engine.Ranks(
       targets[s],

@@ -196,3 +196,22 @@ def _world(rng):
   history = rng.integers(-1, 90, size=(37, 3)).astype(np.int32)
   targets = rng.integers(0, 90, size=37).astype(np.int32)
   return history, targets, titles, groups
+
+
+def test_a_large_catalogue_is_chosen_on_by_the_first_users_alone(monkeypatch):
+  history, targets, titles, groups = _world(np.random.default_rng(6))
+  config = config_lib.Bm25Config((0.5, 2.0), (0.0, 1.0))
+  options = dict(most_users=8, duplicates="best")
+
+  def chosen(count):
+    splits = {"valid": (history[:count], targets[:count])}
+    return bm25_choice.history_ranks(
+      titles, groups, splits, config, _mesh(1, 1, 1), **options
+    )
+
+  first, _ = chosen(11)
+  monkeypatch.setattr(bm25_choice, "_MOST_SCORES", 11 * len(titles))
+  choice, ranks = chosen(20)
+  assert choice == first
+  assert len(ranks["valid"]) == 20
+  assert bm25_choice.users_to_choose_by(5, 10**9) == 1
