@@ -7,7 +7,7 @@ the history stay candidates, as for every other ranker here.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -74,55 +74,36 @@ def choose(
   return best
 
 
-def history_ranks(
-  titles: Sequence[str],
+def by_history(
+  terms: bm25.Terms,
   groups: np.ndarray,
-  splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  history: np.ndarray,
+  targets: np.ndarray,
   config: Bm25Config,
   mesh: Mesh,
   *,
   most_users: int,
   duplicates: str,
-) -> tuple[Choice, dict[str, np.ndarray]]:
-  """Ranks the targets by BM25 of the titles of each history.
+) -> tuple[Choice, bm25.Index]:
+  """Chooses the parameters by which titles of valid's histories rank best.
 
   Args:
-    titles: of the catalogue, [I].
+    terms: of the catalogue.
     groups: [I] int32, `Catalogue.groups`.
-    splits: (history [N, H], targets [N]) of valid, where the parameters are
-      chosen, and of whatever else is to be ranked.
+    history: [N, H] catalogue rows of valid, padded with -1.
+    targets: [N] catalogue rows.
     config: the values to choose from.
     mesh: all its devices share the items.
     most_users: of a block.
     duplicates: `ground.duplicates`.
-
-  Returns:
-    The choice, and the ranks [N] by split.
   """
-  terms = bm25.Terms(titles)
-  queries, ranks_of = {}, {}
-  for name, (history, targets) in splits.items():
-    queries[name] = terms.history_counts(history)
-    ranks_of[name] = engine.Ranks(
-      duplicates_lib.targets_by(duplicates, targets, groups),
-      len(titles),
-      mesh,
-      most_users=most_users,
-      groups=duplicates_lib.groups_by(duplicates, groups),
-    )
-
-  def ranks(name: str, index: bm25.Index) -> np.ndarray:
-    return ranks_of[name](index.ranker(queries[name]))
-
-  few = users_to_choose_by(len(splits["valid"][1]), len(titles))
-  first = engine.Ranks(
-    duplicates_lib.targets_by(duplicates, splits["valid"][1][:few], groups),
-    len(titles),
+  few = users_to_choose_by(len(targets), len(groups))
+  ranks_of = engine.Ranks(
+    duplicates_lib.targets_by(duplicates, targets[:few], groups),
+    len(groups),
     mesh,
     most_users=most_users,
     groups=duplicates_lib.groups_by(duplicates, groups),
   )
-  choice, index = choose(
-    terms, config, lambda index: first(index.ranker(queries["valid"]))
-  )
-  return choice, {name: ranks(name, index) for name in splits}
+  counts = terms.history_counts(history[:few])
+  return choose(terms, config, lambda index: ranks_of(index.ranker(counts)))

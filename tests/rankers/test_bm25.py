@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.rankers import bm25, bm25_choice, engine
+from bigrec_jax.rankers import bm25, bm25_choice, duplicates, engine
 
 TITLES = (
   "Halo 3",
@@ -148,17 +148,28 @@ def test_parameters_are_chosen_on_valid_and_used_on_test(rule):
     "test": (history[20:], targets[20:]),
   }
   config = config_lib.Bm25Config((0.5, 2.0), (0.0, 1.0))
-  choice, ranks = bm25_choice.history_ranks(
-    titles,
+  terms = bm25.Terms(titles)
+  choice, index = bm25_choice.by_history(
+    terms,
     groups,
-    splits,
+    *splits["valid"],
     config,
     _mesh(1, 1, 1),
     most_users=8,
     duplicates=rule,
   )
+  ranks = {
+    split: engine.Ranks(
+      duplicates.targets_by(rule, after, groups),
+      len(titles),
+      _mesh(1, 1, 1),
+      most_users=8,
+      groups=duplicates.groups_by(rule, groups),
+    )(index.ranker(terms.history_counts(before)))
+    for split, (before, after) in splits.items()
+  }
   last = {title: row for row, title in enumerate(titles)}
-  terms, want = bm25.Terms(titles), {}
+  want = {}
   for k1, b in itertools.product(config.k1, config.b):
     index = bm25.Index(terms, bm25.Settings(k1, b))
     for split, (before, after) in splits.items():
@@ -204,14 +215,17 @@ def test_a_large_catalogue_is_chosen_on_by_the_first_users_alone(monkeypatch):
   options = dict(most_users=8, duplicates="best")
 
   def chosen(count):
-    splits = {"valid": (history[:count], targets[:count])}
-    return bm25_choice.history_ranks(
-      titles, groups, splits, config, _mesh(1, 1, 1), **options
-    )
+    return bm25_choice.by_history(
+      bm25.Terms(titles),
+      groups,
+      history[:count],
+      targets[:count],
+      config,
+      _mesh(1, 1, 1),
+      **options,
+    )[0]
 
-  first, _ = chosen(11)
+  first = chosen(11)
   monkeypatch.setattr(bm25_choice, "_MOST_SCORES", 11 * len(titles))
-  choice, ranks = chosen(20)
-  assert choice == first
-  assert len(ranks["valid"]) == 20
+  assert chosen(20) == first
   assert bm25_choice.users_to_choose_by(5, 10**9) == 1

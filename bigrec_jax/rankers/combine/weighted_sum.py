@@ -8,7 +8,7 @@ Letters: N users, n users of a block, I items, K parts.
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import jax
@@ -21,6 +21,8 @@ from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import metrics
 
 _STEPS = 10  # Weights are tenths.
+# A block of users to their scores [n, I] float32.
+_ReadRows = Callable[[slice], np.ndarray]
 
 
 class WeightedSum:
@@ -68,9 +70,9 @@ class WeightedSum:
       most_users=self._most_users,
       groups=self._groups,
     )
-    settings = _tenths(len(parts))
+    settings, rows = _tenths(len(parts)), [_rows_of(part) for part in parts]
     ndcg = [
-      metrics.ndcg(ranks_of(self._sum(parts, one)), calibrate.SINGLE_CUTOFF)
+      metrics.ndcg(ranks_of(self._sum(rows, one)), calibrate.SINGLE_CUTOFF)
       for one in settings
     ]
     self.weights, self.tried = settings[int(np.argmax(ndcg))], len(settings)
@@ -80,20 +82,16 @@ class WeightedSum:
     """Returns the ranker of the sum, over the users of the parts."""
     if len(parts) != len(self.weights):
       raise ValueError(f"{len(parts)} parts, {len(self.weights)} expected")
-    return self._sum(parts, self.weights)
+    return self._sum([_rows_of(part) for part in parts], self.weights)
 
   def _sum(
-    self, parts: Sequence[protocol.Ranker], weights: Sequence[float]
+    self, rows: Sequence[_ReadRows], weights: Sequence[float]
   ) -> dense.Dense:
-    rows = [
-      (weight, _rows_of(part))
-      for weight, part in zip(weights, parts, strict=True)
-      if weight
-    ]
+    used = [pair for pair in zip(weights, rows, strict=True) if pair[0]]
 
     def read(users: slice) -> np.ndarray:
       return np.sum(
-        [np.float32(weight) * _from_0_to_1(row(users)) for weight, row in rows],
+        [np.float32(weight) * _from_0_to_1(row(users)) for weight, row in used],
         axis=0,
       )
 
@@ -109,7 +107,7 @@ def _tenths(parts: int) -> list[tuple[float, ...]]:
   ]
 
 
-def _rows_of(part: protocol.Ranker):
+def _rows_of(part: protocol.Ranker) -> _ReadRows:
   """Returns what reads whole rows [n, I] of a ranker's scores."""
   items = jax.tree.map(jnp.asarray, part.items())
 

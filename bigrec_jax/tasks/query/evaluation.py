@@ -126,16 +126,16 @@ class Judge:
   def _by_history(self, valid: Split) -> Callable[[Split], Found]:
     """Returns what lists by the titles of the history as one query."""
     ground = self._config.ground
-    choice, _ = bm25_choice.history_ranks(
-      self._catalogue.titles,
+    choice, index = bm25_choice.by_history(
+      self._terms,
       self._catalogue.groups,
-      {"valid": (valid.history, valid.targets)},
+      valid.history,
+      valid.targets,
       self._config.bm25,
       self._mesh,
       most_users=ground.batch_size,
       duplicates=ground.duplicates,
     )
-    index = bm25.Index(self._terms, choice.settings)
     counts = self._terms.history_counts
     lists = self._by(lambda split: index.ranker(counts(split.history)))
     settings = dataclasses.asdict(choice.settings)
