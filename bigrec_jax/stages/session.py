@@ -15,6 +15,7 @@ from absl import logging
 from bigrec_jax import config as config_lib, progress
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import graph
+from bigrec_jax.tasks import registry
 from bigrec_jax.workdir import processes, records, storage
 
 
@@ -85,6 +86,7 @@ class Session(loaded.Loaded):
     Raises:
       UserError: something can't be made, or may not.
     """
+    registry.check(self.config.task.name)
     self.walk.ask_for(*stages, may_make_needs=not reads or self.asked.make)
     found = self.walk.plan(*stages)
     caches = [

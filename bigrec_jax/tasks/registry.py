@@ -13,6 +13,14 @@ MODULES = {
 }
 
 
+def check(name: str) -> None:
+  """Raises UserError if no task has this name."""
+  if name not in MODULES:
+    raise errors.UserError(
+      f"config.task.name: {name!r} found, one of {', '.join(MODULES)} expected"
+    )
+
+
 def make(store: protocol.Store) -> protocol.Task:
   """Returns the task that `config.task.name` names.
 
@@ -20,8 +28,5 @@ def make(store: protocol.Store) -> protocol.Task:
     UserError: there is none of that name, or its options don't fit.
   """
   name = store.config.task.name
-  if name not in MODULES:
-    raise errors.UserError(
-      f"config.task.name: {name!r} found, one of {', '.join(MODULES)} expected"
-    )
+  check(name)
   return importlib.import_module(MODULES[name]).Task(store)

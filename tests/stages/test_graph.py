@@ -1,5 +1,6 @@
 """The walk over stages that are a file of a number each."""
 
+import dataclasses
 import json
 
 import pytest
@@ -217,6 +218,14 @@ def test_checks_come_before_all_work_and_memory_after_them(world):
   assert remembered == [1]
   world.session(remember=lambda: remembered.append(2)).make(world.c, reads=True)
   assert remembered == [1]
+
+
+def test_an_unknown_task_is_told_before_any_work(world):
+  task = dataclasses.replace(CONFIG.task, name="yesno")
+  config = dataclasses.replace(CONFIG, task=task)
+  with pytest.raises(errors.UserError, match="task.name: 'yesno' found, one"):
+    Session(config, world.root, Asked()).make(world.c)
+  assert world.events == [] and not world.root.exists()
 
 
 def test_a_kill_while_building_leaves_no_record(world, monkeypatch):
