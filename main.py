@@ -154,7 +154,10 @@ def _parse(argv: list[str]) -> None:
     if _WORKDIR.value:
       file = paths_lib.Paths(pathlib.Path(_WORKDIR.value)).config
       where = f" (there is no {file}, which would say it)"
-    raise errors.UserError(f"--config is missing: e.g. configs/demo.py{where}")
+    raise errors.UserError(
+      "--config is missing: e.g. configs/demo.py, or --workdir of an earlier"
+      f" run, which remembers it{where}"
+    )
   if _MODE.value not in MODES:
     near = _nearest(_MODE.value, list(MODES)) if _MODE.value else ""
     raise errors.UserError(
