@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bigrec_jax.results import fields, rows, table as table_lib
-from bigrec_jax.workdir import storage
+from bigrec_jax.results import rows, table as table_lib
+from bigrec_jax.workdir import fields, storage
 
 _SPLITS = ("valid", "test")
 _NUMBERS = fields.mapping(fields.number)

@@ -9,8 +9,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bigrec_jax.results import fields, ground_file, rows
-from bigrec_jax.workdir import storage
+from bigrec_jax.results import ground_file, rows
+from bigrec_jax.workdir import fields, storage
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.results import fields, rows
-from bigrec_jax.workdir import storage
+from bigrec_jax.results import rows
+from bigrec_jax.workdir import fields, storage
 
 _SERIES = fields.sequence(fields.number)
 _BY_CUTOFF = fields.mapping(_SERIES)

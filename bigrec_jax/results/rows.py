@@ -10,8 +10,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bigrec_jax.results import fields
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import fields, storage
 
 # {"1": value, ...}: cutoffs are the texts that JSON makes of them.
 ByCutoff = Mapping[str, float]

@@ -36,11 +36,43 @@ def write_json(
 
 
 def read_json(path: str | os.PathLike) -> Any:
-  """Reads JSON; a missing or damaged file is a UserError that names it."""
+  """Reads a file of one JSON value.
+
+  Raises:
+    UserError: it is missing, no file, not JSON (NaN isn't), or damaged.
+  """
   try:
-    with open(path, encoding="utf-8") as file:
-      return json.load(file)
+    content = pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise errors.UserError(f"{path}: not found") from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise errors.UserError(f"{path}: not valid JSON: {error}") from None
+  except (OSError, ValueError) as error:  # A NUL in the path is the latter.
+    raise errors.UserError(f"{path}: {error}") from None
+  return parse_json(content, str(path))
+
+
+def parse_json(content: str | bytes, where: str) -> Any:
+  """Returns the one JSON value that a text, or UTF-8 bytes, holds.
+
+  Python's reader also takes NaN and infinities, which are no JSON and which
+  nothing that reads numbers expects; it recurses, so that nesting can end it;
+  and it converts no integer of thousands of digits.
+
+  Args:
+    content: all of it; text behind the value is refused.
+    where: a file, or a place within it, for the message.
+
+  Raises:
+    UserError: it is not valid; the message names the line.
+  """
+  try:
+    text = content if isinstance(content, str) else content.decode("utf-8-sig")
+    return json.loads(text, parse_constant=_refuse_constant)
+  except RecursionError:
+    problem = "nested too deeply"
+  except ValueError as error:
+    problem = str(error)
+  raise errors.UserError(f"{where}: not valid JSON: {problem}")
+
+
+def _refuse_constant(name: str) -> None:
+  raise ValueError(f"{name} found, a finite number expected")
