@@ -134,10 +134,10 @@ def generate(
   if len(prompts) <= sharding.batch_size_unit(mesh):
     settings = program.in_one_room(settings)
   scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
-  tokens: list[list[list[int]]] = [[] for _ in prompts]
+  found = Hypotheses([[] for _ in prompts], scores)
   numbers = np.arange(len(prompts)) if rest is None else np.array(rest, int)
   if not len(numbers):
-    return Hypotheses(tokens, scores)
+    return found
   if config.length_norm_includes_prompt and norm_lengths is None:
     norm_lengths = np.array([len(p) for p in prompts], np.int64)
   if not config.length_norm_includes_prompt:
@@ -160,34 +160,64 @@ def generate(
     norm_lengths=None if norm_lengths is None else norm_lengths[numbers],
   )
 
-  def collect(
-    rows: np.ndarray, found: stepping.Found, broken: np.ndarray
+  collector = _Collector(numbers, found, finished, progress)
+  lanes.run(work, config.batch_size, executor.Executor.of(mesh), collector)
+  return found
+
+
+class _Collector:
+  """Takes what the lanes finish; a `lanes.Collect`."""
+
+  def __init__(
+    self,
+    numbers: np.ndarray,
+    into: Hypotheses,
+    finished: Finished | None,
+    progress: reporting.Reports,
+  ):
+    self._numbers, self._into = numbers, into
+    self._finished, self._progress = finished, progress
+
+  def __call__(
+    self, rows: np.ndarray, found: stepping.Found, broken: np.ndarray
   ) -> None:
+    """Keeps the hypotheses of users who are done.
+
+    Raises:
+      NonFiniteError: one has none, after all others were kept.
+    """
     problems = []
-    for place, beams, values, lengths, bad in zip(
-      rows, *found, broken, strict=True
-    ):
-      row = int(numbers[place])
-      if bad or not np.isfinite(values[lengths > 0]).all():
-        problems.append(errors.NonFiniteError(row, _NON_FINITE))
-        continue
-      scores[row] = values
-      tokens[row] = [
-        beam[:length].tolist()
-        for beam, length in zip(beams, lengths, strict=True)
-        if length
-      ]
-      if not tokens[row]:
-        problems.append(errors.NonFiniteError(row, _IMPOSSIBLE))
-      elif finished is not None:
-        finished(row, tokens[row], values)
+    for place, *parts in zip(rows, *found, broken, strict=True):
+      row = int(self._numbers[place])
+      if problem := self._take(row, *parts):
+        problems.append(errors.NonFiniteError(row, problem))
     if len(rows) > len(problems):
-      progress.update(len(rows) - len(problems))
-    if problems:  # The others that ended with them are finished.
+      self._progress.update(len(rows) - len(problems))
+    if problems:
       raise problems[0]
 
-  lanes.run(work, config.batch_size, executor.Executor.of(mesh), collect)
-  return Hypotheses(tokens, scores)
+  def _take(
+    self,
+    row: int,
+    beams: np.ndarray,
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    broken: bool,
+  ) -> str:
+    """Keeps the beams [W, T] of a user; returns what is wrong, or ""."""
+    if broken or not np.isfinite(scores[lengths > 0]).all():
+      return _NON_FINITE
+    if not lengths.any():
+      return _IMPOSSIBLE
+    tokens = [
+      beam[:length].tolist()
+      for beam, length in zip(beams, lengths, strict=True)
+      if length
+    ]
+    self._into.tokens[row], self._into.scores[row] = tokens, scores
+    if self._finished is not None:
+      self._finished(row, tokens, scores)
+    return ""
 
 
 def _variables(params: Any, lora: Any | None) -> dict[str, Any]:
