@@ -110,7 +110,7 @@ def _loop(
   state, books = _start(trainer, saved)
   curve = books["curve"]
   if curve:
-    progress.update(len(curve))
+    progress.skip(len(curve))
   while not _finished(state, schedule):
     started = time.perf_counter()
     programs = trainer.num_programs

@@ -15,8 +15,10 @@ class PretrainConfig:
   max_length: int
   learning_rate: float
   warmup_steps: int
+  save_every_steps: int
 
   def __post_init__(self):
+    checks.at_least("pretrain.save_every_steps", self.save_every_steps, 0)
     checks.at_least("pretrain.vocab_size", self.vocab_size, 260)
     checks.at_least("pretrain.num_steps", self.num_steps, 0)
     checks.at_least("pretrain.batch_size", self.batch_size, 1)

@@ -35,8 +35,8 @@ _BUCKET_STEP = 128  # Beyond the last configured bucket.
 _GROUPS = 4
 _FREE = -1
 
-# Takes row numbers [N] and their hypotheses.
-Collect = Callable[[np.ndarray, stepping.Found], None]
+# Takes row numbers [N], their hypotheses, and [N] bool: whose are broken.
+Collect = Callable[[np.ndarray, stepping.Found, np.ndarray], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Job:
     trie: The titles that may be written, or None.
     mesh: Slots are split over its axes data and fsdp.
     prompts: Token ids without the common beginning.
+    numbers: [N] of each prompt, which its random key is made of.
+    total: Of how many prompts these are the rest; slots are as for all.
     buckets: Widths to which prompts are padded.
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
@@ -65,6 +67,8 @@ class Job:
   trie: constraints.Trie | None
   mesh: Mesh
   prompts: Sequence[Sequence[int]]
+  numbers: np.ndarray
+  total: int
   buckets: tuple[int, ...]
   length_penalty: float
   norm_lengths: np.ndarray | None
@@ -102,14 +106,14 @@ def run(
     collect: Called with users who are done, never twice at a time.
   """
   order = np.argsort([-len(p) for p in work.prompts], kind="stable")
-  size = slots_of(len(order), batch_size, work.mesh)
+  size = slots_of(work.total, batch_size, work.mesh)
   count = min(executor.width, -(-len(order) // size))
   team = executor.team()
   collecting = threading.Lock()
 
-  def locked(rows: np.ndarray, found: stepping.Found) -> None:
+  def locked(*finished: Any) -> None:
     with collecting:
-      collect(rows, found)
+      collect(*finished)
 
   lanes = [
     Lane(work, order[place::count], size, team) for place in range(count)
@@ -163,7 +167,7 @@ class Lane:
       ended = np.flatnonzero(outcome.done & (self._users != _FREE))
       if len(ended):  # Not where the cache had no room and nobody was done.
         found = tuple(part[ended] for part in outcome.found)
-        collect(self._users[ended], found)
+        collect(self._users[ended], found, outcome.broken[ended])
       self._users[ended], self._step[ended] = _FREE, 0
       if not self._waiting and np.all(self._users == _FREE):
         return
@@ -277,7 +281,7 @@ class Lane:
     return program.Batch(
       tokens=put(tokens),
       lengths=put(lengths),
-      numbers=put(np.where(active, numbers, 0).astype(np.int32)),
+      numbers=put(np.where(active, work.numbers[numbers], 0).astype(np.int32)),
       active=put(active),
       norms=jax.tree.map(put, norms),
     )

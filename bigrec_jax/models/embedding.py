@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from bigrec_jax import errors
 from bigrec_jax.devices import sharding
 from bigrec_jax.progress import Reports
+from bigrec_jax.workdir import parts
 
 # So few texts are read one at a time, and, up to this length, by one program:
 # what a single user waits for.
@@ -49,6 +50,7 @@ def embed_tokens(
   batch_size: int,
   mesh: Mesh,
   progress: Reports,
+  kept: parts.Vectors | None = None,
 ) -> np.ndarray:
   """Returns one vector of each text.
 
@@ -62,22 +64,29 @@ def embed_tokens(
     batch_size: rows per program; the row shards of `mesh` divide it.
     mesh: where it runs.
     progress: told of every text done.
+    kept: the batches that were done before, and where others go as they are
+      done; None = nothing is kept.
 
   Returns:
     [N, D] float32, in the order given.
 
   Raises:
-    UserError: `batch_size` does not divide over the mesh, or a state isn't
-      finite.
+    UserError: `batch_size` does not divide over the mesh.
+    NonFiniteError: a state is NaN or infinite.
   """
   sharding.check_batch(mesh, batch_size, "embed.batch_size")
-  vectors = np.zeros((len(token_lists), width), np.float32)
+  if kept is None:
+    kept = parts.Vectors(None, "", len(token_lists), width)
+  progress.skip(int(kept.done.sum()))
   pending = None
   lengths = padded = [len(tokens) for tokens in token_lists]
   if len(token_lists) <= FEW:
     batch_size = sharding.batch_size_unit(mesh)
     padded = [max(length, _FEW_LENGTH) for length in lengths]
   for bucket, rows in batches(padded, batch_size):
+    # The batches are those of all texts, so that vectors are, to the bit.
+    if kept.done[rows].all():
+      continue
     tokens = np.zeros((batch_size, bucket), np.int32)
     sizes = np.zeros(batch_size, np.int32)
     for place, row in enumerate(rows):
@@ -86,19 +95,11 @@ def embed_tokens(
     states = states_of(_put(mesh, tokens), _put(mesh, sizes))
     # The copy of one batch waits until the next one is under way.
     if pending is not None:
-      _collect(vectors, *pending, progress)
-    pending = rows, states
+      _collect(kept, *pending, progress)
+    pending = rows, sizes, states
   if pending is not None:
-    _collect(vectors, *pending, progress)
-  vectors[np.array(lengths, np.int64) == 0] = 0.0
-  bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-  if bad.size:
-    raise errors.UserError(
-      f"embedding: text {bad[0]} (of {len(bad)}) has states that are NaN or"
-      " infinite, finite ones expected; check the encoder's weights and"
-      " config.model.dtype"
-    )
-  return vectors
+    _collect(kept, *pending, progress)
+  return kept.values
 
 
 def _put(mesh: Mesh, array: np.ndarray) -> jax.Array:
@@ -109,7 +110,24 @@ def _put(mesh: Mesh, array: np.ndarray) -> jax.Array:
 
 
 def _collect(
-  vectors: np.ndarray, rows: np.ndarray, states: jax.Array, progress: Reports
+  kept: parts.Vectors,
+  rows: np.ndarray,
+  sizes: np.ndarray,
+  states: jax.Array,
+  progress: Reports,
 ) -> None:
-  vectors[rows] = np.asarray(states)[: len(rows)]
+  vectors = np.asarray(states)[: len(rows)]
+  # An empty text has nothing to read.
+  vectors = np.where(sizes[: len(rows), None] > 0, vectors, np.float32(0))
+  bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+  if bad.size:
+    row = int(rows[bad[0]])
+    raise errors.NonFiniteError(
+      row,
+      "states that are NaN or infinite found, finite ones expected; check the"
+      " encoder's weights, config.model.dtype and whether the tokenizer is the"
+      " encoder's own",
+      f"embedding: text {row}",
+    )
+  kept.add(rows, vectors)
   progress.update(len(rows))

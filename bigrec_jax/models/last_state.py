@@ -20,6 +20,7 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.models import embedding
 from bigrec_jax.models.protocol import LanguageModel
 from bigrec_jax.progress import Reports
+from bigrec_jax.workdir import parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,12 @@ class LastState:
     """D, the width of the network."""
     return self.model.config.hidden_size
 
-  def encode(self, texts: Sequence[str], progress: Reports) -> np.ndarray:
+  def encode(
+    self,
+    texts: Sequence[str],
+    progress: Reports,
+    kept: parts.Vectors | None = None,
+  ) -> np.ndarray:
     """Returns the state [N, D] float32 at the last token of each text."""
     # An empty text has no token where the tokenizer adds no BOS.
     tokens = [
@@ -55,7 +61,13 @@ class LastState:
       for ids in self.tokenizer.encode_batch(list(texts))
     ]
     return embed_texts(
-      self.model, self.params, tokens, self.batch_size, self.mesh, progress
+      self.model,
+      self.params,
+      tokens,
+      self.batch_size,
+      self.mesh,
+      progress,
+      kept,
     )
 
 
@@ -66,6 +78,7 @@ def embed_texts(
   batch_size: int,
   mesh: Mesh,
   progress: Reports,
+  kept: parts.Vectors | None = None,
 ) -> np.ndarray:
   """Returns the state [N, D] float32 at the last token of each text.
 
@@ -76,6 +89,7 @@ def embed_texts(
     batch_size: rows per program; the row shards of `mesh` divide it.
     mesh: of `params`.
     progress: told of every text done.
+    kept: see `embedding.embed_tokens`.
   """
   return embedding.embed_tokens(
     functools.partial(_last_states, model, mesh, params),
@@ -84,6 +98,7 @@ def embed_texts(
     batch_size,
     mesh,
     progress,
+    kept,
   )
 
 

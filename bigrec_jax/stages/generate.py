@@ -10,7 +10,12 @@ from bigrec_jax.data.text import pipeline
 from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import graph, train
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import fingerprints, processes, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  parts as parts_lib,
+  processes,
+  storage,
+)
 
 # Keys that change how decoding runs but not what comes out.
 _RUNTIME_KEYS = ("split", "prompt_buckets")
@@ -116,17 +121,30 @@ def _set_aside(session: Session, split: str, inputs: graph.Inputs) -> None:
 def _build(
   session: Session, split: str, inputs: graph.Inputs
 ) -> list[dict[str, Any]] | None:
-  """Writes BIGRec rows with `predict` (best first) and `scores`."""
-  path, kept = session.paths.predictions(split), _kept(session, split, inputs)
-  if processes.agree(kept.exists):
-    processes.on_first(lambda: kept.replace(path))
-    say(f"generate: {kept} is {path} again")
+  """Writes BIGRec rows with `predict` (best first) and `scores`.
+
+  A kill costs what was finished in the last seconds (workdir/parts.py), and
+  the users that were being decoded.
+  """
+  path, former = session.paths.predictions(split), _kept(session, split, inputs)
+  if processes.agree(former.exists):
+    processes.on_first(lambda: former.replace(path))
+    say(f"generate: {former} is {path} again")
     return None
   samples = session.task.samples(split)
   tokens = pipeline.question_tokens(samples, session.tokenizer)
   write = decoder.Decoder(session, train.used(session).directory)
-  with session.stage(f"generate {split}", len(tokens), "users") as progress:
-    written = write(tokens, session.config.seed, progress)
+  with (
+    session.parts(stage(split).name, inputs) as parts,
+    session.stage(f"generate {split}", len(tokens), "users") as progress,
+  ):
+    kept = parts_lib.Rows(parts, fingerprints.of_value(tokens))
+    progress.skip(len(kept.known))
+    try:
+      written = write(tokens, session.config.seed, progress, kept=kept)
+    except errors.NonFiniteError as error:
+      raise error.of(error.row, samples.name(error.row)) from None
+    processes.on_first(parts.flush)  # Before anything that may fail.
   rows = [samples.content(n) | own for n, own in enumerate(written)]
   processes.on_first(lambda: storage.write_json(path, rows, indent=1))
   return rows

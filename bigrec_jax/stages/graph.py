@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import processes, records
+from bigrec_jax.workdir import fingerprints, parts, processes, records
 
 if TYPE_CHECKING:
   from bigrec_jax.stages.session import Session
@@ -326,6 +326,11 @@ class Walk:
     value = stage.build(session, inputs)
     if stage.differs is None:
       records.write_record(record, inputs)
+      # Whoever keeps other works' artefacts keeps what they had finished, too.
+      whose = fingerprints.of_value(inputs) if stage.set_aside else None
+      processes.on_first(
+        lambda: parts.discard(session.paths.parts, stage.name, whose)
+      )
     self.built.add(stage.name)
     self._found[stage.name] = Found(stage, Status.CURRENT)
     if value is not None:

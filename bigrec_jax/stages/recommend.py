@@ -231,31 +231,32 @@ class _Writer:
 
     Args:
       path: named after all that the lists are made from, so that what lies
-        beside it under the name `.partial` is of the very same.
+        beside it under the name `.parts` is of the very same.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    total = len(self._histories)
-    done = processes.ask(lambda: list_files.whole_chunks(partial, _CHUNK))
+    total, parts = len(self._histories), list_files.parts_of(path)
+    done = list_files.count(parts)
     with self._session.stage("recommend", total, "users") as progress:
-      if done:
-        progress.update(done)
+      progress.skip(done)
       for start in range(done, total, _CHUNK):
         part = slice(start, min(start + _CHUNK, total))
-        lines = "".join(self._lines(part, progress))
-        add = functools.partial(list_files.append, partial, lines)
-        processes.on_first(add)
-    processes.on_first(lambda: list_files.finish(partial, path, total))
+        lines = list(self._lines(part, progress))
+        processes.on_first(functools.partial(list_files.append, parts, lines))
+    processes.on_first(lambda: list_files.finish(parts, path, total))
 
   def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
     """Yields the lines of a chunk of users."""
     config = self._session.config
-    found = self._recommender.recommend(
-      self._histories[part],
-      config.recommend.k,
-      exclude_history=config.recommend.exclude_history,
-      seed=config.seed + part.start,
-      progress=progress,
-    )
+    try:
+      found = self._recommender.recommend(
+        self._histories[part],
+        config.recommend.k,
+        exclude_history=config.recommend.exclude_history,
+        seed=config.seed + part.start,
+        progress=progress,
+      )
+    except errors.NonFiniteError as error:
+      row = part.start + error.row
+      raise error.of(row, f"history {row}") from None
     for row, own in zip(self._histories.rows[part], found, strict=True):
       line = json.dumps(
         row.content | _answer(own), ensure_ascii=False, allow_nan=False

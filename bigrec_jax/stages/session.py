@@ -16,7 +16,13 @@ from bigrec_jax import config as config_lib, progress
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import graph
 from bigrec_jax.tasks import registry
-from bigrec_jax.workdir import processes, records, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  parts,
+  processes,
+  records,
+  storage,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +164,23 @@ class Session(loaded.Loaded):
     stream = None if processes.is_first() else io.StringIO()
     with progress.Progress(total, unit, name, stream) as bar:
       yield bar
-    self.keep_throughput(name, bar.done, unit, bar.seconds)
+    if bar.done:  # Else all was done before, in another time.
+      self.keep_throughput(name, bar.done, unit, bar.seconds)
+
+  def parts_path(self, stage: str, made_from: Any) -> pathlib.Path:
+    """Returns the file, or folder, of what a stage finished of a work."""
+    name = fingerprints.of_value(made_from)
+    return self.paths.parts / f"{stage}.{name}"
+
+  def parts(self, stage: str, made_from: Any) -> parts.Parts:
+    """Returns what a stage finished of a work that was cut short.
+
+    Args:
+      stage: its name.
+      made_from: its inputs.
+    """
+    path = self.parts_path(stage, made_from)
+    return parts.Parts(path, fingerprints.of_value(made_from))
 
   def keep_throughput(
     self, name: str, count: int, unit: str, seconds: float, **other: int

@@ -104,6 +104,11 @@ class Paths:
     return self.root / "recommendations.jsonl"
 
   @property
+  def parts(self) -> pathlib.Path:
+    """What stages that were cut short had finished (workdir/parts.py)."""
+    return self.root / ".parts"
+
+  @property
   def plan(self) -> pathlib.Path:
     return self.root / "plan.json"
 

@@ -112,6 +112,8 @@ class Setup:
       norm_lengths=changes.pop("norm_lengths", None),
       trie=changes.pop("trie", None),
       progress=changes.pop("progress", progress.NullProgress()),
+      finished=changes.pop("finished", None),
+      rest=changes.pop("rest", None),
     )
     return generate.generate(
       self.model,
@@ -397,3 +399,124 @@ def test_length_norms_are_exact():
   norms = stepping.length_norms(2, 3, 2.0, np.array([5, 9]))
   np.testing.assert_array_equal(norms.ended, [[25, 36, 49], [81, 100, 121]])
   np.testing.assert_array_equal(norms.running[0], [36, 49, 64])
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [{"length_norm_includes_prompt": True}, {"sample": True, "top_k": 0}],
+)
+def test_the_rest_is_written_as_all_would_be(setup, changes):
+  prompts = make_prompts(30, seed=1)
+  streamed = {}
+
+  def finished(row, tokens, scores):
+    assert row not in streamed
+    streamed[row] = tokens, scores
+
+  whole = setup(prompts, finished=finished, **changes)
+  assert sorted(streamed) == list(range(30))
+  for row, (tokens, scores) in streamed.items():
+    assert tokens == whole.tokens[row]
+    np.testing.assert_array_equal(scores, whole.scores[row])
+  before = program.read._cache_size(), program.advance._cache_size()
+  for seed in range(4):
+    rng = np.random.default_rng(seed)
+    rest = np.sort(rng.permutation(30)[: (1, 7, 19, 29)[seed]])
+    found = setup(prompts, rest=rest, **changes)
+    assert [found.tokens[row] for row in rest] == [
+      whole.tokens[row] for row in rest
+    ]
+    # Who sits beside decides where tokens lie in the cache, so that sums may
+    # differ in the last bit.
+    np.testing.assert_allclose(
+      found.scores[rest], whole.scores[rest], rtol=1e-6
+    )
+    others = np.setdiff1d(np.arange(30), rest)
+    assert not any(found.tokens[row] for row in others)
+  after = program.read._cache_size(), program.advance._cache_size()
+  assert after == before
+  assert setup(prompts, rest=[], **changes).tokens == [[]] * 30
+
+
+class Spoilt(Setup):
+  """A model with a number that is none, in a place of its own."""
+
+  def __init__(self, where, value, shape=(1, 1, 1)):
+    super().__init__(shape)
+    tree = self.lora if where == "lora_b" else self.params
+
+    def spoil(path, leaf):
+      if where not in jax.tree_util.keystr(path):
+        return leaf
+      array = np.array(leaf)
+      array.reshape(-1)[-1] = value
+      return jax.device_put(array, leaf.sharding)
+
+    tree = jax.tree_util.tree_map_with_path(spoil, tree)
+    if where == "lora_b":
+      self.lora = tree
+    else:
+      self.params = tree
+
+
+WAYS = {
+  "beams": {},
+  "greedy": {"num_beams": 1},
+  "sampling": {"sample": True, "top_k": 5, "top_p": 0.9},
+  "trie": {"trie": constraints.build_trie([[4, 5, EOS], [4, EOS], [7, EOS]])},
+}
+
+
+@pytest.mark.parametrize(
+  ("way", "where", "value"),
+  [
+    ("beams", "lm_head", np.nan),
+    ("greedy", "up_proj", np.nan),
+    ("sampling", "lora_b", np.inf),
+    ("trie", "lora_b", np.nan),
+  ],
+)
+def test_logits_that_are_not_finite_name_a_row(way, where, value):
+  spoilt, streamed = Spoilt(where, value), []
+  with pytest.raises(errors.NonFiniteError) as error:
+    spoilt(
+      make_prompts(11),
+      finished=lambda row, *_: streamed.append(row),
+      **WAYS[way],
+    )
+  assert str(error.value).startswith(
+    f"row {error.value.row}: non-finite logits found, finite ones expected"
+  )
+  assert streamed == []
+
+
+@pytest.mark.parametrize(
+  ("way", "shape"),
+  [("beams", (1, 1, 1)), ("sampling", (1, 1, 1)), ("beams", (2, 2, 2))],
+)
+def test_one_broken_row_loses_nobody_who_was_done_before(way, shape):
+  prompts = make_prompts(40, seed=1)
+  prompts[23] = [*prompts[23][:21], VOCAB + 3]  # No such row: NaN.
+  streamed = {}
+  setup = Setup(shape)
+  with pytest.raises(errors.NonFiniteError, match="row 23: non-finite logits"):
+    setup(
+      prompts,
+      finished=lambda row, tokens, _: streamed.update({row: tokens}),
+      **WAYS[way],
+    )
+  assert streamed and 23 not in streamed
+  # Nor does the NaN reach whoever sat beside or comes after.
+  rest = [row for row in range(40) if row not in streamed and row != 23]
+  found = setup(prompts, rest=rest, **WAYS[way])
+  assert all(found.tokens[row] for row in rest)
+
+
+def test_a_text_of_probability_0_is_no_answer():
+  spoilt = Setup()
+  head = spoilt.params["lm_head"]
+  kernel = np.array(head["kernel"])
+  kernel[:, [4, 7]] = -1e38  # Log-probabilities of -inf, or the only ones.
+  head["kernel"] = jax.device_put(kernel, head["kernel"].sharding)
+  with pytest.raises(errors.NonFiniteError, match=r"row \d+: n"):
+    spoilt(make_prompts(11), **WAYS["trie"])

@@ -60,7 +60,7 @@ def test_an_empty_text_is_the_zero_vector():
 def test_states_that_are_not_finite_are_refused():
   params = common.noisy_params(CONFIG)
   spoilt = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), params)
-  with pytest.raises(errors.UserError, match="embedding: text 0 .of 2. has"):
+  with pytest.raises(errors.UserError, match="embedding: text 0: states"):
     last_state.embed_texts(
       common.build(CONFIG),
       spoilt,

@@ -25,7 +25,7 @@ from bigrec_jax.models.bert import weights, wordpiece
 from bigrec_jax.models.bert.config import BertConfig
 from bigrec_jax.models.bert.network import Bert
 from bigrec_jax.progress import Reports
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import parts, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,12 @@ class BertEncoder:
     """D, the width of the network."""
     return self.network.config.hidden_size
 
-  def encode(self, texts: Sequence[str], progress: Reports) -> np.ndarray:
+  def encode(
+    self,
+    texts: Sequence[str],
+    progress: Reports,
+    kept: parts.Vectors | None = None,
+  ) -> np.ndarray:
     """Returns the vectors [N, D] float32 of the texts."""
     # As sentence-transformers, which strips texts first.
     texts = [text.strip() for text in texts]
@@ -70,6 +75,7 @@ class BertEncoder:
       self.batch_size,
       self.mesh,
       progress,
+      kept,
     )
 
 

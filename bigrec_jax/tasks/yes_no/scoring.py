@@ -23,6 +23,7 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel, embedding
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.yes_no import texts
+from bigrec_jax.workdir import parts
 
 
 def answer_ids(
@@ -111,23 +112,29 @@ class Scorer:
       yield numbers, _put(mesh, block), _put(mesh, last)
 
   def logits(
-    self, adapter: Any, progress: progress_lib.Reports | None = None
+    self,
+    adapter: Any,
+    progress: progress_lib.Reports | None = None,
+    kept: parts.Vectors | None = None,
   ) -> np.ndarray:
     """Returns the logits of Yes and No where the answer starts.
 
     Args:
       adapter: the weights of collection `lora`.
       progress: told of every sample done.
+      kept: the samples that were done before, [N, 2], and where others go as
+        they are done; None = nothing is kept.
 
     Returns:
       [N, 2] float32.
 
     Raises:
-      UserError: one isn't finite.
+      NonFiniteError: one is NaN or infinite.
     """
-    network = self._network
-    found = np.zeros((self._size, 2), np.float32)
-    parts = [
+    network, progress = self._network, progress or progress_lib.NullProgress()
+    kept = kept or parts.Vectors(None, "", self._size, 2)
+    progress.skip(int(kept.done.sum()))
+    under_way = [
       (
         numbers,
         _answer_logits(
@@ -141,25 +148,32 @@ class Scorer:
         ),
       )
       for numbers, tokens, last in self._batches
+      if not kept.done[numbers].all()
     ]
-    for numbers, part in parts:
-      found[numbers] = jax.device_get(part)[: len(numbers)]
-      if progress is not None:
-        progress.update(len(numbers))
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if bad.size:
-      raise errors.UserError(
-        f"sample {bad[0]} (of {len(bad)}) has answer logits that are NaN or"
-        " infinite, finite ones expected; check the base's weights and"
-        " config.model.dtype"
-      )
-    return found
+    for numbers, part in under_way:
+      found = jax.device_get(part)[: len(numbers)]
+      bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+      if bad.size:
+        row = int(numbers[bad[0]])
+        raise errors.NonFiniteError(
+          row,
+          "answer logits that are NaN or infinite found, finite ones expected;"
+          " look at the adapter's and the base's weights, at config.model.dtype"
+          " and whether the tokenizer is the base's own",
+          f"sample {row}",
+        )
+      kept.add(numbers, found)
+      progress.update(len(numbers))
+    return kept.values
 
   def probabilities(
-    self, adapter: Any, progress: progress_lib.Reports | None = None
+    self,
+    adapter: Any,
+    progress: progress_lib.Reports | None = None,
+    kept: parts.Vectors | None = None,
   ) -> np.ndarray:
-    """Returns [N] float64: the softmax of the two logits, of Yes."""
-    yes, no = self.logits(adapter, progress).astype(np.float64).T
+    """Returns [N] float64: the softmax of `logits`, of Yes."""
+    yes, no = self.logits(adapter, progress, kept).astype(np.float64).T
     return 1.0 / (1.0 + np.exp(no - yes))
 
 
