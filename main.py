@@ -9,7 +9,8 @@ A workdir remembers its configuration, so only the first command on it needs
 --config (docs/workdir.md).
 This file only reads flags, starts jax.distributed where asked, and dispatches.
 Exit status: 0 when what was asked is on disk, 2 after a user's mistake, which
-is one line on stderr, 1 after anything else.
+is one line on stderr, 1 after anything else, and where --mode=selfcheck finds
+that devices do not agree.
 """
 
 import difflib
@@ -50,6 +51,7 @@ MODES = (
   "export",
   "pipeline",
   "plan",
+  "selfcheck",
 )
 # They use what is there; only --make has them train or remember anything.
 _READING = ("recommend", "report", "export", "plan")
@@ -124,11 +126,14 @@ def _named(argv: list[str], flag: str) -> str | None:
 def _parse(argv: list[str]) -> None:
   """Parses flags; every mistake becomes a UserError.
 
-  Where no configuration is named but a workdir that remembers its own is,
-  flags are parsed as changes of the defaults.
+  Where no configuration is named but a workdir that remembers its own is, or
+  none is needed, flags are parsed as changes of the defaults.
   """
-  if not _named(argv, "config") and (workdir := _named(argv, "workdir")):
-    if paths_lib.Paths(pathlib.Path(workdir)).config.exists():
+  if not _named(argv, "config"):
+    workdir = _named(argv, "workdir")
+    if _named(argv, "mode") == "selfcheck" or (
+      workdir and paths_lib.Paths(pathlib.Path(workdir)).config.exists()
+    ):
       argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
   try:
     rest = flags.FLAGS(argv)
@@ -295,13 +300,24 @@ def _join_processes() -> None:
     ) from None
 
 
-def _run(argv: list[str]) -> None:
+def _refuse_urls() -> None:
+  """Raises UserError where a URL is given in place of a path."""
+  flat = records.flatten(_CONFIG.value.to_dict(), "config.")
+  named = {k: v for k, v in flat.items() if not k.startswith("config.prompt.")}
+  paths_lib.refuse_urls({"workdir": _WORKDIR.value, **named})
+
+
+def _run(argv: list[str]) -> int:
+  """Runs the mode; returns the exit status, which only selfcheck decides."""
   _parse(argv)
+  _refuse_urls()
   if _HISTORY.value and _MODE.value not in ("recommend", "pipeline"):
     raise errors.UserError(
       f"--history: --mode={_MODE.value} found, recommend expected"
     )
-  workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
+  workdir = pathlib.Path(
+    _WORKDIR.value or f"runs/{_config_name() or _MODE.value}"
+  )
   if workdir.exists() and not workdir.is_dir():
     raise errors.UserError(f"--workdir={workdir}: a file, a folder expected")
   paths = paths_lib.Paths(workdir)
@@ -320,7 +336,7 @@ def _run(argv: list[str]) -> None:
     remember=lambda: _remember(paths, config, file, remembered),
   )
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
-  mode.run(config, workdir, asked)
+  return mode.run(config, workdir, asked) or 0
 
 
 def _set_up_logging() -> None:
@@ -342,7 +358,7 @@ def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
   _set_up_logging()
   try:
-    _run(argv)
+    return _run(argv)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -357,7 +373,6 @@ def main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     return 130
-  return 0
 
 
 def _run_and_leave(argv: list[str]) -> int:

@@ -124,6 +124,7 @@ class Recommender:
       UserError: something is missing, or of another base, adapter or
         catalogue; the message says what, and which mode makes it.
     """
+    paths_lib.refuse_urls({"workdir": os.fspath(workdir)})
     paths = paths_lib.Paths(pathlib.Path(workdir))
     config = _config(paths, injection, gamma, mesh)
     with log_handlers.left_alone():

@@ -2,6 +2,13 @@
 
 import dataclasses
 import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bigrec_jax import errors
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +120,10 @@ class Paths:
     return self.root / "plan.json"
 
   @property
+  def selfcheck(self) -> pathlib.Path:
+    return self.root / "selfcheck.json"
+
+  @property
   def export(self) -> pathlib.Path:
     return self.root / "export"
 
@@ -132,3 +143,24 @@ class Paths:
   def cf_scores(self, model: str, split: str) -> pathlib.Path:
     """float32 [examples, items] scores of a CF model."""
     return self.root / "cf" / model / f"{split}.npy"
+
+
+def refuse_urls(values: Mapping[str, Any]) -> None:
+  """Refuses a bucket or another URL where files are read and written.
+
+  Locks, renames and memory maps need a file system; pathlib would make a
+  local folder `gs:` of it.
+
+  Args:
+    values: by the flag that they are of; only text may be a path.
+
+  Raises:
+    UserError: one is a URL.
+  """
+  for flag, value in values.items():
+    if isinstance(value, str) and _URL.match(value):
+      raise errors.UserError(
+        f"--{flag}: {value} found, a path of a file system expected; mount a"
+        " bucket (gcsfuse, mountpoint-s3; launch/tpu_vm.sh mounts one) and name"
+        " the path there"
+      )
