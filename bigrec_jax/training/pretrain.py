@@ -71,7 +71,7 @@ def pretrain(
   state, sums = steps.init(params)
   shard = jax.process_index(), jax.process_count()
   with reports.open_writer(paths.pretrain_metrics, None, None) as writer:
-    report = reports.StepReport(writer, progress)
+    report = reports.StepReport(writer, progress, section="pretrain")
     for done in range(config.num_steps):
       report.begin()
       batch = next(stream)
