@@ -148,7 +148,7 @@ def generate(
     model=model,
     settings=settings,
     variables=_variables(params, lora),
-    seed=sharding.put_replicated(mesh, np.uint32(seed)),
+    seed=sharding.put_replicated(mesh, np.uint32(seed % 2**32)),
     prefix=prefix.cache,
     trie=sharding.put_replicated(mesh, trie),
     mesh=mesh,

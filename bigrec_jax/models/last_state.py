@@ -2,7 +2,9 @@
 
 BIGRec data/embedding.ipynb takes `hidden_states[-1][:, -1]` of the base LLaMA
 (without the adapter) under left padding; here rows are padded at the right,
-where causal attention cannot see it, and the last real token is picked.
+where causal attention cannot see it, and the last real token is picked. Of a
+text beyond MOST_TOKENS, which is a page in place of a title, its beginning is
+read, and a line says so.
 """
 
 import dataclasses
@@ -21,6 +23,9 @@ from bigrec_jax.models import embedding
 from bigrec_jax.models.protocol import LanguageModel
 from bigrec_jax.progress import Reports
 from bigrec_jax.workdir import parts
+
+# Of a text: no title has as many, and the cost of a text grows with its square.
+MOST_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +60,11 @@ class LastState:
     kept: parts.Vectors | None = None,
   ) -> np.ndarray:
     """Returns the state [N, D] float32 at the last token of each text."""
+    encoded = self.tokenizer.encode_batch(list(texts))
+    cut = [n for n, ids in enumerate(encoded) if len(ids) > MOST_TOKENS]
+    embedding.warn_of_cut([texts[n] for n in cut], MOST_TOKENS)
     # An empty text has no token where the tokenizer adds no BOS.
-    tokens = [
-      ids or [self.tokenizer.eos_id]
-      for ids in self.tokenizer.encode_batch(list(texts))
-    ]
+    tokens = [ids[:MOST_TOKENS] or [self.tokenizer.eos_id] for ids in encoded]
     return embed_texts(
       self.model,
       self.params,

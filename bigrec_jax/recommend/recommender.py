@@ -199,22 +199,27 @@ class Recommender:
     """
     if not len(histories):
       return []
-    # Histories up to the length that the model is told share a program.
-    items = histories.padded(self._loaded.config.data.max_history)
+    lists = []
     with self._lock, log_handlers.left_alone():
       written = self._decoder.continue_histories(
         histories.titles, seed, progress
       )
-      found = self._ground(
-        self._embed([prompts.extract_title(w["predict"][0]) for w in written]),
-        items if exclude_history else items[:, :0],
-        self._reader(items),
-        k,
-      )
-    return [
-      self._list(found, n, written[n], tuple(histories.unknown[n]))
-      for n in range(len(histories))
-    ]
+      texts = [prompts.extract_title(w["predict"][0]) for w in written]
+      queries = self._embed(texts)
+      for part in histories.parts():
+        # Histories up to the length that the model is told share a program.
+        items = histories[part].padded(self._loaded.config.data.max_history)
+        found = self._ground(
+          queries[part],
+          items if exclude_history else items[:, :0],
+          self._reader(items),
+          k,
+        )
+        lists += [
+          self._list(found, n, written[user], tuple(histories.unknown[user]))
+          for n, user in enumerate(range(part.start, part.stop))
+        ]
+    return lists
 
   def _embed(self, texts: list[str]) -> np.ndarray:
     """Returns the embeddings of what was written [N, D]."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bigrec_jax import errors
+from bigrec_jax.stages import memory
 from bigrec_jax.workdir import fingerprints, parts, processes, records
 
 if TYPE_CHECKING:
@@ -323,7 +324,8 @@ class Walk:
     processes.on_first(
       lambda: session.paths.root.mkdir(parents=True, exist_ok=True)
     )
-    value = stage.build(session, inputs)
+    with memory.named(stage.mode, stage.batches or ()):
+      value = stage.build(session, inputs)
     if stage.differs is None:
       records.write_record(record, inputs)
       # Whoever keeps other works' artefacts keeps what they had finished, too.

@@ -11,7 +11,6 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import popularity as popularity_lib
-from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import chosen, ground_file, rows, table
 from bigrec_jax.stages import (
   embed,
@@ -71,7 +70,6 @@ def _reads_base(session: Session) -> bool:
 
 def _check(session: Session) -> None:
   ground = session.config.ground
-  calibrate.parse_grid(ground.gamma_grid)
   for section in ("predictions", "cf_scores"):
     for split in SPLITS:
       if given := getattr(ground, section).get(split):

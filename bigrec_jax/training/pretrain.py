@@ -88,7 +88,7 @@ def pretrain(
     with reports.open_writer(
       paths.pretrain_metrics, None, start or None
     ) as writer:
-      report = reports.StepReport(writer, progress)
+      report = reports.StepReport(writer, progress, section="pretrain")
       for done in range(start, config.num_steps):
         report.begin()
         batch = next(stream)

@@ -1,7 +1,6 @@
 """What a training loop says while it runs: metrics, progress, traces."""
 
 import contextlib
-import math
 import pathlib
 import time
 from typing import Any
@@ -11,7 +10,7 @@ from absl import logging
 
 from bigrec_jax import progress as progress_lib
 from bigrec_jax.results import writer as writer_lib
-from bigrec_jax.training import interruption
+from bigrec_jax.training import not_finite
 
 Tree = Any
 
@@ -55,7 +54,14 @@ class StepReport:
   its own beginning where something else came between.
   """
 
-  def __init__(self, writer: Writer, bar: Progress, *, late: bool = True):
+  def __init__(
+    self,
+    writer: Writer,
+    bar: Progress,
+    *,
+    late: bool = True,
+    section: str = "train",
+  ):
     """Starts with nothing to report.
 
     Args:
@@ -63,7 +69,10 @@ class StepReport:
       bar: likewise.
       late: steps return before the device has done them. Otherwise each is
         reported at once: its end is known then, and nothing waits for it.
+      section: of the configuration, for messages.
     """
+    self._section = section
+    self._moves = not_finite.Moves()
     self._writer = writer
     self._bar = bar
     self._late = late
@@ -88,13 +97,8 @@ class StepReport:
       return
     (number, rate, metrics, tokens), self._pending = self._pending, None
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    for name, value in values.items():
-      if not math.isfinite(value):
-        raise interruption.TrainingStopped(
-          f"training: {name} is {value} at step {number}; a finite number"
-          " expected (lower train.learning_rate, or look at the data of that"
-          " step)"
-        )
+    not_finite.check(values, number, self._section, self._moves)
+    self._moves.add(number, rate)
     now = time.monotonic()
     speed, self._last = tokens / max(now - self._last, 1e-9), now
     line = {

@@ -10,10 +10,32 @@ from typing import Any
 def of_value(value: Any) -> str:
   """Returns 16 hex digits that name a JSON-like value, or bytes, for good."""
   if not isinstance(value, bytes):
-    value = json.dumps(
-      value, sort_keys=True, ensure_ascii=False, default=str
-    ).encode("utf-8", "surrogatepass")
+    value = _written(value)
   return hashlib.sha256(value).hexdigest()[:16]
+
+
+class OfList:
+  """Names a list as `of_value` does, a value at a time."""
+
+  def __init__(self) -> None:
+    self._digest = hashlib.sha256(b"[")
+    self._between = ""
+
+  def add(self, value: Any) -> None:
+    """Takes the next value of the list."""
+    self._digest.update(_written(value, self._between))
+    self._between = ", "
+
+  def name(self) -> str:
+    """Returns the fingerprint of the list up to here."""
+    digest = self._digest.copy()
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
+
+
+def _written(value: Any, before: str = "") -> bytes:
+  text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+  return (before + text).encode("utf-8", "surrogatepass")
 
 
 def of_file(path: str | os.PathLike) -> str:

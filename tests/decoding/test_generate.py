@@ -327,6 +327,50 @@ def test_prompts_beyond_the_last_bucket():
   assert lanes.bucket_of(65, (128, 64)) == 128
 
 
+def test_a_lone_long_prompt_does_not_widen_the_slots_of_others(
+  setup, monkeypatch
+):
+  """One of 10,000 tokens among 64 took 6.6 GB and a minute."""
+  prompts = make_prompts(23, seed=3)
+  rng = np.random.default_rng(4)
+  long = [*prompts[0][:21], *rng.integers(3, VOCAB, size=700).tolist()]
+  shapes = set()
+  read = program.read
+
+  def watched(model, settings, variables, batch, *rest):
+    shapes.add(batch.tokens.shape)
+    return read(model, settings, variables, batch, *rest)
+
+  monkeypatch.setattr(program, "read", watched)
+  together = setup([*prompts[:9], long, *prompts[9:]])
+  assert shapes == {(1, 768), (2, 32), (2, 128)}
+  alone = setup([long, prompts[4]])
+  assert together.tokens[9] == alone.tokens[0]
+  np.testing.assert_allclose(together.scores[9], alone.scores[0], atol=1e-5)
+  usual = setup(prompts)
+  assert together.tokens[:9] + together.tokens[10:] == usual.tokens
+
+
+def test_who_is_decoded_side_by_side():
+  def split(lengths, batch_size=32, buckets=(64, 512)):
+    found = lanes.alike([[0] * n for n in lengths], batch_size, buckets)
+    return [([lengths[n] for n in rows], most) for rows, most in found]
+
+  assert split([5, 7, 512]) == [([512, 7, 5], 32)]
+  # Slots by room: 32 x 512 tokens hold four of 4,096, and not one of 20,000.
+  lengths = [20_000, 4_000, 3_000, *[9] * 60]
+  assert split(lengths) == [
+    ([20_000], 1),
+    ([4_000, 3_000], 4),
+    ([9] * 60, 32),
+  ]
+  # Where many are long, nobody is an exception.
+  assert split([4_000] * 20) == [([4_000] * 20, 32)]
+  assert split([10_000]) == [([10_000], 32)]
+  assert split([10_000, 8])[-1] == ([8], 32)
+  assert split([300, 8], buckets=()) == [([300], 21), ([8], 32)]
+
+
 def test_greedy_is_one_beam(setup):
   prompts = make_prompts(5)
   found = setup(prompts, num_beams=1)

@@ -67,6 +67,10 @@ class BertEncoder:
     if self.sentences.lower:
       texts = [text.lower() for text in texts]
     rows = self.tokenizer.encode_batch_fast(texts, add_special_tokens=True)
+    cut = [n for n, row in enumerate(rows) if row.overflowing]
+    if cut:
+      most = len(rows[cut[0]].ids)
+      embedding.warn_of_cut([texts[n] for n in cut], most)
     how = (self.mesh, self.sentences.pooling, self.sentences.normalize)
     return embedding.embed_tokens(
       functools.partial(_vectors, self.network, *how, self.params),

@@ -103,13 +103,14 @@ class Scorer:
     """Yields (numbers, tokens [B, T], last positions [B]) on the mesh."""
     mesh = self._network.mesh
     lengths = [len(ids) for ids in tokens]
-    for width, numbers in embedding.batches(lengths, batch_size):
-      block = np.zeros((batch_size, width), np.int32)
-      last = np.zeros(batch_size, np.int32)
-      for place, number in enumerate(numbers):
+    unit = sharding.batch_size_unit(mesh)
+    for batch in embedding.batches(lengths, batch_size, unit):
+      block = np.zeros((batch.rows, batch.width), np.int32)
+      last = np.zeros(batch.rows, np.int32)
+      for place, number in enumerate(batch.numbers):
         block[place, : lengths[number]] = tokens[number]
         last[place] = lengths[number] - 1
-      yield numbers, _put(mesh, block), _put(mesh, last)
+      yield batch.numbers, _put(mesh, block), _put(mesh, last)
 
   def logits(
     self,
