@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from bigrec_jax import errors
 
+_WORDS = ("RESOURCE_EXHAUSTED", "Out of memory")
 # Sizes that a stage's memory depends on, beside its batches.
 _ALSO = {
   "pretrain": ("pretrain.max_length", "model.arch"),
@@ -33,7 +34,7 @@ def named(mode: str, batches: tuple[str, ...]) -> Iterator[None]:
   except MemoryError as error:
     raise _refusal(mode, batches, str(error)) from None
   except RuntimeError as error:  # XLA's own is one; JAX need not be imported.
-    if "RESOURCE_EXHAUSTED" not in str(error):
+    if not any(words in str(error) for words in _WORDS):
       raise
     raise _refusal(mode, batches, str(error)) from None
 
