@@ -60,7 +60,7 @@ check_settings() {
   [ -z "$VALID_UNTIL" ] || [[ $KIND == queued* ]] ||
     fail "$file: VALID_UNTIL: '$VALID_UNTIL' found, nothing expected where KIND" \
       "is $KIND"
-  expect "$file" SHARED '|gs://[a-z0-9][a-z0-9._-]*|[A-Za-z0-9.-]+:/.*' \
+  expect "$file" SHARED '|gs://[a-z0-9][a-z0-9._-]*|[A-Za-z0-9.-]+:/([^/].*)?' \
     "nothing, gs://BUCKET or HOST:/SHARE"
   expect "$file" MOUNT "$folder" "an absolute path"
   expect "$file" WORKDIR "$folder" \

@@ -28,14 +28,15 @@ is_running() {
 
 standing() {
   local status
-  if status=$(cat "$state/status" 2>/dev/null); then
+  # First: it writes its status down before it is gone.
+  if is_running; then
+    echo "running $(cat "$state/pid")"
+  elif status=$(cat "$state/status" 2>/dev/null); then
     if [ -f "$state/stopped" ] && [ "$status" != 0 ]; then
       echo "stopped $status"
     else
       echo "ended $status"
     fi
-  elif is_running; then
-    echo "running $(cat "$state/pid")"
   elif [ -f "$state/pid" ]; then
     echo "died"
   else
@@ -93,7 +94,7 @@ start() {
   mkdir -p "$state"
   exec {lock}>"$state/lock"
   flock "$lock"
-  if [ ! -f "$state/status" ] && is_running; then
+  if is_running; then
     [ "$(cat "$state/command")" = "$(quoted "$@")" ] ||
       fail "worker.sh: another command runs as $name: $(cat "$state/command")"
     echo "$HOSTNAME: runs already, $(cat "$state/pid")"
@@ -105,6 +106,11 @@ start() {
   setsid nohup bash launch/worker.sh supervise "$name" "$@" \
     </dev/null >>"$state/log" 2>&1 {lock}>&- &
   echo $! >"$state/pid"
+  # Its process is not yet what `is_running` knows it by.
+  for _ in {1..100}; do
+    ! is_running && [ ! -f "$state/status" ] || break
+    sleep 0.05
+  done
   echo "$HOSTNAME: started $!, log $state/log"
 }
 
@@ -121,13 +127,12 @@ supervise() {
 }
 
 stop() {
-  local seconds=$1
+  local end=$((SECONDS + $1))
   if is_running; then
     touch "$state/stopped"
     kill -TERM -- "-$(cat "$state/pid")"
-    for ((; seconds > 0; seconds--)); do
-      is_running || break
-      sleep 1
+    while is_running && [ "$SECONDS" -lt "$end" ]; do
+      sleep 0.2
     done
     if is_running; then
       echo "error: $HOSTNAME: still saving after $1 s; ask again" >&2
