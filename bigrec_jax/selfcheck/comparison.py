@@ -58,10 +58,8 @@ class Row:
       shown = _number(self.differences[name]), _number(self.allowed[name])
       if not self.agrees:
         verdict = f"DIFFERS in {name}"
-    seconds = f"{self.seconds:.1f}"
-    return [
-      self.check, self.mesh, str(self.devices or "-"), *shown, seconds, verdict
-    ]  # fmt: skip
+    where, seconds = str(self.devices or "-"), f"{self.seconds:.1f}"
+    return [self.check, self.mesh, where, *shown, seconds, verdict]
 
   def _excess(self, name: str) -> float:
     value, allowed = self.differences[name], self.allowed[name]
