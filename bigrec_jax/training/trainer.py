@@ -44,6 +44,7 @@ def fit(
   paths: paths_lib.Paths,
   fingerprint: str,
   base_name: str,
+  base_fingerprint: str = "",
   objective: objective_lib.Objective | None = None,
   selection: selection_lib.Selection | None = None,
 ) -> loop.FitResult:
@@ -67,6 +68,7 @@ def fit(
     fingerprint: of all that the result depends on; a run resumes only from
       checkpoints of the same name.
     base_name: what `adapter_config.json` calls the base.
+    base_fingerprint: what the adapter's weights say of it.
     objective: what is minimised; None = the loss of a language model.
     selection: what decides which adapter is best; None = the eval loss.
 
@@ -88,7 +90,7 @@ def fit(
   files = run_files.RunFiles(
     paths,
     fingerprint,
-    functools.partial(_write_adapter, *shape, base_name),
+    functools.partial(_write_adapter, *shape, base_name, base_fingerprint),
   )
   processes.on_first(files.claim)
   steps = step.make_steps(
@@ -147,10 +149,13 @@ def _write_adapter(
   arch: Architecture,
   lora: config_lib.LoraConfig,
   base_name: str,
+  base_fingerprint: str,
   directory: pathlib.Path,
   tree: Tree,
 ) -> None:
-  hf_export.save_adapter(directory, arch, lora, tree, base_name)
+  hf_export.save_adapter(
+    directory, arch, lora, tree, base_name, base_fingerprint
+  )
 
 
 def _log_sizes(trainable: int, frozen: int) -> None:
