@@ -172,10 +172,6 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
   value = storage.read_json(path)
   file = fields.Fields(value, f"{path}:")
   fields.check_schema(file)
-  if "seal" in file:  # Files of before have none.
-    plain = {key: own for key, own in value.items() if key != "seal"}
-    if value["seal"] != names.of_value(plain):
-      raise errors.UserError(f"{path}: its content isn't what was written")
   gamma = file.get("gamma", fields.mapping(fields.number))
   injection = file.get("injection", fields.text)
   expected = set(parts_of(injection))
@@ -186,4 +182,9 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
       f"one for each part of {injection}",
     )
   chosen = Chosen(injection, gamma, file.get("cf_model", fields.text))
-  return chosen, file.get("fingerprints", fields.of_object)
+  made_from = file.get("fingerprints", fields.of_object)
+  plain = {key: own for key, own in value.items() if key != "seal"}
+  # Files of before have none.
+  if value.get("seal") not in (None, names.of_value(plain)):
+    raise errors.UserError(f"{path}: its content isn't what was written")
+  return chosen, made_from

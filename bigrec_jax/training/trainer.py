@@ -87,11 +87,9 @@ def fit(
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
   texts = _batches(train, valid, tokenizer, config, rows, seed, share)
-  files = run_files.RunFiles(
-    paths,
-    fingerprint,
-    functools.partial(_write_adapter, *shape, base_name, base_fingerprint),
-  )
+  about = *shape, base_name, base_fingerprint
+  write = functools.partial(_write_adapter, *about)
+  files = run_files.RunFiles(paths, fingerprint, write)
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
