@@ -81,6 +81,12 @@ _MAKE = flags.DEFINE_bool(
 _DRY_RUN = flags.DEFINE_bool(
   "dry_run", False, "Say what would be made, and why; make and write nothing."
 )
+_VERIFY = flags.DEFINE_bool(
+  "verify",
+  False,
+  "Digest every file that is looked at, even where its size and time are those"
+  " of before.",
+)
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One process of many: call jax.distributed.initialize."
 )
@@ -186,7 +192,13 @@ def _flags_given() -> frozenset[str]:
 
 def _remembered(paths: paths_lib.Paths) -> dict[str, Any] | None:
   """Returns what the workdir says of its configuration, if it does."""
-  found = settings.recall(paths)
+  try:
+    found = settings.recall(paths)
+  except settings.DamagedConfig as error:
+    if _config_name() is None:
+      raise
+    logging.warning("%s", error)
+    found = None
   if found is None and _MODE.value in _READING:
     found = settings.of_records(paths)
   return found
@@ -249,7 +261,7 @@ def _remember(
 
 def _repeated(arguments: list[str]) -> Iterator[str]:
   """Yields the flags that another mode on the same workdir needs, too."""
-  own = ("mode", "history", "make", "dry_run")
+  own = ("mode", "history", "make", "dry_run", "verify")
   skipped = False
   for argument in arguments:
     name, is_one, _ = argument.lstrip("-").partition("=")
@@ -331,6 +343,7 @@ def _run(argv: list[str]) -> int:
   asked = session.Asked(
     make=_MAKE.value,
     dry_run=_DRY_RUN.value,
+    verify=_VERIFY.value,
     adapter=config.model.adapter if named else "",
     flags=tuple(_repeated(argv[1:])),
     remember=lambda: _remember(paths, config, file, remembered),

@@ -15,7 +15,13 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any
 
 import ml_dtypes
@@ -33,6 +39,8 @@ _DTYPES = {
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+# Of an adapter's metadata: the fingerprint of the base it was trained on.
+BASE = "bigrec_jax.base"
 _MAX_HEADER = 100_000_000  # Bytes; the format's own limit.
 
 
@@ -107,6 +115,20 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int, int]:
     raise broken
   header.pop("__metadata__", None)
   return header, 8 + length, size
+
+
+def read_metadata(file: pathlib.Path) -> dict[str, str]:
+  """Returns what a file says beside its tensors; {} where it isn't whole."""
+  try:
+    with open(file, "rb") as stream:
+      length = int.from_bytes(stream.read(8), "little")
+      header = json.loads(stream.read(min(length, _MAX_HEADER)))
+  except (OSError, ValueError, RecursionError):
+    return {}  # Whoever reads the tensors says what is wrong.
+  found = header.get("__metadata__") if isinstance(header, dict) else None
+  if not isinstance(found, dict):
+    return {}
+  return {key: text for key, text in found.items() if isinstance(text, str)}
 
 
 def read_file(
@@ -286,6 +308,7 @@ def write_file(
   file: pathlib.Path,
   tensors: Sequence[tuple[str, np.dtype, tuple[int, ...]]],
   value: Callable[[str], np.ndarray],
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes a safetensors file, holding one tensor in memory at a time.
 
@@ -293,8 +316,10 @@ def write_file(
     file: written atomically.
     tensors: name, dtype and shape of each.
     value: returns a tensor by name.
+    metadata: kept beside them.
   """
-  header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+  own = {"format": "pt"} | dict(metadata or {})
+  header: dict[str, Any] = {"__metadata__": own}
   offset = 0
   for name, dtype, shape in tensors:
     dtype = np.dtype(dtype)

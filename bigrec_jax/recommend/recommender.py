@@ -95,7 +95,7 @@ class Recommender:
       cf_model=chosen.cf_model or None,
       base=loaded.base_fingerprint,
       encoder=loaded.encoder_inputs.get("encoder"),
-      adapter=finished.adapter_fingerprint(adapter),
+      adapter=loaded.adapter_fingerprint(adapter),
       catalogue=loaded.catalogue.fingerprint,
     )
 
@@ -133,7 +133,7 @@ class Recommender:
       finished.check_base(loaded)
       adapter = finished.find_adapter(loaded)
       items = finished.load_embeddings(loaded)
-      found = choice.choose(loaded, finished.adapter_fingerprint(adapter))
+      found = choice.choose(loaded, loaded.adapter_fingerprint(adapter))
       recommender = cls(loaded, adapter, items, found.chosen)
     if found.note:
       warnings.warn(found.note, stacklevel=2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigrec_jax.results import page, plots, run_data
-from bigrec_jax.workdir import origins, paths as paths_lib, storage
+from bigrec_jax.workdir import origins, paths as paths_lib, records, storage
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -191,7 +191,7 @@ def _records(
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """Yields the fingerprints in the records of the stages."""
   for path in sorted((paths.root / "records").glob("*.json")):
-    yield f"records/{path.name}", _named(storage.read_json(path))
+    yield f"records/{path.name}", _named(records.read(path) or {})
 
 
 def _named(value: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import pathlib
 import sys
@@ -9,6 +10,7 @@ import types
 from types import TracebackType
 from typing import Self
 
+from bigrec_jax import errors
 from bigrec_jax.workdir import storage
 
 
@@ -30,7 +32,8 @@ class MetricsWriter:
   ):
     self.path = pathlib.Path(path)
     kept = read_jsonl(self.path) if resume_step and self.path.exists() else []
-    kept = [line for line in kept if line["step"] <= (resume_step or 0)]
+    last = resume_step or 0
+    kept = [line for line in kept if _step(line) <= last]
     with storage.atomic_path(self.path) as temporary:
       temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
     self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
@@ -90,13 +93,24 @@ def _tensorboard() -> types.ModuleType:
       del sys.modules["torch"]
 
 
+def _step(line: dict) -> float:
+  """Returns the step of a line, one beyond all others where it has none."""
+  step = line.get("step")
+  return step if isinstance(step, int) else math.inf
+
+
 def read_jsonl(path: str | os.PathLike) -> list[dict]:
-  """Reads JSON lines; stops at a line that was cut short by a kill."""
+  """Reads the objects of JSON lines; lines that are none are left out.
+
+  A kill cuts the last line short, and a run that goes on writes behind it.
+  """
   lines = []
-  with open(path, encoding="utf-8") as file:
-    for line in file:
+  with open(path, "rb") as file:
+    for number, line in enumerate(file, 1):
       try:
-        lines.append(json.loads(line))
-      except json.JSONDecodeError:
-        break
+        value = storage.parse_json(line, f"{path}: line {number}")
+      except errors.UserError:
+        continue
+      if isinstance(value, dict):
+        lines.append(value)
   return lines

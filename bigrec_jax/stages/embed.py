@@ -75,6 +75,7 @@ STAGE = graph.Stage(
   needs=_needed,
   inputs=_inputs,
   is_there=lambda session: session.paths.embeddings.exists(),
+  files=lambda session: ("embeddings/*.npy", "embeddings/*.json"),
   build=_build,
   load=_load,
   batches=("embed.batch_size",),

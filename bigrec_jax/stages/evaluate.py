@@ -56,6 +56,7 @@ def _of_task(name: str) -> graph.Stage:
     needs=_needed,
     inputs=_inputs,
     is_there=lambda session: session.paths.task_metrics(name).exists(),
+    files=lambda session: (f"metrics/{name}.json",),
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
     check=train.check_used,

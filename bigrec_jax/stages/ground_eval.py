@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
@@ -26,6 +27,7 @@ from bigrec_jax.workdir import (
   fingerprints,
   parts as parts_lib,
   processes,
+  records,
   storage,
 )
 
@@ -136,8 +138,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
         with open(temporary, "wb") as file:
           # numpy's stubs take any name for its own keyword allow_pickle.
           np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    if examples:
-      storage.write_json(session.paths.ground_examples, examples)
+    _keep_examples(session, examples)
     storage.write_json(session.paths.ground_eval, result.to_json())
 
   processes.on_first(write)
@@ -170,6 +171,18 @@ def _splits(
   return found
 
 
+def _keep_examples(session: Session, examples: list[dict[str, Any]]) -> None:
+  """Writes what only the report shows; ranks are whole without it."""
+  path = session.paths.ground_examples
+  try:
+    if examples:
+      storage.write_json(path, examples)
+    else:
+      path.unlink(missing_ok=True)
+  except OSError as error:
+    logging.warning("ground_eval: examples are not kept: %s", error)
+
+
 def best_on_valid(
   session: Session,
   found: ground_file.GroundFile,
@@ -199,9 +212,9 @@ def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
     named = ("base", "encoder", "catalogue", "predictions")
     prints = {key: made_from[key] for key in named if key in made_from}
     # Predictions that are given are of nobody knows which adapter.
-    record = session.paths.record("predictions_valid")
-    if not session.config.ground.predictions.valid and record.exists():
-      prints["adapter"] = storage.read_json(record)["adapter"]
+    record = records.read(session.paths.record("predictions_valid"))
+    if not session.config.ground.predictions.valid and record:
+      prints["adapter"] = record.get("adapter")
     best = best_on_valid(session, found)
     chosen.write(session.paths.chosen, best, found.chosen_by, prints)
 
@@ -264,7 +277,8 @@ def _cf(session: Session, split: str) -> _Cf:
   found = cf_scores.load_scores(
     path, session.examples(split), session.catalogue
   )
-  content = fingerprints.of_folder(path.parent, f"{path.stem}*")
+  name = session.ledger.of_folder if given else fingerprints.of_folder
+  content = name(path.parent, f"{path.stem}*")
   return _Cf(str(path), found, content)
 
 
@@ -360,6 +374,7 @@ STAGE = graph.Stage(
     session.paths.ground_eval.exists()
     and (session.paths.ranks / "test.npz").exists()
   ),
+  files=lambda session: ("metrics/ground_eval.json", "ranks/*"),
   build=_build,
   load=lambda session: ground_file.read(session.paths.ground_eval),
   check=_check,

@@ -44,13 +44,13 @@ def differences(
 
 def set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
   """Keeps a file's lists under another name; a single history's are dropped."""
-  old = storage.read_json(record) if record.exists() else {}
+  old = records.read(record) or {}
   content = old.pop("content", None)
   if path.exists():
     found = fingerprints.of_file(path)
     if found != content:  # Nobody knows whose lists they are.
       old = {"content": found, "one_off": False}
-    if old["one_off"]:
+    if old.get("one_off"):
       path.unlink()
     else:
       kept = beside(path, old)

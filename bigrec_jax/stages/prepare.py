@@ -44,6 +44,26 @@ def _differs(session: Session) -> list[str]:
   return found
 
 
+def _files(session: Session) -> list[str]:
+  """Returns patterns of the prepared data, exported files among them."""
+  exported: object = None
+  if session.config.data.export_json:
+    manifest = storage.read_json_if_whole(session.paths.manifest)
+    if isinstance(manifest, dict) and isinstance(manifest.get("export"), dict):
+      exported = manifest["export"].get("files")
+  return ["data/*", *(exported if isinstance(exported, list) else [])]
+
+
+def _sound(session: Session) -> None:
+  """Raises UserError where the catalogue isn't that of the manifest."""
+  found, expected = session.catalogue.fingerprint, session.manifest["catalogue"]
+  if found != expected:
+    raise errors.UserError(
+      f"{session.paths.catalogue}: {found} found, {expected} as in"
+      f" {session.paths.manifest} expected"
+    )
+
+
 def _check(session: Session) -> None:
   registry.files(session.config.data)
 
@@ -67,7 +87,8 @@ def _lacks_ratings(session: Session) -> bool:
   """Returns whether the task needs ratings that the prepared data lack."""
   if not session.task.needs_ratings:
     return False
-  return not storage.read_json(session.paths.manifest).get("ratings", False)
+  manifest = storage.read_json_if_whole(session.paths.manifest) or {}
+  return not manifest.get("ratings", False)
 
 
 STAGE = graph.Stage(
@@ -75,6 +96,8 @@ STAGE = graph.Stage(
   mode="prepare",
   where=lambda session: session.paths.data,
   differs=_differs,  # The manifest is its record.
+  files=_files,
+  sound=_sound,
   check=_check,
   build=_build,
 )

@@ -14,6 +14,8 @@ from bigrec_jax.workdir import origins, processes, records
 _TOKENIZER_EXAMPLES = 5000
 # What changes how training runs but not what comes out of it.
 _RUNTIME_KEYS = ("save_every_steps",)
+# Files of a base that somebody reads; a README beside them is nobody's.
+_KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 def run(
@@ -134,6 +136,7 @@ STAGE = graph.Stage(
   needs=lambda session: (prepare.STAGE,),
   inputs=_inputs,
   is_there=lambda session: (session.paths.base / "model.safetensors").exists(),
+  files=lambda session: [f"base/{kind}" for kind in _KINDS],
   build=_build,
   check=prepare.check_train_rows,
   batches=("pretrain.batch_size",),
@@ -148,8 +151,21 @@ def _gguf_differs(session: Session) -> list[str]:
   return [] if is_there else [records.NOT_MADE]
 
 
+def _gguf_files(session: Session) -> list[str]:
+  model, paths = session.config.model, session.paths
+  own = gguf_base.place(
+    pathlib.Path(model.path), model.dtype, paths.converted_gguf
+  )
+  return [f"{own.relative_to(paths.root).as_posix()}/*"]
+
+
 def _convert(session: Session, _: graph.Inputs) -> None:
-  origin = session.base_origin  # Converted when it is first asked for.
+  model, store = session.config.model, session.paths.converted_gguf
+  path = pathlib.Path(model.path)
+  own = gguf_base.place(path, model.dtype, store)
+  processes.on_first(lambda: shutil.rmtree(own, ignore_errors=True))
+  gguf_base.directory(path, model.dtype, store)
+  origin = session.base_origin
   if origin is not None:
     say(f"base: {origins.describe(origin)}, in {session.base_dir}")
 
@@ -159,6 +175,7 @@ GGUF = graph.Stage(
   mode="pretrain",
   where=lambda session: session.paths.converted_gguf,
   differs=_gguf_differs,
+  files=_gguf_files,
   build=_convert,
   is_cache=True,
 )

@@ -14,7 +14,7 @@ from absl import logging
 
 from bigrec_jax import config as config_lib, progress
 from bigrec_jax.recommend import loaded
-from bigrec_jax.stages import graph
+from bigrec_jax.stages import described, graph
 from bigrec_jax.tasks import registry
 from bigrec_jax.workdir import (
   fingerprints,
@@ -34,12 +34,14 @@ class Asked:
     dry_run: say what would be made, and make nothing.
     adapter: PEFT directory named on this command line to be used, "" if none
       is; `model.adapter` alone is where the workdir's training started.
+    verify: digest all files that are looked at, whatever their times.
     flags: the command line, but for the mode, to be repeated in advice.
     remember: keeps the configuration in the workdir, once it was checked.
   """
 
   make: bool = False
   dry_run: bool = False
+  verify: bool = False
   adapter: str = ""
   flags: tuple[str, ...] = ()
   remember: Callable[[], object] = lambda: None
@@ -98,6 +100,10 @@ class Session(loaded.Loaded):
     caches = [
       one.stage for one in found if one.stage.is_cache and not one.is_current
     ]
+    for note in self.ledger.notes:
+      say(f"config: {note}")
+    if self.asked.verify:
+      self._tell_verified()
     if reads and caches and not self.asked.dry_run:
       for stage in caches:  # So that what they are needed for is looked at.
         self.walk.make(stage)
@@ -135,24 +141,31 @@ class Session(loaded.Loaded):
 
   def num_examples(self, split: str) -> int | None:
     """Returns how many rows of a split are used; None = not prepared yet."""
-    if not self.paths.manifest.exists():
+    found = self._counted("splits", split, "num_examples")
+    if found is None:
       return None
-    stored = storage.read_json(self.paths.manifest)["splits"][split]
     wanted = getattr(self.config.data, f"num_{split}")
-    found = stored["num_examples"]
     return found if wanted == -1 else min(wanted, found)
 
   def num_items(self) -> int | None:
     """Returns the size of the catalogue; None = not prepared yet."""
-    if not self.paths.manifest.exists():
-      return None
-    return storage.read_json(self.paths.manifest)["counts"]["items"]
+    return self._counted("counts", "items")
+
+  def _counted(self, *place: str) -> int | None:
+    """Returns a number of the manifest; it may be missing or damaged."""
+    value = storage.read_json_if_whole(self.paths.manifest)
+    for key in place:
+      value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int) else None
+
+  def _tell_verified(self) -> None:
+    sizes = [*self.walk.artefacts.digested, *self.ledger.digested]
+    say(f"verify: {len(sizes):,} files, {sum(sizes):,} bytes digested")
 
   def _describe(self, found: list[graph.Found]) -> None:
-    path = self.paths.throughput
-    speeds = storage.read_json(path) if path.exists() else {}
+    speeds = self._speeds()
     for one in found:
-      say(graph.describe(one, self, speeds))
+      say(described.describe(one, self, speeds))
     if refusal := self.walk.refusal(found):
       say(refusal)
 
@@ -196,8 +209,7 @@ class Session(loaded.Loaded):
     """
     if not processes.is_first():
       return
-    path = self.paths.throughput
-    known = storage.read_json(path) if path.exists() else {}
+    known = self._speeds()
     known[name] = {
       "count": count,
       "unit": unit,
@@ -205,7 +217,30 @@ class Session(loaded.Loaded):
       "per_second": round(count / max(seconds, 1e-9), 3),
       **other,
     }
-    storage.write_json(path, known)
+    try:
+      storage.write_json(self.paths.throughput, known)
+    except OSError as error:  # What was made is whole without it.
+      logging.warning("how fast %s was is not kept: %s", name, error)
+
+  def _speeds(self) -> dict[str, dict[str, Any]]:
+    """Returns metrics/throughput.json; nothing fails for want of it."""
+    path = self.paths.throughput
+    known = storage.read_json_if_whole(path)
+    if isinstance(known, dict) and all(map(_is_speed, known.values())):
+      return known
+    if path.exists():
+      logging.warning("%s is damaged: earlier speeds are forgotten", path)
+    return {}
+
+
+def _is_speed(value: Any) -> bool:
+  """Returns whether a stage's entry in metrics/throughput.json is whole."""
+  if not isinstance(value, dict) or not isinstance(value.get("unit"), str):
+    return False
+  numbers = [v for key, v in value.items() if key != "unit"]
+  return "seconds" in value and all(
+    isinstance(number, (int, float)) for number in numbers
+  )
 
 
 def say(line: str) -> None:

@@ -124,7 +124,7 @@ class Profile:
   def before_step(self, state: Tree) -> None:
     """Starts or stops the trace."""
     if self._count and self._seen == 2:
-      jax.profiler.start_trace(self._directory)
+      self._start()
     if self._count and self._seen == 2 + self._count:
       self._stop(state)
     self._seen += 1
@@ -134,7 +134,23 @@ class Profile:
     if self._count and 2 < self._seen <= 2 + self._count:
       self._stop(state)
 
+  def _start(self) -> None:
+    try:
+      self._directory.mkdir(parents=True, exist_ok=True)
+      jax.profiler.start_trace(self._directory)
+    except (OSError, RuntimeError) as error:
+      self._give_up(error)
+
   def _stop(self, state: Tree) -> None:
     jax.block_until_ready(state)
-    jax.profiler.stop_trace()
+    try:
+      jax.profiler.stop_trace()
+    except (OSError, RuntimeError) as error:
+      self._give_up(error)
+      return
     logging.info("train: profile of steps written to %s", self._directory)
+
+  def _give_up(self, error: Exception) -> None:
+    """Goes on without a profile: no training fails for want of one."""
+    self._count = 0
+    logging.warning("train: no profile: %s: %s", self._directory, error)

@@ -54,19 +54,25 @@ def of_folder(folder: pathlib.Path, pattern: str) -> str:
   of weights to name them would take longer than loading them.
   """
   paths = sorted(folder.glob(pattern))
-  return of_value({path.name: _stamp(path) for path in paths})
+  return of_value({path.name: ends(path) for path in paths})
 
 
 def of_file_ends(path: pathlib.Path) -> str:
   """Returns a fingerprint of a file as `of_folder` makes one."""
-  return of_value(_stamp(path))
+  return of_value(ends(path))
 
 
-def _stamp(path: pathlib.Path) -> list[int | str]:
+def is_whole(size: int) -> bool:
+  """Returns whether the ends of a file of this size are all of it."""
+  return size <= 2 << 20
+
+
+def ends(path: pathlib.Path) -> list[int | str]:
+  """Returns a file's size and the fingerprint of its first and last MiB."""
   size = path.stat().st_size
   with open(path, "rb") as file:
     content = file.read(1 << 20)
-    if size > 2 << 20:
+    if not is_whole(size):
       file.seek(-(1 << 20), 2)
     content += file.read()
   return [size, of_value(content)]

@@ -23,6 +23,11 @@ class Paths:
     return self.root / "config.json"
 
   @property
+  def ledger(self) -> pathlib.Path:
+    """What files that were given held (workdir/ledger.py)."""
+    return self.root / "given.json"
+
+  @property
   def data(self) -> pathlib.Path:
     return self.root / "data"
 

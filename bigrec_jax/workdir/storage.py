@@ -50,6 +50,17 @@ def read_json(path: str | os.PathLike) -> Any:
   return parse_json(content, str(path))
 
 
+def read_json_if_whole(path: str | os.PathLike) -> Any:
+  """Returns the value of a file that can be made again; None if it's damaged.
+
+  None, too, where there is no such file.
+  """
+  try:
+    return read_json(path)
+  except errors.UserError:
+    return None
+
+
 def parse_json(content: str | bytes, where: str) -> Any:
   """Returns the one JSON value that a text, or UTF-8 bytes, holds.
 

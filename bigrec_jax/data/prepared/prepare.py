@@ -103,7 +103,9 @@ def differences(
   """
   if not paths.manifest.exists() or not paths.catalogue.exists():
     return [records.NOT_MADE]
-  manifest = storage.read_json(paths.manifest)
+  manifest = storage.read_json_if_whole(paths.manifest)
+  if not isinstance(manifest, dict):
+    return [records.NOT_MADE]
   if data.export_json and not _is_exported(manifest, prompt, paths):
     return ["data.export_json: False -> True"]
   try:
@@ -133,11 +135,13 @@ def is_current(
 def _is_exported(
   manifest: Mapping[str, Any], prompt: PromptConfig, paths: paths_lib.Paths
 ) -> bool:
-  export = manifest.get("export") or {}
+  export = manifest.get("export")
+  if not isinstance(export, dict):
+    return False
   files = export.get("files", [])
   return (
     bool(files)
-    and export["prompt"] == [prompt.instruction, prompt.history]
+    and export.get("prompt") == [prompt.instruction, prompt.history]
     and all((paths.root / name).exists() for name in files)
   )
 
