@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.formats import raw_files, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.workdir import storage
 
 KEY = "history"
 UNKNOWN = ("error", "text", "skip")
@@ -101,24 +102,24 @@ def read(path: pathlib.Path) -> list[Row]:
   return found
 
 
-def from_flags(values: Sequence[str]) -> list[Row]:
+def from_flags(given: Sequence[str]) -> list[Row]:
   """Returns the one history of the command line.
 
   Args:
-    values: an id or a title each, or a JSON list of them.
+    given: an id or a title each, or a JSON list of them.
 
   Raises:
     UserError: a JSON list holds something else.
   """
   items: list[Any] = []
-  for value in values:
-    given = value
+  for value in given:
+    parsed: Any = value
     if value.lstrip().startswith("["):
       try:
-        given = json.loads(value)
-      except json.JSONDecodeError:
+        parsed = storage.parse_json(value, _FLAG)
+      except errors.UserError:
         pass  # A title may begin with a bracket: "[PROTOTYPE]".
-    items += given if isinstance(given, list) else [given]
+    items += parsed if isinstance(parsed, list) else [parsed]
   row = {KEY: items}
   _check(_FLAG, row)
   return [Row(_FLAG, row, f'{_FLAG}: "{KEY}"')]
@@ -154,7 +155,7 @@ def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
 def _check(place: str, row: dict[str, Any]) -> None:
   """Raises UserError where a row has no list of ids and titles."""
   if KEY not in row:
-    keys = ", ".join(map(repr, row)) or "no key"
+    keys = values.listed(list(map(repr, row))) or "no key"
     raise errors.UserError(
       f'{place}: {keys} found, "{KEY}" with a list of ids or titles, oldest'
       " first, expected"
@@ -177,6 +178,10 @@ def _check(place: str, row: dict[str, Any]) -> None:
     raise errors.UserError(
       f"{place}: NaN or infinity found, values that JSON has expected"
     ) from None
+  except RecursionError:
+    raise errors.UserError(
+      f"{place}: nested too deeply, flat values expected"
+    ) from None
   _check_items(f'{place}: "{KEY}"', items)
 
 
@@ -184,7 +189,8 @@ def _check_items(place: str, items: list[Any]) -> None:
   for number, item in enumerate(items, 1):
     if isinstance(item, bool) or not isinstance(item, (str, int)):
       raise errors.UserError(
-        f"{place}: item {number}: {item!r} found, an id or a title expected"
+        f"{place}: item {number}: {values.shown(item)} found, an id or a title"
+        " expected"
       )
 
 
@@ -232,8 +238,9 @@ def find(
 
 def _unknown(place: str, text: str, catalogue: Catalogue, option: str) -> str:
   near = difflib.get_close_matches(text, catalogue.titles[:_MOST_COMPARED], n=1)
-  hint = f"; did you mean {near[0]!r}?" if near else ""
+  hint = f"; did you mean {values.shown(near[0])}?" if near else ""
   return (
-    f"{place}: {text!r} found, an id or a title of the catalogue expected{hint}"
-    f" ({option}=text writes it into the prompt as it is, skip leaves it out)"
+    f"{place}: {values.shown(text)} found, an id or a title of the catalogue"
+    f" expected{hint} ({option}=text writes it into the prompt as it is, skip"
+    " leaves it out)"
   )
