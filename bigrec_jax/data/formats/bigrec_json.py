@@ -329,9 +329,8 @@ def _is_ids(value: Any) -> bool:
 def _csv_rows(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> Iterator[tuple[int, dict[str, str]]]:
-  rows = csv_rows.Rows(
-    path, (line for _, line in raw_files.lines(path, doctor))
-  )
+  lines = (f"{line}\n" for _, line in raw_files.lines(path, doctor))
+  rows = csv_rows.Rows(path, lines)
   reader = iter(rows)
   _, names = next(reader, (1, []))
   if "item_ids" not in names:

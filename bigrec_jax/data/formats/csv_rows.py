@@ -29,7 +29,6 @@ class Rows:
 
   Attributes:
     keys: columns that hold no line breaks; may be set after the header.
-    line: where the row given last begins.
   """
 
   def __init__(
@@ -39,11 +38,10 @@ class Rows:
 
     Args:
       path: for messages.
-      lines: of the file, with or without their ends.
+      lines: of the file with their ends.
       separator: between fields.
     """
     self.keys: Collection[int] = ()
-    self.line = 0
     self._path = path
     self._separator = separator
     self._lines = lines
@@ -56,17 +54,17 @@ class Rows:
     reader = csv.reader(self._fed(), delimiter=self._separator)
     try:
       for row in reader:
-        if self._read > self._started or row == [_END]:
-          if row == [_END]:
-            return
+        started = self._started
+        if self._read > started:
           self._check(row)
-        self.line = self._started
+          self._further.clear()
+        elif len(row) == 1 and row[0] == _END:
+          return
         self._started = self._read + 1
-        self._further.clear()
-        if self._width is None:
+        if started == 1:
           self._width = len(row)
         if row:
-          yield self.line, row
+          yield started, row
     except csv.Error as error:
       raise self._error(f"{error} found, rows of fields expected") from None
 
@@ -80,8 +78,7 @@ class Rows:
             " quotes in pairs expected"
           )
         self._further.append(line)
-      # A reader counts on an end, as it can't tell a line from half of one.
-      yield line if line.endswith(("\n", "\r")) else f"{line}\n"
+      yield line
     self._read += 1
     yield _END
 

@@ -141,9 +141,8 @@ def _split_fields(
 def _csv_fields(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> Iterator[tuple[int, str, str, str, str]]:
-  rows = csv_rows.Rows(
-    path, (line for _, line in raw_files.lines(path, doctor))
-  )
+  lines = (f"{line}\n" for _, line in raw_files.lines(path, doctor))
+  rows = csv_rows.Rows(path, lines)
   reader = iter(rows)
   _, names = next(reader, (1, []))
   header = [name.strip() for name in names]
