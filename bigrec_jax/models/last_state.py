@@ -52,7 +52,7 @@ class LastState:
     # An empty text has no token where the tokenizer adds no BOS.
     tokens = [
       ids or [self.tokenizer.eos_id]
-      for ids in self.tokenizer.encode_batch(list(texts))
+      for ids in self.tokenizer.encode_data(list(texts))
     ]
     return embed_texts(
       self.model, self.params, tokens, self.batch_size, self.mesh, progress

@@ -152,7 +152,10 @@ class Loaded:
   @functools.cached_property
   def tokenizer(self) -> tokenization.Tokenizer:
     """The base's tokenizer."""
-    return tokenization.load_tokenizer(self.tokenizer_dir)
+    found = tokenization.load_tokenizer(self.tokenizer_dir)
+    words = self.config.prompt
+    found.special.mean(words.instruction, words.history)
+    return found
 
   @property
   def base_fingerprint(self) -> str:

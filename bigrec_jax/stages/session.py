@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, progress
+from bigrec_jax import config as config_lib, errors, progress
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import graph
 from bigrec_jax.tasks import registry
@@ -187,6 +187,10 @@ class Session(loaded.Loaded):
 
 
 def say(line: str) -> None:
-  """Prints a line that the user should see whatever the log level, once."""
+  """Prints a line that the user should see whatever the log level, once.
+
+  Args:
+    line: or a table of several.
+  """
   if processes.is_first():
-    print(line, flush=True)
+    print("\n".join(map(errors.one_line, line.split("\n"))), flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
 
 _MOST_EXAMPLES = 5
@@ -104,7 +105,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     mark = "ok" if check["holds"] else "NOT SO"
     lines.append(f"  {mark}: {check['check']} ({check['detail']})")
   lines.extend(f"  note: {note}" for note in report["notes"])
-  return lines
+  return [errors.one_line(line) for line in lines]
 
 
 def _shown(examples: Sequence[str]) -> str:
@@ -127,6 +128,10 @@ def examine_titles(doctor: Doctor, titles: Sequence[str]) -> None:
   for what, test in (
     ("titles that read as a missing value", lambda t: t.strip() in MISSING),
     ("titles with nothing but quotes and blanks", lambda t: not t.strip(' "')),
+    (
+      "titles with control characters or overrides of direction, kept",
+      lambda t: errors.one_line(t) != t,
+    ),
     ("titles with U+FFFD, a broken character", lambda t: "\ufffd" in t),
     ("titles with markup", _TAG.search),
     ("titles with HTML entities, kept as published", _ENTITY.search),

@@ -28,11 +28,23 @@ def test_titles(doctor):
     " ",
     "Pokémon",
     "bad \ufffd",
+    "line\nbreak",
+    "dedirrevo \u202etitle",
   ]
   doctor_lib.examine_titles(doctor, titles)
   found = findings(doctor)
-  assert list(found.values()) == [2, 2, 1, 1, 1, 1, 1, 1, 2]
+  assert list(found.values()) == [2, 2, 1, 2, 1, 1, 1, 1, 1, 3]
   assert "titles with markup" in found
+
+
+def test_a_title_cannot_break_the_lines_it_is_shown_in(doctor):
+  title = "a\nb\x1b[2J\u202ec\x9b\ud800"
+  doctor.found("odd titles", 1, [title])
+  doctor.removed("rule", "items", 2, 1, [title])
+  lines = doctor_lib.summary(doctor.to_dict())
+  for line in lines[1:]:
+    assert line.endswith("a\\nb\\u001b[2J\\u202ec\\u009b\\ud800")
+  assert doctor.to_dict()["findings"][0]["examples"] == [title]
 
 
 def test_users(doctor):
