@@ -97,8 +97,10 @@ class Rows:
           " without line breaks, quotes in pairs expected"
         )
     for number, line in enumerate(self._further, self._started + 1):
-      (alone,) = csv.reader([line], delimiter=self._separator)
-      if self._is_row(alone, row):
+      # The last one has the quote that closes, which by itself opens.
+      alone = next(csv.reader([line], delimiter=self._separator), [])
+      bare = line.rstrip("\r\n").split(self._separator)
+      if self._is_row(alone, row) or self._is_row(bare, row):
         raise self._error(
           f"a quote opens that would take line {number}, a row of its own,"
           " into a field, quotes in pairs expected"
