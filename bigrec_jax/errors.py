@@ -1,5 +1,15 @@
 """The one error type that users see without a traceback."""
 
+import re
+
+# Control characters, halves of surrogate pairs, the ends of lines beyond
+# ASCII and what turns the direction of writing: a terminal would obey them.
+_UNSEEN = re.compile(
+  "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+  "\ud800-\udfff]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
 
 class UserError(Exception):
   """A mistake in what the user gave: a file, a row, a key, a value.
@@ -7,6 +17,9 @@ class UserError(Exception):
   The message is one line that names the file, row or key, says what was found
   and what was expected. `main.py` prints it and exits with status 2.
   """
+
+  def __init__(self, message: str):
+    super().__init__(one_line(message))
 
 
 class NonFiniteError(UserError):
@@ -24,3 +37,18 @@ class NonFiniteError(UserError):
   def of(self, row: int, name: str) -> "NonFiniteError":
     """Returns the same of a row as the caller counts and calls it."""
     return NonFiniteError(row, self.problem, name)
+
+
+def one_line(text: str) -> str:
+  """Returns a text as it may be shown: what can't be seen is escaped.
+
+  Titles, paths and rows of files hold line breaks, escape sequences and
+  overrides of direction. They stay as they are in data, and pass through here
+  on their way to a terminal or a page. The escapes are JSON's.
+  """
+  return _UNSEEN.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+  character = match[0]
+  return _SHORT.get(character) or f"\\u{ord(character):04x}"

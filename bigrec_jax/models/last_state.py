@@ -60,7 +60,7 @@ class LastState:
     kept: parts.Vectors | None = None,
   ) -> np.ndarray:
     """Returns the state [N, D] float32 at the last token of each text."""
-    encoded = self.tokenizer.encode_batch(list(texts))
+    encoded = self.tokenizer.encode_data(list(texts))
     cut = [n for n, ids in enumerate(encoded) if len(ids) > MOST_TOKENS]
     embedding.warn_of_cut([texts[n] for n in cut], MOST_TOKENS)
     # An empty text has no token where the tokenizer adds no BOS.

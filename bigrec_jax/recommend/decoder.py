@@ -120,7 +120,7 @@ class Decoder:
       )
       for own in titles
     ]
-    return self._loaded.tokenizer.encode_batch(texts)
+    return self._loaded.tokenizer.encode_data(texts)
 
   @functools.cached_property
   def _probes(self) -> list[list[int]]:
@@ -154,7 +154,7 @@ def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
   sequences = constraints.title_tokens(
     loaded.task.legal_answers(),
     prompts.RESPONSE_MARKER,
-    loaded.tokenizer.encode_batch,
+    loaded.tokenizer.encode_data,
     loaded.tokenizer.eos_id,
   )
   trie = constraints.build_trie(sequences)

@@ -155,7 +155,19 @@ class Loaded:
   @functools.cached_property
   def tokenizer(self) -> tokenization.Tokenizer:
     """The base's tokenizer."""
-    return tokenization.load_tokenizer(self.tokenizer_dir)
+    found = tokenization.load_tokenizer(self.tokenizer_dir)
+    words = self.config.prompt
+    found.special.mean(words.instruction, words.history)
+    if self.paths.catalogue.exists():
+      odd = [t for t in self.catalogue.titles if found.special.found(t)]
+      if odd:
+        logging.info(
+          "%d titles have text that is a special token to the tokenizer, e.g."
+          " %r; in them it is encoded as plain text",
+          len(odd),
+          odd[0],
+        )
+    return found
 
   @property
   def base_fingerprint(self) -> str:

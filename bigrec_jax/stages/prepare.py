@@ -1,6 +1,7 @@
 """Raw files to the prepared dataset, catalogue, manifest and doctor's notes."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import registry
@@ -8,6 +9,9 @@ from bigrec_jax.data.prepared import prepare
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import processes, storage
+
+if TYPE_CHECKING:
+  from bigrec_jax.data.text import tokenization
 
 
 def run(
@@ -72,7 +76,8 @@ def _build(session: Session, _: graph.Inputs) -> None:
   data, prompt = session.config.data, session.config.prompt
 
   def work() -> None:
-    for line in prepare.prepare(data, prompt, session.paths):
+    tokenizer = _tokenizer(session)
+    for line in prepare.prepare(data, prompt, session.paths, tokenizer):
       say(f"prepare: {line}")
 
   processes.on_first(work)
@@ -81,6 +86,23 @@ def _build(session: Session, _: graph.Inputs) -> None:
       f"config.data.format: {data.format} found, whose files have no ratings;"
       f" task {session.task.name} needs them"
     )
+
+
+def _tokenizer(session: Session) -> "tokenization.Tokenizer | None":
+  """Returns the given model's tokenizer, where it is at hand."""
+  from bigrec_jax.data.text import tokenization
+
+  model = session.config.model
+  if not (model.tokenizer or (model.path and not model.is_gguf)):
+    return None
+  directory = pathlib.Path(model.tokenizer or model.path)
+  names = (tokenization.FAST_FILE, tokenization.SENTENCEPIECE_FILE)
+  if not any((directory / name).is_file() for name in names):
+    return None
+  try:
+    return tokenization.load_tokenizer(directory)
+  except errors.UserError:
+    return None  # The first mode that needs it says why.
 
 
 def _lacks_ratings(session: Session) -> bool:

@@ -336,7 +336,7 @@ def _show(path: pathlib.Path) -> None:
   """Prints the first history's list."""
   with open(path, encoding="utf-8") as file:
     row = json.loads(file.readline())
-  say(f"written: {row['predict'][0].strip()}")
+  say(errors.one_line(f"written: {row['predict'][0].strip()}"))
   headers = ["title", "id", "score", "distance", "popularity"]
   keys = ["title", "external_id", "score", "distance", "popularity"]
   if row["provenance"]["cf_model"]:

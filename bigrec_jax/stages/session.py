@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, progress
+from bigrec_jax import config as config_lib, errors, progress
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import described, graph
 from bigrec_jax.tasks import registry
@@ -244,6 +244,10 @@ def _is_speed(value: Any) -> bool:
 
 
 def say(line: str) -> None:
-  """Prints a line that the user should see whatever the log level, once."""
+  """Prints a line that the user should see whatever the log level, once.
+
+  Args:
+    line: or a table of several.
+  """
   if processes.is_first():
-    print(line, flush=True)
+    print("\n".join(map(errors.one_line, line.split("\n"))), flush=True)

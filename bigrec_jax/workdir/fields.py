@@ -93,7 +93,11 @@ def number(value: Any, where: str) -> float:
   """Returns a finite number as it is; a whole one stays whole."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     raise refuse(where, value, "a number")
-  if not math.isfinite(value):
+  try:
+    finite = math.isfinite(value)
+  except OverflowError:  # A whole number beyond all floats.
+    finite = False
+  if not finite:
     raise refuse(where, value, "a finite number")
   return value
 

@@ -77,7 +77,7 @@ def parse_json(content: str | bytes, where: str) -> Any:
   """
   try:
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
-    return json.loads(text, parse_constant=_refuse_constant)
+    return json.loads(text, parse_constant=refuse_constant)
   except RecursionError:
     problem = "nested too deeply"
   except ValueError as error:
@@ -85,5 +85,6 @@ def parse_json(content: str | bytes, where: str) -> Any:
   raise errors.UserError(f"{where}: not valid JSON: {problem}")
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+  """Raises ValueError: what a JSON decoder does with a NaN or an infinity."""
   raise ValueError(f"{name} found, a finite number expected")

@@ -141,7 +141,7 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
   run.encoder = last_state.LastState(
     model="base network",
     params="base weights",
-    tokenizer=types.SimpleNamespace(encode_batch=lambda texts: texts),
+    tokenizer=types.SimpleNamespace(encode_data=lambda texts: texts),
     batch_size=4,
     mesh=None,
     fingerprint="",

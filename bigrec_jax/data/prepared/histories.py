@@ -17,10 +17,10 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.formats import raw_files, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.data.prepared.catalogue import Catalogue
-from bigrec_jax.workdir import fingerprints
+from bigrec_jax.workdir import fingerprints, storage
 
 KEY = "history"
 UNKNOWN = ("error", "text", "skip")
@@ -154,24 +154,24 @@ def read(path: pathlib.Path) -> Iterator[Row]:
     )
 
 
-def from_flags(values: Sequence[str]) -> list[Row]:
+def from_flags(given: Sequence[str]) -> list[Row]:
   """Returns the one history of the command line.
 
   Args:
-    values: an id or a title each, or a JSON list of them.
+    given: an id or a title each, or a JSON list of them.
 
   Raises:
     UserError: a JSON list holds something else.
   """
   items: list[Any] = []
-  for value in values:
-    given = value
+  for value in given:
+    parsed: Any = value
     if value.lstrip().startswith("["):
       try:
-        given = json.loads(value)
-      except json.JSONDecodeError:
+        parsed = storage.parse_json(value, _FLAG)
+      except errors.UserError:
         pass  # A title may begin with a bracket: "[PROTOTYPE]".
-    items += given if isinstance(given, list) else [given]
+    items += parsed if isinstance(parsed, list) else [parsed]
   row = {KEY: items}
   _check(_FLAG, row)
   return [Row(_FLAG, row, f'{_FLAG}: "{KEY}"')]
@@ -207,7 +207,7 @@ def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
 def _check(place: str, row: dict[str, Any]) -> None:
   """Raises UserError where a row has no list of ids and titles."""
   if KEY not in row:
-    keys = ", ".join(map(repr, row)) or "no key"
+    keys = values.listed(list(map(repr, row))) or "no key"
     raise errors.UserError(
       f'{place}: {keys} found, "{KEY}" with a list of ids or titles, oldest'
       " first, expected"
@@ -230,6 +230,10 @@ def _check(place: str, row: dict[str, Any]) -> None:
     raise errors.UserError(
       f"{place}: NaN or infinity found, values that JSON has expected"
     ) from None
+  except RecursionError:
+    raise errors.UserError(
+      f"{place}: nested too deeply, flat values expected"
+    ) from None
   _check_items(f'{place}: "{KEY}"', items)
 
 
@@ -237,7 +241,8 @@ def _check_items(place: str, items: list[Any]) -> None:
   for number, item in enumerate(items, 1):
     if isinstance(item, bool) or not isinstance(item, (str, int)):
       raise errors.UserError(
-        f"{place}: item {number}: {item!r} found, an id or a title expected"
+        f"{place}: item {number}: {values.shown(item)} found, an id or a title"
+        " expected"
       )
 
 
@@ -321,10 +326,10 @@ def _nearest(text: str, titles: Sequence[str]) -> str | None:
 
 def _unknown(place: str, text: str, catalogue: Catalogue, option: str) -> str:
   near = _nearest(text, catalogue.titles)
-  hint = f"; did you mean {near!r}?" if near else ""
-  shown = repr(text[:_LONGEST_COMPARED])
+  hint = f"; did you mean {values.shown(near)}?" if near else ""
+  shown = values.shown(text)
   if len(text) > _LONGEST_COMPARED:
-    shown += f"... ({len(text)} characters)"
+    shown += f" ({len(text)} characters)"
   return (
     f"{place}: {shown} found, an id or a title of the catalogue expected{hint}"
     f" ({option}=text writes it into the prompt as it is, skip leaves it out)"

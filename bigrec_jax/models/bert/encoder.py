@@ -102,6 +102,7 @@ def load(
   file = how.directory / "config.json"
   config = BertConfig.from_hf(storage.read_json(file), str(file))
   tokenizer = wordpiece.load(how.directory)
+  tokenizer.encode_special_tokens = True  # In a title they are plain text.
   _check_vocabulary(how.directory, tokenizer, config)
   tokenizer.enable_truncation(_max_length(how, config))
   tensors: dict[str, tensor_files.StoredTensor] = {}

@@ -38,7 +38,7 @@ def answer_ids(
   Raises:
     UserError: an answer's word is not one token there, or both begin alike.
   """
-  before = tokenizer.encode(question)
+  (before,) = tokenizer.encode_data([question])
   found = []
   for word in texts.ANSWERS:
     rest = _after(tokenizer, question, before, word)
@@ -66,7 +66,7 @@ def _after(
   word: str,
 ) -> list[int]:
   """Returns the tokens of a word after a text; none if the text's change."""
-  ids = tokenizer.encode(question + word)
+  (ids,) = tokenizer.encode_data([question + word])
   return ids[len(before) :] if ids[: len(before)] == before else []
 
 
@@ -90,7 +90,7 @@ class Scorer:
       network.mesh, batch_size, "config.task.yes_no.batch_size"
     )
     questions = [source.text(n).question for n in range(len(source))]
-    tokens = network.tokenizer.encode_batch(questions)
+    tokens = network.tokenizer.encode_data(questions)
     self._network = network
     self._size = len(questions)
     ids = answer_ids(network.tokenizer, questions[0])

@@ -94,7 +94,7 @@ def test_what_becomes_of_an_unknown_item(unknown, titles):
     ('{"history": ["10", 1.5]}', ["line 2", "item 2", "1.5"]),
     ('{"history": [true]}', ["line 2", "item 1", "True"]),
     ('{"history": ["Halo 4"]}', ["line 2", "'Halo 4'", "mean 'Halo 3'"]),
-    ('{"history": [], "age": NaN}', ["line 2", "NaN or infinity"]),
+    ('{"history": [], "age": NaN}', ["line 2", "NaN found", "finite"]),
     ('{"history": [], "age": 1e400}', ["line 2", "NaN or infinity"]),
     ('{"history": [], "scores": [1]}', ["line 2", "'scores'", "another name"]),
     # A number is an id, never a title.
