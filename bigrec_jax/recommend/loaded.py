@@ -20,6 +20,7 @@ from bigrec_jax.recommend import converted_base, gguf_base
 from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import (
   fingerprints,
+  given_paths,
   ledger as ledger_lib,
   origins,
   paths as paths_lib,
@@ -155,7 +156,7 @@ class Loaded:
   @functools.cached_property
   def tokenizer(self) -> tokenization.Tokenizer:
     """The base's tokenizer."""
-    found = tokenization.load_tokenizer(self.tokenizer_dir)
+    found = tokenization.load_tokenizer(self.tokenizer_dir, self.base_dir)
     words = self.config.prompt
     found.special.mean(words.instruction, words.history)
     if self.paths.catalogue.exists():
@@ -219,12 +220,8 @@ class Loaded:
 
   def check_encoder(self) -> None:
     """Raises UserError where `embed.model.path` names no folder."""
-    directory = pathlib.Path(self.config.embed.model.path)
-    if not directory.is_dir():
-      raise errors.UserError(
-        f"config.embed.model.path: {directory}: not found, a folder of a text"
-        " encoder expected"
-      )
+    path = self.config.embed.model.path
+    given_paths.check_base(path, "config.embed.model.path")
 
   @functools.cached_property
   def encoder_fingerprint(self) -> str:
