@@ -13,7 +13,6 @@ is one line on stderr, 1 after anything else.
 """
 
 import difflib
-import errno
 import importlib
 import logging as python_logging
 import os
@@ -28,8 +27,11 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.config import source_file
 from bigrec_jax.stages import session
 from bigrec_jax.workdir import (
+  faults,
+  given as given_paths,
   paths as paths_lib,
   processes,
   records,
@@ -127,7 +129,11 @@ def _parse(argv: list[str]) -> None:
   Where no configuration is named but a workdir that remembers its own is,
   flags are parsed as changes of the defaults.
   """
-  if not _named(argv, "config") and (workdir := _named(argv, "workdir")):
+  if workdir := _named(argv, "workdir"):
+    given_paths.check_workdir(workdir)
+  if named := _named(argv, "config"):
+    source_file.check(named)
+  elif workdir:
     if paths_lib.Paths(pathlib.Path(workdir)).config.exists():
       argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
   try:
@@ -302,8 +308,6 @@ def _run(argv: list[str]) -> None:
       f"--history: --mode={_MODE.value} found, recommend expected"
     )
   workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
-  if workdir.exists() and not workdir.is_dir():
-    raise errors.UserError(f"--workdir={workdir}: a file, a folder expected")
   paths = paths_lib.Paths(workdir)
   remembered = _remembered(paths)
   config, file, lines = _configure(remembered)
@@ -330,10 +334,12 @@ def _set_up_logging() -> None:
   handler.addFilter(
     lambda r: r.levelno >= python_logging.WARNING or package in r.pathname
   )
+  handler.addFilter(faults.is_news)
   handler.setFormatter(
     python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
   )
   logging.use_absl_handler()
+  sys.excepthook = faults.excepthook
   logging.set_verbosity(logging.INFO)
   logging.set_stderrthreshold("info")
 
@@ -346,17 +352,16 @@ def main(argv: list[str]) -> int:
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
-  except OSError as error:
-    # The machine's limits, not a bug: say it plainly. Writes are atomic.
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
-      raise
-    print(
-      f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr
-    )
-    return 2
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     return 130
+  except Exception as error:
+    # The machine's limits, not a bug: say it plainly. Writes are atomic.
+    refused = faults.as_os_error(error)
+    if refused is None:
+      raise
+    print(f"error: {faults.line(refused)}", file=sys.stderr)
+    return 2
   return 0
 
 

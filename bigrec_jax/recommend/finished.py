@@ -10,7 +10,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.rankers.distance import stored_embeddings
 from bigrec_jax.recommend import loaded as loaded_lib
-from bigrec_jax.workdir import fingerprints, storage
+from bigrec_jax.workdir import fingerprints, given as given_paths, records
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -48,18 +48,17 @@ def find_adapter(loaded: loaded_lib.Loaded) -> pathlib.Path:
       raise errors.UserError(
         f"{own}: no finished adapter found; --mode=train makes it"
       )
-    if not pathlib.Path(given).is_dir():
-      raise errors.UserError(f"config.model.adapter: {given}: no such folder")
-    return pathlib.Path(given)
-  made_from = storage.read_json(record)
-  if made_from["base"] != loaded.base_fingerprint:
+    return given_paths.folder("model.adapter", given, "a PEFT directory")
+  made_from = records.read(record)
+  if made_from.get("base") != loaded.base_fingerprint:
     raise errors.UserError(
-      f"{own}: trained on base {made_from['base']}, {loaded.base_fingerprint}"
+      f"{own}: trained on base {made_from.get('base')},"
+      f" {loaded.base_fingerprint}"
       f" ({loaded.base_dir}, {loaded.config.model.dtype}, quantization"
       f" {loaded.config.model.quantization}) found; the base that it was"
       " trained on expected, or --mode=train again"
     )
-  if made_from["prompt"] != loaded.config.to_dict()["prompt"]:
+  if made_from.get("prompt") != loaded.config.to_dict()["prompt"]:
     raise errors.UserError(
       f"{own}: trained with other words in config.prompt than"
       f" {loaded.paths.config} has; those expected, or --mode=train again"

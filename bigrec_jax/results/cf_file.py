@@ -9,7 +9,7 @@ from bigrec_jax.results import rows, table as table_lib
 from bigrec_jax.workdir import fields, storage
 
 _SPLITS = ("valid", "test")
-_NUMBERS = fields.mapping(fields.number)
+_BY_CUTOFF = rows.by_cutoff(fields.number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _reader(model: str, split: str):
   def read_row(value: Any, where: str) -> CfRow:
     row = fields.Fields(value, where)
     return CfRow(
-      model, split, row.get("ndcg", _NUMBERS), row.get("hr", _NUMBERS)
+      model, split, row.get("ndcg", _BY_CUTOFF), row.get("hr", _BY_CUTOFF)
     )
 
   return read_row
@@ -70,7 +70,7 @@ def add(path: pathlib.Path, model: str, entry: dict[str, Any]) -> None:
     entry: with "valid" and "test", each {"ndcg", "hr", ...}, and whatever else
       is worth keeping of a training.
   """
-  known = storage.read_json(path) if path.exists() else {}
+  known = storage.read_object(path) if path.exists() else {}
   storage.write_json(path, {"schema": fields.SCHEMA} | known | {model: entry})
 
 

@@ -4,10 +4,10 @@ import pathlib
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import registry
-from bigrec_jax.data.prepared import prepare
+from bigrec_jax.data.prepared import manifest, prepare
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import processes, storage
+from bigrec_jax.workdir import processes
 
 
 def run(
@@ -67,7 +67,7 @@ def _lacks_ratings(session: Session) -> bool:
   """Returns whether the task needs ratings that the prepared data lack."""
   if not session.task.needs_ratings:
     return False
-  return not storage.read_json(session.paths.manifest).get("ratings", False)
+  return not manifest.read(session.paths.manifest).ratings
 
 
 STAGE = graph.Stage(

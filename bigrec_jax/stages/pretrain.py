@@ -59,7 +59,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "pretrain": options["pretrain"],
     "prompt": options["prompt"],
     "seed": session.config.seed,
-    "data": session.manifest["fingerprint"],
+    "data": session.manifest.fingerprint,
   }
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from absl import logging
 
 from bigrec_jax import config as config_lib, progress
+from bigrec_jax.data.prepared import manifest
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import graph
 from bigrec_jax.tasks import registry
-from bigrec_jax.workdir import processes, records, storage
+from bigrec_jax.workdir import given, processes, records, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Session(loaded.Loaded):
     Raises:
       UserError: something can't be made, or may not.
     """
+    given.check_texts(records.flatten(self.config.to_dict()))
     registry.check(self.config.task.name)
     self.walk.ask_for(*stages, may_make_needs=not reads or self.asked.make)
     found = self.walk.plan(*stages)
@@ -109,6 +111,11 @@ class Session(loaded.Loaded):
       return False
     for stage in to_make:
       self._check_batches(stage)
+    # A report alone tells of what is damaged, and reads the rest.
+    if not all(stage.of_what_is_there for stage in to_make):
+      given.check_places(self.paths)
+    if to_make:
+      given.check_folder_to_write("--workdir", self.paths.root)
     if not reads or self.asked.make:
       self.asked.remember()
     return True
@@ -131,16 +138,15 @@ class Session(loaded.Loaded):
     """Returns how many rows of a split are used; None = not prepared yet."""
     if not self.paths.manifest.exists():
       return None
-    stored = storage.read_json(self.paths.manifest)["splits"][split]
+    found = manifest.read(self.paths.manifest).num_examples.get(split, 0)
     wanted = getattr(self.config.data, f"num_{split}")
-    found = stored["num_examples"]
     return found if wanted == -1 else min(wanted, found)
 
   def num_items(self) -> int | None:
     """Returns the size of the catalogue; None = not prepared yet."""
     if not self.paths.manifest.exists():
       return None
-    return storage.read_json(self.paths.manifest)["counts"]["items"]
+    return manifest.read(self.paths.manifest).items
 
   def _describe(self, found: list[graph.Found]) -> None:
     path = self.paths.throughput

@@ -22,7 +22,16 @@ def differences(
   """
   if not record.exists():
     return [NOT_MADE]
-  return changes(storage.read_json(record), made_from)
+  return changes(read(record), made_from)
+
+
+def read(record: pathlib.Path) -> dict[str, Any]:
+  """Returns what a record says.
+
+  Raises:
+    UserError: it is damaged.
+  """
+  return storage.read_object(record)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

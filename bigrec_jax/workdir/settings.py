@@ -14,6 +14,8 @@ from typing import Any
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.workdir import (
+  fields,
+  given,
   paths as paths_lib,
   processes,
   records,
@@ -31,30 +33,6 @@ PASSING = frozenset(
     "recommend.histories",
     "recommend.history",
     "recommend.output",
-  }
-)
-# Values that name files; relative ones are of the folder they were given in.
-_FILES = frozenset(
-  {
-    "data.catalogue",
-    "data.catalogue_add",
-    "data.interactions",
-    "data.items",
-    "data.raw_dir",
-    "data.test",
-    "data.train",
-    "data.valid",
-    "embed.model.path",
-    "ground.cf_scores.test",
-    "ground.cf_scores.valid",
-    "ground.popularity",
-    "ground.predictions.test",
-    "ground.predictions.valid",
-    "model.adapter",
-    "model.path",
-    "model.tokenizer",
-    "recommend.allow",
-    "recommend.deny",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made
@@ -131,12 +109,17 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
     for key, value in records.flatten(kept["config"]).items()
     if not records.covers(PASSING, key)
   }
-  values = {
-    key: _found_from(folder, key, value) for key, value in (file | own).items()
-  }
   defaults = importlib.import_module("configs.common").get_config().to_dict()
   known = records.flatten(defaults)
-  values = {key: value for key, value in values.items() if key in known}
+  values = {
+    key: _found_from(
+      folder,
+      key,
+      fields.like(known[key], value, f"{paths.config}: config.{key}"),
+    )
+    for key, value in (file | own).items()
+    if key in known
+  }
   return {
     "name": kept["name"],
     "config": nest(known | values),
@@ -191,14 +174,15 @@ def of_records(paths: paths_lib.Paths) -> dict[str, Any] | None:
   found: dict[str, Any] = {}
   for name, place, key in _IN_RECORDS:
     record = paths.record(name)
-    value = storage.read_json(record).get(place) if record.exists() else None
+    value = records.read(record).get(place) if record.exists() else None
     if value is not None:
       found |= records.flatten(value, f"{key}.")
   settings_file = paths.adapter / "adapter_config.json"
   if settings_file.exists():
-    base = storage.read_json(settings_file).get("base_model_name_or_path")
-    if base and pathlib.Path(base) != paths.base and os.path.isdir(base):
-      found["model.path"] = base
+    base = storage.read_object(settings_file).get("base_model_name_or_path")
+    if isinstance(base, str) and os.path.isdir(base):
+      if pathlib.Path(base) != paths.base:
+        found["model.path"] = base
   return {"name": None, "config": nest(found), "file": {}} if found else None
 
 
@@ -216,7 +200,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _found_from(folder: str, key: str, value: Any) -> Any:
   """Returns a path so that it names the same file from here."""
-  if key not in _FILES or not value or os.path.exists(value):
+  if not (key in given.INPUTS and isinstance(value, str) and value):
+    return value
+  if os.path.exists(value):
     return value
   there = os.path.normpath(os.path.join(folder, value))
   return there if os.path.exists(there) else value
@@ -225,11 +211,15 @@ def _found_from(folder: str, key: str, value: Any) -> Any:
 def _read(paths: paths_lib.Paths) -> dict[str, Any] | None:
   if not paths.config.exists():
     return None
-  kept = storage.read_json(paths.config)
-  if not isinstance(kept, dict) or kept.get("schema") != SCHEMA:
-    found = kept.get("schema") if isinstance(kept, dict) else type(kept)
+  kept = storage.read_object(paths.config)
+  if kept.get("schema") != SCHEMA:
     raise errors.UserError(
-      f"{paths.config}: schema {found} found, {SCHEMA} expected: of another"
-      " version of this program?"
+      f"{paths.config}: schema {kept.get('schema')!r} found, {SCHEMA} expected:"
+      " of another version of this program?"
     )
+  file = fields.Fields(kept, f"{paths.config}:")
+  file.get("name", fields.text)
+  file.optional("folder", fields.text, "")
+  for key in ("config", "file"):
+    file.get(key, fields.of_object)
   return kept

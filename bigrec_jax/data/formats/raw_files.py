@@ -16,6 +16,7 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.data.prepared import doctor as doctor_lib
+from bigrec_jax.workdir import given as given_paths
 
 _CHUNK = 1 << 20  # Characters read at a time from a JSON array.
 _LONGEST_ROW = 1 << 24  # Characters; a row beyond that is taken for damage.
@@ -37,12 +38,7 @@ def given(key: str, value: str) -> pathlib.Path:
   Raises:
     UserError: the key is empty or there is no such file.
   """
-  if not value:
-    raise errors.UserError(f"config.{key}: empty, the path of a file expected")
-  path = pathlib.Path(value)
-  if not path.is_file():
-    raise errors.UserError(f"config.{key}: {path}: no such file")
-  return path
+  return given_paths.file(key, value)
 
 
 def given_directory(key: str, value: str) -> pathlib.Path:
@@ -51,14 +47,7 @@ def given_directory(key: str, value: str) -> pathlib.Path:
   Raises:
     UserError: the key is empty or there is no such folder.
   """
-  if not value:
-    raise errors.UserError(
-      f"config.{key}: empty, the folder of the raw files expected"
-    )
-  path = pathlib.Path(value)
-  if not path.is_dir():
-    raise errors.UserError(f"config.{key}: {path}: no such folder")
-  return path
+  return given_paths.folder(key, value, "the folder of the raw files")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.prepared.catalogue import Catalogue
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import fields, storage
 
 
 def counts(path: str, catalogue: Catalogue) -> np.ndarray:
@@ -30,11 +30,7 @@ def counts(path: str, catalogue: Catalogue) -> np.ndarray:
   for row, external_id in enumerate(catalogue.external_ids):
     count = given.get(external_id, 0)
     known += external_id in given
-    if isinstance(count, bool) or not isinstance(count, (int, float)):
-      raise errors.UserError(
-        f"{path}: {external_id}: {count!r} found, a number expected"
-      )
-    result[row] = count
+    result[row] = fields.number(count, f"{path}: {external_id}")
   if not known:
     raise errors.UserError(
       f"{path}: none of its {len(given)} ids is in the catalogue, external"

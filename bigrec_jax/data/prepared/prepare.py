@@ -28,6 +28,7 @@ from bigrec_jax.data.prepared import (
 )
 from bigrec_jax.data.text import prompts
 from bigrec_jax.workdir import (
+  faults,
   fingerprints,
   paths as paths_lib,
   records,
@@ -103,7 +104,7 @@ def differences(
   """
   if not paths.manifest.exists() or not paths.catalogue.exists():
     return [records.NOT_MADE]
-  manifest = storage.read_json(paths.manifest)
+  manifest = storage.read_object(paths.manifest)
   if data.export_json and not _is_exported(manifest, prompt, paths):
     return ["data.export_json: False -> True"]
   try:
@@ -134,11 +135,14 @@ def _is_exported(
   manifest: Mapping[str, Any], prompt: PromptConfig, paths: paths_lib.Paths
 ) -> bool:
   export = manifest.get("export") or {}
+  if not isinstance(export, Mapping):
+    return False
   files = export.get("files", [])
   return (
-    bool(files)
-    and export["prompt"] == [prompt.instruction, prompt.history]
-    and all((paths.root / name).exists() for name in files)
+    isinstance(files, list)
+    and bool(files)
+    and export.get("prompt") == [prompt.instruction, prompt.history]
+    and all((paths.root / str(name)).exists() for name in files)
   )
 
 
@@ -329,7 +333,8 @@ def _staging(paths: paths_lib.Paths) -> Iterator[paths_lib.Paths]:
   shutil.rmtree(staging.root, ignore_errors=True)  # Of a killed run.
   staging.data.mkdir(parents=True)
   try:
-    yield staging
+    with faults.writing(paths.data, staging.root):
+      yield staging
   finally:
     shutil.rmtree(staging.root, ignore_errors=True)
 
