@@ -91,6 +91,8 @@ def candidates(found: ground_file.GroundFile) -> Iterator[Candidate]:
     yield Candidate("none", {}, row.ndcg[k])
     break  # Without gamma all protocols are one.
   for name, single in single_gammas(found.results).items():
+    if not found.gamma_curves:  # A file of before there were any.
+      break
     curve = found.gamma_curves[name]
     place = list(curve.gamma).index(single)
     ndcg = curve.ndcg[k][place]

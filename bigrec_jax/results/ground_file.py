@@ -144,7 +144,7 @@ class GroundFile:
     results = fields.sequence(rows.MetricRow.from_json)
     baselines = fields.sequence(rows.BaselineRow.from_json)
     curves = fields.mapping(Curve.from_json)
-    return cls(
+    found = cls(
       file.get("num_items", fields.whole),
       file.get("num_examples", fields.mapping(fields.whole)),
       file.get("fingerprints", fields.of_object),
@@ -154,6 +154,8 @@ class GroundFile:
       file.optional("gamma_pairs", fields.mapping(Pairs.from_json), {}),
       file.optional("bm25", fields.mapping(fields.number), {}),
     )
+    _check_together(found, where)
+    return found
 
 
 def read(path: pathlib.Path) -> GroundFile:
@@ -163,6 +165,48 @@ def read(path: pathlib.Path) -> GroundFile:
     UserError: it is missing, damaged, of a later version, or a row isn't one.
   """
   return GroundFile.from_json(storage.read_json(path), f"{path}:")
+
+
+def _check_together(found: GroundFile, where: str) -> None:
+  """Raises UserError where one part of a file lacks what another names.
+
+  Every row has the cutoffs of the first, and what was chosen on valid is among
+  what was tried there.
+  """
+  if not found.results:
+    raise errors.UserError(f"{where} results: no row found")
+  first = found.results[0]
+  measured: list[rows.MetricRow | rows.BaselineRow] = [
+    *found.results,
+    *found.baselines,
+  ]
+  for one in measured:
+    for values in (one.ndcg, one.hr):
+      if lacking := first.ndcg.keys() - values.keys():
+        raise errors.UserError(
+          f"{where} a row of split {one.split} without cutoff"
+          f" {sorted(lacking)[0]} found, which the first row has"
+        )
+  k = found.chosen_by
+  for row in found.rows_of(split="test"):
+    single = row.protocol == "single_gamma" and found.gamma_curves
+    if single and isinstance(row.gamma, (int, float)):
+      curve = found.gamma_curves.get(row.injection)
+      if curve is None or row.gamma not in curve.gamma or k not in curve.ndcg:
+        raise errors.UserError(
+          f"{where} gamma_curves: nothing of {row.injection} at its gamma"
+          f" {row.gamma} and cutoff {k} found"
+        )
+    if row.protocol == "two_gammas":
+      pairs, own = found.gamma_pairs.get(row.injection), row.gamma_of_parts
+      tried = zip(pairs.popularity, pairs.cf, strict=True) if pairs else ()
+      if (own.get("popularity"), own.get("cf")) not in set(tried) or (
+        pairs is not None and k not in pairs.ndcg
+      ):
+        raise errors.UserError(
+          f"{where} gamma_pairs: nothing of {row.injection} at its gammas"
+          f" {row.gamma} and cutoff {k} found"
+        )
 
 
 def _same_length(

@@ -134,8 +134,15 @@ def _rank(value: Any, where: str) -> int | None:
 
 
 def ranks(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads ranks/<split>.npz: [N] ranks by injection, and the targets' rows."""
-  found = arrays.read_npz(path)
+  """Reads ranks/<split>.npz: [N] ranks by injection, and the targets' rows.
+
+  Those at every gamma of the grid are for others to read.
+  """
+  found = {
+    name: array
+    for name, array in arrays.read_npz(path).items()
+    if not name.endswith((":gammas", ":ranks"))
+  }
   length = max((len(a) for a in found.values() if a.ndim == 1), default=0)
   for name, array in found.items():
     if array.dtype.kind not in "iu" or array.shape != (length,):

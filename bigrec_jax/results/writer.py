@@ -6,6 +6,9 @@ import pathlib
 from types import TracebackType
 from typing import Self
 
+from absl import logging
+
+from bigrec_jax import errors
 from bigrec_jax.results import events
 from bigrec_jax.workdir import faults, storage
 
@@ -70,12 +73,18 @@ class MetricsWriter:
 
 
 def read_jsonl(path: str | os.PathLike) -> list[dict]:
-  """Reads JSON lines; stops at a line that was cut short by a kill."""
+  """Reads the lines of a curve; stops at one that a kill cut short.
+
+  Whatever else is no line of ours ends it, too, aloud: a curve is no reason
+  not to train.
+  """
   lines = []
-  with open(path, encoding="utf-8") as file:
-    for line in file:
-      try:
-        lines.append(json.loads(line))
-      except json.JSONDecodeError:
-        break
+  try:
+    for place, value in storage.read_lines(path, may_be_cut=True):
+      step = value.get("step") if isinstance(value, dict) else None
+      if not isinstance(step, int):
+        raise errors.UserError(f'{place}: no "step" found')
+      lines.append(value)
+  except errors.UserError as error:
+    logging.warning("%s; the curve ends there", error)
   return lines
