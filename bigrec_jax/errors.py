@@ -1,6 +1,14 @@
 """The one error type that users see without a traceback."""
 
-_LONGEST = 1500  # Characters of a message.
+import re
+
+# Control characters, halves of surrogate pairs, the ends of lines beyond
+# ASCII and what turns the direction of writing: a terminal would obey them.
+_UNSEEN = re.compile(
+  "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+  "\ud800-\udfff]"
+)
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 class UserError(Exception):
@@ -8,23 +16,22 @@ class UserError(Exception):
 
   The message is one line that names the file, row or key, says what was found
   and what was expected. `main.py` prints it and exits with status 2.
-
-  Whatever a file, a path or a library put into it: line breaks, control and
-  bidirectional characters are escaped, and a very long one is shortened.
   """
 
   def __init__(self, message: str):
-    super().__init__(printable(str(message)))
+    super().__init__(one_line(message))
 
 
-def printable(text: str) -> str:
-  """Returns a text as one line that any terminal and UTF-8 file takes."""
-  if len(text) > _LONGEST:
-    half = _LONGEST // 2
-    text = f"{text[:half]} ... {text[-half:]}"
-  if text.isprintable():
-    return text
-  return "".join(
-    c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-    for c in text
-  )
+def one_line(text: str) -> str:
+  """Returns a text as it may be shown: what can't be seen is escaped.
+
+  Titles, paths and rows of files hold line breaks, escape sequences and
+  overrides of direction. They stay as they are in data, and pass through here
+  on their way to a terminal or a page. The escapes are JSON's.
+  """
+  return _UNSEEN.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+  character = match[0]
+  return _SHORT.get(character) or f"\\u{ord(character):04x}"

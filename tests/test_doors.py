@@ -201,9 +201,7 @@ def workdir(tmp_path):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     (root / name).write_text('{"precious": 1}\n')
   own = demo_workdir.config()
-  settings.remember(
-    settings.paths_lib.Paths(root), own, "demo", {}
-  )
+  settings.remember(settings.paths_lib.Paths(root), own, "demo", {})
   return root
 
 

@@ -170,8 +170,7 @@ def read(path: pathlib.Path) -> GroundFile:
 def _check_together(found: GroundFile, where: str) -> None:
   """Raises UserError where one part of a file lacks what another names.
 
-  Every row has the cutoffs of the first, and what was chosen on valid is among
-  what was tried there.
+  Every row has the cutoffs of the first.
   """
   if not found.results:
     raise errors.UserError(f"{where} results: no row found")
@@ -186,26 +185,6 @@ def _check_together(found: GroundFile, where: str) -> None:
         raise errors.UserError(
           f"{where} a row of split {one.split} without cutoff"
           f" {sorted(lacking)[0]} found, which the first row has"
-        )
-  k = found.chosen_by
-  for row in found.rows_of(split="test"):
-    single = row.protocol == "single_gamma" and found.gamma_curves
-    if single and isinstance(row.gamma, (int, float)):
-      curve = found.gamma_curves.get(row.injection)
-      if curve is None or row.gamma not in curve.gamma or k not in curve.ndcg:
-        raise errors.UserError(
-          f"{where} gamma_curves: nothing of {row.injection} at its gamma"
-          f" {row.gamma} and cutoff {k} found"
-        )
-    if row.protocol == "two_gammas":
-      pairs, own = found.gamma_pairs.get(row.injection), row.gamma_of_parts
-      tried = zip(pairs.popularity, pairs.cf, strict=True) if pairs else ()
-      if (own.get("popularity"), own.get("cf")) not in set(tried) or (
-        pairs is not None and k not in pairs.ndcg
-      ):
-        raise errors.UserError(
-          f"{where} gamma_pairs: nothing of {row.injection} at its gammas"
-          f" {row.gamma} and cutoff {k} found"
         )
 
 

@@ -213,7 +213,7 @@ class _Reader:
       return read(path)
     except (errors.UserError, OSError) as error:
       name = str(path.relative_to(self._root))
-      self.damaged.append((name, errors.printable(str(error))))
+      self.damaged.append((name, errors.one_line(str(error))))
       return absent
 
 

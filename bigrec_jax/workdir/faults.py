@@ -93,9 +93,9 @@ def line(error: OSError) -> str:
   if isinstance(name, bytes):
     name = os.fsdecode(name)
   if error.strerror is None:  # A library's own message.
-    return errors.printable(" ".join(str(error).split()))
+    return errors.one_line(" ".join(str(error).split()))
   where = "writing" if name is None or isinstance(name, int) else str(name)
-  return errors.printable(f"{where}: {error.strerror}")
+  return errors.one_line(f"{where}: {error.strerror}")
 
 
 @contextlib.contextmanager
@@ -115,8 +115,12 @@ def writing(
     yield
   except Exception as error:
     found = as_os_error(error)
-    if found is None or found.errno is None:
+    if found is None:
       raise
+    if found.errno is None:
+      # numpy knows how much was written, and not why no more was.
+      said = f"not written in whole ({found}); is there room?"
+      found = OSError(errno.EIO, said)
     named = found.filename2 or found.filename
     if named is not None and not _is_inside(named, temporary):
       raise  # It is about another file, and says which.

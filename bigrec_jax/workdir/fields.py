@@ -44,7 +44,8 @@ class Fields:
       UserError: it is missing, or `read` refuses it.
     """
     if key not in self._value:
-      found = ", ".join(list(self._value)[:_MOST_KEYS]) or "nothing"
+      names = [_short(name) for name in list(self._value)[:_MOST_KEYS]]
+      found = ", ".join(names) or "nothing"
       place = self.where.removesuffix(":")
       raise errors.UserError(f"{place}: {found} found, {key} expected too")
     return read(self._value[key], inside(self.where, key))
@@ -72,6 +73,7 @@ def check_schema(file: Fields) -> None:
 
 def inside(where: str, key: str) -> str:
   """Returns the place of a field."""
+  key = _short(key)
   return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
 
 
@@ -81,9 +83,13 @@ def refuse(where: str, found: Any, expected: str) -> errors.UserError:
     shown = repr(found)
   except (ValueError, RecursionError):  # An integer of thousands of digits.
     shown = type(found).__name__
-  shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+  shown = _short(shown)
   place = where.removesuffix(":")
   return errors.UserError(f"{place}: {shown} found, {expected} expected")
+
+
+def _short(text: str) -> str:
+  return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def text(value: Any, where: str) -> str:

@@ -110,17 +110,16 @@ def parse_json(content: str | bytes, where: str) -> Any:
   """
   try:
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
-    return json.loads(
-      text, parse_constant=_refuse_constant, parse_float=_finite
-    )
+    return json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
   except RecursionError:
     problem = "nested too deeply"
   except ValueError as error:
-    problem = str(error)
+    problem = str(error)[:200]
   raise errors.UserError(f"{where}: not valid JSON: {problem}")
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+  """Raises ValueError: what a JSON decoder does with a NaN or an infinity."""
   raise ValueError(f"{name} found, a finite number expected")
 
 
@@ -128,5 +127,5 @@ def _finite(text: str) -> float:
   """Returns a number; one beyond the largest would become an infinity."""
   value = float(text)
   if math.isinf(value):
-    _refuse_constant(text[:30])
+    refuse_constant(text[:30])
   return value

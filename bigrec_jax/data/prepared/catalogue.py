@@ -119,7 +119,7 @@ def load(paths: paths_lib.Paths) -> Catalogue:
     ) from None
   except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.UserError(
-      f"{paths.catalogue}: line {len(titles) + 1}: {error!r}, item"
+      f"{paths.catalogue}: line {len(titles) + 1}: {repr(error)[:200]}, item"
       f" {len(titles)} with external_id, title and popularity expected"
     ) from None
   if not titles:
