@@ -92,6 +92,8 @@ def candidates(found: ground_file.GroundFile) -> Iterator[Candidate]:
   """
   k = found.chosen_by
   for row in found.rows_of(split="valid", injection="none"):
+    if k not in row.ndcg:
+      raise _untried("none", None, k)
     yield Candidate("none", {}, row.ndcg[k])
     break  # Without gamma all protocols are one.
   for name, single in single_gammas(found.results).items():

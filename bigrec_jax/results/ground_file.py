@@ -144,7 +144,7 @@ class GroundFile:
     results = fields.sequence(rows.MetricRow.from_json)
     baselines = fields.sequence(rows.BaselineRow.from_json)
     curves = fields.mapping(Curve.from_json)
-    found = cls(
+    return cls(
       file.get("num_items", fields.whole),
       file.get("num_examples", fields.mapping(fields.whole)),
       file.get("fingerprints", fields.of_object),
@@ -154,8 +154,6 @@ class GroundFile:
       file.optional("gamma_pairs", fields.mapping(Pairs.from_json), {}),
       file.optional("bm25", fields.mapping(fields.number), {}),
     )
-    _check_together(found, where)
-    return found
 
 
 def read(path: pathlib.Path) -> GroundFile:
@@ -165,27 +163,6 @@ def read(path: pathlib.Path) -> GroundFile:
     UserError: it is missing, damaged, of a later version, or a row isn't one.
   """
   return GroundFile.from_json(storage.read_json(path), f"{path}:")
-
-
-def _check_together(found: GroundFile, where: str) -> None:
-  """Raises UserError where one part of a file lacks what another names.
-
-  Every row has the cutoffs of the first.
-  """
-  if not found.results:
-    raise errors.UserError(f"{where} results: no row found")
-  first = found.results[0]
-  measured: list[rows.MetricRow | rows.BaselineRow] = [
-    *found.results,
-    *found.baselines,
-  ]
-  for one in measured:
-    for values in (one.ndcg, one.hr):
-      if lacking := first.ndcg.keys() - values.keys():
-        raise errors.UserError(
-          f"{where} a row of split {one.split} without cutoff"
-          f" {sorted(lacking)[0]} found, which the first row has"
-        )
 
 
 def _same_length(
