@@ -9,7 +9,8 @@ A workdir remembers its configuration, so only the first command on it needs
 --config (docs/workdir.md).
 This file only reads flags, starts jax.distributed where asked, and dispatches.
 Exit status: 0 when what was asked is on disk, 2 after a user's mistake, which
-is one line on stderr, 1 after anything else.
+is one line on stderr, 1 after anything else, and where --mode=selfcheck finds
+that devices do not agree.
 """
 
 import difflib
@@ -52,6 +53,7 @@ MODES = (
   "export",
   "pipeline",
   "plan",
+  "selfcheck",
 )
 # They use what is there; only --make has them train or remember anything.
 _READING = ("recommend", "report", "export", "plan")
@@ -80,6 +82,12 @@ _MAKE = flags.DEFINE_bool(
 )
 _DRY_RUN = flags.DEFINE_bool(
   "dry_run", False, "Say what would be made, and why; make and write nothing."
+)
+_VERIFY = flags.DEFINE_bool(
+  "verify",
+  False,
+  "Digest every file that is looked at, even where its size and time are those"
+  " of before.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "One process of many: call jax.distributed.initialize."
@@ -126,15 +134,18 @@ def _named(argv: list[str], flag: str) -> str | None:
 def _parse(argv: list[str]) -> None:
   """Parses flags; every mistake becomes a UserError.
 
-  Where no configuration is named but a workdir that remembers its own is,
-  flags are parsed as changes of the defaults.
+  Where no configuration is named but a workdir that remembers its own is, or
+  none is needed, flags are parsed as changes of the defaults.
   """
-  if workdir := _named(argv, "workdir"):
+  workdir = _named(argv, "workdir")
+  if workdir:
     given_paths.check_workdir(workdir)
   if named := _named(argv, "config"):
     source_file.check(named)
-  elif workdir:
-    if paths_lib.Paths(pathlib.Path(workdir)).config.exists():
+  else:
+    if _named(argv, "mode") == "selfcheck" or (
+      workdir and paths_lib.Paths(pathlib.Path(workdir)).config.exists()
+    ):
       argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
   try:
     rest = flags.FLAGS(argv)
@@ -187,7 +198,13 @@ def _flags_given() -> frozenset[str]:
 
 def _remembered(paths: paths_lib.Paths) -> dict[str, Any] | None:
   """Returns what the workdir says of its configuration, if it does."""
-  found = settings.recall(paths)
+  try:
+    found = settings.recall(paths)
+  except settings.DamagedConfig as error:
+    if _config_name() is None:
+      raise
+    logging.warning("%s", error)
+    found = None
   if found is None and _MODE.value in _READING:
     found = settings.of_records(paths)
   return found
@@ -250,7 +267,7 @@ def _remember(
 
 def _repeated(arguments: list[str]) -> Iterator[str]:
   """Yields the flags that another mode on the same workdir needs, too."""
-  own = ("mode", "history", "make", "dry_run")
+  own = ("mode", "history", "make", "dry_run", "verify")
   skipped = False
   for argument in arguments:
     name, is_one, _ = argument.lstrip("-").partition("=")
@@ -301,13 +318,24 @@ def _join_processes() -> None:
     ) from None
 
 
-def _run(argv: list[str]) -> None:
+def _refuse_urls() -> None:
+  """Raises UserError where a URL is given in place of a path."""
+  flat = records.flatten(_CONFIG.value.to_dict(), "config.")
+  named = {k: v for k, v in flat.items() if not k.startswith("config.prompt.")}
+  paths_lib.refuse_urls({"workdir": _WORKDIR.value, **named})
+
+
+def _run(argv: list[str]) -> int:
+  """Runs the mode; returns the exit status, which only selfcheck decides."""
   _parse(argv)
+  _refuse_urls()
   if _HISTORY.value and _MODE.value not in ("recommend", "pipeline"):
     raise errors.UserError(
       f"--history: --mode={_MODE.value} found, recommend expected"
     )
-  workdir = pathlib.Path(_WORKDIR.value or f"runs/{_config_name()}")
+  workdir = pathlib.Path(
+    _WORKDIR.value or f"runs/{_config_name() or _MODE.value}"
+  )
   paths = paths_lib.Paths(workdir)
   remembered = _remembered(paths)
   config, file, lines = _configure(remembered)
@@ -319,12 +347,13 @@ def _run(argv: list[str]) -> None:
   asked = session.Asked(
     make=_MAKE.value,
     dry_run=_DRY_RUN.value,
+    verify=_VERIFY.value,
     adapter=config.model.adapter if named else "",
     flags=tuple(_repeated(argv[1:])),
     remember=lambda: _remember(paths, config, file, remembered),
   )
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
-  mode.run(config, workdir, asked)
+  return mode.run(config, workdir, asked) or 0
 
 
 def _set_up_logging() -> None:
@@ -348,7 +377,7 @@ def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
   _set_up_logging()
   try:
-    _run(argv)
+    return _run(argv)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     return 2
@@ -362,7 +391,6 @@ def main(argv: list[str]) -> int:
       raise
     print(f"error: {faults.line(refused)}", file=sys.stderr)
     return 2
-  return 0
 
 
 def _run_and_leave(argv: list[str]) -> int:

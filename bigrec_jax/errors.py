@@ -22,6 +22,23 @@ class UserError(Exception):
     super().__init__(one_line(message))
 
 
+class NonFiniteError(UserError):
+  """A network gave NaN or infinity for one row of many.
+
+  Attributes:
+    row: its number among those that the callee was given.
+    problem: what was found, without the row.
+  """
+
+  def __init__(self, row: int, problem: str, name: str = ""):
+    super().__init__(f"{name or f'row {row}'}: {problem}")
+    self.row, self.problem = row, problem
+
+  def of(self, row: int, name: str) -> "NonFiniteError":
+    """Returns the same of a row as the caller counts and calls it."""
+    return NonFiniteError(row, self.problem, name)
+
+
 def one_line(text: str) -> str:
   """Returns a text as it may be shown: what can't be seen is escaped.
 

@@ -16,11 +16,17 @@ class Reports(Protocol):
   def update(self, count: int, **postfix: Any) -> None:
     """Says that `count` more units are done."""
 
+  def skip(self, count: int) -> None:
+    """Says that `count` units were done before."""
+
 
 class NullProgress:
   """Reports nothing; for tests and for inner work nobody watches."""
 
   def update(self, count: int, **postfix: Any) -> None:
+    """Ignores the call."""
+
+  def skip(self, count: int) -> None:
     """Ignores the call."""
 
 
@@ -40,7 +46,7 @@ class Progress:
     self._label = label
     self._stream = stream or sys.stderr
     self._bar = None
-    self._done = 0
+    self._done = self._skipped = 0
     self._start = self._last_line = time.monotonic()
     self._postfix: dict[str, Any] = {}
 
@@ -74,17 +80,32 @@ class Progress:
 
   @property
   def done(self) -> int:
-    """Units done so far."""
-    return self._done
+    """Units done since the start."""
+    return self._done - self._skipped
 
   @property
   def rate(self) -> float:
     """Units per second since the start."""
-    return self._done / max(self.seconds, 1e-9)
+    return self.done / max(self.seconds, 1e-9)
+
+  def skip(self, count: int) -> None:
+    """Says that `count` units were done before, in no time of this run."""
+    self._skipped += count
+    self._done += count
+    if self._bar is not None:
+      self._bar.initial += count
+      self._bar.update(count)
+    elif count:
+      print(
+        f"{self._label}: {count:,}/{self._total:,} {self._unit} were done"
+        " before",
+        file=self._stream,
+        flush=True,
+      )
 
   def update(self, count: int, **postfix: Any) -> None:
     """Adds `count` units; `postfix` are figures to show beside the rate."""
-    first = self._done == 0
+    first = self.done == 0
     self._done += count
     self._postfix.update(postfix)
     if self._bar is not None:

@@ -60,6 +60,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.pretrain.max_length = 256
   config.pretrain.learning_rate = 3e-3
   config.pretrain.warmup_steps = 50
+  config.pretrain.save_every_steps = 200  # Checkpoints; 0 = on a signal only.
 
   config.lora = cfg()
   config.lora.rank = 8

@@ -24,6 +24,16 @@ install() {
   if [ -f "$stamp" ] && grep -qxF -- "$want" "$stamp"; then
     return
   fi
+  # Of several that start at once one installs; the others wait and find it.
+  if command -v flock >/dev/null && [ -z "${locked:-}" ]; then
+    mkdir -p .venv
+    local locked=1 lock
+    exec {lock}>.venv/lock
+    flock "$lock"
+    install "$extras"
+    exec {lock}>&-
+    return
+  fi
   [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
   echo "installing bigrec_jax$extras into .venv"
   # jax[tpu] pins the libtpu that it runs on; ours only compiles.

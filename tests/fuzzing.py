@@ -113,8 +113,12 @@ def _places(value: Any) -> list[tuple[Any, Any]]:
   return found
 
 
-def outcome(read: Callable[[], Any], path: pathlib.Path) -> Any:
+def outcome(read: Callable[[], Any], *paths: pathlib.Path) -> Any:
   """Returns what a reader makes of a damaged file, None where it refuses it.
+
+  Args:
+    read: the reader.
+    *paths: of which a refusal names one.
 
   Raises:
     AssertionError: it refuses with more than a line, or names no file.
@@ -123,7 +127,7 @@ def outcome(read: Callable[[], Any], path: pathlib.Path) -> Any:
     return read()
   except errors.UserError as error:
     message = str(error)
-    assert message.isprintable(), message
-    assert path.name in message, message
+    assert errors.one_line(message) == message, message
+    assert any(str(path) in message for path in paths), message
     assert len(message) < 2000, len(message)
     return None

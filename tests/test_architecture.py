@@ -14,8 +14,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "bigrec_jax"
 # Top to bottom: a module imports only from its own layer and those below.
 LAYERS = (
-  "testing",
   "stages",
+  "selfcheck",
+  "testing",
   "recommend",
   "planning",
   "tasks",

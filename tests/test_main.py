@@ -31,7 +31,7 @@ DEMO = "--config=configs/demo.py:tiny"
     ),
     (
       [DEMO, "--mode=train", "--config.train.batch_size=0"],
-      ["config.train.batch_size", "0 found", "at least 1"],
+      ["config.train.batch_size", "0 found", "from 1 to"],
     ),
     (
       [DEMO, "--mode=train", "--config.prompt.style=alpaca"],

@@ -110,7 +110,7 @@ def _loop(
   state, books = _start(trainer, saved)
   curve = books["curve"]
   if curve:
-    progress.update(len(curve))
+    progress.skip(len(curve))
   while not _finished(state, schedule):
     started = time.perf_counter()
     programs = trainer.num_programs
@@ -175,8 +175,11 @@ def _check_finite(
 ) -> None:
   for value, run in zip(loss, trainer.runs, strict=True):
     if not np.isfinite(value):
+      least = "a lower config.cf.learning_rate"
+      if (loss_of := trainer.recipe.loss).dro:
+        least += f" or a config.cf.dro_beta above {loss_of.dro_beta:g}"
       raise errors.UserError(
-        f"config.cf.learning_rate: {run.learning_rate:g} with seed {run.seed}"
-        f" gives loss {value} in epoch {epoch}, a finite loss expected: try a"
-        " lower one"
+        f"train_cf: loss {value} found in epoch {epoch} with learning rate"
+        f" {run.learning_rate:g} and seed {run.seed}, a finite one expected:"
+        f" {least}"
       )

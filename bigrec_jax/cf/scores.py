@@ -86,9 +86,8 @@ def exists(path: pathlib.Path) -> bool:
     path: `<split>.npy`.
   """
   files = _Files(path)
-  if not files.record.exists() or "unfinished" in storage.read_object(
-    files.record
-  ):
+  record = storage.read_json_if_whole(files.record)
+  if not isinstance(record, dict) or "unfinished" in record:
     return False
   return path.exists() or (files.states.exists() and files.items.exists())
 

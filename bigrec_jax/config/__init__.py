@@ -6,7 +6,7 @@ section that they need, never the whole.
 """
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import ml_collections
 
@@ -25,6 +25,7 @@ from bigrec_jax.config.ground import (
   EncoderConfig,
   GroundConfig,
   PerSplit,
+  gammas,
 )
 from bigrec_jax.config.model import (
   DTYPES,
@@ -68,6 +69,7 @@ __all__ = [
   "TrainConfig",
   "YesNoConfig",
   "from_config_dict",
+  "gammas",
 ]
 
 
@@ -75,7 +77,7 @@ __all__ = [
 class Config:
   """The whole configuration."""
 
-  seed: int
+  seed: Annotated[int, checks.Range(0, 2**32 - 1)]
   task: TaskConfig
   model: ModelConfig
   pretrain: PretrainConfig

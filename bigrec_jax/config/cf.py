@@ -1,6 +1,7 @@
 """The section `cf` of the configuration."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax import errors
 from bigrec_jax.config import checks
@@ -13,32 +14,32 @@ class CfConfig:
   """Collaborative-filtering baselines."""
 
   model: str
-  num_train: int
+  num_train: Annotated[int, checks.Range(0, checks.MOST, also=-1)]
   family: str
   loss: str
-  num_negatives: int
-  negative_power: float
+  num_negatives: Annotated[int, checks.Range(1, 2**16)]
+  negative_power: Annotated[float, checks.Range(0, 10)]
   dro: bool
-  dro_alpha: float
-  dro_beta: float
-  hidden_size: int
-  num_layers: int
-  num_heads: int
-  dropout: float
-  learning_rate: float
-  weight_decay: float
-  grid_learning_rate: tuple[float, ...]
-  grid_weight_decay: tuple[float, ...]
-  batch_size: int
-  num_epochs: int
-  patience: int
-  stop_cutoff: int
-  num_seeds: int
-  save_every_epochs: int
+  dro_alpha: Annotated[float, checks.Range(0, 1e6)]
+  dro_beta: Annotated[float, checks.Range(1e-6, 1e6)]
+  hidden_size: Annotated[int, checks.Range(1, 2**16)]
+  num_layers: Annotated[int, checks.Range(1, 2**10)]
+  num_heads: Annotated[int, checks.Range(1, 2**16)]
+  dropout: Annotated[float, checks.FRACTION]
+  learning_rate: Annotated[float, checks.RATE]
+  weight_decay: Annotated[float, checks.Range(0, 1e3)]
+  grid_learning_rate: Annotated[tuple[float, ...], checks.RATE]
+  grid_weight_decay: Annotated[tuple[float, ...], checks.Range(0, 1e3)]
+  batch_size: Annotated[int, checks.ROWS]
+  num_epochs: Annotated[int, checks.SOME]
+  patience: Annotated[int, checks.ANY]
+  stop_cutoff: Annotated[int, checks.SOME]
+  num_seeds: Annotated[int, checks.Range(1, 2**12)]
+  save_every_epochs: Annotated[int, checks.ANY]
   mask_seen: bool
-  neighbours: int
-  neighbour_decay: float
-  max_dense_gib: float
+  neighbours: Annotated[int, checks.SOME]
+  neighbour_decay: Annotated[float, checks.Range(0, 10)]
+  max_dense_gib: Annotated[float, checks.Range(0, 1e9)]
 
   def __post_init__(self):
     for name in self.models:
@@ -47,27 +48,10 @@ class CfConfig:
     checks.choice(
       "cf.loss", self.loss, ("bce", "bpr", "sampled_softmax", "softmax")
     )
-    for key in ("num_negatives", "hidden_size", "num_layers", "num_heads"):
-      checks.at_least(f"cf.{key}", getattr(self, key), 1)
-    for key in ("batch_size", "num_epochs", "stop_cutoff", "num_seeds"):
-      checks.at_least(f"cf.{key}", getattr(self, key), 1)
-    for key in ("patience", "save_every_epochs", "weight_decay", "dro_alpha"):
-      checks.at_least(f"cf.{key}", getattr(self, key), 0)
-    checks.at_least("cf.neighbours", self.neighbours, 1)
-    if not 0 <= self.dropout < 1:
-      raise errors.UserError(
-        f"config.cf.dropout: {self.dropout} found, 0 <= dropout < 1 expected"
-      )
-    for rate in (self.learning_rate, *self.grid_learning_rate):
-      checks.positive("cf.learning_rate", rate)
     if self.hidden_size % self.num_heads:
       raise errors.UserError(
         f"config.cf.num_heads: {self.num_heads} found, a divisor of"
         f" cf.hidden_size {self.hidden_size} expected"
-      )
-    if not self.dro_beta > 0:
-      raise errors.UserError(
-        f"config.cf.dro_beta: {self.dro_beta} found, a positive number expected"
       )
 
   @property

@@ -1,18 +1,21 @@
 """Sections `data` and `prompt`."""
 
 import dataclasses
+from typing import Annotated
 
-from bigrec_jax import errors
 from bigrec_jax.config import checks
+
+_SEED = checks.Range(0, 2**63 - 1)  # Of numpy's generators.
+_ROWS = checks.Range(1, checks.MOST, also=-1)  # -1 = all.
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
   """Size and seed of the made-up world of format `synthetic`."""
 
-  num_users: int
-  num_items: int
-  seed: int
+  num_users: Annotated[int, checks.Range(1, 10**7)]
+  num_items: Annotated[int, checks.Range(1, 10**7)]
+  seed: Annotated[int, _SEED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,11 @@ class DataConfig:
   items: str
   columns: ColumnsConfig
   encoding: str
-  max_history: int
-  num_train: int
-  num_valid: int
-  num_test: int
-  sample_seed: int
+  max_history: Annotated[int, checks.Range(1, 2**16)]
+  num_train: Annotated[int, _ROWS]
+  num_valid: Annotated[int, _ROWS]
+  num_test: Annotated[int, _ROWS]
+  sample_seed: Annotated[int, _SEED]
   export_json: bool
   synthetic: SyntheticConfig
 
@@ -58,13 +61,6 @@ class DataConfig:
     checks.choice(
       "data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1")
     )
-    checks.at_least("data.max_history", self.max_history, 1)
-    for key in ("num_train", "num_valid", "num_test"):
-      value = getattr(self, key)
-      if value != -1 and value < 1:
-        raise errors.UserError(
-          f"config.data.{key}: {value} found, -1 (all) or at least 1 expected"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

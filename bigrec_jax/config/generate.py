@@ -1,6 +1,7 @@
 """Section `generate`."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax.config import checks
 
@@ -10,23 +11,21 @@ class GenerateConfig:
   """Decoding: beams by default, sampling by option."""
 
   split: str
-  batch_size: int
-  num_beams: int
-  max_new_tokens: int
-  length_penalty: float
+  batch_size: Annotated[int, checks.ROWS]
+  num_beams: Annotated[int, checks.Range(1, 2**16)]
+  max_new_tokens: Annotated[int, checks.Range(1, 2**20)]
+  length_penalty: Annotated[float, checks.Range(-8, 8)]
   early_stopping: bool
   length_norm_includes_prompt: bool
   constrained: bool
-  prompt_buckets: tuple[int, ...]
+  prompt_buckets: Annotated[tuple[int, ...], checks.Range(1, 2**24)]
   sample: bool
-  temperature: float
-  top_k: int
-  top_p: float
+  temperature: Annotated[float, checks.Range(1e-6, 1e6)]
+  top_k: Annotated[int, checks.ANY]
+  top_p: Annotated[float, checks.Range(0, 1)]
 
   def __post_init__(self):
     checks.choice("generate.split", self.split, ("valid", "test", "all"))
-    for key in ("batch_size", "num_beams", "max_new_tokens"):
-      checks.at_least(f"generate.{key}", getattr(self, key), 1)
 
   @property
   def splits(self) -> tuple[str, ...]:

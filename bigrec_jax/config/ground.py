@@ -1,10 +1,43 @@
 """Sections `embed` and `ground`."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 from bigrec_jax.config.cf import CF_MODELS
+
+# How strong an injection may be.
+GAMMA = checks.Range(0, 10**6)
+_HUNDREDTHS = [n / 100 for n in range(101)]
+_UNITS = [float(n) for n in range(1, 100)]
+# docs/protocol.md, Gamma: the grid of each published script.
+_GRIDS = {
+  "movie_ci": [*_HUNDREDTHS[:-1], *_UNITS],
+  "game_ci": [*_HUNDREDTHS[1:], *_UNITS],
+  "movie_pda": [0.0, *_UNITS],
+}
+
+
+def gammas(text: str) -> list[float]:
+  """Returns the gammas of `ground.gamma_grid`, as they stand there.
+
+  Args:
+    text: the name of a published grid, or numbers: "0,0.5,1".
+
+  Raises:
+    UserError: neither.
+  """
+  values = _GRIDS.get(text)
+  if values is None:
+    values = checks.numbers_in(text.strip("()[] "))
+  if not values or not all(value in GAMMA for value in values):
+    raise errors.UserError(
+      f"config.ground.gamma_grid: {checks.shown(text)} found, one of"
+      f" {', '.join(_GRIDS)} or numbers from 0 to a million such as"
+      ' "0,0.5,1" expected'
+    )
+  return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +52,7 @@ class EmbedConfig:
   """Title and prediction embedding."""
 
   model: EncoderConfig
-  batch_size: int
-
-  def __post_init__(self):
-    checks.at_least("embed.batch_size", self.batch_size, 1)
+  batch_size: Annotated[int, checks.ROWS]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +71,7 @@ class PerSplit:
 class GroundConfig:
   """Grounding, injection and evaluation."""
 
-  cutoffs: tuple[int, ...]
+  cutoffs: Annotated[tuple[int, ...], checks.SOME]
   duplicates: str
   gamma_grid: str
   injections: tuple[str, ...]
@@ -51,9 +81,9 @@ class GroundConfig:
   cf_scores: PerSplit
   cf_model: str
   popularity: str
-  batch_size: int
-  block_items: int
-  bootstrap_samples: int
+  batch_size: Annotated[int, checks.ROWS]
+  block_items: Annotated[int, checks.SOME]
+  bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]
 
   def __post_init__(self):
     checks.choice("ground.duplicates", self.duplicates, ("best", "last"))
@@ -65,11 +95,10 @@ class GroundConfig:
       checks.choice(
         "ground.protocols", name, ("bigrec", "single_gamma", "two_gammas")
       )
-    if not self.cutoffs or min(self.cutoffs) < 1:
+    if not self.cutoffs:
       raise errors.UserError(
-        f"config.ground.cutoffs: {self.cutoffs} found, positive ranks expected"
+        "config.ground.cutoffs: nothing found, at least one rank expected"
       )
-    checks.at_least("ground.batch_size", self.batch_size, 1)
-    checks.at_least("ground.block_items", self.block_items, 1)
+    gammas(self.gamma_grid)
     if self.cf_model:
       checks.choice("ground.cf_model", self.cf_model, CF_MODELS)

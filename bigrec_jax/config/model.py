@@ -1,12 +1,15 @@
 """Sections `model`, `lora` and `mesh`: the network and where it lies."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
 DTYPES = ("float32", "bfloat16")
 QUANTIZATIONS = ("none", "int8", "nf4")
+# Of a mesh; -1 = what is left.
+_AXIS = checks.Range(1, 2**20, also=-1)
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
 
@@ -15,14 +18,14 @@ _LORA_TARGETS = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
 class ArchConfig:
   """Shape of a base without a directory; names as in HF config.json."""
 
-  hidden_size: int
-  intermediate_size: int
-  num_hidden_layers: int
-  num_attention_heads: int
-  num_key_value_heads: int
-  max_position_embeddings: int
-  rope_theta: float
-  rms_norm_eps: float
+  hidden_size: Annotated[int, checks.Range(1, 2**20)]
+  intermediate_size: Annotated[int, checks.Range(1, 2**20)]
+  num_hidden_layers: Annotated[int, checks.Range(1, 2**12)]
+  num_attention_heads: Annotated[int, checks.Range(1, 2**16)]
+  num_key_value_heads: Annotated[int, checks.Range(1, 2**16)]
+  max_position_embeddings: Annotated[int, checks.SOME]
+  rope_theta: Annotated[float, checks.Range(1e-6, 1e12)]
+  rms_norm_eps: Annotated[float, checks.Range(0, 1)]
   tie_word_embeddings: bool
 
 
@@ -58,17 +61,12 @@ class ModelConfig:
 class LoraConfig:
   """Low-rank adapters (Hu et al. 2021), as PEFT names them."""
 
-  rank: int
-  alpha: float
-  dropout: float
+  rank: Annotated[int, checks.Range(1, 2**16)]
+  alpha: Annotated[float, checks.Range(0, 1e6)]
+  dropout: Annotated[float, checks.FRACTION]
   target_modules: tuple[str, ...]
 
   def __post_init__(self):
-    checks.at_least("lora.rank", self.rank, 1)
-    if not 0 <= self.dropout < 1:
-      raise errors.UserError(
-        f"config.lora.dropout: {self.dropout} found, 0 <= dropout < 1 expected"
-      )
     for name in self.target_modules:
       checks.choice("lora.target_modules", name, _LORA_TARGETS)
     if not self.target_modules:
@@ -81,9 +79,9 @@ class LoraConfig:
 class MeshConfig:
   """Axis sizes of the device mesh; -1 (one at most) = what is left."""
 
-  data: int
-  fsdp: int
-  tensor: int
+  data: Annotated[int, _AXIS]
+  fsdp: Annotated[int, _AXIS]
+  tensor: Annotated[int, _AXIS]
 
   def __post_init__(self):
     sizes = (self.data, self.fsdp, self.tensor)

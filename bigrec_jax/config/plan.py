@@ -1,6 +1,7 @@
 """The section `plan` of the configuration."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax import errors
 from bigrec_jax.config import checks
@@ -14,21 +15,17 @@ class PlanConfig:
 
   topology: str
   parts: tuple[str, ...]
-  text_tokens: int
-  prefix_tokens: int
-  new_tokens: int
-  num_items: int
-  memory_gib: float
+  text_tokens: Annotated[int, checks.Range(1, 2**24)]
+  prefix_tokens: Annotated[int, checks.ANY]
+  new_tokens: Annotated[int, checks.Range(1, 2**24)]
+  num_items: Annotated[int, checks.ANY]
+  memory_gib: Annotated[float, checks.Range(0, 1e9)]
   search: bool
   quick: bool
 
   def __post_init__(self):
     for part in self.parts:
       checks.choice("plan.parts", part, PARTS)
-    for key in ("text_tokens", "new_tokens"):
-      checks.at_least(f"plan.{key}", getattr(self, key), 1)
-    for key in ("prefix_tokens", "num_items", "memory_gib"):
-      checks.at_least(f"plan.{key}", getattr(self, key), 0)
     if self.prefix_tokens >= self.text_tokens:
       raise errors.UserError(
         f"config.plan.prefix_tokens: {self.prefix_tokens} found, fewer than"

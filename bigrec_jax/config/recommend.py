@@ -1,11 +1,12 @@
 """The section `recommend` of the configuration."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from bigrec_jax import errors
 from bigrec_jax.config import checks
+from bigrec_jax.config.ground import GAMMA
 
 INJECTIONS = ("none", "popularity", "cf", "popularity+cf")
 
@@ -17,26 +18,22 @@ class RecommendConfig:
   histories: str
   history: Sequence[str]  # No tuple[str, ...]: titles have commas.
   output: str
-  k: int
+  k: Annotated[int, checks.SOME]
   injection: str
   gamma: str
   exclude_history: bool
   unknown: str
 
   def __post_init__(self):
-    checks.at_least("recommend.k", self.k, 1)
     checks.choice("recommend.injection", self.injection, ("auto", *INJECTIONS))
     checks.choice("recommend.unknown", self.unknown, ("error", "text", "skip"))
     if self.gamma == "auto":
       return
-    try:
-      value = float(self.gamma)
-    except ValueError:
-      value = math.nan
-    if not (math.isfinite(value) and value >= 0):
+    values = checks.numbers_in(self.gamma)
+    if len(values) != 1 or values[0] not in GAMMA:
       raise errors.UserError(
-        f"config.recommend.gamma: {self.gamma!r} found, auto or a number of"
-        " at least 0 expected"
+        f"config.recommend.gamma: {checks.shown(self.gamma)} found, auto or a"
+        " number from 0 to a million expected"
       )
     if self.injection == "auto":
       raise errors.UserError(

@@ -1,6 +1,7 @@
 """Section `task`: which system of the literature runs."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax.config import checks
 from bigrec_jax.config.cf import CF_MODELS
@@ -12,22 +13,18 @@ NOUNS = ("movie", "book", "game", "item")
 class YesNoConfig:
   """TALLRec: will the user like the target (bigrec_jax/tasks/yes_no)?"""
 
-  threshold: float
+  threshold: Annotated[float, checks.Range(-1e9, 1e9)]
   split: str
-  records: int
-  min_items: int
+  records: Annotated[int, checks.ANY]
+  min_items: Annotated[int, checks.SOME]
   noun: str
-  eval_steps: int
-  batch_size: int
+  eval_steps: Annotated[int, checks.ANY]
+  batch_size: Annotated[int, checks.ROWS]
   cf_models: tuple[str, ...]
 
   def __post_init__(self):
     checks.choice("task.yes_no.split", self.split, ("last_windows", "users"))
     checks.choice("task.yes_no.noun", self.noun, NOUNS)
-    for key in ("records", "eval_steps"):
-      checks.at_least(f"task.yes_no.{key}", getattr(self, key), 0)
-    for key in ("min_items", "batch_size"):
-      checks.at_least(f"task.yes_no.{key}", getattr(self, key), 1)
     for name in self.cf_models:
       if name:
         checks.choice("task.yes_no.cf_models", name, CF_MODELS[2:])

@@ -1,6 +1,7 @@
 """Sections `pretrain` and `train`."""
 
 import dataclasses
+from typing import Annotated
 
 from bigrec_jax.config import checks
 
@@ -9,46 +10,34 @@ from bigrec_jax.config import checks
 class PretrainConfig:
   """Full-parameter training of a small base from scratch."""
 
-  vocab_size: int
-  num_steps: int
-  batch_size: int
-  max_length: int
-  learning_rate: float
-  warmup_steps: int
-
-  def __post_init__(self):
-    checks.at_least("pretrain.vocab_size", self.vocab_size, 260)
-    checks.at_least("pretrain.num_steps", self.num_steps, 0)
-    checks.at_least("pretrain.batch_size", self.batch_size, 1)
+  vocab_size: Annotated[int, checks.Range(260, 2**24)]
+  num_steps: Annotated[int, checks.ANY]
+  batch_size: Annotated[int, checks.ROWS]
+  max_length: Annotated[int, checks.Range(2, 2**24)]
+  learning_rate: Annotated[float, checks.Range(0, 1e3)]
+  warmup_steps: Annotated[int, checks.ANY]
+  save_every_steps: Annotated[int, checks.ANY]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """LoRA fine-tuning."""
 
-  batch_size: int
-  micro_batch_size: int
-  num_epochs: int
-  learning_rate: float
-  warmup_steps: int
-  max_length: int
+  batch_size: Annotated[int, checks.ROWS]
+  micro_batch_size: Annotated[int, checks.ROWS]
+  num_epochs: Annotated[int, checks.SOME]
+  learning_rate: Annotated[float, checks.RATE]
+  warmup_steps: Annotated[int, checks.ANY]
+  max_length: Annotated[int, checks.Range(2, 2**24)]
   train_on_inputs: bool
-  early_stopping_patience: int
+  early_stopping_patience: Annotated[int, checks.ANY]
   shuffle: bool
   packing: bool
-  length_buckets: tuple[int, ...]
+  length_buckets: Annotated[tuple[int, ...], checks.SOME]
   share_header: bool
-  max_grad_norm: float
-  weight_decay: float
-  loss_chunk: int
-  keep_checkpoints: int
-  save_every_steps: int
-  profile_steps: int
-
-  def __post_init__(self):
-    for key in ("batch_size", "micro_batch_size", "num_epochs", "max_length"):
-      checks.at_least(f"train.{key}", getattr(self, key), 1)
-    for key in ("warmup_steps", "early_stopping_patience", "save_every_steps"):
-      checks.at_least(f"train.{key}", getattr(self, key), 0)
-    checks.at_least("train.keep_checkpoints", self.keep_checkpoints, 1)
-    checks.positive("train.learning_rate", self.learning_rate)
+  max_grad_norm: Annotated[float, checks.Range(1e-30, 1e30)]
+  weight_decay: Annotated[float, checks.Range(0, 1e3)]
+  loss_chunk: Annotated[int, checks.SOME]
+  keep_checkpoints: Annotated[int, checks.SOME]
+  save_every_steps: Annotated[int, checks.ANY]
+  profile_steps: Annotated[int, checks.ANY]

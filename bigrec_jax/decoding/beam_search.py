@@ -38,6 +38,7 @@ class BeamState(flax.struct.PyTreeNode):
       places not taken yet.
     finished_lengths: [B, W] int32, tokens with EOS; 0 for places not taken.
     improvable: [B] bool, whether a running beam may still beat a finished one.
+    broken: [B] bool, whether a logit was NaN or infinite; such a row is done.
   """
 
   step: jax.Array
@@ -48,6 +49,7 @@ class BeamState(flax.struct.PyTreeNode):
   finished_scores: jax.Array
   finished_lengths: jax.Array
   improvable: jax.Array
+  broken: jax.Array
 
 
 def _best_continuations(
@@ -174,6 +176,7 @@ class BeamSearch(NamedTuple):
       finished_scores=nothing,
       finished_lengths=zeros,
       improvable=active,
+      broken=jnp.zeros_like(active),
     )
     # One beam: all are the same.
     found = expand(first_logits[:, None], zeros[:, :1])
@@ -203,6 +206,7 @@ class BeamSearch(NamedTuple):
   def done(self, state: BeamState) -> jax.Array:
     """Says which rows will not change any more, [B] bool."""
     stopped = ~state.improvable | (state.step >= self.max_new_tokens)
+    stopped |= state.broken
     if self.early_stopping:
       stopped |= jnp.all(state.finished_lengths > 0, axis=-1)
     return stopped
@@ -241,11 +245,15 @@ class BeamSearch(NamedTuple):
     worst = jnp.min(finished.finished_scores, axis=1)
     hopeful = bound[:, 0] > jnp.where(full, worst, -jnp.inf)
     going_on = ~self.done(state)
+    # Beams that hold nothing are continued, too, and nobody reads them.
+    holding = state.scores[:, : found.log_normaliser.shape[1]] > -jnp.inf
+    broken = selection.is_broken(found, holding)
     new_state = finished.replace(
       step=state.step + going_on.astype(jnp.int32),
       tokens=_take_beams(hypotheses, kept),
       scores=running_scores,
       nodes=_take_beams(nodes, kept),
       improvable=state.improvable & hopeful,
+      broken=state.broken | (going_on & broken),
     )
     return new_state, _take_beams(parents, kept)

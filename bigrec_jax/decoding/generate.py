@@ -5,7 +5,7 @@ goes through slots, longest prompts first (lanes.py).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,20 @@ from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
 from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import LanguageModel, kv_cache
+
+# What networks give for tokens they have no row for, and for weights that are
+# NaN; the rest of the line says which of the user's files to look at.
+_NON_FINITE = (
+  "non-finite logits found, finite ones expected; look at the adapter's and"
+  " the base's weights, at lora.alpha, at model.dtype, and whether the"
+  " tokenizer is the base's own"
+)
+_IMPOSSIBLE = (
+  "no hypothesis found, one at least expected: all that may be written has a"
+  " probability of 0; look at the adapter's and the base's weights"
+)
+# Tokens of a prompt's hypotheses, best first, and their scores [W].
+Finished = Callable[[int, list[list[int]], np.ndarray], None]
 
 # The shared beginning is cut to whole blocks: its length is a static shape,
 # and few lengths mean few programs.
@@ -83,6 +97,8 @@ def generate(
   trie: constraints.Trie | None,
   progress: reporting.Reports,
   prefix: Prefix | None = None,
+  finished: Finished | None = None,
+  rest: Sequence[int] | None = None,
 ) -> Hypotheses:
   """Writes `config.num_beams` hypotheses for every prompt.
 
@@ -90,7 +106,7 @@ def generate(
     model: The network, built for `mesh`.
     params: Its base weights.
     lora: Its adapter, or None.
-    prompts: Token ids; none is cut.
+    prompts: Token ids of all users; none is cut.
     config: Section `generate`.
     eos_ids: The tokens that end a hypothesis.
     mesh: Rows are split over its axes data and fsdp.
@@ -102,19 +118,26 @@ def generate(
     prefix: What all prompts begin with; None finds and reads it. Its length is
       a part of the programs' shapes, so calls that pass the same one share
       their programs.
+    finished: Told of each prompt as it is done, in any order, and never of
+      two at a time.
+    rest: Of which prompts to write, when the others were done before; the
+      programs, the slots and the random keys are those of all. None = all.
 
   Raises:
     UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
       the batch does not divide over the mesh.
+    NonFiniteError: a logit is NaN or infinite, or all hypotheses of a prompt
+      have a probability of 0.
   """
   _check(model, prompts, config, mesh, trie)
   settings = program.settings_of(config, eos_ids, trie)
   if len(prompts) <= sharding.batch_size_unit(mesh):
     settings = program.in_one_room(settings)
   scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
-  tokens: list[list[list[int]]] = [[] for _ in prompts]
-  if not prompts:
-    return Hypotheses(tokens, scores)
+  found = Hypotheses([[] for _ in prompts], scores)
+  numbers = np.arange(len(prompts)) if rest is None else np.array(rest, int)
+  if not len(numbers):
+    return found
   if config.length_norm_includes_prompt and norm_lengths is None:
     norm_lengths = np.array([len(p) for p in prompts], np.int64)
   if not config.length_norm_includes_prompt:
@@ -125,28 +148,76 @@ def generate(
     model=model,
     settings=settings,
     variables=_variables(params, lora),
-    seed=sharding.put_replicated(mesh, np.uint32(seed)),
+    seed=sharding.put_replicated(mesh, np.uint32(seed % 2**32)),
     prefix=prefix.cache,
     trie=sharding.put_replicated(mesh, trie),
     mesh=mesh,
-    prompts=[prompt[len(prefix.ids) :] for prompt in prompts],
+    prompts=[prompts[number][len(prefix.ids) :] for number in numbers],
+    numbers=numbers,
+    total=len(prompts),
     buckets=config.prompt_buckets,
     length_penalty=config.length_penalty,
-    norm_lengths=norm_lengths,
+    norm_lengths=None if norm_lengths is None else norm_lengths[numbers],
   )
 
-  def collect(rows: np.ndarray, found: stepping.Found) -> None:
-    for row, beams, values, lengths in zip(rows, *found, strict=True):
-      scores[row] = values
-      tokens[row] = [
-        beam[:length].tolist()
-        for beam, length in zip(beams, lengths, strict=True)
-        if length
-      ]
-    progress.update(len(rows))
+  collector = _Collector(numbers, found, finished, progress)
+  lanes.run(work, config.batch_size, executor.Executor.of(mesh), collector)
+  return found
 
-  lanes.run(work, config.batch_size, executor.Executor.of(mesh), collect)
-  return Hypotheses(tokens, scores)
+
+class _Collector:
+  """Takes what the lanes finish; a `lanes.Collect`."""
+
+  def __init__(
+    self,
+    numbers: np.ndarray,
+    into: Hypotheses,
+    finished: Finished | None,
+    progress: reporting.Reports,
+  ):
+    self._numbers, self._into = numbers, into
+    self._finished, self._progress = finished, progress
+
+  def __call__(
+    self, rows: np.ndarray, found: stepping.Found, broken: np.ndarray
+  ) -> None:
+    """Keeps the hypotheses of users who are done.
+
+    Raises:
+      NonFiniteError: one has none, after all others were kept.
+    """
+    problems = []
+    for place, *parts in zip(rows, *found, broken, strict=True):
+      row = int(self._numbers[place])
+      if problem := self._take(row, *parts):
+        problems.append(errors.NonFiniteError(row, problem))
+    if len(rows) > len(problems):
+      self._progress.update(len(rows) - len(problems))
+    if problems:
+      raise problems[0]
+
+  def _take(
+    self,
+    row: int,
+    beams: np.ndarray,
+    scores: np.ndarray,
+    lengths: np.ndarray,
+    broken: bool,
+  ) -> str:
+    """Keeps the beams [W, T] of a user; returns what is wrong, or ""."""
+    if broken or not np.isfinite(scores[lengths > 0]).all():
+      return _NON_FINITE
+    if not lengths.any():
+      return _IMPOSSIBLE
+    tokens = [
+      beam[:length].tolist()
+      for beam, length in zip(beams, lengths, strict=True)
+      if length
+    ]
+    self._into.tokens[row], self._into.scores[row] = tokens, scores
+    if self._finished is not None:
+      self._finished(row, tokens, scores)
+    return ""
 
 
 def _variables(params: Any, lora: Any | None) -> dict[str, Any]:

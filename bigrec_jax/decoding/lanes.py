@@ -35,8 +35,8 @@ _BUCKET_STEP = 128  # Beyond the last configured bucket.
 _GROUPS = 4
 _FREE = -1
 
-# Takes row numbers [N] and their hypotheses.
-Collect = Callable[[np.ndarray, stepping.Found], None]
+# Takes row numbers [N], their hypotheses, and [N] bool: whose are broken.
+Collect = Callable[[np.ndarray, stepping.Found, np.ndarray], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Job:
     trie: The titles that may be written, or None.
     mesh: Slots are split over its axes data and fsdp.
     prompts: Token ids without the common beginning.
+    numbers: [N] of each prompt, which its random key is made of.
+    total: Of how many prompts these are the rest; slots are as for all.
     buckets: Widths to which prompts are padded.
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
@@ -65,6 +67,8 @@ class Job:
   trie: constraints.Trie | None
   mesh: Mesh
   prompts: Sequence[Sequence[int]]
+  numbers: np.ndarray
+  total: int
   buckets: tuple[int, ...]
   length_penalty: float
   norm_lengths: np.ndarray | None
@@ -101,25 +105,70 @@ def run(
     executor: Says how many lanes, fewer if one has slots enough.
     collect: Called with users who are done, never twice at a time.
   """
-  order = np.argsort([-len(p) for p in work.prompts], kind="stable")
-  size = slots_of(len(order), batch_size, work.mesh)
-  count = min(executor.width, -(-len(order) // size))
-  team = executor.team()
   collecting = threading.Lock()
 
-  def locked(rows: np.ndarray, found: stepping.Found) -> None:
+  def locked(*finished: Any) -> None:
     with collecting:
-      collect(rows, found)
+      collect(*finished)
 
-  lanes = [
-    Lane(work, order[place::count], size, team) for place in range(count)
-  ]
-  team.run([functools.partial(lane.run, locked) for lane in lanes])
+  waiting = len(work.prompts)
+  for numbers, most in alike(work.prompts, batch_size, work.buckets):
+    waiting -= len(numbers)
+    # What was finished before counts, so that the last group is as it was.
+    alongside = len(numbers) if waiting else work.total
+    size = slots_of(alongside, most, work.mesh)
+    count = min(executor.width, -(-len(numbers) // size))
+    team = executor.team()
+    lanes = [
+      Lane(work, numbers[place::count], size, team) for place in range(count)
+    ]
+    team.run([functools.partial(lane.run, locked) for lane in lanes])
+
+
+def alike(
+  prompts: Sequence[Sequence[int]], batch_size: int, buckets: Sequence[int]
+) -> Iterator[tuple[np.ndarray, int]]:
+  """Yields users who are decoded side by side, and how many at most.
+
+  All of them, but for those whose prompts are far longer than nine of ten
+  others: every slot's cache is as wide as the longest prompt needs, so beside
+  one of 10,000 tokens few others have room.
+
+  Args:
+    prompts: Token ids.
+    batch_size: Slots of a lane of usual prompts.
+    buckets: Widths to which prompts are padded.
+
+  Yields:
+    (Row numbers, longest prompt first; slots of a lane).
+  """
+  lengths = np.array([len(p) for p in prompts], np.int64)
+  order = np.argsort(-lengths, kind="stable")
+  near = max(len(order) // 10, min(1, len(order) - 1))
+  most = bucket_of(int(lengths[order[near]]), buckets)
+  usual = max(*buckets, 2 * most) if buckets else 2 * most
+  far = int(np.count_nonzero(lengths > usual))
+  for of_one_size in np.split(order[:far], _changes(lengths[order[:far]])):
+    if len(of_one_size):
+      width = bucket_of(int(lengths[of_one_size[0]]), buckets)
+      yield of_one_size, max(1, batch_size * usual // width)
+  yield order[far:], batch_size
+
+
+def _changes(lengths: np.ndarray) -> np.ndarray:
+  """Returns where descending lengths fall below another power of two."""
+  powers = np.ceil(np.log2(np.maximum(lengths, 1)))
+  return np.flatnonzero(np.diff(powers)) + 1
 
 
 def slots_of(count: int, wanted: int, mesh: Mesh) -> int:
-  """Returns B: fewer slots than wanted if there are so few prompts."""
-  size = sharding.batch_size_unit(mesh)
+  """Returns B: fewer slots than wanted if there are so few prompts.
+
+  The row shards of the mesh divide it, and it is at least as many.
+  """
+  unit = sharding.batch_size_unit(mesh)
+  wanted = max(wanted // unit, 1) * unit
+  size = unit
   while size < min(count, wanted):
     size *= 2
   return min(size, wanted)
@@ -163,7 +212,7 @@ class Lane:
       ended = np.flatnonzero(outcome.done & (self._users != _FREE))
       if len(ended):  # Not where the cache had no room and nobody was done.
         found = tuple(part[ended] for part in outcome.found)
-        collect(self._users[ended], found)
+        collect(self._users[ended], found, outcome.broken[ended])
       self._users[ended], self._step[ended] = _FREE, 0
       if not self._waiting and np.all(self._users == _FREE):
         return
@@ -277,7 +326,7 @@ class Lane:
     return program.Batch(
       tokens=put(tokens),
       lengths=put(lengths),
-      numbers=put(np.where(active, numbers, 0).astype(np.int32)),
+      numbers=put(np.where(active, work.numbers[numbers], 0).astype(np.int32)),
       active=put(active),
       norms=jax.tree.map(put, norms),
     )

@@ -64,11 +64,13 @@ class Outcome(NamedTuple):
     done: [B] bool.
     step: [B] int32, tokens chosen so far.
     found: tokens [B, W, T], scores [B, W], lengths [B, W] of those done.
+    broken: [B] bool, of those done whose logits were NaN or infinite.
   """
 
   done: jax.Array
   step: jax.Array
   found: stepping.Found
+  broken: jax.Array
 
 
 def settings_of(
@@ -206,7 +208,10 @@ def advance(
     wanted=wanted,
   )
   outcome = Outcome(
-    search.done(state), state.step, search.found(state, users.rows)
+    search.done(state),
+    state.step,
+    search.found(state, users.rows),
+    state.broken,
   )
   if model.mesh is not None:
     outcome = jax.lax.with_sharding_constraint(

@@ -41,6 +41,7 @@ class SampleState(flax.struct.PyTreeNode):
     ended: [B, W] bool, by EOS.
     nodes: [B, W] int32, where they are in the trie; 0 without one.
     running: [B, W] bool.
+    broken: [B] bool, whether a logit was NaN or infinite; such a row is done.
   """
 
   step: jax.Array
@@ -50,6 +51,7 @@ class SampleState(flax.struct.PyTreeNode):
   ended: jax.Array
   nodes: jax.Array
   running: jax.Array
+  broken: jax.Array
 
 
 def warp(logits: jax.Array, warpers: Warpers) -> tuple[jax.Array, jax.Array]:
@@ -161,6 +163,7 @@ class Sampling(NamedTuple):
       ended=zeros > 0,
       nodes=zeros,
       running=jnp.broadcast_to(active[:, None], shape),
+      broken=jnp.zeros_like(active),
     )
     width = first_logits.shape[-1]
     logits = jnp.broadcast_to(first_logits[:, None], (*shape, width))
@@ -206,12 +209,13 @@ class Sampling(NamedTuple):
       ended=state.ended | ended,
       nodes=nodes,
       running=state.running & ~ended & room,
+      broken=state.broken | selection.is_broken(found, state.running),
     )
     return new_state, None
 
   def done(self, state: SampleState) -> jax.Array:
     """Says which rows will not change any more, [B] bool."""
-    return ~jnp.any(state.running, axis=1)
+    return ~jnp.any(state.running, axis=1) | state.broken
 
   def found(
     self, state: SampleState, rows: stepping.RowFacts

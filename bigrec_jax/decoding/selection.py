@@ -72,6 +72,16 @@ def all_tokens(logits: jax.Array) -> Candidates:
   )
 
 
+def is_broken(found: Candidates, holding: jax.Array) -> jax.Array:
+  """Says in which rows a logit was NaN or infinite, [B] bool.
+
+  Args:
+    found: of a step; the normaliser has seen every logit, so that it tells.
+    holding: [B, W] bool, which beams count.
+  """
+  return jnp.any(holding & ~jnp.isfinite(found.log_normaliser), axis=1)
+
+
 def pick(table: jax.Array | None, where: jax.Array) -> jax.Array:
   """Gathers the last axis; without a table slot c stands for itself."""
   if table is None:

@@ -59,6 +59,7 @@ class RowFacts(flax.struct.PyTreeNode):
 
 class _State(Protocol):
   step: jax.Array  # [B] int32, tokens chosen so far.
+  broken: jax.Array  # [B] bool, whether a logit was NaN or infinite.
   tokens: jax.Array  # [B, W, T] int32, the running hypotheses.
 
 

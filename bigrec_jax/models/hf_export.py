@@ -85,6 +85,7 @@ def save_adapter(
   lora_config: LoraConfig,
   lora_tree: dict[str, Any],
   base_name: str,
+  base_fingerprint: str = "",
 ) -> None:
   """Writes adapter_config.json and adapter_model.safetensors as PEFT does.
 
@@ -97,6 +98,7 @@ def save_adapter(
     lora_config: rank, alpha, dropout and targets.
     lora_tree: stacked or not.
     base_name: path or name of the base, for PEFT's own loader.
+    base_fingerprint: names what the base holds, for ours; "" = not known.
 
   Raises:
     UserError: a weight is NaN or infinite.
@@ -132,7 +134,8 @@ def save_adapter(
     storage.write_json(temporary / peft_import.CONFIG_FILE, config)
     file = temporary / peft_import.WEIGHTS_FILE
     header = [(name, x.dtype, x.shape) for name, x in tensors.items()]
-    tensor_files.write_file(file, header, tensors.__getitem__)
+    about = {tensor_files.BASE: base_fingerprint} if base_fingerprint else {}
+    tensor_files.write_file(file, header, tensors.__getitem__, about)
     written = tensor_files.read_file(file)
     for name, value in tensors.items():
       if not np.array_equal(written[name].view(), value):

@@ -174,9 +174,20 @@ def load_tensors(
     form: of the result.
 
   Raises:
-    UserError: a tensor is missing, unknown or of another shape.
+    UserError: a tensor is missing, unknown, of another shape, or has a NaN or
+      an infinity.
   """
   _check(directory, num_layers, model_type, entries, tensors)
+  finite: list[tuple[StoredTensor, jax.Array]] = []
+
+  def put(entry, stored, abstract=None):
+    array = _load_one(entry, stored, form)
+    # Before quantising, which would hide a NaN. Not waited for: the device
+    # reads the tensor while the host reads the next one.
+    finite.append((stored, _is_finite(array)))
+    if abstract is None or not quantize.is_quantized(abstract):
+      return array
+    return _quantizer(form.quantization, _shardings(abstract))(array)
 
   def make(entry, layer):
     abstract = layout.abstract_leaf(
@@ -184,12 +195,13 @@ def load_tensors(
     )
     if entry.layered and layer is None:
       numbers = range(num_layers)
-      stored = [tensors[entry.hf_name.format(layer=n)] for n in numbers]
-      return _load_stacked(entry, stored, abstract, form)
-    stored = tensors[entry.hf_name.format(layer=layer)]
-    return _load_one(entry, stored, form, abstract)
+      stored = (tensors[entry.hf_name.format(layer=n)] for n in numbers)
+      arrays = (put(entry, one) for one in stored)
+      return _stack(entry, arrays, abstract, form)
+    return put(entry, tensors[entry.hf_name.format(layer=layer)], abstract)
 
   params = layout.build_tree(entries, num_layers, form.scan_layers, make)
+  _refuse_non_finite(finite, form.dtype)
   logging.info("loaded %d tensors from %s", len(tensors), directory)
   return params
 
@@ -210,6 +222,27 @@ def _without_constants(
   return kept
 
 
+@jax.jit
+def _is_finite(array: jax.Array) -> jax.Array:
+  return jnp.all(jnp.isfinite(array))
+
+
+def _refuse_non_finite(
+  found: list[tuple[StoredTensor, jax.Array]], dtype: str
+) -> None:
+  """Raises UserError for the first tensor that isn't finite.
+
+  Every process sees the whole tensors' flags, so all of them stop.
+  """
+  flags = jax.device_get([flag for _, flag in found])
+  for (stored, _), flag in zip(found, flags, strict=True):
+    if not flag:
+      raise errors.UserError(
+        f"{stored.file}: {stored.name}: NaN or infinity found in {dtype},"
+        " finite weights expected: the file is damaged, or training diverged"
+      )
+
+
 def _names(
   num_layers: int, entries: tuple[layout.Entry, ...]
 ) -> Iterator[tuple[str, layout.Entry]]:
@@ -226,8 +259,8 @@ def _check(
   tensors: Mapping[str, StoredTensor],
 ) -> None:
   """Compares the checkpoint's tensors with the table, both ways."""
-  expected = dict(_names(num_layers, entries))
-  for name, entry in expected.items():
+  expected = set()
+  for name, entry in _names(num_layers, entries):
     if name not in tensors:
       raise errors.UserError(
         f"{directory}: {name}: no such tensor in the checkpoint, one of shape"
@@ -238,11 +271,12 @@ def _check(
         f"{tensors[name].file}: {name}: shape {list(tensors[name].shape)}"
         f" found, {list(_stored_shape(entry))} expected by config.json"
       )
+    expected.add(name)
   for name, tensor in tensors.items():
     if name not in expected:
       raise errors.UserError(
-        f"{tensor.file}: {name}: unknown tensor, not in a {model_type} model of"
-        " this config.json"
+        f"{tensor.file}: {tensor_files.shown(name)}: unknown tensor, not in a"
+        f" {model_type} model of this config.json"
       )
 
 
@@ -251,35 +285,29 @@ def _stored_shape(entry: layout.Entry) -> tuple[int, ...]:
 
 
 def _load_one(
-  entry: layout.Entry, stored: StoredTensor, form: Form, abstract: Any = None
-) -> Any:
+  entry: layout.Entry, stored: StoredTensor, form: Form
+) -> jax.Array:
   """Puts one tensor on the mesh, each device reading its own slice."""
   dtype = jnp.dtype(form.dtype)
   view = stored.view()
   view = view.T if entry.transpose else view
-  array = jax.make_array_from_callback(
+  return jax.make_array_from_callback(
     entry.shape,
     sharding.shardings_for(entry.axes, form.mesh),
     # A copy: the array must not go on reading from the file.
     lambda index: np.array(view[index], dtype=dtype, order="C"),
   )
-  if abstract is None or not quantize.is_quantized(abstract):
-    return array
-  return _quantizer(form.quantization, _shardings(abstract))(array)
 
 
-def _load_stacked(
-  entry: layout.Entry,
-  stored: list[StoredTensor],
-  abstract: Any,
-  form: Form,
+def _stack(
+  entry: layout.Entry, arrays: Iterator[jax.Array], abstract: Any, form: Form
 ) -> Any:
   """Fills a stacked array layer by layer, in place."""
   kind = form.quantization if entry.kind == "kernel" else "none"
   zeros, write = _stacker(kind, abstract)
   stack = zeros()
-  for layer, tensor in enumerate(stored):
-    stack = write(stack, _load_one(entry, tensor, form), np.int32(layer))
+  for layer, array in enumerate(arrays):
+    stack = write(stack, array, np.int32(layer))
   return stack
 
 

@@ -2,7 +2,9 @@
 
 BIGRec data/embedding.ipynb takes `hidden_states[-1][:, -1]` of the base LLaMA
 (without the adapter) under left padding; here rows are padded at the right,
-where causal attention cannot see it, and the last real token is picked.
+where causal attention cannot see it, and the last real token is picked. Of a
+text beyond MOST_TOKENS, which is a page in place of a title, its beginning is
+read, and a line says so.
 """
 
 import dataclasses
@@ -20,6 +22,10 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.models import embedding
 from bigrec_jax.models.protocol import LanguageModel
 from bigrec_jax.progress import Reports
+from bigrec_jax.workdir import parts
+
+# Of a text: no title has as many, and the cost of a text grows with its square.
+MOST_TOKENS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +53,26 @@ class LastState:
     """D, the width of the network."""
     return self.model.config.hidden_size
 
-  def encode(self, texts: Sequence[str], progress: Reports) -> np.ndarray:
+  def encode(
+    self,
+    texts: Sequence[str],
+    progress: Reports,
+    kept: parts.Vectors | None = None,
+  ) -> np.ndarray:
     """Returns the state [N, D] float32 at the last token of each text."""
+    encoded = self.tokenizer.encode_data(list(texts))
+    cut = [n for n, ids in enumerate(encoded) if len(ids) > MOST_TOKENS]
+    embedding.warn_of_cut([texts[n] for n in cut], MOST_TOKENS)
     # An empty text has no token where the tokenizer adds no BOS.
-    tokens = [
-      ids or [self.tokenizer.eos_id]
-      for ids in self.tokenizer.encode_batch(list(texts))
-    ]
+    tokens = [ids[:MOST_TOKENS] or [self.tokenizer.eos_id] for ids in encoded]
     return embed_texts(
-      self.model, self.params, tokens, self.batch_size, self.mesh, progress
+      self.model,
+      self.params,
+      tokens,
+      self.batch_size,
+      self.mesh,
+      progress,
+      kept,
     )
 
 
@@ -66,6 +83,7 @@ def embed_texts(
   batch_size: int,
   mesh: Mesh,
   progress: Reports,
+  kept: parts.Vectors | None = None,
 ) -> np.ndarray:
   """Returns the state [N, D] float32 at the last token of each text.
 
@@ -76,6 +94,7 @@ def embed_texts(
     batch_size: rows per program; the row shards of `mesh` divide it.
     mesh: of `params`.
     progress: told of every text done.
+    kept: see `embedding.embed_tokens`.
   """
   return embedding.embed_tokens(
     functools.partial(_last_states, model, mesh, params),
@@ -84,6 +103,7 @@ def embed_texts(
     batch_size,
     mesh,
     progress,
+    kept,
   )
 
 

@@ -1,41 +1,25 @@
-"""Adapters in the directory format of Hugging Face PEFT, read strictly."""
+"""Adapters in the directory format of Hugging Face PEFT, read strictly.
+
+Whatever an adapter does by layer (rank, scale, or nothing at all) becomes one
+plain LoRA of equal effect: A and B of lower rank are filled up with zeros,
+layers without a part have zeros only, and a smaller scale goes into B. Zeros
+stay zeros in training, since either's gradient is a product with the other.
+"""
 
 import pathlib
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import layout, registry, tensor_files
+from bigrec_jax.models import layout, peft_config, registry, tensor_files
 from bigrec_jax.models.protocol import Architecture
-from bigrec_jax.workdir import storage
+from bigrec_jax.models.tensor_files import StoredTensor
 
-CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = peft_config.FILE
 WEIGHTS_FILE = "adapter_model.safetensors"
-
-# Keys of adapter_config.json that change the computation, and the values that
-# mean "not used". Anything else is refused: it would be dropped in silence.
-_UNSUPPORTED = {
-  "use_dora": (False,),
-  "use_rslora": (False,),
-  "lora_bias": (False,),
-  "fan_in_fan_out": (False,),
-  "bias": ("none",),
-  "modules_to_save": ([],),
-  "rank_pattern": ({},),
-  "alpha_pattern": ({},),
-  "layers_to_transform": ([],),
-  "layer_replication": ([],),
-  "target_parameters": ([],),
-  "trainable_token_indices": ([], {}),
-  "exclude_modules": ([],),
-  "use_qalora": (False,),
-  "alora_invocation_tokens": ([],),
-}
-# Ways to draw A and B that leave the base's weights as they are.
-_HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 
 
 def load_adapter(
@@ -55,10 +39,11 @@ def load_adapter(
     place them).
 
   Raises:
-    UserError: it is no plain LoRA, is empty, or fits another base.
+    UserError: it is no LoRA, is empty, has a NaN or an infinity, or fits
+      another base.
   """
   directory = pathlib.Path(directory)
-  lora = read_lora_config(directory, arch)
+  config = peft_config.read(directory, arch)
   file = directory / WEIGHTS_FILE
   if not file.is_file() and (directory / "adapter_model.bin").is_file():
     raise errors.UserError(
@@ -68,133 +53,79 @@ def load_adapter(
   tensors = tensor_files.read_file(file)
   if not tensors:
     raise errors.UserError(f"{file}: no tensors found, LoRA weights expected")
-  used = set()
-
-  def read(entry, layer):
-    name = entry.hf_name.format(layer=layer)
-    used.add(name)
-    if name not in tensors:
-      raise errors.UserError(
-        f"{file}: {name}: missing, though {CONFIG_FILE} targets it and the"
-        f" base has {arch.num_hidden_layers} layers"
-      )
-    shape = entry.shape[::-1]
-    if tensors[name].shape != shape:
-      raise errors.UserError(
-        f"{file}: {name}: shape {list(tensors[name].shape)} found,"
-        f" {list(shape)} expected: the adapter is of another base or rank"
-      )
-    return np.array(tensors[name].view().T, np.float32, order="C")
+  entries = registry.lora_entries(arch, config.lora)
+  count = arch.num_hidden_layers
+  _check(file, entries, config, count, tensors)
 
   def make(entry, layer):
     if layer is not None:
-      return read(entry, layer)
-    count = arch.num_hidden_layers
-    return np.stack([read(entry, number) for number in range(count)])
+      return _weight(entry, layer, config, tensors)
+    numbers = range(count)
+    return np.stack([_weight(entry, n, config, tensors) for n in numbers])
 
-  tree = layout.build_tree(
-    registry.lora_entries(arch, lora),
-    arch.num_hidden_layers,
-    scan_layers,
-    make,
-  )
-  if unknown := sorted(set(tensors) - used):
-    raise errors.UserError(
-      f"{file}: {unknown[0]}: unknown tensor, {CONFIG_FILE} and the base have"
-      " no place for it"
-    )
-  return lora, tree
+  return config.lora, layout.build_tree(entries, count, scan_layers, make)
 
 
-def read_lora_config(
-  directory: str | pathlib.Path, arch: Architecture
-) -> LoraConfig:
-  """Reads adapter_config.json.
-
-  Raises:
-    UserError: the file is missing, or asks for what plain LoRA is not.
-  """
-  file = pathlib.Path(directory) / CONFIG_FILE
-  values = storage.read_json(file)
-  if values.get("peft_type") != "LORA":
-    raise errors.UserError(
-      f"{file}: peft_type: {values.get('peft_type')!r} found, 'LORA' expected"
-    )
-  for key, allowed in _UNSUPPORTED.items():
-    value = values.get(key)
-    if value is not None and value not in allowed:
-      raise errors.UserError(
-        f"{file}: {key}: {value!r} found, plain LoRA ({allowed[0]!r}) expected"
-      )
-  init = values.get("init_lora_weights", True)
-  if init not in _HARMLESS_INITS:
-    raise errors.UserError(
-      f"{file}: init_lora_weights: {init!r} found, an initialisation that"
-      " leaves the base as it is expected"
-    )
-  rank, alpha = values.get("r"), values.get("lora_alpha")
-  for key, value in (("r", rank), ("lora_alpha", alpha)):
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-      raise errors.UserError(
-        f"{file}: {key}: {value!r} found, a number expected"
-      )
-  return LoraConfig(
-    rank=int(rank),
-    alpha=float(alpha),
-    dropout=float(values.get("lora_dropout") or 0.0),
-    target_modules=_targets(file, values.get("target_modules"), arch),
-  )
-
-
-def _targets(
-  file: pathlib.Path, wanted: Any, config: Architecture
-) -> tuple[str, ...]:
-  """Resolves target_modules by PEFT's rules: a list of endings, or a regex."""
-  names = {
-    entry.path[-2]: [
-      entry.hf_name.format(layer=layer).removesuffix(".weight")
-      for layer in range(config.num_hidden_layers)
-    ]
-    for entry in registry.base_entries(config)
-    if entry.kind == "kernel"
-  }
-  if wanted == "all-linear":
-    return tuple(names)
-  if isinstance(wanted, str):
-    try:
-      pattern = re.compile(wanted)
-    except re.error as error:
-      raise errors.UserError(
-        f"{file}: target_modules: {wanted!r} is no regular expression: {error}"
-      ) from None
-    matched = {m: [bool(pattern.fullmatch(n)) for n in names[m]] for m in names}
-  elif isinstance(wanted, list) and wanted:
-    for ending in wanted:
-      known = (n for own in names.values() for n in own)
-      if not any(n == ending or n.endswith(f".{ending}") for n in known):
+def _check(
+  file: pathlib.Path,
+  entries: tuple[layout.Entry, ...],
+  config: peft_config.PeftConfig,
+  num_layers: int,
+  tensors: Mapping[str, StoredTensor],
+) -> None:
+  """Compares the tensors with what the config and the base want, both ways."""
+  expected = set()
+  for entry in entries:
+    for (module, layer), part in config.parts.items():
+      if entry.path[-2] != module:
+        continue
+      name = entry.hf_name.format(layer=layer)
+      expected.add(name)
+      if name not in tensors:
         raise errors.UserError(
-          f"{file}: target_modules: {ending!r} found, some of"
-          f" {', '.join(names)} expected"
+          f"{file}: {name}: missing, though {CONFIG_FILE} targets it and the"
+          f" base has {num_layers} layers"
         )
-    matched = {
-      m: [any(n == e or n.endswith(f".{e}") for e in wanted) for n in names[m]]
-      for m in names
-    }
-  else:
+      shape = _own_shape(entry, part)[::-1]
+      if tensors[name].shape != shape:
+        raise errors.UserError(
+          f"{file}: {name}: shape {list(tensors[name].shape)} found,"
+          f" {list(shape)} expected: the adapter is of another base or rank"
+        )
+      if not np.isfinite(tensors[name].view().astype(np.float32)).all():
+        raise errors.UserError(
+          f"{file}: {name}: NaN or infinity found, finite weights expected: the"
+          " file is damaged, or training diverged"
+        )
+  if unknown := sorted(set(tensors) - expected):
     raise errors.UserError(
-      f"{file}: target_modules: {wanted!r} found, a list or a regular"
-      " expression expected"
+      f"{file}: {tensor_files.shown(unknown[0])}: unknown tensor, {CONFIG_FILE}"
+      " and the base have no place for it"
     )
-  for module, hits in matched.items():
-    if any(hits) and not all(hits):
-      raise errors.UserError(
-        f"{file}: target_modules: {module} of some layers found, of all or"
-        " none expected"
-      )
-  chosen = tuple(module for module, hits in matched.items() if all(hits))
-  if not chosen:
-    raise errors.UserError(
-      f"{file}: target_modules: {wanted!r} matches nothing, some of"
-      f" {', '.join(names)} expected"
-    )
-  return chosen
+
+
+def _own_shape(entry: layout.Entry, part: peft_config.Part) -> tuple[int, int]:
+  """Returns the shape of A [D, R] or B [R, F] with the part's own rank."""
+  if entry.path[-1] == "lora_a":
+    return entry.shape[0], part.rank
+  return part.rank, entry.shape[1]
+
+
+def _weight(
+  entry: layout.Entry,
+  layer: int,
+  config: peft_config.PeftConfig,
+  tensors: Mapping[str, StoredTensor],
+) -> np.ndarray:
+  """Returns A or B of a layer, filled up to the common rank."""
+  part = config.parts.get((entry.path[-2], layer))
+  if part is None:
+    return np.zeros(entry.shape, np.float32)
+  stored = tensors[entry.hf_name.format(layer=layer)].view().T
+  value = np.array(stored, np.float32, order="C")
+  if entry.path[-1] == "lora_b" and config.scale != part.scale:
+    value = value * np.float32(part.scale / config.scale)
+  missing = [
+    (0, n - own) for n, own in zip(entry.shape, value.shape, strict=True)
+  ]
+  return np.pad(value, missing)

@@ -22,6 +22,7 @@ from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig, LoraConfig, ModelConfig
 from bigrec_jax.models import kv_cache, layout
 from bigrec_jax.progress import Reports
+from bigrec_jax.workdir import parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,12 +213,22 @@ class TextEncoder(Protocol):
   def width(self) -> int:
     """D, the length of its vectors."""
 
-  def encode(self, texts: Sequence[str], progress: Reports) -> np.ndarray:
+  def encode(
+    self,
+    texts: Sequence[str],
+    progress: Reports,
+    kept: parts.Vectors | None = None,
+  ) -> np.ndarray:
     """Returns one vector of each text, [N, D] float32, in the order given.
 
     Args:
       texts: may repeat; equal ones are computed again.
       progress: told of every text done.
+      kept: the texts that were done before, and where others go as they are
+        done; None = nothing is kept.
+
+    Raises:
+      NonFiniteError: a vector is NaN or infinite.
     """
 
 

@@ -15,14 +15,21 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import faults, storage
+from bigrec_jax.workdir import faults, fields, storage
 
 _DTYPES = {
   "F64": np.dtype(np.float64),
@@ -31,6 +38,9 @@ _DTYPES = {
   "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
+WHOLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+# Of an adapter's metadata: the fingerprint of the base it was trained on.
+BASE = "bigrec_jax.base"
 _MAX_HEADER = 100_000_000  # Bytes; the format's own limit.
 
 
@@ -52,6 +62,11 @@ class StoredTensor:
   shape: tuple[int, ...]
   offset: int
 
+  @property
+  def nbytes(self) -> int:
+    """Its bytes on disk."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
   def view(self) -> np.ndarray:
     """Returns a read-only array that reads from disk where it is indexed."""
     if not math.prod(self.shape):
@@ -59,16 +74,19 @@ class StoredTensor:
     return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
 
 
-def _reject_duplicates(file: pathlib.Path) -> Callable[[list], dict]:
-  def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-      names = [name for name, _ in pairs]
-      twice = next(name for name in names if names.count(name) > 1)
-      raise errors.UserError(f"{file}: {twice}: found twice, once expected")
-    return values
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  values: dict[str, Any] = {}
+  for name, value in pairs:
+    if name in values:
+      raise errors.UserError(f"{shown(name)}: found twice, once expected")
+    values[name] = value
+  return values
 
-  return hook
+
+def shown(name: str) -> str:
+  """Returns a tensor's name for a message: whatever the file says, a line."""
+  own = repr(name)[1:-1]
+  return own if len(own) <= 100 else f"{own[:97]}..."
 
 
 def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int, int]:
@@ -85,14 +103,32 @@ def _read_header(file: pathlib.Path) -> tuple[dict[str, Any], int, int]:
       text = stream.read(length)
   except FileNotFoundError:
     raise errors.UserError(f"{file}: not found") from None
+  except OSError as error:
+    raise errors.UserError(f"{file}: {error.strerror}") from None
   try:
-    header = json.loads(text, object_pairs_hook=_reject_duplicates(file))
-  except (json.JSONDecodeError, UnicodeDecodeError):
+    header = json.loads(text, object_pairs_hook=_reject_duplicates)
+  except errors.UserError as error:
+    raise errors.UserError(f"{file}: {error}") from None
+  except (ValueError, RecursionError):
     raise broken from None
   if not isinstance(header, dict):
     raise broken
   header.pop("__metadata__", None)
   return header, 8 + length, size
+
+
+def read_metadata(file: pathlib.Path) -> dict[str, str]:
+  """Returns what a file says beside its tensors; {} where it isn't whole."""
+  try:
+    with open(file, "rb") as stream:
+      length = int.from_bytes(stream.read(8), "little")
+      header = json.loads(stream.read(min(length, _MAX_HEADER)))
+  except (OSError, ValueError, RecursionError):
+    return {}  # Whoever reads the tensors says what is wrong.
+  found = header.get("__metadata__") if isinstance(header, dict) else None
+  if not isinstance(found, dict):
+    return {}
+  return {key: text for key, text in found.items() if isinstance(text, str)}
 
 
 def read_file(
@@ -109,41 +145,77 @@ def read_file(
       of a float type.
   """
   header, start, size = _read_header(file)
-  tensors = {}
-  for name, entry in header.items():
-    if name in skip:
-      continue
-    try:
-      code, shape = entry["dtype"], tuple(entry["shape"])
-      first, last = entry["data_offsets"]
-    except (KeyError, TypeError, ValueError):
+  tensors = {
+    name: _stored(file, name, entry, start)
+    for name, entry in header.items()
+    if name not in skip
+  }
+  end = start
+  # The format leaves no holes and shares no bytes; in their order, each
+  # tensor begins where the one before it ends. What `skip` leaves out may be
+  # of any type, so holes are looked for where nothing is left out.
+  for tensor in sorted(tensors.values(), key=lambda x: (x.offset, x.nbytes)):
+    if tensor.offset < end:
       raise errors.UserError(
-        f"{file}: {name}: no dtype, shape and data_offsets in the header"
-      ) from None
-    if code not in _DTYPES:
-      raise errors.UserError(
-        f"{file}: {name}: dtype {code} found, one of {', '.join(_DTYPES)}"
-        " expected (load an unquantised checkpoint)"
+        f"{file}: {shown(tensor.name)}: overlaps another tensor, a range of"
+        " its own expected"
       )
-    dtype = _DTYPES[code]
-    if last - first != math.prod(shape) * dtype.itemsize:
+    end = tensor.offset + tensor.nbytes
+    if end > size:
       raise errors.UserError(
-        f"{file}: {name}: {last - first} bytes found, shape {list(shape)} of"
-        f" {code} expected"
+        f"{file}: {shown(tensor.name)}: cut short, {end} bytes expected,"
+        f" {size} found"
       )
-    if start + last > size:
+  if len(tensors) == len(header):
+    held = sum(tensor.nbytes for tensor in tensors.values())
+    if start + held != size:
       raise errors.UserError(
-        f"{file}: {name}: cut short, {start + last} bytes expected, {size}"
-        " found"
+        f"{file}: {size - start - held} bytes that are of no tensor found,"
+        " none expected: the file is damaged"
       )
-    tensors[name] = StoredTensor(name, file, dtype, shape, start + first)
   return tensors
+
+
+def _stored(
+  file: pathlib.Path, name: str, entry: Any, start: int
+) -> StoredTensor:
+  """Returns a tensor as the header has it; its range may lie anywhere."""
+  where = f"{file}: {shown(name)}"
+  try:
+    code, shape = entry["dtype"], tuple(entry["shape"])
+    first, last = entry["data_offsets"]
+  except (KeyError, TypeError, ValueError):
+    raise errors.UserError(
+      f"{where}: no dtype, shape and data_offsets in the header"
+    ) from None
+  if not isinstance(code, str) or code not in _DTYPES:
+    raise errors.UserError(
+      f"{where}: dtype {shown(str(code))} found, one of"
+      f" {', '.join(_DTYPES)} expected (load an unquantised checkpoint)"
+    )
+  dtype = _DTYPES[code]
+  for number in (*shape, first, last):
+    if type(number) is not int or not 0 <= number < 1 << 63:
+      raise errors.UserError(
+        f"{where}: {shown(str(number))} found in shape or data_offsets, a"
+        " whole number of at least 0 expected"
+      )
+  tensor = StoredTensor(name, file, dtype, shape, start + first)
+  if last - first != tensor.nbytes:
+    raise errors.UserError(
+      f"{where}: {last - first} bytes found, shape {list(shape)} of {code}"
+      " expected"
+    )
+  return tensor
 
 
 def open_checkpoint(
   directory: pathlib.Path, skip: Collection[str] = ()
 ) -> dict[str, StoredTensor]:
   """Returns all tensors of a Hugging Face model directory.
+
+  As transformers has it, model.safetensors goes before an index of shards:
+  one that is there as well was left by an earlier save.
 
   Args:
     directory: with safetensors, in one file or several.
@@ -156,36 +228,64 @@ def open_checkpoint(
     raise errors.UserError(
       f"{directory}: not found, a Hugging Face model directory expected"
     )
-  index = directory / "model.safetensors.index.json"
+  index, single = directory / INDEX_FILE, directory / WHOLE_FILE
+  if single.is_file():
+    if index.is_file():
+      logging.warning(
+        "%s: not read, for %s is there too and goes before it (an index and"
+        " shards of an earlier save may be deleted)",
+        index,
+        WHOLE_FILE,
+      )
+    return read_file(single, skip)
   if index.is_file():
     return _open_indexed(directory, index, skip)
-  single = directory / "model.safetensors"
-  if single.is_file():
-    return read_file(single, skip)
+  raise errors.UserError(_nothing_to_read(directory))
+
+
+def _nothing_to_read(directory: pathlib.Path) -> str:
+  """Returns what a directory without the expected files seems to be."""
+  expected = f"{WHOLE_FILE} or {INDEX_FILE} expected"
   if torch_files := sorted(directory.glob("*.bin")):
-    raise errors.UserError(
+    return (
       f"{torch_files[0]}: a torch checkpoint found, safetensors expected:"
       " convert it with transformers' save_pretrained(...,"
       " safe_serialization=True)"
     )
-  raise errors.UserError(
-    f"{directory}: no model.safetensors or model.safetensors.index.json found"
-  )
+  for name, found in (
+    (
+      "adapter_model.safetensors",
+      "a PEFT adapter found (config.model.adapter)",
+    ),
+    ("consolidated*.safetensors", "weights in Mistral's own layout found"),
+    ("consolidated*.pth", "weights in Meta's own layout found"),
+    ("model.*.safetensors*", "a variant of the weights found"),
+    ("model-*-of-*.safetensors", "shards without their index found"),
+    ("*.gguf", "a GGUF file found (config.model.path may name it)"),
+    ("*.safetensors", "safetensors of another name found"),
+  ):
+    if files := sorted(directory.glob(name)):
+      return f"{files[0]}: {found}, {expected}"
+  return f"{directory}: no {WHOLE_FILE} or {INDEX_FILE} found"
 
 
 def _open_indexed(
   directory: pathlib.Path, index: pathlib.Path, skip: Collection[str]
 ) -> dict[str, StoredTensor]:
-  weight_map = storage.read_json(index).get("weight_map")
-  if not isinstance(weight_map, dict) or not weight_map:
+  weight_map = fields.Fields(storage.read_json(index), f"{index}:").get(
+    "weight_map", fields.mapping(fields.text)
+  )
+  if not weight_map:
     raise errors.UserError(f"{index}: no weight_map found")
   tensors: dict[str, StoredTensor] = {}
   for file_name in sorted(set(weight_map.values())):
+    if pathlib.PurePath(file_name).name != file_name:
+      raise fields.refuse(f"{index}: weight_map", file_name, "a file's name")
     for name, tensor in read_file(directory / file_name, skip).items():
       if name in tensors:
         raise errors.UserError(
-          f"{tensor.file}: {name}: also in {tensors[name].file.name}, one file"
-          " expected"
+          f"{tensor.file}: {shown(name)}: also in {tensors[name].file.name},"
+          " one file expected"
         )
       tensors[name] = tensor
   for name, file_name in weight_map.items():
@@ -193,9 +293,14 @@ def _open_indexed(
       continue
     if name not in tensors or tensors[name].file.name != file_name:
       raise errors.UserError(
-        f"{directory / file_name}: {name}: missing, though {index.name} says"
-        " that it is there"
+        f"{directory / file_name}: {shown(name)}: missing, though"
+        f" {index.name} says that it is there"
       )
+  shards = {path.name for path in directory.glob("model-*-of-*.safetensors")}
+  if others := sorted(shards - set(weight_map.values())):
+    logging.warning(
+      "%s: not read, %s doesn't name it", directory / others[0], index.name
+    )
   return tensors
 
 
@@ -203,6 +308,7 @@ def write_file(
   file: pathlib.Path,
   tensors: Sequence[tuple[str, np.dtype, tuple[int, ...]]],
   value: Callable[[str], np.ndarray],
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes a safetensors file, holding one tensor in memory at a time.
 
@@ -210,8 +316,10 @@ def write_file(
     file: written atomically.
     tensors: name, dtype and shape of each.
     value: returns a tensor by name.
+    metadata: kept beside them.
   """
-  header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+  own = {"format": "pt"} | dict(metadata or {})
+  header: dict[str, Any] = {"__metadata__": own}
   offset = 0
   for name, dtype, shape in tensors:
     dtype = np.dtype(dtype)

@@ -15,7 +15,7 @@ from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import sharding
 from bigrec_jax.planning import chips
 
-_FORM = re.compile(r"(v5e|v5p|v6e):(\d+(?:x\d+)+)|cpu:(\d+)")
+_FORM = re.compile(r"(v5e|v5p|v6e):(\d{1,3}(?:x\d{1,3})+)|cpu:(\d{1,3})")
 _DIMENSIONS = {"v5e": 2, "v6e": 2, "v5p": 3}
 _HOST = 4  # Chips of a TPU host by default; smaller slices have one host.
 _ENVIRONMENT = {

@@ -17,6 +17,7 @@ from bigrec_jax.config import Bm25Config
 from bigrec_jax.rankers import bm25, duplicates as duplicates_lib, engine
 from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import metrics
+from bigrec_jax.workdir import parts
 
 # Scores of valid that one setting may take: all of 5,000 users up to 50,000
 # items, of which a dozen settings take seconds; of a million items 268 users.
@@ -53,6 +54,7 @@ def choose(
   terms: bm25.Terms,
   config: Bm25Config,
   ranks: Callable[[bm25.Index], np.ndarray],
+  once: parts.Once = parts.at_once,
 ) -> tuple[Choice, bm25.Index]:
   """Returns the pair of parameters that ranks valid best, and its index.
 
@@ -60,18 +62,27 @@ def choose(
     terms: of the catalogue.
     config: the values to pair; of equally good pairs the first one is kept.
     ranks: an index to the ranks [N] of valid's targets.
+    once: knows the ranks of settings that were tried before a kill.
   """
   pairs = [
     bm25.Settings(*pair) for pair in itertools.product(config.k1, config.b)
   ]
-  best: tuple[Choice, bm25.Index] | None = None
+  best: tuple[Choice, bm25.Index | None] | None = None
   for settings in pairs:
-    index = bm25.Index(terms, settings)
-    ndcg = metrics.ndcg(ranks(index), calibrate.SINGLE_CUTOFF)
+    index: bm25.Index | None = None
+
+    def rank(settings=settings) -> parts.Arrays:
+      nonlocal index
+      index = bm25.Index(terms, settings)
+      return {"ranks": ranks(index)}
+
+    found = once(f"choose {settings}", rank)["ranks"]
+    ndcg = metrics.ndcg(found, calibrate.SINGLE_CUTOFF)
     if best is None or ndcg > best[0].ndcg:
       best = Choice(settings, len(pairs), ndcg), index
   assert best is not None, config  # The section has a pair at least.
-  return best
+  choice, index = best
+  return choice, index or bm25.Index(terms, choice.settings)
 
 
 def by_history(
@@ -84,6 +95,7 @@ def by_history(
   *,
   most_users: int,
   duplicates: str,
+  once: parts.Once = parts.at_once,
 ) -> tuple[Choice, bm25.Index]:
   """Chooses the parameters by which titles of valid's histories rank best.
 
@@ -96,6 +108,7 @@ def by_history(
     mesh: all its devices share the items.
     most_users: of a block.
     duplicates: `ground.duplicates`.
+    once: see `choose`.
   """
   few = users_to_choose_by(len(targets), len(groups))
   ranks_of = engine.Ranks(
@@ -106,4 +119,6 @@ def by_history(
     groups=duplicates_lib.groups_by(duplicates, groups),
   )
   counts = terms.history_counts(history[:few])
-  return choose(terms, config, lambda index: ranks_of(index.ranker(counts)))
+  return choose(
+    terms, config, lambda index: ranks_of(index.ranker(counts)), once
+  )

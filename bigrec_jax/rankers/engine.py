@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax.devices import blocks as blocks_lib, sharding
 from bigrec_jax.rankers import counting, protocol, top_k
+from bigrec_jax.workdir import parts
 
 # Scores, float32, of one block of users and items on one device. A CPU wants a
 # block to stay in its cache, and below the 32 MiB from which malloc gives every
@@ -164,6 +165,13 @@ class Ranks:
       )
     ]
     return np.concatenate([np.asarray(x) for x in found])[: blocks.number]
+
+
+def ranks_once(
+  once: parts.Once, key: str, ranks_of: Ranks, ranker: protocol.Ranker
+) -> np.ndarray:
+  """Returns the ranks [N] of a ranker, or those that are known by a key."""
+  return once(key, lambda: {"ranks": ranks_of(ranker)})["ranks"]
 
 
 def lists(

@@ -5,14 +5,13 @@ at the chosen ones. Users are streamed in blocks; the item axis is sharded.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import errors
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
 from bigrec_jax.progress import Reports
@@ -35,6 +34,10 @@ from bigrec_jax.rankers.distance import (
 from bigrec_jax.rankers.splits import Split
 from bigrec_jax.results import ground_file, metrics, rows
 from bigrec_jax.results.chosen import parts_of
+from bigrec_jax.workdir import parts as parts_lib
+
+# Names of ranks that no injection has.
+_PLAIN, _PAIRS = "ranks", "ranks of pairs"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +84,7 @@ def evaluate(
   *,
   seed: int,
   progress: Reports,
+  once: parts_lib.Once = parts_lib.at_once,
 ) -> Evaluation:
   """Ranks valid and test, without and with injection.
 
@@ -94,14 +98,15 @@ def evaluate(
     mesh: over which catalogue rows are sharded.
     seed: of the bootstrap and of the random baseline.
     progress: told of every user ranked (`len` of all splits together).
+    once: knows the blocks of users, and the baselines, that were ranked before
+      a kill.
 
   Raises:
     UserError: shapes don't fit, something isn't finite or is constant, or
       gammas are to be chosen without valid.
   """
-  return _Run(
-    splits, item_embeddings, groups, popularity, config, mesh, seed, progress
-  ).run()
+  about = splits, item_embeddings, groups, popularity, config, mesh
+  return _Run(*about, seed, progress, once).run()
 
 
 @dataclasses.dataclass
@@ -133,9 +138,11 @@ class _Run:
     mesh: Mesh,
     seed: int,
     progress: Reports,
+    once: parts_lib.Once,
   ):
     splits_lib.check(splits, item_embeddings, groups, popularity)
     self._config, self._seed, self._progress = config, seed, progress
+    self._once, self._ranked = once, 0
     splits = {
       name: dataclasses.replace(
         split,
@@ -146,7 +153,7 @@ class _Run:
     groups = duplicates.groups_by(config.duplicates, groups)
     self._splits = splits
     self._counts = np.asarray(popularity)
-    self._injections = _injections(config, splits)
+    self._injections = splits_lib.injections(config, splits)
     self._gammas = calibrate.parse_grid(config.gamma_grid)
     # 1 stands for the fallback gamma of -1.
     magnitudes = np.union1d(self._gammas[self._gammas > 0], [1.0])
@@ -232,58 +239,63 @@ class _Run:
     self, name: str, gammas: Mapping[str, np.ndarray], limit: int | None
   ) -> _Ranked:
     """Ranks one split, block by block."""
+    self._ranked, count, found = 0, len(self._splits[name].targets), []
+    for part in blocks.user_blocks(count, self._rows):
+      key = f"ranks {name} {part.start}-{part.stop}"
+      rank = functools.partial(self._rank_block, name, gammas, limit, part)
+      found.append(self._once(key, rank))
+    self._progress.skip(count - self._ranked)  # Before a kill.
+    joined = {
+      key: np.concatenate([block[key] for block in found]) for key in found[0]
+    }
+    plain, pairs = joined.pop(_PLAIN), joined.pop(_PAIRS)
+    return _Ranked(plain, joined, pairs)
+
+  def _rank_block(
+    self,
+    name: str,
+    gammas: Mapping[str, np.ndarray],
+    limit: int | None,
+    part: slice,
+  ) -> dict[str, np.ndarray]:
+    """Returns the ranks of a block of users: those of `_Ranked`, by name."""
     split = self._splits[name]
-    count = len(split.targets)
-    plain = np.zeros(count, np.int32)
-    injected_ranks = {
-      key: np.zeros((count, len(values)), np.int32)
+    block = user_block.open_block(
+      self._table,
+      self._members,
+      np.asarray(split.queries[part], np.float32),
+      split.targets[part],
+      self._rows,
+      part.start,
+      name,
+    )
+    plain = resolution.plain_ranks(block).astype(np.int32)
+    if gammas:
+      user_block.check_spread(block, part.start, name)
+    cf = None
+    if split.cf_scores is not None:
+      scores = np.ascontiguousarray(split.cf_scores[part], np.float32)
+      injection.score_range(scores, part.start, split.cf_name)
+      if any("cf" in parts_of(key) for key in gammas):
+        cf = injection.cf_block(
+          scores, part.start, split.cf_name, self._rows, self._table
+        )
+    both = injection.Injection(self._popularity, cf)
+    found = {
+      key: injected.injected_ranks(
+        block, both.only(parts_of(key)), values, self._shape, plain, limit
+      ).astype(np.int32)
       for key, values in gammas.items()
     }
-    with_pairs = []
-    for part in blocks.user_blocks(count, self._rows):
-      block = user_block.open_block(
-        self._table,
-        self._members,
-        np.asarray(split.queries[part], np.float32),
-        split.targets[part],
-        self._rows,
-        part.start,
-        name,
-      )
-      plain[part] = resolution.plain_ranks(block)
-      if gammas:
-        user_block.check_spread(block, part.start, name)
-      cf = None
-      if split.cf_scores is not None:
-        scores = np.ascontiguousarray(split.cf_scores[part], np.float32)
-        injection.score_range(scores, part.start, split.cf_name)
-        if any("cf" in parts_of(key) for key in gammas):
-          cf = injection.cf_block(
-            scores, part.start, split.cf_name, self._rows, self._table
-          )
-      both = injection.Injection(self._popularity, cf)
-      for key, values in gammas.items():
-        injected_ranks[key][part] = injected.injected_ranks(
-          block,
-          both.only(parts_of(key)),
-          values,
-          self._shape,
-          plain[part],
-          limit,
-        )
-      if self._pairs is not None:
-        own = {key: ranks[part] for key, ranks in injected_ranks.items()}
-        with_pairs.append(
-          self._pairs.ranks(
-            block, both, plain[part], own, max(self._pair_cutoffs)
-          )
-          if self._pair is None
-          else self._pairs.ranks_at(block, both, self._pair, plain[part])
-        )
-      self._progress.update(len(block))
-    none = np.zeros((count, 0), np.int32)
-    pairs = np.concatenate(with_pairs) if with_pairs else none
-    return _Ranked(plain, injected_ranks, pairs)
+    pairs = np.zeros((len(block), 0), np.int32)
+    if self._pairs is not None and self._pair is not None:
+      pairs = self._pairs.ranks_at(block, both, self._pair, plain)
+    elif self._pairs is not None:
+      most = max(self._pair_cutoffs)
+      pairs = self._pairs.ranks(block, both, plain, found, most)
+    self._ranked += len(block)
+    self._progress.update(len(block))
+    return {**found, _PLAIN: plain, _PAIRS: pairs}
 
   def _results(
     self,
@@ -371,26 +383,11 @@ class _Run:
       rankers["cf"] = cf_rankers.of_scores(own.cf_scores)
     return [
       report_row(
-        ranks_of(ranker), self._config, self._seed, name=name, split=split
+        engine.ranks_once(self._once, f"{name} {split}", ranks_of, ranker),
+        self._config,
+        self._seed,
+        name=name,
+        split=split,
       )
       for name, ranker in rankers.items()
     ]
-
-
-def _injections(config: GroundConfig, splits: Mapping[str, Split]) -> list[str]:
-  """Returns the injections that can be run."""
-  found = [name for name in config.injections if name != "none"]
-  without = [n for n, s in splits.items() if s.cf_scores is None]
-  if without and any("cf" in parts_of(name) for name in found):
-    logging.warning(
-      "no CF scores for %s: injections of CF are left out (config.ground."
-      "cf_scores or config.ground.cf_model gives them)",
-      " and ".join(without),
-    )
-    found = [name for name in found if "cf" not in parts_of(name)]
-  if found and "valid" not in splits:
-    raise errors.UserError(
-      f"config.ground.injections: {', '.join(found)} found, but gamma is chosen"
-      " on valid and there are no valid predictions; expected them, or none"
-    )
-  return found

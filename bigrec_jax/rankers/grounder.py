@@ -16,6 +16,7 @@ from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import lists, streamed
 
 _FEW = 64  # Users of a call whose blocks have its size, up to a power of two.
+_MOST_LISTED = 1 << 20  # Items in the lists of a block of users.
 # CF scores that a block of users may have; they are whole rows.
 _MOST_CF_SCORES = 1 << 26
 
@@ -102,6 +103,7 @@ class Grounder:
       rows = min(rows, 1 << (len(queries) - 1).bit_length())
     if read_scores is not None:
       rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
+    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self._table.host))))
     parts = [
       self._block(queries[part], hidden[part], part, rows, read_scores, k)
       for part in blocks.user_blocks(len(queries), rows)

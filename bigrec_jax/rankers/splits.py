@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import errors
+from bigrec_jax.config import GroundConfig
+from bigrec_jax.results.chosen import parts_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,3 +64,22 @@ def check(
         f"{split.cf_name}: shape {list(scores.shape)} found, {[count, items]}"
         " (examples, items) expected"
       )
+
+
+def injections(config: GroundConfig, splits: Mapping[str, Split]) -> list[str]:
+  """Returns the injections that can be run."""
+  found = [name for name in config.injections if name != "none"]
+  without = [n for n, s in splits.items() if s.cf_scores is None]
+  if without and any("cf" in parts_of(name) for name in found):
+    logging.warning(
+      "no CF scores for %s: injections of CF are left out (config.ground."
+      "cf_scores or config.ground.cf_model gives them)",
+      " and ".join(without),
+    )
+    found = [name for name in found if "cf" not in parts_of(name)]
+  if found and "valid" not in splits:
+    raise errors.UserError(
+      f"config.ground.injections: {', '.join(found)} found, but gamma is chosen"
+      " on valid and there are no valid predictions; expected them, or none"
+    )
+  return found

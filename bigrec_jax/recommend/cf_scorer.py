@@ -11,7 +11,7 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import recipes, rows
 from bigrec_jax.data.prepared import examples as examples_lib
 from bigrec_jax.recommend import loaded as loaded_lib
-from bigrec_jax.workdir import fields, records
+from bigrec_jax.workdir import fields, records, seals
 
 if TYPE_CHECKING:
   from bigrec_jax.cf import item_knn
@@ -56,18 +56,18 @@ def has_weights(loaded: loaded_lib.Loaded, model: str) -> bool:
   if model not in recipes.TRAINED:
     return True
   directory = checkpoint_dir(loaded, model, _made_from(loaded, model))
-  return any(directory.glob("[0-9]*"))
+  return seals.has_whole(directory)
 
 
 def _made_from(loaded: loaded_lib.Loaded, model: str) -> dict[str, Any]:
   """Returns what the model's record says that it was trained from."""
   record = loaded.paths.record(f"cf_{model}")
-  if not record.exists():
+  made_from = records.read(record)
+  if made_from is None:
     raise errors.UserError(
       f"{loaded.paths.root}: CF model {model} is not trained here;"
       f" --mode=train_cf --config.cf.model={model} trains it"
     )
-  made_from = records.read(record)
   options = fields.Fields(made_from, f"{record}:")
   if options.get("max_history", fields.count) < 1:
     raise errors.UserError(f"{record}: max_history below 1 found")
@@ -97,13 +97,17 @@ def _network(
     recipe, len(recipes.runs(config, made_from["seed"])), mesh
   )
   directory = checkpoint_dir(loaded, model, made_from)
-  params = fitting.best_params(directory, abstract, config.num_seeds)
+  again = f"--mode=train_cf --config.cf.model={model}"
+  try:
+    params = fitting.best_params(directory, abstract, config.num_seeds)
+  except errors.UserError as error:
+    raise errors.UserError(f"{error}; {again} trains it again") from None
   if params is None:
     # Deleted, or of a mesh that needs tables of another size.
     folder = loaded.paths.cf_scores(model, "valid").parent
     raise errors.UserError(
-      f"{directory}: no checkpoint found; delete {folder} and run"
-      f" --mode=train_cf --config.cf.model={model}, which trains it again"
+      f"{directory}: no checkpoint found; {again} trains it again (on a mesh"
+      f" that needs tables of another size, delete {folder} before)"
     )
   kernel, bias = (
     sharding.to_host(x)[:num_items]

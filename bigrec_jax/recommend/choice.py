@@ -8,7 +8,7 @@ evaluation.
 from typing import NamedTuple
 
 from bigrec_jax import errors
-from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.recommend import finished, loaded as loaded_lib
 from bigrec_jax.results import chosen as chosen_lib, ground_file
 
 _OF = ("base", "encoder", "adapter", "catalogue")
@@ -103,7 +103,12 @@ def _kept(
   path = loaded.paths.chosen
   if not path.exists():
     return None, f"{path} is not there"
-  kept, made_from = chosen_lib.read(path)
+  try:
+    kept, made_from = chosen_lib.read(path)
+  except errors.UserError as error:
+    raise errors.UserError(
+      f"{error}; --mode=ground_eval writes it again"
+    ) from None
   present = {
     "base": loaded.base_fingerprint,
     "encoder": loaded.encoder_inputs.get("encoder"),
@@ -123,6 +128,7 @@ def _named(
 ) -> chosen_lib.Chosen:
   """Returns an injection with the strength that valid chose for it."""
   path = loaded.paths.ground_eval
+  finished.check_content(loaded, "ground_eval", "ground_eval")
   found = ground_file.read(path)
   chosen = chosen_lib.best(found, model, lambda name: name == injection)
   if chosen.injection != injection:

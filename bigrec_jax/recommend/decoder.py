@@ -10,6 +10,7 @@ import numpy as np
 from bigrec_jax import config as config_lib, progress as reports
 from bigrec_jax.data.text import prompts
 from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.decoding import constraints, generate
@@ -38,6 +39,7 @@ class Decoder:
     seed: int,
     progress: reports.Reports,
     prefix: "generate.Prefix | None" = None,
+    kept: parts_lib.Rows | None = None,
   ) -> list[dict[str, list]]:
     """Returns {"predict": texts, best first, "scores"} of every prompt.
 
@@ -46,11 +48,29 @@ class Decoder:
       seed: of sampling.
       progress: told of every prompt done.
       prefix: what all prompts begin with, where that was read before.
+      kept: the prompts that were done before, and where others go as they are
+        done.
+
+    Raises:
+      NonFiniteError: the network gives NaN for a prompt.
     """
     from bigrec_jax.decoding import generate
 
     loaded, config = self._loaded, self._loaded.config.generate
-    found = generate.generate(
+    written = {} if kept is None else dict(kept.known)
+
+    def finished(row: int, beams: list[list[int]], scores: np.ndarray) -> None:
+      written[row] = {
+        "predict": [
+          prompts.response_text(loaded.tokenizer.decode(ids)) for ids in beams
+        ],
+        # A trie of few titles leaves beams without a hypothesis.
+        "scores": [float(score) for score in scores[: len(beams)]],
+      }
+      if kept is not None:
+        kept.add(row, written[row])
+
+    generate.generate(
       self._model,
       loaded.base.params,
       self._lora,
@@ -63,17 +83,10 @@ class Decoder:
       trie=self._trie,
       progress=progress,
       prefix=prefix,
+      finished=finished,
+      rest=[n for n in range(len(tokens)) if n not in written],
     )
-    return [
-      {
-        "predict": [
-          prompts.response_text(loaded.tokenizer.decode(ids)) for ids in beams
-        ],
-        # A trie of few titles leaves beams without a hypothesis.
-        "scores": [float(score) for score in scores[: len(beams)]],
-      }
-      for beams, scores in zip(found.tokens, found.scores, strict=True)
-    ]
+    return [written[n] for n in range(len(tokens))]
 
   def continue_histories(
     self,
@@ -107,7 +120,7 @@ class Decoder:
       )
       for own in titles
     ]
-    return self._loaded.tokenizer.encode_batch(texts)
+    return self._loaded.tokenizer.encode_data(texts)
 
   @functools.cached_property
   def _probes(self) -> list[list[int]]:
@@ -141,7 +154,7 @@ def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
   sequences = constraints.title_tokens(
     loaded.task.legal_answers(),
     prompts.RESPONSE_MARKER,
-    loaded.tokenizer.encode_batch,
+    loaded.tokenizer.encode_data,
     loaded.tokenizer.eos_id,
   )
   trie = constraints.build_trie(sequences)

@@ -25,6 +25,7 @@ from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import (
   fingerprints,
   given,
+  ledger as ledger_lib,
   origins,
   paths as paths_lib,
 )
@@ -59,6 +60,7 @@ class Loaded:
   Attributes:
     config: the whole of it.
     paths: of the workdir.
+    ledger: names files outside the workdir by what they hold.
     keeps_conversions: a base that had to be converted may be written to the
       workdir, so that the next start is faster; else nothing is.
   """
@@ -68,6 +70,7 @@ class Loaded:
   def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
     self.config = config
     self.paths = paths_lib.Paths(workdir)
+    self.ledger = ledger_lib.Ledger(self.paths)
     self._examples: dict[str, examples.Examples] = {}
 
   @functools.cached_property
@@ -156,7 +159,19 @@ class Loaded:
   @functools.cached_property
   def tokenizer(self) -> tokenization.Tokenizer:
     """The base's tokenizer."""
-    return tokenization.load_tokenizer(self.tokenizer_dir)
+    found = tokenization.load_tokenizer(self.tokenizer_dir)
+    words = self.config.prompt
+    found.special.mean(words.instruction, words.history)
+    if self.paths.catalogue.exists():
+      odd = [t for t in self.catalogue.titles if found.special.found(t)]
+      if odd:
+        logging.info(
+          "%d titles have text that is a special token to the tokenizer, e.g."
+          " %r; in them it is encoded as plain text",
+          len(odd),
+          odd[0],
+        )
+    return found
 
   @property
   def base_fingerprint(self) -> str:
@@ -167,9 +182,12 @@ class Loaded:
   @functools.cached_property
   def base_fingerprints(self) -> dict[tuple[str, str], str]:
     """The base's fingerprint in every (dtype, quantization)."""
+    # The workdir's own base has a record, which says what its files hold.
+    is_given = bool(self.config.model.path)
+    name = self.ledger.of_folder if is_given else fingerprints.of_folder
     own = {
-      "config": fingerprints.of_folder(self.base_dir, "config.json"),
-      "weights": fingerprints.of_folder(self.base_dir, WEIGHTS),
+      "config": name(self.base_dir, "config.json"),
+      "weights": name(self.base_dir, WEIGHTS),
       "tokenizer": self.tokenizer.fingerprint,
       **({"chat": self._chat.fingerprint} if self._chat else {}),
     }
@@ -217,7 +235,7 @@ class Loaded:
     model = self.config.model
     return fingerprints.of_value(
       {
-        "files": _files(pathlib.Path(self.config.embed.model.path)),
+        "files": self._files(pathlib.Path(self.config.embed.model.path)),
         "dtype": model.dtype,
         "quantization": model.quantization,
       }
@@ -263,14 +281,19 @@ class Loaded:
       self.base.model.config, self.config.model, lora, self.mesh
     )
 
+  def adapter_fingerprint(self, directory: pathlib.Path) -> str:
+    """Returns what names the content of a PEFT directory."""
+    own = directory.resolve() == self.paths.adapter.resolve()
+    name = fingerprints.of_folder if own else self.ledger.of_folder
+    return name(directory, "adapter_*")
 
-def _files(directory: pathlib.Path) -> dict[str, list[str]]:
-  """Returns fingerprints of an encoder's files, by folder and kind."""
-  folders = [p for p in directory.iterdir() if p.is_dir()]
-  kinds = ("*.json", WEIGHTS, "*.model", "vocab.txt")
-  return {
-    str(folder.relative_to(directory)): [
-      fingerprints.of_folder(folder, kind) for kind in kinds
-    ]
-    for folder in [directory, *sorted(folders)]
-  }
+  def _files(self, directory: pathlib.Path) -> dict[str, list[str]]:
+    """Returns fingerprints of an encoder's files, by folder and kind."""
+    folders = [p for p in directory.iterdir() if p.is_dir()]
+    kinds = ("*.json", WEIGHTS, "*.model", "vocab.txt")
+    return {
+      str(folder.relative_to(directory)): [
+        self.ledger.of_folder(folder, kind) for kind in kinds
+      ]
+      for folder in [directory, *sorted(folders)]
+    }

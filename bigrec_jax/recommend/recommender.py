@@ -95,7 +95,7 @@ class Recommender:
       cf_model=chosen.cf_model or None,
       base=loaded.base_fingerprint,
       encoder=loaded.encoder_inputs.get("encoder"),
-      adapter=finished.adapter_fingerprint(adapter),
+      adapter=loaded.adapter_fingerprint(adapter),
       catalogue=loaded.catalogue.fingerprint,
     )
 
@@ -124,6 +124,7 @@ class Recommender:
       UserError: something is missing, or of another base, adapter or
         catalogue; the message says what, and which mode makes it.
     """
+    paths_lib.refuse_urls({"workdir": os.fspath(workdir)})
     paths = paths_lib.Paths(pathlib.Path(workdir))
     config = _config(paths, injection, gamma, mesh)
     with log_handlers.left_alone():
@@ -132,7 +133,7 @@ class Recommender:
       finished.check_base(loaded)
       adapter = finished.find_adapter(loaded)
       items = finished.load_embeddings(loaded)
-      found = choice.choose(loaded, finished.adapter_fingerprint(adapter))
+      found = choice.choose(loaded, loaded.adapter_fingerprint(adapter))
       recommender = cls(loaded, adapter, items, found.chosen)
     if found.note:
       warnings.warn(found.note, stacklevel=2)
@@ -198,22 +199,27 @@ class Recommender:
     """
     if not len(histories):
       return []
-    # Histories up to the length that the model is told share a program.
-    items = histories.padded(self._loaded.config.data.max_history)
+    lists = []
     with self._lock, log_handlers.left_alone():
       written = self._decoder.continue_histories(
         histories.titles, seed, progress
       )
-      found = self._ground(
-        self._embed([prompts.extract_title(w["predict"][0]) for w in written]),
-        items if exclude_history else items[:, :0],
-        self._reader(items),
-        k,
-      )
-    return [
-      self._list(found, n, written[n], tuple(histories.unknown[n]))
-      for n in range(len(histories))
-    ]
+      texts = [prompts.extract_title(w["predict"][0]) for w in written]
+      queries = self._embed(texts)
+      for part in histories.parts():
+        # Histories up to the length that the model is told share a program.
+        items = histories[part].padded(self._loaded.config.data.max_history)
+        found = self._ground(
+          queries[part],
+          items if exclude_history else items[:, :0],
+          self._reader(items),
+          k,
+        )
+        lists += [
+          self._list(found, n, written[user], tuple(histories.unknown[user]))
+          for n, user in enumerate(range(part.start, part.stop))
+        ]
+    return lists
 
   def _embed(self, texts: list[str]) -> np.ndarray:
     """Returns the embeddings of what was written [N, D]."""

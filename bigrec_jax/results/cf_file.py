@@ -70,7 +70,9 @@ def add(path: pathlib.Path, model: str, entry: dict[str, Any]) -> None:
     entry: with "valid" and "test", each {"ndcg", "hr", ...}, and whatever else
       is worth keeping of a training.
   """
-  known = storage.read_object(path) if path.exists() else {}
+  known = storage.read_json_if_whole(path)
+  if not isinstance(known, dict):
+    known = {}  # Others that were in it are made again when they are asked for.
   storage.write_json(path, {"schema": fields.SCHEMA} | known | {model: entry})
 
 

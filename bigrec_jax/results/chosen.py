@@ -11,7 +11,7 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.results import ground_file, rows
-from bigrec_jax.workdir import fields, storage
+from bigrec_jax.workdir import fields, fingerprints as names, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,8 @@ def write(
     "metric": f"ndcg@{cutoff}",
     "fingerprints": fingerprints,
   }
-  if not path.exists() or storage.read_json(path) != content:
+  content["seal"] = names.of_value(content)
+  if storage.read_json_if_whole(path) != content:
     storage.write_json(path, content)
 
 
@@ -185,7 +186,8 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
   Raises:
     UserError: it is missing, damaged or of a later version.
   """
-  file = fields.Fields(storage.read_json(path), f"{path}:")
+  value = storage.read_json(path)
+  file = fields.Fields(value, f"{path}:")
   fields.check_schema(file)
   gamma = file.get("gamma", fields.mapping(fields.number))
   injection = file.get("injection", fields.text)
@@ -197,4 +199,9 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
       f"one for each part of {injection}",
     )
   chosen = Chosen(injection, gamma, file.get("cf_model", fields.text))
-  return chosen, file.get("fingerprints", fields.of_object)
+  made_from = file.get("fingerprints", fields.of_object)
+  plain = {key: own for key, own in value.items() if key != "seal"}
+  # Files of before have none.
+  if value.get("seal") not in (None, names.of_value(plain)):
+    raise errors.UserError(f"{path}: its content isn't what was written")
+  return chosen, made_from

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+_MOST_DRAWN = 1 << 24  # Numbers of bootstrap samples at a time.
+
 
 def hit_rate(ranks: np.ndarray, k: int) -> float:
   """Returns the share of users whose target is among the first k.
@@ -37,7 +39,7 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
   hits = ranks[ranks < k]
   if not hits.size:
     return 0.0
-  gains = np.array([1.0 / math.log(rank + 2) for rank in range(k)])
+  gains = np.array([1.0 / math.log(rank + 2) for rank in range(hits.max() + 1)])
   # np.sum adds in pairs; accumulate adds from left to right.
   total = np.add.accumulate(gains[hits])[-1]
   return float(total / len(ranks) / (1.0 / math.log(2)))
@@ -107,12 +109,23 @@ def ci95(
     [low, high].
   """
   ranks = _checked(ranks)
+  # Nobody has a rank beyond the last, so more classes would never be drawn.
+  k = min(k, int(ranks.max()) + 1)
   counts = np.bincount(np.minimum(ranks, k), minlength=k + 1)
   gain = np.zeros(k + 1)
   gain[:k] = 1.0 if metric == "hr" else 1.0 / np.log2(np.arange(k) + 2.0)
   rng = np.random.default_rng(seed)
-  draws = rng.multinomial(len(ranks), counts / len(ranks), size=samples)
-  low, high = np.percentile(draws @ gain / len(ranks), [2.5, 97.5])
+  step = max(1, _MOST_DRAWN // (k + 1))
+  values = np.concatenate(
+    [
+      rng.multinomial(
+        len(ranks), counts / len(ranks), size=min(step, samples - start)
+      )
+      @ gain
+      for start in range(0, samples, step)
+    ]
+  )
+  low, high = np.percentile(values / len(ranks), [2.5, 97.5])
   return [float(low), float(high)]
 
 

@@ -7,6 +7,8 @@ the functions below return safe HTML and take either plain values or `Html`.
 import html
 from collections.abc import Iterable, Sequence
 
+from bigrec_jax import errors
+
 
 class Html(str):
   """Text that is HTML already."""
@@ -22,7 +24,7 @@ def text(value: object) -> Html:
     return Html(f"{value:.4f}")
   if isinstance(value, int) and not isinstance(value, bool):
     return Html(f"{value:,}")
-  return Html(html.escape(str(value)))
+  return Html(html.escape(errors.one_line(str(value))))
 
 
 def join(parts: Iterable[object]) -> Html:

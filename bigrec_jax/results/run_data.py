@@ -12,7 +12,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
 from bigrec_jax.results import cf_file, ground_file, rows, run_inputs
-from bigrec_jax.workdir import origins, paths as paths_lib, records
+from bigrec_jax.workdir import origins, paths as paths_lib, storage
 
 T = TypeVar("T")
 METRICS = ("hr", "ndcg")
@@ -181,7 +181,7 @@ def load(root: pathlib.Path, task: str = "") -> RunData:
     if task
     else (),
     records={
-      path.name: read(path, records.read, {})
+      path.name: read(path, storage.read_object, {})
       for path in sorted((root / "records").glob("*.json"))
     },
     origins=[

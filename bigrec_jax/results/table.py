@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from bigrec_jax import errors
+
 
 def format_table(
   headers: Sequence[str], rows: Sequence[Sequence[object]]
@@ -24,4 +26,6 @@ def format_table(
 def _cell(value: object) -> str:
   if value is None:
     return "-"
-  return f"{value:.4f}" if isinstance(value, float) else str(value)
+  if isinstance(value, float):
+    return f"{value:.4f}"
+  return errors.one_line(str(value))

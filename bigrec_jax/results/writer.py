@@ -1,12 +1,11 @@
 """Metrics as JSON lines for programs and as TensorBoard events for people."""
 
 import json
+import math
 import os
 import pathlib
 from types import TracebackType
 from typing import Self
-
-from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.results import events
@@ -31,7 +30,8 @@ class MetricsWriter:
   ):
     self.path = pathlib.Path(path)
     kept = read_jsonl(self.path) if resume_step and self.path.exists() else []
-    kept = [line for line in kept if line["step"] <= (resume_step or 0)]
+    last = resume_step or 0
+    kept = [line for line in kept if _step(line) <= last]
     with storage.atomic_path(self.path) as temporary:
       temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
     self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
@@ -72,19 +72,24 @@ class MetricsWriter:
       self._events.close()
 
 
-def read_jsonl(path: str | os.PathLike) -> list[dict]:
-  """Reads the lines of a curve; stops at one that a kill cut short.
+def _step(line: dict) -> float:
+  """Returns the step of a line, one beyond all others where it has none."""
+  step = line.get("step")
+  return step if isinstance(step, int) else math.inf
 
-  Whatever else is no line of ours ends it, too, aloud: a curve is no reason
-  not to train.
+
+def read_jsonl(path: str | os.PathLike) -> list[dict]:
+  """Reads the objects of JSON lines; lines that are none are left out.
+
+  A kill cuts the last line short, and a run that goes on writes behind it.
   """
   lines = []
-  try:
-    for place, value in storage.read_lines(path, may_be_cut=True):
-      step = value.get("step") if isinstance(value, dict) else None
-      if not isinstance(step, int):
-        raise errors.UserError(f'{place}: no "step" found')
-      lines.append(value)
-  except errors.UserError as error:
-    logging.warning("%s; the curve ends there", error)
+  with open(path, "rb") as file:
+    for number, line in enumerate(file, 1):
+      try:
+        value = storage.parse_json(line, f"{path}: line {number}")
+      except errors.UserError:
+        continue
+      if isinstance(value, dict):
+        lines.append(value)
   return lines

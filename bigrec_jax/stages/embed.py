@@ -11,7 +11,7 @@ from bigrec_jax.rankers.distance import stored_embeddings
 from bigrec_jax.recommend import queries
 from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session
-from bigrec_jax.workdir import processes
+from bigrec_jax.workdir import parts as parts_lib, processes
 
 
 def run(
@@ -42,10 +42,15 @@ def _load(session: Session) -> np.ndarray:
   )
 
 
-def _build(session: Session, _: graph.Inputs) -> np.ndarray:
+def _build(session: Session, inputs: graph.Inputs) -> np.ndarray:
+  """Writes the vectors; a kill costs those of the last seconds (parts.py)."""
   titles = [prompts.clean_title(title) for title in session.catalogue.titles]
-  with session.stage("embed", len(set(titles)), "texts") as progress:
-    vectors = queries.embed_texts(session, titles, progress)
+  with (
+    session.parts(STAGE.name, inputs) as parts,
+    session.stage("embed", len(set(titles)), "texts") as progress,
+  ):
+    vectors = queries.embed_texts(session, titles, progress, parts)
+    processes.on_first(parts.flush)  # Before anything that may fail.
   processes.on_first(
     lambda: stored_embeddings.save(
       session.paths.embeddings,
@@ -70,6 +75,7 @@ STAGE = graph.Stage(
   needs=_needed,
   inputs=_inputs,
   is_there=lambda session: session.paths.embeddings.exists(),
+  files=lambda session: ("embeddings/*.npy", "embeddings/*.json"),
   build=_build,
   load=_load,
   batches=("embed.batch_size",),
@@ -78,7 +84,11 @@ STAGE = graph.Stage(
 
 
 def embed_queries(
-  session: Session, texts: list[str], items: np.ndarray, label: str
+  session: Session,
+  texts: list[str],
+  items: np.ndarray,
+  label: str,
+  parts: parts_lib.Parts,
 ) -> np.ndarray:
   """Returns the embeddings of predicted titles [N, D] float32, with progress.
 
@@ -87,10 +97,11 @@ def embed_queries(
     texts: cleaned predictions.
     items: [I, D], the catalogue's embeddings.
     label: of the progress.
+    parts: of the stage that asks.
   """
   find = session.catalogue.index_of_clean_title
   unknown = {text for text in texts if find(text) is None}
   if not unknown:
     return queries.embed_queries(session, texts, items, reports.NullProgress())
   with session.stage(label, len(unknown), "texts") as progress:
-    return queries.embed_queries(session, texts, items, progress)
+    return queries.embed_queries(session, texts, items, progress, parts)

@@ -9,7 +9,7 @@ from bigrec_jax.results import rows, table
 from bigrec_jax.stages import generate, graph, ground_eval, train
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
-from bigrec_jax.workdir import processes
+from bigrec_jax.workdir import parts as parts_lib, processes
 
 # Metrics side by side; of more than these each has a line of its own.
 _MOST_COLUMNS = 6
@@ -56,6 +56,7 @@ def _of_task(name: str) -> graph.Stage:
     needs=_needed,
     inputs=_inputs,
     is_there=lambda session: session.paths.task_metrics(name).exists(),
+    files=lambda session: (f"metrics/{name}.json",),
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
     check=train.check_used,
@@ -83,14 +84,16 @@ def _inputs(session: Session) -> graph.Inputs:
   }
 
 
-def _build(session: Session, _: graph.Inputs) -> Sequence[rows.TaskRow]:
-  found = session.task.evaluate(_evidence(session))
+def _build(session: Session, inputs: graph.Inputs) -> Sequence[rows.TaskRow]:
+  """Writes the rows; a kill costs what was finished in the last seconds."""
+  with session.parts(session.task.name, inputs) as parts:
+    found = session.task.evaluate(_evidence(session, parts))
   path = session.paths.task_metrics(session.task.name)
   processes.on_first(lambda: rows.write_task(path, found))
   return found
 
 
-def _evidence(session: Session) -> protocol.Evidence:
+def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   def tuned() -> protocol.Tuned:
     directory = train.used(session).directory
     lora_config, lora = session.load_adapter(directory)
@@ -106,6 +109,7 @@ def _evidence(session: Session) -> protocol.Evidence:
     tuned=tuned,
     predictions=lambda split: session.load(generate.stage(split)),
     progress=session.stage,
+    parts=parts,
   )
 
 

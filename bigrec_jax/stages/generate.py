@@ -8,9 +8,17 @@ from typing import Any
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.text import pipeline
 from bigrec_jax.recommend import decoder
-from bigrec_jax.stages import graph, train
+from bigrec_jax.stages import graph, rows_of, train
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import fingerprints, processes, storage
+from bigrec_jax.workdir import (
+  contents,
+  digests,
+  fingerprints,
+  parts as parts_lib,
+  processes,
+  records,
+  storage,
+)
 
 # Keys that change how decoding runs but not what comes out.
 _RUNTIME_KEYS = ("split", "prompt_buckets")
@@ -49,6 +57,8 @@ def stage(split: str) -> graph.Stage:
       | {"examples": session.task.samples(split).fingerprints[0]}
     ),
     is_there=lambda session: session.paths.predictions(split).exists(),
+    files=lambda session: (f"predictions/{split}.json",),
+    sound=lambda session: _sound(session, split),
     load=lambda session: storage.read_json(session.paths.predictions(split)),
     set_aside=lambda session, inputs: _set_aside(session, split, inputs),
     build=lambda session, inputs: _build(session, split, inputs),
@@ -84,6 +94,12 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
   }
 
 
+def _sound(session: Session, split: str) -> None:
+  """Raises UserError where the rows aren't those of the split, in order."""
+  path, samples = session.paths.predictions(split), session.task.samples(split)
+  rows_of.check(path, storage.read_json(path), samples, split)
+
+
 def _kept(
   session: Session, split: str, made_from: graph.Inputs
 ) -> pathlib.Path:
@@ -93,19 +109,37 @@ def _kept(
   return path.parent / "of_other_adapters" / f"{split}.{name}.json"
 
 
+def _digest_of(kept: pathlib.Path) -> pathlib.Path:
+  """Returns the file that says what predictions held when they were kept."""
+  return kept.with_suffix(".digest.json")
+
+
+def _is_whole(kept: pathlib.Path) -> bool:
+  """Returns whether predictions of former days are there, as they were."""
+  known = storage.read_json_if_whole(_digest_of(kept))
+  if not kept.is_file():
+    return False
+  return known is None or known == digests.of_file(kept)
+
+
 def _set_aside(session: Session, split: str, inputs: graph.Inputs) -> None:
   """Keeps the predictions of another adapter: they took hours, too."""
   path = session.paths.predictions(split)
   record = session.paths.record(stage(split).name)
 
   def work() -> None:
-    if not (path.exists() and record.exists()):
+    old, content = records.read(record), contents.read(record)
+    if old is None or not path.exists():
       return
-    old = storage.read_json(record)
     if old.get("adapter") == inputs["adapter"]:
       return
+    if contents.altered(session.paths, [record.stem]):
+      return  # Nobody's any more.
     kept = _kept(session, split, old)
     kept.parent.mkdir(exist_ok=True)
+    if content is not None:
+      (stamp,) = content.files.values()
+      storage.write_json(_digest_of(kept), stamp.digest)
     record.unlink()
     path.replace(kept)
     say(f"generate: the predictions of another adapter are kept as {kept}")
@@ -116,17 +150,30 @@ def _set_aside(session: Session, split: str, inputs: graph.Inputs) -> None:
 def _build(
   session: Session, split: str, inputs: graph.Inputs
 ) -> list[dict[str, Any]] | None:
-  """Writes BIGRec rows with `predict` (best first) and `scores`."""
-  path, kept = session.paths.predictions(split), _kept(session, split, inputs)
-  if processes.agree(kept.exists):
-    processes.on_first(lambda: kept.replace(path))
-    say(f"generate: {kept} is {path} again")
+  """Writes BIGRec rows with `predict` (best first) and `scores`.
+
+  A kill costs what was finished in the last seconds (workdir/parts.py), and
+  the users that were being decoded.
+  """
+  path, former = session.paths.predictions(split), _kept(session, split, inputs)
+  if processes.agree(lambda: _is_whole(former)):
+    processes.on_first(lambda: former.replace(path))
+    say(f"generate: {former} is {path} again")
     return None
   samples = session.task.samples(split)
   tokens = pipeline.question_tokens(samples, session.tokenizer)
   write = decoder.Decoder(session, train.used(session).directory)
-  with session.stage(f"generate {split}", len(tokens), "users") as progress:
-    written = write(tokens, session.config.seed, progress)
+  with (
+    session.parts(stage(split).name, inputs) as parts,
+    session.stage(f"generate {split}", len(tokens), "users") as progress,
+  ):
+    kept = parts_lib.Rows(parts, fingerprints.of_value(tokens))
+    progress.skip(len(kept.known))
+    try:
+      written = write(tokens, session.config.seed, progress, kept=kept)
+    except errors.NonFiniteError as error:
+      raise error.of(error.row, samples.name(error.row)) from None
+    processes.on_first(parts.flush)  # Before anything that may fail.
   rows = [samples.content(n) | own for n, own in enumerate(written)]
   processes.on_first(lambda: storage.write_json(path, rows, indent=1))
   return rows

@@ -5,7 +5,8 @@ the stages that a mode needs, says what is current, missing or stale, and makes
 in order what isn't current. Each stage is looked at once in a process.
 
 What an artefact was made from is compared by value, with the record that was
-written once it was whole (workdir/records.py).
+written once it was whole (workdir/records.py), and so is what its files hold
+(stages/artefacts.py).
 """
 
 import dataclasses
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import processes, records
+from bigrec_jax.stages import artefacts, memory
+from bigrec_jax.workdir import fingerprints, parts, processes, records
 
 if TYPE_CHECKING:
   from bigrec_jax.stages.session import Session
 
 Inputs = Mapping[str, Any]
-_MOST_REASONS = 5  # In a line; a new version may bring dozens of keys.
 EVERY_TIME = "every time"  # Why an artefact that is never current is made.
 
 
@@ -57,6 +58,11 @@ class Stage:
     inputs: what the artefact is made from, by value; only asked for once the
       needs are current.
     is_there: whether all files are.
+    files: patterns of the files of the artefact, by their paths in the workdir
+      (workdir/contents.py); None = nobody checks what they hold.
+    shares: what it keeps in files that it shares with other stages, by name.
+    sound: raises where an artefact of before records said what its files hold
+      can't be what was written; None = `load` does.
     load: reads the artefact.
     differs: in place of `inputs` and a record: why the artefact isn't current,
       a line each.
@@ -83,6 +89,9 @@ class Stage:
   needs: "Callable[[Session], Iterable[Stage]]" = lambda session: ()
   inputs: "Callable[[Session], Inputs]" = lambda session: {}
   is_there: "Callable[[Session], bool] | None" = None
+  files: "Callable[[Session], Iterable[str]] | None" = None
+  shares: "Callable[[Session], Mapping[str, Any]]" = lambda session: {}
+  sound: "Callable[[Session], object] | None" = None
   load: "Callable[[Session], Any] | None" = None
   differs: "Callable[[Session], list[str]] | None" = None
   tolerated: frozenset[str] = frozenset()
@@ -100,6 +109,7 @@ class Status(enum.Enum):
 
   CURRENT = "current"
   STALE = "stale"
+  DAMAGED = "damaged"  # Of these inputs, but its files were changed since.
   MISSING = "missing"
   WAITING = "waiting"  # Made after what it needs; then it is looked at.
 
@@ -149,6 +159,7 @@ class Walk:
     self._made: set[str] = set()
     self._values: dict[str, Any] = {}
     self.built: set[str] = set()
+    self.artefacts = artefacts.Artefacts(session)
 
   def ask_for(self, *stages: Stage, may_make_needs: bool) -> None:
     """Says what a mode is for: in these stages no difference is tolerated.
@@ -157,8 +168,12 @@ class Walk:
       *stages: the mode's own.
       may_make_needs: whether all else may be made, too.
     """
+    asked, ledger = self._session.asked, self._session.ledger
     self._asked |= {stage.name for stage in stages}
     self._makes_needs = may_make_needs
+    for checked in (self.artefacts, ledger):
+      checked.keeps = may_make_needs and not asked.dry_run
+      checked.verify = asked.verify
 
   def is_asked(self, stage: Stage) -> bool:
     """Returns whether the mode is for this very stage."""
@@ -185,17 +200,22 @@ class Walk:
       differences = functools.partial(self._differences, stage, inputs)
     why: list[str] = []
     told: list[str] = []
+    damage: list[str] = []
 
     def is_current() -> bool:
       for line in differences():
         key = line.split(": ", 1)[0]
         known = records.covers(stage.tolerated, key)
         (told if known and not self.is_asked(stage) else why).append(line)
-      return not why
+      if not why:
+        damage.extend(self.artefacts.problems(stage))
+      return not (why or damage)
 
     status = Status.STALE
     if processes.agree(is_current):
       status = Status.CURRENT
+    elif damage:
+      status, why = Status.DAMAGED, damage
     elif why in ([records.NOT_MADE], [EVERY_TIME]):
       status = Status.MISSING
     found = Found(stage, status, tuple(why), tuple(told), inputs)
@@ -261,7 +281,7 @@ class Walk:
     """
     self._made.discard(stage.name)
     self._values.pop(stage.name, None)
-    self._found[stage.name] = Found(stage, Status.STALE, (why,))
+    self._found[stage.name] = Found(stage, Status.DAMAGED, (why,))
     self.make(stage)
 
   def refusal(self, found: Iterable[Found]) -> str:
@@ -280,7 +300,10 @@ class Walk:
     session, first = self._session, wanting[0]
     state = "isn't there"
     if first.status is Status.STALE:
-      state = f"is of other inputs ({'; '.join(first.why)})"
+      why = "; ".join((*first.why, *session.ledger.notes))
+      state = f"is of other inputs ({why})"
+    elif first.status is Status.DAMAGED:
+      state = f"isn't what was written there ({'; '.join(first.why)})"
     after = [str(one.stage.where(session)) for one in wanting[1:]]
     more = f", and so {', '.join(after)} can't be used" if after else ""
     return (
@@ -309,7 +332,9 @@ class Walk:
   def _build(self, found: Found) -> None:
     stage, session = found.stage, self._session
     self.refuse([found])
-    if found.status is Status.STALE and not stage.quiet:
+    if (found.status is Status.STALE and not stage.quiet) or (
+      found.status is Status.DAMAGED
+    ):
       for line in found.why:
         self._tell(f"{stage.mode}: again, because of {line}")
     inputs = found.inputs
@@ -317,60 +342,20 @@ class Walk:
       inputs = stage.inputs(session)
     if stage.set_aside is not None:
       stage.set_aside(session, inputs)
-    record = session.paths.record(stage.name)
-    if stage.differs is None:
-      records.drop_record(record)
+    self.artefacts.drop(stage)
     processes.on_first(
       lambda: session.paths.root.mkdir(parents=True, exist_ok=True)
     )
-    value = stage.build(session, inputs)
+    with memory.named(stage.mode, stage.batches or ()):
+      value = stage.build(session, inputs)
+    self.artefacts.keep(stage, inputs)
     if stage.differs is None:
-      records.write_record(record, inputs)
+      # Whoever keeps other works' artefacts keeps what they had finished, too.
+      whose = fingerprints.of_value(inputs) if stage.set_aside else None
+      processes.on_first(
+        lambda: parts.discard(session.paths.parts, stage.name, whose)
+      )
     self.built.add(stage.name)
     self._found[stage.name] = Found(stage, Status.CURRENT)
     if value is not None:
       self._values[stage.name] = value
-
-
-def describe(
-  found: Found, session: "Session", speeds: Mapping[str, Mapping[str, Any]]
-) -> str:
-  """Returns the line of a stage for --dry_run.
-
-  Args:
-    found: how it stands.
-    session: whose command it is.
-    speeds: content of metrics/throughput.json.
-  """
-  stage = found.stage
-  line = f"{stage.mode}: {stage.where(session)}"
-  if found.is_current:
-    told = f" (made with {'; '.join(found.told)})" if found.told else ""
-    return f"{line} is current{told}"
-  if found.status is Status.WAITING:
-    why = f"after {', '.join(found.why)}"
-  else:
-    why = "; ".join(found.why[:_MOST_REASONS])
-    if more := len(found.why[_MOST_REASONS:]):
-      why += f"; and {more} more"
-  return f"{line} would be made: {why}{_priced(stage.cost(session), speeds)}"
-
-
-def _priced(cost: Cost | None, speeds: Mapping[str, Mapping[str, Any]]) -> str:
-  if cost is None:
-    return ""
-  most = "at most " if cost.at_most else ""
-  line = f"; {most}{cost.count:,} {cost.unit}"
-  known = speeds.get(cost.label, {})
-  own = "count" if known.get("unit") == cost.unit else cost.unit
-  if done := known.get(own):
-    seconds = cost.count * known["seconds"] / done
-    line += f", {_duration(seconds)} if as fast as last time"
-  return line
-
-
-def _duration(seconds: float) -> str:
-  if seconds < 90:
-    return f"{seconds:.0f} s"
-  minutes = seconds / 60
-  return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -2,16 +2,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import popularity as popularity_lib
-from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import chosen, ground_file, rows, table
 from bigrec_jax.stages import (
   embed,
@@ -23,7 +23,13 @@ from bigrec_jax.stages import (
   train_cf,
 )
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import fingerprints, processes, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  parts as parts_lib,
+  processes,
+  records,
+  storage,
+)
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import evaluate
@@ -66,7 +72,6 @@ def _reads_base(session: Session) -> bool:
 
 def _check(session: Session) -> None:
   ground = session.config.ground
-  calibrate.parse_grid(ground.gamma_grid)
   for section in ("predictions", "cf_scores"):
     for split in SPLITS:
       if given := getattr(ground, section).get(split):
@@ -105,25 +110,23 @@ def _cost(session: Session) -> graph.Cost | None:
 
 
 def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
+  """Ranks and measures.
+
+  A kill costs what was finished in the last seconds (workdir/parts.py), and
+  what was under way: a batch of queries, a block of users, the ranks of one
+  row of the table, or a setting of BM25 or of its sum with CF.
+  """
   # Not at the top: a result that is current needs no JAX.
-  from bigrec_jax.rankers import evaluate
   from bigrec_jax.stages import grounded_examples
 
   items = session.load(embed.STAGE)
   texts = {split: predictions.titles(session, split) for split in SPLITS}
   cf = {split: _cf(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
-  splits = {
-    split: evaluate.Split(
-      embed.embed_queries(session, texts[split], items, f"embed {split}"),
-      session.examples(split).target,
-      cf[split].scores,
-      cf[split].name,
-    )
-    for split in SPLITS
-  }
-  found = _evaluate(session, splits, items, popularity)
-  result = _result(session, found, made_from, cf)
+  with session.parts(STAGE.name, made_from) as parts:
+    splits = _splits(session, texts, items, cf, parts)
+    found = _evaluate(session, splits, items, popularity, parts.once)
+    result = _result(session, found, made_from, cf, parts.once)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -135,13 +138,49 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
         with open(temporary, "wb") as file:
           # numpy's stubs take any name for its own keyword allow_pickle.
           np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    if examples:
-      storage.write_json(session.paths.ground_examples, examples)
+    _keep_examples(session, examples)
     storage.write_json(session.paths.ground_eval, result.to_json())
 
   processes.on_first(write)
   _keep_choice(session, result)
   return result
+
+
+def _splits(
+  session: Session,
+  texts: Mapping[str, list[str]],
+  items: np.ndarray,
+  cf: "Mapping[str, _Cf]",
+  parts: parts_lib.Parts,
+) -> "dict[str, evaluate.Split]":
+  """Returns what is ranked; predicted titles go through the encoder."""
+  from bigrec_jax.rankers import evaluate
+
+  found = {}
+  for split in SPLITS:
+    try:
+      queries = embed.embed_queries(
+        session, texts[split], items, f"embed {split}", parts
+      )
+    except errors.NonFiniteError as error:
+      name = f"predictions of {split}, row {error.row}"
+      raise error.of(error.row, name) from None
+    found[split] = evaluate.Split(
+      queries, session.examples(split).target, cf[split].scores, cf[split].name
+    )
+  return found
+
+
+def _keep_examples(session: Session, examples: list[dict[str, Any]]) -> None:
+  """Writes what only the report shows; ranks are whole without it."""
+  path = session.paths.ground_examples
+  try:
+    if examples:
+      storage.write_json(path, examples)
+    else:
+      path.unlink(missing_ok=True)
+  except OSError as error:
+    logging.warning("ground_eval: examples are not kept: %s", error)
 
 
 def best_on_valid(
@@ -173,9 +212,9 @@ def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
     named = ("base", "encoder", "catalogue", "predictions")
     prints = {key: made_from[key] for key in named if key in made_from}
     # Predictions that are given are of nobody knows which adapter.
-    record = session.paths.record("predictions_valid")
-    if not session.config.ground.predictions.valid and record.exists():
-      prints["adapter"] = storage.read_json(record)["adapter"]
+    record = records.read(session.paths.record("predictions_valid"))
+    if not session.config.ground.predictions.valid and record:
+      prints["adapter"] = record.get("adapter")
     best = best_on_valid(session, found)
     chosen.write(session.paths.chosen, best, found.chosen_by, prints)
 
@@ -187,6 +226,7 @@ def _evaluate(
   splits: "dict[str, evaluate.Split]",
   items: np.ndarray,
   popularity: np.ndarray,
+  once: parts_lib.Once,
 ) -> "evaluate.Evaluation":
   from bigrec_jax.rankers import evaluate
 
@@ -209,6 +249,7 @@ def _evaluate(
       session.mesh,
       seed=session.config.seed,
       progress=progress,
+      once=once,
     )
   own = [row for row in found.baselines if known or row.name != "most_pop"]
   return dataclasses.replace(found, baselines=own)
@@ -236,7 +277,8 @@ def _cf(session: Session, split: str) -> _Cf:
   found = cf_scores.load_scores(
     path, session.examples(split), session.catalogue
   )
-  content = fingerprints.of_folder(path.parent, f"{path.stem}*")
+  name = session.ledger.of_folder if given else fingerprints.of_folder
+  content = name(path.parent, f"{path.stem}*")
   return _Cf(str(path), found, content)
 
 
@@ -251,17 +293,18 @@ def _result(
   found: "evaluate.Evaluation",
   made_from: graph.Inputs,
   cf: dict[str, _Cf],
+  once: parts_lib.Once,
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json."""
   bm25, parameters = history_titles.rows(
-    session, {split: cf[split].scores for split in SPLITS}
+    session, {split: cf[split].scores for split in SPLITS}, once
   )
   return ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
     made_from,
     found.results,
-    [*found.baselines, *bm25, *oracle.rows(session)],
+    [*found.baselines, *bm25, *oracle.rows(session, once)],
     found.gamma_curves,
     found.gamma_pairs,
     parameters,
@@ -332,6 +375,7 @@ STAGE = graph.Stage(
     session.paths.ground_eval.exists()
     and (session.paths.ranks / "test.npz").exists()
   ),
+  files=lambda session: ("metrics/ground_eval.json", "ranks/*"),
   build=_build,
   load=lambda session: ground_file.read(session.paths.ground_eval),
   check=_check,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigrec_jax.results import rows as rows_lib
 from bigrec_jax.stages.session import Session
+from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import protocol
@@ -13,13 +14,14 @@ SPLITS = ("valid", "test")
 
 
 def rows(
-  session: Session, cf: Mapping[str, Any]
+  session: Session, cf: Mapping[str, Any], once: parts_lib.Once
 ) -> tuple[list[rows_lib.BaselineRow], dict[str, float]]:
   """Returns rows of BM25 and of BM25 with CF, and the former's parameters.
 
   Args:
     session: configuration and workdir.
     cf: scores [N, I] of the splits, None where there are none.
+    once: knows what was ranked, and which settings were tried, before a kill.
   """
   from bigrec_jax.rankers import (
     bm25,
@@ -43,6 +45,7 @@ def rows(
     session.mesh,
     most_users=ground.batch_size,
     duplicates=ground.duplicates,
+    once=once,
   )
   groups = duplicates.groups_by(ground.duplicates, catalogue.groups)
   targets = {
@@ -59,7 +62,7 @@ def rows(
     parts = {s: [words[s], cf_rankers.of_scores(cf[s])] for s in SPLITS}
     few = bm25_choice.users_to_choose_by(len(valid), len(catalogue))
     combiner = weighted_sum.WeightedSum(
-      session.mesh, most_users=ground.batch_size, groups=groups
+      session.mesh, most_users=ground.batch_size, groups=groups, once=once
     ).fit(parts["valid"], targets["valid"][:few])
     rankers["bm25+cf"] = {s: combiner(parts[s]) for s in SPLITS}
   ranks_of = {
@@ -74,7 +77,11 @@ def rows(
   }
   measured = [
     evaluate.report_row(
-      ranks_of[s](by_split[s]), ground, config.seed, name=name, split=s
+      engine.ranks_once(once, f"{name} {s}", ranks_of[s], by_split[s]),
+      ground,
+      config.seed,
+      name=name,
+      split=s,
     )
     for name, by_split in rankers.items()
     for s in SPLITS

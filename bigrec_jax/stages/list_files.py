@@ -1,9 +1,9 @@
 """Files of lists: what they are called, which is current, what a kill leaves.
 
-Lists are written to a partial file, renamed after all that they are made from
-once they are whole, and get the output's name last. The record in the workdir
-says of which inputs the output is, and names its content: the output may lie
-where others write, too.
+Chunks of lists are kept as parts (workdir/parts.py) until all are there; then
+they are a file that is named after all that they are made from, and get the
+output's name last. The record in the workdir says of which inputs the output
+is, and names its content: the output may lie where others write, too.
 """
 
 import os
@@ -12,16 +12,13 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from bigrec_jax import errors
 from bigrec_jax.stages.session import Session, say
-from bigrec_jax.workdir import (
-  faults,
-  fingerprints,
-  given,
-  records,
-  storage,
-)
+from bigrec_jax.workdir import fingerprints, given, parts, records, storage
 
+_LINES = "lines"  # The key of the parts.
 _LONGEST_LINE = 1 << 26  # Bytes; a history may have many items.
 
 
@@ -108,13 +105,13 @@ def differences(
 
 def set_aside(path: pathlib.Path, record: pathlib.Path) -> None:
   """Keeps a file's lists under another name; a single history's are dropped."""
-  old = storage.read_json(record) if record.exists() else {}
+  old = records.read(record) or {}
   content = old.pop("content", None)
   if path.exists():
     found = fingerprints.of_file(path)
     if found != content:  # Nobody knows whose lists they are.
       old = {"content": found, "one_off": False}
-    if old["one_off"]:
+    if old.get("one_off"):
       path.unlink()
     else:
       kept = beside(path, old)
@@ -145,38 +142,36 @@ def beside(path: pathlib.Path, made_from: Mapping[str, Any]) -> pathlib.Path:
   return path.with_name(name)
 
 
-def whole_chunks(path: pathlib.Path, chunk: int) -> int:
-  """Returns how many lines a file has, in whole chunks; cuts off the rest.
+def parts_of(path: pathlib.Path) -> parts.Parts:
+  """Returns what was finished of a file of lists; by all processes.
 
-  A resumed run makes the chunks of an uninterrupted one.
+  Args:
+    path: named after all that the lists are made from.
   """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  lines = end = kept = place = 0
-  with open(path, "ab+") as file:
-    file.seek(0)
-    for line in file:
-      if not line.endswith(b"\n"):
-        break
-      lines, place = lines + 1, place + len(line)
-      if lines % chunk == 0:
-        kept, end = lines, place
-    file.truncate(end)
-  return kept
+  return parts.Parts(path.with_name(f"{path.stem}.parts"), path.name)
 
 
-def append(path: pathlib.Path, text: str) -> None:
-  """Adds the lines of a chunk."""
-  with faults.writing(path), open(path, "a", encoding="utf-8") as file:
-    file.write(text)
+def count(finished: parts.Parts) -> int:
+  """Returns how many lines are finished."""
+  return sum(part.facts for part in finished.read(_LINES))
 
 
-def finish(partial: pathlib.Path, path: pathlib.Path, total: int) -> None:
-  """Gives the file its name once it is whole."""
-  with open(partial, "rb") as file:
-    found = sum(1 for _ in file)
-  if found != total:
+def append(finished: parts.Parts, lines: list[str]) -> None:
+  """Adds the lines of a chunk, which are on disk on return."""
+  text = "".join(lines).encode("utf-8")
+  finished.add(_LINES, len(lines), {"text": np.frombuffer(text, np.uint8)})
+  finished.flush()
+
+
+def finish(finished: parts.Parts, path: pathlib.Path, total: int) -> None:
+  """Writes the file once all of its lines are finished."""
+  if (found := count(finished)) != total:
     raise errors.UserError(
-      f"{partial}: {found} lines found, {total} expected: does another run"
-      " write it, too? Delete it and start again"
+      f"{finished.path}: {found} lines found, {total} expected: does another"
+      " run write it, too? Delete it and start again"
     )
-  os.replace(partial, path)
+  with storage.atomic_path(path) as temporary:
+    with open(temporary, "wb") as file:
+      for part in finished.read(_LINES):
+        file.write(part.arrays["text"].tobytes())
+  finished.path.unlink()

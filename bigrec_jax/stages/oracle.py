@@ -5,12 +5,18 @@ import numpy as np
 from bigrec_jax.data.formats import synthetic
 from bigrec_jax.results import rows as rows_lib
 from bigrec_jax.stages.session import Session
+from bigrec_jax.workdir import parts
 
 SPLITS = ("valid", "test")
 
 
-def rows(session: Session) -> list[rows_lib.BaselineRow]:
-  """Returns what the world's own law reaches; only a made-up world has one."""
+def rows(session: Session, once: parts.Once) -> list[rows_lib.BaselineRow]:
+  """Returns what the world's own law reaches; only a made-up world has one.
+
+  Args:
+    session: configuration and workdir.
+    once: knows the ranks that were counted before a kill.
+  """
   if session.config.data.format != "synthetic":
     return []
   from bigrec_jax.rankers import dense, engine, evaluate
@@ -32,7 +38,8 @@ def rows(session: Session) -> list[rows_lib.BaselineRow]:
         known = None if users is None else users[part]
         return world.next_item_probabilities(examples.history[part], known)
 
-      ranks = ranks_of(dense.Dense(law, len(session.catalogue)))
+      ranker = dense.Dense(law, len(session.catalogue))
+      ranks = engine.ranks_once(once, f"{name} {split}", ranks_of, ranker)
       found.append(
         evaluate.report_row(
           ranks, config.ground, config.seed, name=name, split=split

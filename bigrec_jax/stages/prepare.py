@@ -1,13 +1,17 @@
 """Raw files to the prepared dataset, catalogue, manifest and doctor's notes."""
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import registry
-from bigrec_jax.data.prepared import manifest, prepare
+from bigrec_jax.data.prepared import prepare
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import processes
+from bigrec_jax.workdir import processes, storage
+
+if TYPE_CHECKING:
+  from bigrec_jax.data.text import tokenization
 
 
 def run(
@@ -44,6 +48,26 @@ def _differs(session: Session) -> list[str]:
   return found
 
 
+def _files(session: Session) -> list[str]:
+  """Returns patterns of the prepared data, exported files among them."""
+  exported: object = None
+  if session.config.data.export_json:
+    manifest = storage.read_json_if_whole(session.paths.manifest)
+    if isinstance(manifest, dict) and isinstance(manifest.get("export"), dict):
+      exported = manifest["export"].get("files")
+  return ["data/*", *(exported if isinstance(exported, list) else [])]
+
+
+def _sound(session: Session) -> None:
+  """Raises UserError where the catalogue isn't that of the manifest."""
+  found, expected = session.catalogue.fingerprint, session.manifest.catalogue
+  if found != expected:
+    raise errors.UserError(
+      f"{session.paths.catalogue}: {found} found, {expected} as in"
+      f" {session.paths.manifest} expected"
+    )
+
+
 def _check(session: Session) -> None:
   registry.files(session.config.data)
 
@@ -52,7 +76,8 @@ def _build(session: Session, _: graph.Inputs) -> None:
   data, prompt = session.config.data, session.config.prompt
 
   def work() -> None:
-    for line in prepare.prepare(data, prompt, session.paths):
+    tokenizer = _tokenizer(session)
+    for line in prepare.prepare(data, prompt, session.paths, tokenizer):
       say(f"prepare: {line}")
 
   processes.on_first(work)
@@ -63,11 +88,29 @@ def _build(session: Session, _: graph.Inputs) -> None:
     )
 
 
+def _tokenizer(session: Session) -> "tokenization.Tokenizer | None":
+  """Returns the given model's tokenizer, where it is at hand."""
+  from bigrec_jax.data.text import tokenization
+
+  model = session.config.model
+  if not (model.tokenizer or (model.path and not model.is_gguf)):
+    return None
+  directory = pathlib.Path(model.tokenizer or model.path)
+  names = (tokenization.FAST_FILE, tokenization.SENTENCEPIECE_FILE)
+  if not any((directory / name).is_file() for name in names):
+    return None
+  try:
+    return tokenization.load_tokenizer(directory)
+  except errors.UserError:
+    return None  # The first mode that needs it says why.
+
+
 def _lacks_ratings(session: Session) -> bool:
   """Returns whether the task needs ratings that the prepared data lack."""
   if not session.task.needs_ratings:
     return False
-  return not manifest.read(session.paths.manifest).ratings
+  manifest = storage.read_json_if_whole(session.paths.manifest) or {}
+  return not manifest.get("ratings", False)
 
 
 STAGE = graph.Stage(
@@ -75,6 +118,8 @@ STAGE = graph.Stage(
   mode="prepare",
   where=lambda session: session.paths.data,
   differs=_differs,  # The manifest is its record.
+  files=_files,
+  sound=_sound,
   check=_check,
   build=_build,
 )

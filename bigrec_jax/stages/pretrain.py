@@ -12,6 +12,10 @@ from bigrec_jax.workdir import origins, processes, records
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
 _TOKENIZER_EXAMPLES = 5000
+# What changes how training runs but not what comes out of it.
+_RUNTIME_KEYS = ("save_every_steps",)
+# Files of a base that somebody reads; a README beside them is nobody's.
+_KINDS = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
 def run(
@@ -56,7 +60,9 @@ def _inputs(session: Session) -> graph.Inputs:
   options = session.config.to_dict()
   return {
     "arch": options["model"]["arch"],
-    "pretrain": options["pretrain"],
+    "pretrain": {
+      k: v for k, v in options["pretrain"].items() if k not in _RUNTIME_KEYS
+    },
     "prompt": options["prompt"],
     "seed": session.config.seed,
     "data": session.manifest.fingerprint,
@@ -67,7 +73,8 @@ def _cost(session: Session) -> graph.Cost:
   return graph.Cost(session.config.pretrain.num_steps, "steps", "pretrain")
 
 
-def _build(session: Session, _: graph.Inputs) -> None:
+def _build(session: Session, inputs: graph.Inputs) -> None:
+  """Trains tokenizer and base; a kill costs the steps since a checkpoint."""
   from bigrec_jax import models
   from bigrec_jax.data.text import pipeline, tokenization
   from bigrec_jax.models import hf_export, hf_import
@@ -75,13 +82,9 @@ def _build(session: Session, _: graph.Inputs) -> None:
 
   config, paths = session.config, session.paths
   corpus = session.task.corpus()
-  read = min(len(corpus), _TOKENIZER_EXAMPLES)
-  texts = [corpus.text(n).training for n in range(read)]
-  texts = [*texts, *session.catalogue.titles]
-  folder = paths.root / ".tokenizer"
-  processes.on_first(
-    lambda: tokenization.train_bpe(texts, config.pretrain.vocab_size, folder)
-  )
+  parts = session.parts_path(STAGE.name, inputs)
+  folder = parts / "tokenizer"
+  processes.on_first(lambda: _make_tokenizer(session, folder))
   tokenizer = tokenization.load_tokenizer(folder)
   arch = models.from_arch(config.model.arch, tokenizer.vocab_size)
   model = models.build(arch, config.model, None, session.mesh)
@@ -105,9 +108,25 @@ def _build(session: Session, _: graph.Inputs) -> None:
         session.mesh,
         session.paths,
         progress,
+        parts / "steps",
       )
   hf_export.save_base(paths.base, arch, params, folder)
-  processes.on_first(lambda: shutil.rmtree(folder))
+
+
+def _make_tokenizer(session: Session, folder: pathlib.Path) -> None:
+  """Trains the tokenizer, unless a run that was cut short did."""
+  from bigrec_jax.data.text import tokenization
+
+  if folder.exists():
+    return
+  corpus = session.task.corpus()
+  read = min(len(corpus), _TOKENIZER_EXAMPLES)
+  texts = [corpus.text(n).training for n in range(read)]
+  texts = [*texts, *session.catalogue.titles]
+  unfinished = folder.with_name("tokenizer.tmp")
+  shutil.rmtree(unfinished, ignore_errors=True)
+  tokenization.train_bpe(texts, session.config.pretrain.vocab_size, unfinished)
+  unfinished.rename(folder)
 
 
 STAGE = graph.Stage(
@@ -117,6 +136,7 @@ STAGE = graph.Stage(
   needs=lambda session: (prepare.STAGE,),
   inputs=_inputs,
   is_there=lambda session: (session.paths.base / "model.safetensors").exists(),
+  files=lambda session: [f"base/{kind}" for kind in _KINDS],
   build=_build,
   check=prepare.check_train_rows,
   batches=("pretrain.batch_size",),
@@ -131,8 +151,21 @@ def _gguf_differs(session: Session) -> list[str]:
   return [] if is_there else [records.NOT_MADE]
 
 
+def _gguf_files(session: Session) -> list[str]:
+  model, paths = session.config.model, session.paths
+  own = gguf_base.place(
+    pathlib.Path(model.path), model.dtype, paths.converted_gguf
+  )
+  return [f"{own.relative_to(paths.root).as_posix()}/*"]
+
+
 def _convert(session: Session, _: graph.Inputs) -> None:
-  origin = session.base_origin  # Converted when it is first asked for.
+  model, store = session.config.model, session.paths.converted_gguf
+  path = pathlib.Path(model.path)
+  own = gguf_base.place(path, model.dtype, store)
+  processes.on_first(lambda: shutil.rmtree(own, ignore_errors=True))
+  gguf_base.directory(path, model.dtype, store)
+  origin = session.base_origin
   if origin is not None:
     say(f"base: {origins.describe(origin)}, in {session.base_dir}")
 
@@ -142,6 +175,7 @@ GGUF = graph.Stage(
   mode="pretrain",
   where=lambda session: session.paths.converted_gguf,
   differs=_gguf_differs,
+  files=_gguf_files,
   build=_convert,
   is_cache=True,
 )

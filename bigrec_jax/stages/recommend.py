@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from absl import logging
@@ -33,7 +35,14 @@ from bigrec_jax.workdir import fingerprints, given, processes
 
 # Users that are decoded, grounded and written at a time: what a kill loses.
 _CHUNK = 1024
+# Items that are listed at a time, where lists are long.
+_MOST_LISTED = 1 << 20
 _DIGITS = 6  # Of scores and distances in the file.
+
+# Histories are read anew for each pass, as there may be a million of them.
+_SURVEYS: weakref.WeakKeyDictionary[Session, histories_lib.Survey] = (
+  weakref.WeakKeyDictionary()
+)
 
 
 def run(
@@ -72,13 +81,25 @@ def _choice(session: Session) -> choice.Choice:
 def _check(session: Session) -> None:
   choice.check(session)
   given.check_file_to_write("config.recommend.output", _output(session))
-  _rows(session.config.recommend)
+  if session not in _SURVEYS:  # The catalogue isn't there yet.
+    _count(session)
   train.check_used(session)
 
 
-def _histories(session: Session) -> histories_lib.Histories:
-  config = session.config.recommend
-  return histories_lib.find(_rows(config), session.catalogue, config.unknown)
+def _survey(session: Session) -> histories_lib.Survey:
+  """Returns how many histories there are, and their name."""
+  if session not in _SURVEYS:
+    config = session.config.recommend
+    _SURVEYS[session] = histories_lib.survey(
+      _rows(config), session.catalogue, config.unknown
+    )
+  return _SURVEYS[session]
+
+
+def _count(session: Session) -> int:
+  if session in _SURVEYS:
+    return _SURVEYS[session].users
+  return sum(1 for _ in _rows(session.config.recommend))
 
 
 def _differs(session: Session) -> list[str]:
@@ -90,7 +111,7 @@ def _differs(session: Session) -> list[str]:
 
 
 def _build(session: Session, made_from: graph.Inputs) -> None:
-  path, histories = _output(session), _histories(session)
+  path = _output(session)
   _warn_of_other_prompts(session)
   record = list_files.record_of(session, path)
   processes.on_first(lambda: list_files.set_aside(path, record))
@@ -98,7 +119,7 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
   if processes.agree(kept.exists):
     say(f"recommend: {kept.name} is {path} again")
   else:
-    _Writer(session, _recommender(session), histories).write(kept)
+    _Writer(session, _recommender(session)).write(kept)
   processes.on_first(
     lambda: list_files.give_name(kept, path, record, made_from)
   )
@@ -118,7 +139,7 @@ def _recommender(session: Session) -> recommender_lib.Recommender:
 
 
 def _cost(session: Session) -> graph.Cost:
-  return graph.Cost(len(_rows(session.config.recommend)), "users", "recommend")
+  return graph.Cost(_count(session), "users", "recommend")
 
 
 def finish(session: Session) -> None:
@@ -128,11 +149,12 @@ def finish(session: Session) -> None:
     say(f"recommend: {note}")
   if session.config.recommend.history:
     _show(path)
-  users = len(_rows(session.config.recommend))
-  say(f"recommend: users: {users}, lists: {path}")
+  say(f"recommend: users: {_count(session)}, lists: {path}")
 
 
-def _rows(config: config_lib.RecommendConfig) -> list[histories_lib.Row]:
+def _rows(
+  config: config_lib.RecommendConfig,
+) -> Iterable[histories_lib.Row]:
   """Returns the histories as given: of the file, or of the command line."""
   if config.histories and config.history:
     raise errors.UserError(
@@ -179,12 +201,12 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 
 def _inputs(session: Session) -> graph.Inputs:
-  config, histories = session.config.recommend, _histories(session)
+  config = session.config.recommend
   chosen = _choice(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
-    "histories": fingerprints.of_value([row.content for row in histories.rows]),
+    "histories": _survey(session).fingerprint,
     "one_off": bool(config.history),
     "catalogue": session.catalogue.fingerprint,
     "chosen": {
@@ -209,45 +231,68 @@ class _Writer:
   """Writes the lines, a chunk of users at a time."""
 
   def __init__(
-    self,
-    session: Session,
-    recommender: recommender_lib.Recommender,
-    histories: histories_lib.Histories,
+    self, session: Session, recommender: recommender_lib.Recommender
   ):
-    self._session, self._histories = session, histories
-    self._recommender = recommender
+    self._session, self._recommender = session, recommender
+    listed = min(session.config.recommend.k, len(session.catalogue))
+    self._size = max(1, min(_CHUNK, _MOST_LISTED // listed))
 
   def write(self, path: pathlib.Path) -> None:
     """Writes the file; goes on where it was cut short.
 
     Args:
       path: named after all that the lists are made from, so that what lies
-        beside it under the name `.partial` is of the very same.
+        beside it under the name `.parts` is of the very same.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
-    total = len(self._histories)
-    done = processes.ask(lambda: list_files.whole_chunks(partial, _CHUNK))
+    parts = list_files.parts_of(path)
+    survey, names = _survey(self._session), fingerprints.OfList()
+    total = survey.users
+    done = list_files.count(parts)
     with self._session.stage("recommend", total, "users") as progress:
-      if done:
-        progress.update(done)
-      for start in range(done, total, _CHUNK):
-        part = slice(start, min(start + _CHUNK, total))
-        lines = "".join(self._lines(part, progress))
-        add = functools.partial(list_files.append, partial, lines)
-        processes.on_first(add)
-    processes.on_first(lambda: list_files.finish(partial, path, total))
+      progress.skip(done)
+      for start, rows in self._chunks():
+        for row in rows:
+          names.add(row.content)
+        if start < done:
+          continue
+        lines = list(self._lines(start, rows, progress))
+        processes.on_first(functools.partial(list_files.append, parts, lines))
+    if names.name() != survey.fingerprint:
+      file = self._session.config.recommend.histories
+      raise errors.UserError(
+        f"config.recommend.histories: {file} was changed while it was read; the"
+        " same command again expected"
+      )
+    processes.on_first(lambda: list_files.finish(parts, path, total))
 
-  def _lines(self, part: slice, progress: reports.Reports) -> Iterator[str]:
-    """Yields the lines of a chunk of users."""
+  def _chunks(self) -> Iterator[tuple[int, list[histories_lib.Row]]]:
+    """Yields the number of the first of a few users, and them."""
+    rows, start = iter(_rows(self._session.config.recommend)), 0
+    while some := list(itertools.islice(rows, self._size)):
+      yield start, some
+      start += len(some)
+
+  def _lines(
+    self,
+    start: int,
+    rows: list[histories_lib.Row],
+    progress: reports.Reports,
+  ) -> Iterator[str]:
+    """Yields the lines of a chunk of users, the first of whom is `start`."""
     config = self._session.config
-    found = self._recommender.recommend(
-      self._histories[part],
-      config.recommend.k,
-      exclude_history=config.recommend.exclude_history,
-      seed=config.seed + part.start,
-      progress=progress,
-    )
-    for row, own in zip(self._histories.rows[part], found, strict=True):
+    unknown = config.recommend.unknown
+    try:
+      found = self._recommender.recommend(
+        histories_lib.find(rows, self._session.catalogue, unknown),
+        config.recommend.k,
+        exclude_history=config.recommend.exclude_history,
+        seed=config.seed + start,
+        progress=progress,
+      )
+    except errors.NonFiniteError as error:
+      number = start + error.row
+      raise error.of(number, f"history {number}") from None
+    for row, own in zip(rows, found, strict=True):
       line = json.dumps(
         row.content | _answer(own), ensure_ascii=False, allow_nan=False
       )
@@ -282,7 +327,7 @@ def _show(path: pathlib.Path) -> None:
   """Prints the first history's list."""
   with open(path, encoding="utf-8") as file:
     row = json.loads(file.readline())
-  say(f"written: {row['predict'][0].strip()}")
+  say(errors.one_line(f"written: {row['predict'][0].strip()}"))
   headers = ["title", "id", "score", "distance", "popularity"]
   keys = ["title", "external_id", "score", "distance", "popularity"]
   if row["provenance"]["cf_model"]:

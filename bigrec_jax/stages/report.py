@@ -123,6 +123,7 @@ STAGE = graph.Stage(
   where=lambda session: session.paths.report,
   inputs=_inputs,  # It shows what there is, and needs nothing of it.
   is_there=lambda session: session.paths.report.exists(),
+  files=lambda session: ("report/index.html",),
   build=_build,
   of_what_is_there=True,
   quiet=True,

@@ -12,12 +12,18 @@ from typing import Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, progress
-from bigrec_jax.data.prepared import manifest
+from bigrec_jax import config as config_lib, errors, progress
 from bigrec_jax.recommend import loaded
-from bigrec_jax.stages import graph
+from bigrec_jax.stages import described, graph
 from bigrec_jax.tasks import registry
-from bigrec_jax.workdir import given, processes, records, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  given,
+  parts,
+  processes,
+  records,
+  storage,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +35,14 @@ class Asked:
     dry_run: say what would be made, and make nothing.
     adapter: PEFT directory named on this command line to be used, "" if none
       is; `model.adapter` alone is where the workdir's training started.
+    verify: digest all files that are looked at, whatever their times.
     flags: the command line, but for the mode, to be repeated in advice.
     remember: keeps the configuration in the workdir, once it was checked.
   """
 
   make: bool = False
   dry_run: bool = False
+  verify: bool = False
   adapter: str = ""
   flags: tuple[str, ...] = ()
   remember: Callable[[], object] = lambda: None
@@ -94,6 +102,10 @@ class Session(loaded.Loaded):
     caches = [
       one.stage for one in found if one.stage.is_cache and not one.is_current
     ]
+    for note in self.ledger.notes:
+      say(f"config: {note}")
+    if self.asked.verify:
+      self._tell_verified()
     if reads and caches and not self.asked.dry_run:
       for stage in caches:  # So that what they are needed for is looked at.
         self.walk.make(stage)
@@ -136,23 +148,31 @@ class Session(loaded.Loaded):
 
   def num_examples(self, split: str) -> int | None:
     """Returns how many rows of a split are used; None = not prepared yet."""
-    if not self.paths.manifest.exists():
+    found = self._counted("splits", split, "num_examples")
+    if found is None:
       return None
-    found = manifest.read(self.paths.manifest).num_examples.get(split, 0)
     wanted = getattr(self.config.data, f"num_{split}")
     return found if wanted == -1 else min(wanted, found)
 
   def num_items(self) -> int | None:
     """Returns the size of the catalogue; None = not prepared yet."""
-    if not self.paths.manifest.exists():
-      return None
-    return manifest.read(self.paths.manifest).items
+    return self._counted("counts", "items")
+
+  def _counted(self, *place: str) -> int | None:
+    """Returns a number of the manifest; it may be missing or damaged."""
+    value = storage.read_json_if_whole(self.paths.manifest)
+    for key in place:
+      value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, int) else None
+
+  def _tell_verified(self) -> None:
+    sizes = [*self.walk.artefacts.digested, *self.ledger.digested]
+    say(f"verify: {len(sizes):,} files, {sum(sizes):,} bytes digested")
 
   def _describe(self, found: list[graph.Found]) -> None:
-    path = self.paths.throughput
-    speeds = storage.read_json(path) if path.exists() else {}
+    speeds = self._speeds()
     for one in found:
-      say(graph.describe(one, self, speeds))
+      say(described.describe(one, self, speeds))
     if refusal := self.walk.refusal(found):
       say(refusal)
 
@@ -164,7 +184,23 @@ class Session(loaded.Loaded):
     stream = None if processes.is_first() else io.StringIO()
     with progress.Progress(total, unit, name, stream) as bar:
       yield bar
-    self.keep_throughput(name, bar.done, unit, bar.seconds)
+    if bar.done:  # Else all was done before, in another time.
+      self.keep_throughput(name, bar.done, unit, bar.seconds)
+
+  def parts_path(self, stage: str, made_from: Any) -> pathlib.Path:
+    """Returns the file, or folder, of what a stage finished of a work."""
+    name = fingerprints.of_value(made_from)
+    return self.paths.parts / f"{stage}.{name}"
+
+  def parts(self, stage: str, made_from: Any) -> parts.Parts:
+    """Returns what a stage finished of a work that was cut short.
+
+    Args:
+      stage: its name.
+      made_from: its inputs.
+    """
+    path = self.parts_path(stage, made_from)
+    return parts.Parts(path, fingerprints.of_value(made_from))
 
   def keep_throughput(
     self, name: str, count: int, unit: str, seconds: float, **other: int
@@ -180,8 +216,7 @@ class Session(loaded.Loaded):
     """
     if not processes.is_first():
       return
-    path = self.paths.throughput
-    known = storage.read_json(path) if path.exists() else {}
+    known = self._speeds()
     known[name] = {
       "count": count,
       "unit": unit,
@@ -189,10 +224,37 @@ class Session(loaded.Loaded):
       "per_second": round(count / max(seconds, 1e-9), 3),
       **other,
     }
-    storage.write_json(path, known)
+    try:
+      storage.write_json(self.paths.throughput, known)
+    except OSError as error:  # What was made is whole without it.
+      logging.warning("how fast %s was is not kept: %s", name, error)
+
+  def _speeds(self) -> dict[str, dict[str, Any]]:
+    """Returns metrics/throughput.json; nothing fails for want of it."""
+    path = self.paths.throughput
+    known = storage.read_json_if_whole(path)
+    if isinstance(known, dict) and all(map(_is_speed, known.values())):
+      return known
+    if path.exists():
+      logging.warning("%s is damaged: earlier speeds are forgotten", path)
+    return {}
+
+
+def _is_speed(value: Any) -> bool:
+  """Returns whether a stage's entry in metrics/throughput.json is whole."""
+  if not isinstance(value, dict) or not isinstance(value.get("unit"), str):
+    return False
+  numbers = [v for key, v in value.items() if key != "unit"]
+  return "seconds" in value and all(
+    isinstance(number, (int, float)) for number in numbers
+  )
 
 
 def say(line: str) -> None:
-  """Prints a line that the user should see whatever the log level, once."""
+  """Prints a line that the user should see whatever the log level, once.
+
+  Args:
+    line: or a table of several.
+  """
   if processes.is_first():
-    print(line, flush=True)
+    print("\n".join(map(errors.one_line, line.split("\n"))), flush=True)

@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.recommend import adapter_origin
 from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
-from bigrec_jax.workdir import (
-  fingerprints,
-  paths as paths_lib,
-  processes,
-  storage,
-)
+from bigrec_jax.workdir import contents, fingerprints, processes
 
 # What changes how training runs but not what comes out of it.
 _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
@@ -67,7 +63,7 @@ def elsewhere(session: Session) -> pathlib.Path | None:
 
 def used(session: Session) -> Adapter:
   """Returns the adapter to decode with, which is `needed`."""
-  return _adapter(elsewhere(session) or session.paths.adapter)
+  return _adapter(session, elsewhere(session) or session.paths.adapter)
 
 
 def check_used(session: Session) -> None:
@@ -81,25 +77,17 @@ def check_used(session: Session) -> None:
     return
   _check_peft(directory)
   say(f"adapter: {directory}, not the workdir's own")
-  record = paths_lib.Paths(directory.parent).record("adapter")
-  if directory.name != "adapter" or not record.exists():
-    return
+  _check_origin(session, directory)
+
+
+def _check_origin(session: Session, directory: pathlib.Path) -> None:
+  """Refuses an adapter that is known to be of another base."""
   if not session.config.model.path and not (
     session.walk.look(pretrain.STAGE).is_current
   ):
     return  # There is no base yet.
-  found = storage.read_json(record).get("base")
-  if found == session.base_fingerprint:
-    return
-  if found not in session.base_fingerprints.values():
-    raise errors.UserError(
-      f"config.model.adapter: {directory}: trained on base {found}, one of"
-      f" base {session.base_fingerprint} ({session.base_dir}) expected"
-    )
-  logging.warning(
-    "%s was trained on this base in another model.dtype or model.quantization",
-    directory,
-  )
+  if note := adapter_origin.check(session, directory):
+    logging.warning("%s", note)
 
 
 def _check_peft(directory: pathlib.Path) -> None:
@@ -111,9 +99,8 @@ def _check_peft(directory: pathlib.Path) -> None:
       )
 
 
-def _adapter(directory: pathlib.Path) -> Adapter:
-  name = fingerprints.of_folder(directory, "adapter_*")
-  return Adapter(directory, name)
+def _adapter(session: Session, directory: pathlib.Path) -> Adapter:
+  return Adapter(directory, session.adapter_fingerprint(directory))
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -122,7 +109,9 @@ def _inputs(session: Session) -> graph.Inputs:
   start = config.model.adapter
   return {
     "base": session.base_fingerprint,
-    "start": _adapter(pathlib.Path(start)).fingerprint if start else "",
+    "start": _adapter(session, pathlib.Path(start)).fingerprint
+    if start
+    else "",
     "lora": options["lora"],
     "train": {
       k: v for k, v in options["train"].items() if k not in _RUNTIME_KEYS
@@ -141,7 +130,10 @@ def _set_aside(session: Session, _: graph.Inputs) -> None:
   def work() -> None:
     if not (record.exists() and paths.adapter.exists()):
       return
-    kept = paths.root / f"adapter.{fingerprints.of_file(record)[:8]}"
+    name = fingerprints.of_file(record)[:8]
+    if contents.altered(paths, [STAGE.name]):  # Whosever it is now.
+      name = f"changed.{fingerprints.of_folder(paths.adapter, '*')[:8]}"
+    kept = paths.root / f"adapter.{name}"
     if not kept.exists():
       paths.adapter.rename(kept)
       say(f"train: the former adapter is kept in {kept}")
@@ -153,6 +145,7 @@ def _check(session: Session) -> None:
   prepare.check_train_rows(session)
   if start := session.config.model.adapter:
     _check_peft(pathlib.Path(start))
+    _check_origin(session, pathlib.Path(start))
 
 
 def _cost(session: Session) -> graph.Cost | None:
@@ -199,6 +192,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
     paths=session.paths,
     fingerprint=fingerprints.of_value(inputs),
     base_name=str(session.base_dir),
+    base_fingerprint=session.base_fingerprint,
     objective=session.task.objective(),
     selection=session.task.selection(network),
   )
@@ -214,6 +208,7 @@ STAGE = graph.Stage(
   needs=pretrain.needed,
   inputs=_inputs,
   is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
+  files=lambda session: ("adapter/adapter_*",),
   tolerated=frozenset(
     {"lora", "seed", "start", "task.eval_steps", "train", "valid_examples"}
   ),

@@ -22,7 +22,7 @@ from bigrec_jax.recommend import cf_scorer
 from bigrec_jax.results import cf_file, metrics
 from bigrec_jax.stages import graph, prepare
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import processes, storage
+from bigrec_jax.workdir import contents, processes, seals, storage
 
 # Whatever trains is imported where it does.
 if TYPE_CHECKING:
@@ -58,7 +58,37 @@ def run(
       or a loss isn't finite.
   """
   session = Session(config, workdir, asked)
-  tell(session, session.make(*map(stage, models(config))))
+  stages = [_with_weights(session, model) for model in models(config)]
+  tell(session, session.make(*stages))
+
+
+def _with_weights(session: Session, model: str) -> graph.Stage:
+  """Returns a model's stage for the mode that trains it.
+
+  Scores may be all that is left of a model where they are used; this mode also
+  sees to it that new histories can be scored.
+  """
+  own = stage(model)
+  folder = session.paths.cf_scores(model, "valid").parent
+  if model not in recipes.TRAINED or not processes.agree(
+    lambda: scores_are_all(folder)
+  ):
+    return own
+  say(f"train_cf: again, because of {folder}: no checkpoint of it is whole")
+  return dataclasses.replace(own, is_there=lambda session: False)
+
+
+def scores_are_all(folder: pathlib.Path) -> bool:
+  """Returns whether a model that was trained has no checkpoint to be read."""
+  if not folder.is_dir():
+    return False
+  trainings = [
+    path
+    for path in (folder / "checkpoints").glob("*")
+    if not path.name.endswith(".unreadable")
+  ]
+  last = max(trainings, key=lambda path: path.stat().st_mtime, default=None)
+  return last is None or not seals.has_whole(last)
 
 
 def models(config: config_lib.Config) -> list[str]:
@@ -71,7 +101,7 @@ def tell(session: Session, built: set[str]) -> None:
   """Prints the results of the models if any of their stages was made."""
   wanted = models(session.config)
   if not built.isdisjoint(stage(name).name for name in wanted):
-    known = storage.read_json(_metrics_path(session))
+    known = storage.read_json_if_whole(_metrics_path(session)) or {}
     shown = [m for m in wanted if m in known]
     say(cf_file.table(known, session.config.ground.cutoffs, shown))
 
@@ -99,11 +129,31 @@ def stage(model: str) -> graph.Stage:
       _metrics_path(session).exists()
       and all(scores.exists(file) for file in files(session))
     ),
+    files=lambda session: [f"cf/{model}/{split}.*" for split in SPLITS],
+    shares=lambda session: _shared(session, model),
+    sound=lambda session: _sound(session, model),
     build=lambda session, made_from: _build(session, model, made_from),
     check=prepare.check_train_rows,
     batches=("cf.batch_size",) if trained else (),
     cost=cost if trained else lambda session: None,
   )
+
+
+def _shared(session: Session, model: str) -> dict[str, Any]:
+  """Returns the model's entry in the file that all models share."""
+  path = _metrics_path(session)
+  name = path.relative_to(session.paths.root).as_posix()
+  return {f"{name}: {model}": contents.read_shared(path, model)}
+
+
+def _sound(session: Session, model: str) -> None:
+  """Raises UserError where the scores aren't those of valid and test."""
+  for split in SPLITS:
+    scores.load_scores(
+      session.paths.cf_scores(model, split),
+      session.examples(split),
+      session.catalogue,
+    )
 
 
 def _metrics_path(session: Session) -> pathlib.Path:

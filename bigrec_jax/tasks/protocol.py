@@ -17,7 +17,7 @@ from bigrec_jax.data.prepared import (
   manifest as manifest_lib,
 )
 from bigrec_jax.data.text import prompts, source, tokenization
-from bigrec_jax.workdir import paths as paths_lib
+from bigrec_jax.workdir import parts as parts_lib, paths as paths_lib
 
 # Tasks are found before anything heavy is needed.
 if TYPE_CHECKING:
@@ -100,11 +100,14 @@ class Evidence:
     predictions: split -> the rows of its predictions file, for tasks that
       decode.
     progress: (name, total, unit) -> a context that is told what is done.
+    parts: what of this very evaluation was finished before a kill, and where
+      more goes.
   """
 
   tuned: Callable[[], Tuned]
   predictions: Callable[[str], Sequence[Mapping[str, Any]]]
   progress: Callable[[str, int, str], Any]
+  parts: parts_lib.Parts
 
 
 class Task(abc.ABC):

@@ -25,6 +25,7 @@ from bigrec_jax.data.text import packing, pipeline
 from bigrec_jax.devices import sharding
 from bigrec_jax.training import (
   interruption,
+  not_finite,
   optimizer,
   reports,
   run_files,
@@ -121,6 +122,8 @@ class TrainingRun:
     self._state, self._sums = steps.init(adapter)
     self._best = jax.tree.map(jnp.copy, adapter)
     self._books = Books()
+    # What the last steps were given, for the cause of a loss that is NaN.
+    self._given: dict[int, Sequence[packing.MicroBatch]] = {}
     self._total_steps = stream.num_steps
     self._tokens = 0
     self._start = time.monotonic()
@@ -150,7 +153,10 @@ class TrainingRun:
       ):
         if not self._books.finished:
           with reports.open_progress(left, "steps", "train") as bar:
-            self._loop(store, writer, watch, bar)
+            try:
+              self._loop(store, writer, watch, bar)
+            except not_finite.NotFinite as error:
+              raise self._traced(error) from None
     seconds = time.monotonic() - self._start
     steps = self._books.step - (self._total_steps - left)
     return FitResult(self._books, self._best, self._tokens, seconds, steps)
@@ -218,8 +224,15 @@ class TrainingRun:
     """One optimizer step; an accelerator has not finished it on return."""
     report.begin()
     before = self._stream.tokens
+    batches = next(self._stream)
+    # A step is reported when the next one is under way.
+    self._given = {
+      step: kept
+      for step, kept in self._given.items()
+      if step >= self._books.step
+    } | {self._books.step + 1: batches}
     self._sums = self._steps.add_up(
-      self._sums, self._state, self._base, next(self._stream)
+      self._sums, self._state, self._base, batches
     )
     config, books = self._config, self._books
     rate = optimizer.linear_schedule(
@@ -282,23 +295,44 @@ class TrainingRun:
     depends on the batch size and the order; this one doesn't, and equals it
     when one batch holds all. None if there is nothing to evaluate on.
     """
+    loss = self._loss(self._state.params, self._eval_batches)
+    if loss is not None and not math.isfinite(loss):
+      now = self._books.step
+      what = f"eval loss is {loss} at step {now}"
+      raise not_finite.NotFinite(what, 0, "train", moved=now > 0)
+    return loss
+
+  def _loss(
+    self, adapter: Tree, several: Iterable[Sequence[packing.MicroBatch]]
+  ) -> float | None:
     parts = [
       self._steps.evaluate(
-        self._state.params,
+        adapter,
         self._base,
         step.put_batch(self._mesh, batch),
       )
-      for batches in self._eval_batches
+      for batches in several
       for batch in batches
     ]
     parts = jax.device_get(parts)
     count = sum(int(count) for _, count in parts)
     if not count:
       return None
-    loss = sum(float(total) for total, _ in parts) / count
-    if not math.isfinite(loss):
-      raise interruption.TrainingStopped(
-        f"training: eval loss is {loss} at step {self._books.step}; a finite"
-        " number expected (lower train.learning_rate?)"
-      )
-    return loss
+    return sum(float(total) for total, _ in parts) / count
+
+  def _traced(self, error: not_finite.NotFinite) -> not_finite.NotFinite:
+    """Returns the error with what else is known of its cause.
+
+    The best adapter so far, that of the start before any is, reads the same
+    texts: where its loss is no number either, no update is to blame.
+    """
+    if not error.moved:
+      return error
+    of_step = self._given.get(error.step)
+    texts = self._eval_batches if of_step is None else [of_step]
+    loss = self._loss(self._best, texts)
+    if loss is None or math.isfinite(loss):
+      return error
+    which = "best weights so far" if self._books.best_step else "first weights"
+    what = f"{error.what}, and so it is with the {which}"
+    return not_finite.NotFinite(what, error.step, "train", moved=False)

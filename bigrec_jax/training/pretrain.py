@@ -1,22 +1,30 @@
 """Full-parameter training of a small base from scratch, for the demo.
 
-Unlike fine-tuning, this is minutes long and not resumed: the caller writes
-the base once it is finished, and a kill before that leaves none.
+The caller writes the base once it is finished. Until then a run goes on from
+its own checkpoints, and comes out as it would have without the interruption,
+bit for bit.
 """
 
-from collections.abc import Iterator
+import pathlib
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.text import packing
+from bigrec_jax.data.text import packing, text_streams
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel
-from bigrec_jax.training import optimizer, reports, step
-from bigrec_jax.workdir import paths as paths_lib
+from bigrec_jax.training import (
+  interruption,
+  optimizer,
+  reports,
+  state as state_lib,
+  step,
+)
+from bigrec_jax.workdir import checkpoints, paths as paths_lib
 
 Tree = Any
 
@@ -31,11 +39,12 @@ _LOSS_CHUNK = 1024
 def pretrain(
   model: LanguageModel,
   params: Tree,
-  stream: Iterator[packing.MicroBatch],
+  stream: text_streams.TextStream,
   config: config_lib.PretrainConfig,
   mesh: Mesh,
   paths: paths_lib.Paths,
   progress: reports.Progress,
+  saved: pathlib.Path,
 ) -> Tree:
   """Trains all parameters on packed text; cosine decay after a warm-up.
 
@@ -49,13 +58,14 @@ def pretrain(
     mesh: the device mesh.
     paths: of the workdir.
     progress: counts steps.
+    saved: folder of the checkpoints of exactly this run.
 
   Returns:
     The trained parameters.
 
   Raises:
     UserError: the batch doesn't divide over the mesh.
-    TrainingStopped: the loss is no number.
+    TrainingStopped: a signal came (after saving), or the loss is no number.
   """
   rows = config.batch_size
   sharding.check_batch(mesh, rows, "config.pretrain.batch_size")
@@ -70,20 +80,55 @@ def pretrain(
   )
   state, sums = steps.init(params)
   shard = jax.process_index(), jax.process_count()
-  with reports.open_writer(paths.pretrain_metrics, None, None) as writer:
-    report = reports.StepReport(writer, progress)
-    for done in range(config.num_steps):
-      report.begin()
-      batch = next(stream)
-      tokens = int(np.count_nonzero(batch["segment_ids"]))
-      batch = packing.shard_rows(batch, *shard)
-      sums = steps.add_up(sums, state, None, [batch])
-      rate = optimizer.cosine_schedule(
-        done, config.learning_rate, config.warmup_steps, config.num_steps
-      )
-      state, sums, metrics = steps.apply(
-        state, sums, sharding.put_replicated(mesh, np.float32(rate))
-      )
-      report.add(done + 1, rate, metrics, tokens)
-    report.flush()
+  with (
+    checkpoints.Checkpoints(saved, keep=1) as store,
+    interruption.Watch() as watch,
+  ):
+    state, start = _restore(store, state, stream, progress)
+    with reports.open_writer(
+      paths.pretrain_metrics, None, start or None
+    ) as writer:
+      report = reports.StepReport(writer, progress, section="pretrain")
+      for done in range(start, config.num_steps):
+        report.begin()
+        batch = next(stream)
+        tokens = int(np.count_nonzero(batch["segment_ids"]))
+        batch = packing.shard_rows(batch, *shard)
+        sums = steps.add_up(sums, state, None, [batch])
+        rate = optimizer.cosine_schedule(
+          done, config.learning_rate, config.warmup_steps, config.num_steps
+        )
+        state, sums, metrics = steps.apply(
+          state, sums, sharding.put_replicated(mesh, np.float32(rate))
+        )
+        report.add(done + 1, rate, metrics, tokens)
+        stop = watch.asked(done + 1)
+        every = config.save_every_steps
+        if stop or (every and (done + 1) % every == 0):
+          report.flush()  # Nothing is saved that turns out to be NaN.
+          store.save(done + 1, state, stream.get_state(), {})
+        if stop:
+          store.wait()
+          raise interruption.TrainingStopped(
+            f"pretraining: {watch.name} at step {done + 1} of"
+            f" {config.num_steps}; saved in {store.directory}, the same command"
+            " goes on from there"
+          )
+      report.flush()
   return state.params
+
+
+def _restore(
+  store: checkpoints.Checkpoints,
+  state: state_lib.TrainState,
+  stream: text_streams.TextStream,
+  progress: reports.Progress,
+) -> tuple[state_lib.TrainState, int]:
+  """Returns the state to go on from, and its step; moves the stream there."""
+  found = store.restore_latest(state)
+  if found is None:
+    return state, 0
+  stream.set_state(dict(found.data))
+  progress.skip(found.step)
+  logging.info("pretrain: goes on after step %d", found.step)
+  return found.state, found.step

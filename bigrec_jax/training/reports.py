@@ -1,7 +1,6 @@
 """What a training loop says while it runs: metrics, progress, traces."""
 
 import contextlib
-import math
 import pathlib
 import time
 from typing import Any
@@ -11,7 +10,7 @@ from absl import logging
 
 from bigrec_jax import progress as progress_lib
 from bigrec_jax.results import writer as writer_lib
-from bigrec_jax.training import interruption
+from bigrec_jax.training import not_finite
 
 Tree = Any
 
@@ -55,7 +54,14 @@ class StepReport:
   its own beginning where something else came between.
   """
 
-  def __init__(self, writer: Writer, bar: Progress, *, late: bool = True):
+  def __init__(
+    self,
+    writer: Writer,
+    bar: Progress,
+    *,
+    late: bool = True,
+    section: str = "train",
+  ):
     """Starts with nothing to report.
 
     Args:
@@ -63,7 +69,10 @@ class StepReport:
       bar: likewise.
       late: steps return before the device has done them. Otherwise each is
         reported at once: its end is known then, and nothing waits for it.
+      section: of the configuration, for messages.
     """
+    self._section = section
+    self._moves = not_finite.Moves()
     self._writer = writer
     self._bar = bar
     self._late = late
@@ -88,13 +97,8 @@ class StepReport:
       return
     (number, rate, metrics, tokens), self._pending = self._pending, None
     values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-    for name, value in values.items():
-      if not math.isfinite(value):
-        raise interruption.TrainingStopped(
-          f"training: {name} is {value} at step {number}; a finite number"
-          " expected (lower train.learning_rate, or look at the data of that"
-          " step)"
-        )
+    not_finite.check(values, number, self._section, self._moves)
+    self._moves.add(number, rate)
     now = time.monotonic()
     speed, self._last = tokens / max(now - self._last, 1e-9), now
     line = {
@@ -120,7 +124,7 @@ class Profile:
   def before_step(self, state: Tree) -> None:
     """Starts or stops the trace."""
     if self._count and self._seen == 2:
-      jax.profiler.start_trace(self._directory)
+      self._start()
     if self._count and self._seen == 2 + self._count:
       self._stop(state)
     self._seen += 1
@@ -130,7 +134,23 @@ class Profile:
     if self._count and 2 < self._seen <= 2 + self._count:
       self._stop(state)
 
+  def _start(self) -> None:
+    try:
+      self._directory.mkdir(parents=True, exist_ok=True)
+      jax.profiler.start_trace(self._directory)
+    except (OSError, RuntimeError) as error:
+      self._give_up(error)
+
   def _stop(self, state: Tree) -> None:
     jax.block_until_ready(state)
-    jax.profiler.stop_trace()
+    try:
+      jax.profiler.stop_trace()
+    except (OSError, RuntimeError) as error:
+      self._give_up(error)
+      return
     logging.info("train: profile of steps written to %s", self._directory)
+
+  def _give_up(self, error: Exception) -> None:
+    """Goes on without a profile: no training fails for want of one."""
+    self._count = 0
+    logging.warning("train: no profile: %s: %s", self._directory, error)

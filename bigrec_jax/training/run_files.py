@@ -61,9 +61,8 @@ class RunFiles:
     brought back if we ran before that.
     """
     owner_file = self.paths.checkpoints / "current.json"
-    owner = None
-    if owner_file.exists():
-      owner = storage.read_json(owner_file)["fingerprint"]
+    stored = storage.read_json_if_whole(owner_file)
+    owner = stored.get("fingerprint") if isinstance(stored, dict) else None
     if owner == self.fingerprint:
       return
     if owner is not None:

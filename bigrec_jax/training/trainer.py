@@ -44,6 +44,7 @@ def fit(
   paths: paths_lib.Paths,
   fingerprint: str,
   base_name: str,
+  base_fingerprint: str = "",
   objective: objective_lib.Objective | None = None,
   selection: selection_lib.Selection | None = None,
 ) -> loop.FitResult:
@@ -67,6 +68,7 @@ def fit(
     fingerprint: of all that the result depends on; a run resumes only from
       checkpoints of the same name.
     base_name: what `adapter_config.json` calls the base.
+    base_fingerprint: what the adapter's weights say of it.
     objective: what is minimised; None = the loss of a language model.
     selection: what decides which adapter is best; None = the eval loss.
 
@@ -85,11 +87,9 @@ def fit(
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
   texts = _batches(train, valid, tokenizer, config, rows, seed, share)
-  files = run_files.RunFiles(
-    paths,
-    fingerprint,
-    functools.partial(_write_adapter, *shape, base_name),
-  )
+  about = *shape, base_name, base_fingerprint
+  write = functools.partial(_write_adapter, *about)
+  files = run_files.RunFiles(paths, fingerprint, write)
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
@@ -147,10 +147,13 @@ def _write_adapter(
   arch: Architecture,
   lora: config_lib.LoraConfig,
   base_name: str,
+  base_fingerprint: str,
   directory: pathlib.Path,
   tree: Tree,
 ) -> None:
-  hf_export.save_adapter(directory, arch, lora, tree, base_name)
+  hf_export.save_adapter(
+    directory, arch, lora, tree, base_name, base_fingerprint
+  )
 
 
 def _log_sizes(trainable: int, frozen: int) -> None:

@@ -12,6 +12,7 @@ it is read.
 
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -21,7 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import faults, fingerprints, processes, storage
+from bigrec_jax.workdir import faults, processes, seals
 
 Tree = Any
 
@@ -29,7 +30,6 @@ Tree = Any
 # each file of a checkpoint in turn.
 _DAMAGE = (ValueError, KeyError, OSError, TypeError, errors.UserError)
 _ITEMS = ("state", "data", "config")
-_SEAL = "digests.json"
 
 
 class Checkpoint(NamedTuple):
@@ -133,14 +133,15 @@ class Checkpoints:
     """Returns the latest whole checkpoint, or None where there is none.
 
     A damaged one is passed over, aloud, for the one before it, and removed so
-    that its step can be written again.
+    that its step can be written again. Where none can be read they are set
+    aside, aloud, and there is none.
 
     Args:
       like: tree of arrays or jax.ShapeDtypeStruct with the shapes, dtypes and
         shardings to restore to, whatever mesh the checkpoint was written on.
 
     Raises:
-      UserError: there are checkpoints, and none of them can be read.
+      UserError: this only reads, and none of the checkpoints can be read.
     """
     self.wait()
     steps = self.steps()
@@ -159,15 +160,36 @@ class Checkpoints:
         for damaged in [s for s in steps if s > step]:
           self._manager.delete(damaged)
       return checkpoint
-    if steps:
+    if steps and self._read_only:
       raise errors.UserError(
-        f"{self.directory}: none of the checkpoints {steps} can be read;"
-        " remove the folder to start again"
+        f"{self.directory}: none of the checkpoints {steps} can be read"
       )
+    if steps:
+      self._set_aside(steps)
     return None
 
+  def _set_aside(self, steps: list[int]) -> None:
+    """Makes room to start again; nothing is thrown away."""
+    aside = self.directory.with_name(f"{self.directory.name}.unreadable")
+
+    def move() -> None:
+      aside.mkdir(exist_ok=True)
+      for step in steps:
+        shutil.rmtree(aside / str(step), ignore_errors=True)
+        (self.directory / str(step)).rename(aside / str(step))
+
+    processes.on_first(move)
+    self._manager.reload()
+    logging.error(
+      "%s: none of the checkpoints %s can be read: they are kept in %s, and"
+      " this starts again from the beginning",
+      self.directory,
+      steps,
+      aside,
+    )
+
   def _restore(self, step: int, abstract: Tree) -> Checkpoint:
-    _check_seal(self.directory / str(step))
+    seals.check(self.directory / str(step))
     restored = self._manager.restore(
       step,
       args=ocp.args.Composite(
@@ -188,7 +210,7 @@ class Checkpoints:
 
   def _seal_all(self) -> None:
     for step in self._manager.all_steps():
-      _seal(self.directory / str(step))
+      seals.seal(self.directory / str(step))
 
   def close(self) -> None:
     """Waits for the writes and releases the folder."""
@@ -207,32 +229,3 @@ def read_latest(directory: str | os.PathLike, like: Tree) -> Checkpoint | None:
     return None
   with Checkpoints(directory, keep=1, read_only=True) as saved:
     return saved.restore_latest(like)
-
-
-def _digests(folder: pathlib.Path) -> dict[str, str]:
-  return {
-    path.relative_to(folder).as_posix(): fingerprints.of_file(path)
-    for path in sorted(folder.rglob("*"))
-    if path.is_file() and path.name != _SEAL
-  }
-
-
-def _seal(folder: pathlib.Path) -> None:
-  if folder.is_dir() and not (folder / _SEAL).exists():
-    storage.write_json(folder / _SEAL, _digests(folder))
-
-
-def _check_seal(folder: pathlib.Path) -> None:
-  """Raises OSError if the files aren't those that were sealed.
-
-  A checkpoint without a seal was whole when a kill came before the sealing;
-  Orbax's own checks have to do.
-  """
-  if not (folder / _SEAL).exists():
-    logging.warning("%s has no digests: contents are not checked", folder)
-    return
-  sealed, found = storage.read_object(folder / _SEAL), _digests(folder)
-  for name in sorted(sealed.keys() | found.keys()):
-    if sealed.get(name) != found.get(name):
-      state = "changed" if name in found else "missing"
-      raise OSError(f"{name} is {state if name in sealed else 'unexpected'}")

@@ -2,6 +2,13 @@
 
 import dataclasses
 import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from bigrec_jax import errors
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +21,11 @@ class Paths:
   def config(self) -> pathlib.Path:
     """What the workdir was made with (workdir/settings.py)."""
     return self.root / "config.json"
+
+  @property
+  def ledger(self) -> pathlib.Path:
+    """What files that were given held (workdir/ledger.py)."""
+    return self.root / "given.json"
 
   @property
   def data(self) -> pathlib.Path:
@@ -120,8 +132,17 @@ class Paths:
     return self.root / "recommendations.jsonl"
 
   @property
+  def parts(self) -> pathlib.Path:
+    """What stages that were cut short had finished (workdir/parts.py)."""
+    return self.root / ".parts"
+
+  @property
   def plan(self) -> pathlib.Path:
     return self.root / "plan.json"
+
+  @property
+  def selfcheck(self) -> pathlib.Path:
+    return self.root / "selfcheck.json"
 
   @property
   def export(self) -> pathlib.Path:
@@ -143,3 +164,24 @@ class Paths:
   def cf_scores(self, model: str, split: str) -> pathlib.Path:
     """float32 [examples, items] scores of a CF model."""
     return self.root / "cf" / model / f"{split}.npy"
+
+
+def refuse_urls(values: Mapping[str, Any]) -> None:
+  """Refuses a bucket or another URL where files are read and written.
+
+  Locks, renames and memory maps need a file system; pathlib would make a
+  local folder `gs:` of it.
+
+  Args:
+    values: by the flag that they are of; only text may be a path.
+
+  Raises:
+    UserError: one is a URL.
+  """
+  for flag, value in values.items():
+    if isinstance(value, str) and _URL.match(value):
+      raise errors.UserError(
+        f"--{flag}: {value} found, a path of a file system expected; mount a"
+        " bucket (gcsfuse, mountpoint-s3; launch/tpu_vm.sh mounts one) and name"
+        " the path there"
+      )

@@ -1,7 +1,9 @@
 """What each artefact of a workdir was made from, and whether it still holds.
 
 An artefact's record is written last, once the artefact is whole. A kill before
-that leaves no record, so the artefact is made again.
+that leaves no record, so the artefact is made again; so does half a record.
+Beside what the artefact was made from, a record has what its files hold
+(workdir/contents.py), under one key that is no input's.
 """
 
 import pathlib
@@ -11,6 +13,23 @@ from typing import Any
 from bigrec_jax.workdir import processes, storage
 
 NOT_MADE = "not made yet"
+_CONTENT = "digests"  # Of no input's name.
+
+
+def read(record: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what an artefact was made from; None where no record is whole."""
+  stored = storage.read_json_if_whole(record)
+  if not isinstance(stored, dict):
+    return None
+  stored.pop(_CONTENT, None)
+  return stored
+
+
+def stored_content(record: pathlib.Path) -> dict[str, Any] | None:
+  """Returns what a record says of files, None where it says nothing."""
+  stored = storage.read_json_if_whole(record)
+  content = stored.get(_CONTENT) if isinstance(stored, dict) else None
+  return content if isinstance(content, dict) else None
 
 
 def differences(
@@ -18,20 +37,10 @@ def differences(
 ) -> list[str]:
   """Returns what differs from the record, e.g. "train.seed: 0 -> 1".
 
-  No record at all is one difference, `NOT_MADE`.
+  No record, or half of one, is one difference, `NOT_MADE`.
   """
-  if not record.exists():
-    return [NOT_MADE]
-  return changes(read(record), made_from)
-
-
-def read(record: pathlib.Path) -> dict[str, Any]:
-  """Returns what a record says.
-
-  Raises:
-    UserError: it is damaged.
-  """
-  return storage.read_object(record)
+  before = read(record)
+  return [NOT_MADE] if before is None else changes(before, made_from)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -47,7 +56,23 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def write_record(record: pathlib.Path, made_from: Mapping[str, Any]) -> None:
   """Says on disk that the artefact is whole and what it was made from."""
-  processes.on_first(lambda: storage.write_json(record, made_from))
+  processes.on_first(lambda: rewrite(record, made_from, None))
+
+
+def rewrite(
+  record: pathlib.Path,
+  made_from: Mapping[str, Any],
+  content: Mapping[str, Any] | None,
+) -> None:
+  """Writes a record; to be called in the first process alone.
+
+  Args:
+    record: its file.
+    made_from: inputs by name.
+    content: what the artefact's files hold; None = the record doesn't say.
+  """
+  own = {} if content is None else {_CONTENT: content}
+  storage.write_json(record, {**made_from, **own})
 
 
 def drop_record(record: pathlib.Path) -> None:

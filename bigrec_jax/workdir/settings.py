@@ -7,6 +7,7 @@ was last written to; what is remembered; the file; the program's default.
 """
 
 import importlib
+import json
 import os
 import pathlib
 from collections.abc import Collection, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.workdir import (
   fields,
+  fingerprints,
   given,
   paths as paths_lib,
   processes,
@@ -23,6 +25,11 @@ from bigrec_jax.workdir import (
 )
 
 SCHEMA = 1
+_DAMAGED = (
+  "{}: damaged, or changed by hand: what the workdir was made with isn't known;"
+  " --config=<file> (and the flags that it was made with) says it, and a mode"
+  " that makes something writes it again"
+)
 # Of one command or of one machine, and not of what is in the workdir: such a
 # key (or all of a section) is never remembered.
 PASSING = frozenset(
@@ -51,6 +58,10 @@ _IN_RECORDS = (
 )
 
 
+class DamagedConfig(errors.UserError):
+  """What a workdir remembers can't be read; naming it anew helps."""
+
+
 def remember(
   paths: paths_lib.Paths,
   config: config_lib.Config | Mapping[str, Any],
@@ -71,7 +82,10 @@ def remember(
   def work() -> None:
     kept = file
     if kept is None:
-      kept = (_read(paths) or {}).get("file", {})
+      try:
+        kept = (_read(paths) or {}).get("file", {})
+      except DamagedConfig:
+        kept = {}
     value = {
       "schema": SCHEMA,
       "name": name,
@@ -79,6 +93,7 @@ def remember(
       "config": config,
       "file": kept,
     }
+    value["seal"] = fingerprints.of_value(_plain(value))
     storage.write_json(paths.config, value)
 
   processes.on_first(work)
@@ -97,7 +112,7 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
     `remember` was given it, flat by dotted key}.
 
   Raises:
-    UserError: config.json is damaged or of a newer version.
+    UserError: config.json is damaged (`DamagedConfig`) or of a newer version.
   """
   kept = _read(paths)
   if kept is None:
@@ -174,15 +189,19 @@ def of_records(paths: paths_lib.Paths) -> dict[str, Any] | None:
   found: dict[str, Any] = {}
   for name, place, key in _IN_RECORDS:
     record = paths.record(name)
-    value = records.read(record).get(place) if record.exists() else None
+    value = (records.read(record) or {}).get(place)
     if value is not None:
       found |= records.flatten(value, f"{key}.")
   settings_file = paths.adapter / "adapter_config.json"
-  if settings_file.exists():
-    base = storage.read_object(settings_file).get("base_model_name_or_path")
-    if isinstance(base, str) and os.path.isdir(base):
-      if pathlib.Path(base) != paths.base:
-        found["model.path"] = base
+  stored = storage.read_json_if_whole(settings_file)
+  if isinstance(stored, dict):
+    base = stored.get("base_model_name_or_path")
+    if (
+      isinstance(base, str)
+      and pathlib.Path(base) != paths.base
+      and os.path.isdir(base)
+    ):
+      found["model.path"] = base
   return {"name": None, "config": nest(found), "file": {}} if found else None
 
 
@@ -211,15 +230,23 @@ def _found_from(folder: str, key: str, value: Any) -> Any:
 def _read(paths: paths_lib.Paths) -> dict[str, Any] | None:
   if not paths.config.exists():
     return None
-  kept = storage.read_object(paths.config)
+  kept = storage.read_json_if_whole(paths.config)
+  parts = {"name": str, "config": dict, "file": dict}
+  if not isinstance(kept, dict) or not all(
+    isinstance(kept.get(part), kind) for part, kind in parts.items()
+  ):
+    raise DamagedConfig(_DAMAGED.format(paths.config))
   if kept.get("schema") != SCHEMA:
     raise errors.UserError(
-      f"{paths.config}: schema {kept.get('schema')!r} found, {SCHEMA} expected:"
+      f"{paths.config}: schema {kept.get('schema')} found, {SCHEMA} expected:"
       " of another version of this program?"
     )
-  file = fields.Fields(kept, f"{paths.config}:")
-  file.get("name", fields.text)
-  file.optional("folder", fields.text, "")
-  for key in ("config", "file"):
-    file.get(key, fields.of_object)
+  seal = kept.pop("seal", None)  # Files of before have none.
+  if seal is not None and seal != fingerprints.of_value(_plain(kept)):
+    raise DamagedConfig(_DAMAGED.format(paths.config))
   return kept
+
+
+def _plain(value: Mapping[str, Any]) -> Any:
+  """Returns a value as it is read back from JSON."""
+  return json.loads(json.dumps(value))

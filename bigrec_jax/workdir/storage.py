@@ -94,6 +94,17 @@ def read_lines(
     raise errors.UserError(f"{path}: {error.strerror or error}") from None
 
 
+def read_json_if_whole(path: str | os.PathLike) -> Any:
+  """Returns the value of a file that can be made again; None if it's damaged.
+
+  None, too, where there is no such file.
+  """
+  try:
+    return read_json(path)
+  except errors.UserError:
+    return None
+
+
 def parse_json(content: str | bytes, where: str) -> Any:
   """Returns the one JSON value that a text, or UTF-8 bytes, holds.
 

@@ -112,6 +112,8 @@ class Setup:
       norm_lengths=changes.pop("norm_lengths", None),
       trie=changes.pop("trie", None),
       progress=changes.pop("progress", progress.NullProgress()),
+      finished=changes.pop("finished", None),
+      rest=changes.pop("rest", None),
     )
     return generate.generate(
       self.model,
@@ -325,6 +327,50 @@ def test_prompts_beyond_the_last_bucket():
   assert lanes.bucket_of(65, (128, 64)) == 128
 
 
+def test_a_lone_long_prompt_does_not_widen_the_slots_of_others(
+  setup, monkeypatch
+):
+  """One of 10,000 tokens among 64 took 6.6 GB and a minute."""
+  prompts = make_prompts(23, seed=3)
+  rng = np.random.default_rng(4)
+  long = [*prompts[0][:21], *rng.integers(3, VOCAB, size=700).tolist()]
+  shapes = set()
+  read = program.read
+
+  def watched(model, settings, variables, batch, *rest):
+    shapes.add(batch.tokens.shape)
+    return read(model, settings, variables, batch, *rest)
+
+  monkeypatch.setattr(program, "read", watched)
+  together = setup([*prompts[:9], long, *prompts[9:]])
+  assert shapes == {(1, 768), (2, 32), (2, 128)}
+  alone = setup([long, prompts[4]])
+  assert together.tokens[9] == alone.tokens[0]
+  np.testing.assert_allclose(together.scores[9], alone.scores[0], atol=1e-5)
+  usual = setup(prompts)
+  assert together.tokens[:9] + together.tokens[10:] == usual.tokens
+
+
+def test_who_is_decoded_side_by_side():
+  def split(lengths, batch_size=32, buckets=(64, 512)):
+    found = lanes.alike([[0] * n for n in lengths], batch_size, buckets)
+    return [([lengths[n] for n in rows], most) for rows, most in found]
+
+  assert split([5, 7, 512]) == [([512, 7, 5], 32)]
+  # Slots by room: 32 x 512 tokens hold four of 4,096, and not one of 20,000.
+  lengths = [20_000, 4_000, 3_000, *[9] * 60]
+  assert split(lengths) == [
+    ([20_000], 1),
+    ([4_000, 3_000], 4),
+    ([9] * 60, 32),
+  ]
+  # Where many are long, nobody is an exception.
+  assert split([4_000] * 20) == [([4_000] * 20, 32)]
+  assert split([10_000]) == [([10_000], 32)]
+  assert split([10_000, 8])[-1] == ([8], 32)
+  assert split([300, 8], buckets=()) == [([300], 21), ([8], 32)]
+
+
 def test_greedy_is_one_beam(setup):
   prompts = make_prompts(5)
   found = setup(prompts, num_beams=1)
@@ -397,3 +443,124 @@ def test_length_norms_are_exact():
   norms = stepping.length_norms(2, 3, 2.0, np.array([5, 9]))
   np.testing.assert_array_equal(norms.ended, [[25, 36, 49], [81, 100, 121]])
   np.testing.assert_array_equal(norms.running[0], [36, 49, 64])
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [{"length_norm_includes_prompt": True}, {"sample": True, "top_k": 0}],
+)
+def test_the_rest_is_written_as_all_would_be(setup, changes):
+  prompts = make_prompts(30, seed=1)
+  streamed = {}
+
+  def finished(row, tokens, scores):
+    assert row not in streamed
+    streamed[row] = tokens, scores
+
+  whole = setup(prompts, finished=finished, **changes)
+  assert sorted(streamed) == list(range(30))
+  for row, (tokens, scores) in streamed.items():
+    assert tokens == whole.tokens[row]
+    np.testing.assert_array_equal(scores, whole.scores[row])
+  before = program.read._cache_size(), program.advance._cache_size()
+  for seed in range(4):
+    rng = np.random.default_rng(seed)
+    rest = np.sort(rng.permutation(30)[: (1, 7, 19, 29)[seed]])
+    found = setup(prompts, rest=rest, **changes)
+    assert [found.tokens[row] for row in rest] == [
+      whole.tokens[row] for row in rest
+    ]
+    # Who sits beside decides where tokens lie in the cache, so that sums may
+    # differ in the last bit.
+    np.testing.assert_allclose(
+      found.scores[rest], whole.scores[rest], rtol=1e-6
+    )
+    others = np.setdiff1d(np.arange(30), rest)
+    assert not any(found.tokens[row] for row in others)
+  after = program.read._cache_size(), program.advance._cache_size()
+  assert after == before
+  assert setup(prompts, rest=[], **changes).tokens == [[]] * 30
+
+
+class Spoilt(Setup):
+  """A model with a number that is none, in a place of its own."""
+
+  def __init__(self, where, value, shape=(1, 1, 1)):
+    super().__init__(shape)
+    tree = self.lora if where == "lora_b" else self.params
+
+    def spoil(path, leaf):
+      if where not in jax.tree_util.keystr(path):
+        return leaf
+      array = np.array(leaf)
+      array.reshape(-1)[-1] = value
+      return jax.device_put(array, leaf.sharding)
+
+    tree = jax.tree_util.tree_map_with_path(spoil, tree)
+    if where == "lora_b":
+      self.lora = tree
+    else:
+      self.params = tree
+
+
+WAYS = {
+  "beams": {},
+  "greedy": {"num_beams": 1},
+  "sampling": {"sample": True, "top_k": 5, "top_p": 0.9},
+  "trie": {"trie": constraints.build_trie([[4, 5, EOS], [4, EOS], [7, EOS]])},
+}
+
+
+@pytest.mark.parametrize(
+  ("way", "where", "value"),
+  [
+    ("beams", "lm_head", np.nan),
+    ("greedy", "up_proj", np.nan),
+    ("sampling", "lora_b", np.inf),
+    ("trie", "lora_b", np.nan),
+  ],
+)
+def test_logits_that_are_not_finite_name_a_row(way, where, value):
+  spoilt, streamed = Spoilt(where, value), []
+  with pytest.raises(errors.NonFiniteError) as error:
+    spoilt(
+      make_prompts(11),
+      finished=lambda row, *_: streamed.append(row),
+      **WAYS[way],
+    )
+  assert str(error.value).startswith(
+    f"row {error.value.row}: non-finite logits found, finite ones expected"
+  )
+  assert streamed == []
+
+
+@pytest.mark.parametrize(
+  ("way", "shape"),
+  [("beams", (1, 1, 1)), ("sampling", (1, 1, 1)), ("beams", (2, 2, 2))],
+)
+def test_one_broken_row_loses_nobody_who_was_done_before(way, shape):
+  prompts = make_prompts(40, seed=1)
+  prompts[23] = [*prompts[23][:21], VOCAB + 3]  # No such row: NaN.
+  streamed = {}
+  setup = Setup(shape)
+  with pytest.raises(errors.NonFiniteError, match="row 23: non-finite logits"):
+    setup(
+      prompts,
+      finished=lambda row, tokens, _: streamed.update({row: tokens}),
+      **WAYS[way],
+    )
+  assert streamed and 23 not in streamed
+  # Nor does the NaN reach whoever sat beside or comes after.
+  rest = [row for row in range(40) if row not in streamed and row != 23]
+  found = setup(prompts, rest=rest, **WAYS[way])
+  assert all(found.tokens[row] for row in rest)
+
+
+def test_a_text_of_probability_0_is_no_answer():
+  spoilt = Setup()
+  head = spoilt.params["lm_head"]
+  kernel = np.array(head["kernel"])
+  kernel[:, [4, 7]] = -1e38  # Log-probabilities of -inf, or the only ones.
+  head["kernel"] = jax.device_put(kernel, head["kernel"].sharding)
+  with pytest.raises(errors.NonFiniteError, match=r"row \d+: n"):
+    spoilt(make_prompts(11), **WAYS["trie"])

@@ -60,7 +60,7 @@ def test_an_empty_text_is_the_zero_vector():
 def test_states_that_are_not_finite_are_refused():
   params = common.noisy_params(CONFIG)
   spoilt = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), params)
-  with pytest.raises(errors.UserError, match="embedding: text 0 .of 2. has"):
+  with pytest.raises(errors.UserError, match="embedding: text 0: states"):
     last_state.embed_texts(
       common.build(CONFIG),
       spoilt,
@@ -87,11 +87,32 @@ def test_buckets_waste_little():
 def test_batches_hold_every_row_once():
   lengths = [5, 40, 3, 12, 0, 90, 41, 7]
   seen = []
-  for bucket, rows in embedding.batches(lengths, 2):
-    assert len(rows) <= 2
-    assert {embedding.length_bucket(lengths[row]) for row in rows} == {bucket}
-    seen.extend(rows.tolist())
+  for width, numbers, rows in embedding.batches(lengths, 2, 1):
+    assert len(numbers) <= 2 == rows
+    assert {embedding.length_bucket(lengths[n]) for n in numbers} == {width}
+    seen.extend(numbers.tolist())
   assert sorted(seen) == list(range(8))
+  assert list(embedding.batches([], 2, 1)) == []
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+def test_lone_long_texts_get_small_batches(unit):
+  """A dirty title cost batch_size rows of 4,096 tokens, one of them real."""
+  usual = [12] * 90 + [100] * 5
+  shapes = lambda lengths: [  # noqa: E731
+    (width, len(numbers), rows)
+    for width, numbers, rows in embedding.batches(lengths, 64, unit)
+  ]
+  few = shapes(usual)
+  assert few == [(16, 64, 64), (16, 26, 64), (128, 5, 64)]
+  assert shapes([*usual, 4012]) == [*few, (4096, 1, unit)]
+  # Eight long ones fill small batches of one shape.
+  many = shapes([*usual, *[900] * 8])[3:]
+  assert {(width, rows) for width, _, rows in many} == {(1024, max(8, unit))}
+  # Where most are long, that is what the batch size was chosen for.
+  assert {rows for *_, rows in shapes([900] * 100)} == {64}
+  # More rows than texts are padding alone.
+  assert [b.rows for b in embedding.batches(usual, 1 << 20, unit)] == [1024] * 2
 
 
 def _catalogue(titles):

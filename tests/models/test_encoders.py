@@ -38,6 +38,33 @@ def test_another_language_model_is_an_encoder_by_its_last_state(tmp_path):
   np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_of_a_page_in_place_of_a_title_the_beginning_is_read(tmp_path, caplog):
+  tokenization.train_bpe(TEXTS, 300, tmp_path / "words")
+  words = tokenization.load_tokenizer(tmp_path / "words")
+  config = common.models.from_arch(common.ARCH, words.vocab_size)
+  params, mesh = common.noisy_params(config), common.mesh()
+  encoder = last_state.LastState(
+    common.build(config), params, words, 4, mesh, "name"
+  )
+  page = "<span id='x'>" * 2000
+  (ids,) = words.encode_batch([page])
+  assert len(ids) > last_state.MOST_TOKENS
+  with caplog.at_level("WARNING", "absl"):
+    found = encoder.encode(["Myst", page], progress.NullProgress())
+  (line,) = [record.getMessage() for record in caplog.records]
+  assert "1 texts are longer than 1024 tokens" in line
+  assert "26000 characters: \"<span id='x'><span" in line and len(line) < 250
+  wanted = last_state.embed_texts(
+    common.build(config),
+    params,
+    [words.encode("Myst"), ids[: last_state.MOST_TOKENS]],
+    4,
+    mesh,
+    progress.NullProgress(),
+  )
+  np.testing.assert_array_equal(found, wanted)
+
+
 def write(path, value):
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(value))

@@ -140,9 +140,14 @@ def test_shards(copy, params):
   index = {EMBEDDING: "a.safetensors", **dict.fromkeys(names, "b.st")}
   path = directory / "model.safetensors.index.json"
   path.write_text(json.dumps({"weight_map": index}))
+  whole = directory / "model.safetensors"
+  content = whole.read_bytes()
+  whole.unlink()
   equal(load(directory)[1], params)
 
+  whole.write_bytes(content)
   rewrite(lambda t: t, "b.st")  # Now the embedding is in both.
+  whole.unlink()
   refused(directory, EMBEDDING, "b.st", "also in a.safetensors")
 
   (directory / "b.st").unlink()
@@ -227,14 +232,14 @@ def test_adapter_of_another_base(tmp_path, tree):
   [
     ({"peft_type": "IA3"}, "peft_type: 'IA3'"),
     ({"use_dora": True}, "use_dora: True found"),
-    ({"use_rslora": True}, "use_rslora"),
+    ({"use_rslora": "false"}, "use_rslora: 'false' found, true or false"),
     ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
     ({"bias": "all"}, "bias: 'all'"),
-    ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
+    ({"rank_pattern": {"q_proj": 4}}, r"\[4, 24\] expected"),
     ({"init_lora_weights": "pissa"}, "pissa"),
     ({"r": None}, "r: None found"),
     ({"target_modules": ["lm_head"]}, "'lm_head' found"),
-    ({"target_modules": r".*layers\.1\..*q_proj"}, "q_proj of some layers"),
+    ({"target_modules": r".*layers\.1\..*q_proj"}, "unknown tensor"),
     ({"target_modules": "nothing"}, "matches nothing"),
     ({"target_modules": "("}, "no regular expression"),
     ({"target_modules": ["q_proj"]}, "unknown tensor"),

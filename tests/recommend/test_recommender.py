@@ -292,7 +292,7 @@ def _another_base(root):
     (_without("base"), ["base: no base found", "--mode=pretrain"]),
     (_without("adapter"), ["no finished adapter", "--mode=train"]),
     (_without("records/adapter.json"), ["no finished adapter"]),
-    (_another_base, ["adapter: trained on base", "--mode=train"]),
+    (_another_base, ["base/config.json", "--mode=pretrain"]),
     (
       _edited("records/adapter.json", "prompt", "history", value="Seen:"),
       ["config.prompt", "--mode=train"],

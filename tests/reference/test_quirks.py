@@ -17,6 +17,8 @@ from bigrec_jax.data.text import prompts
 from bigrec_jax.models import last_state
 from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import embed, ground_eval, predictions
+from bigrec_jax.tasks import next_title
+from bigrec_jax.workdir import ledger, paths
 from configs import common, game, movie
 from tests.data import settings
 
@@ -106,11 +108,15 @@ def make_run(tmp_path, predict):
     np.arange(2),
     np.arange(2),
   )
-  return types.SimpleNamespace(
+  run = types.SimpleNamespace(
     config=config_lib.from_config_dict(tree),
     catalogue=Catalogue(("a", "b", "c"), TITLES, np.array([5, 0, 2])),
     examples=lambda split: wanted,
+    ledger=ledger.Ledger(paths.Paths(tmp_path)),
   )
+  run.prompt = prompts.Prompt.from_config(run.config.prompt)
+  run.task = next_title.Task(run)
+  return run
 
 
 def test_only_the_first_hypothesis_counts(tmp_path):
@@ -135,7 +141,7 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
   run.encoder = last_state.LastState(
     model="base network",
     params="base weights",
-    tokenizer=types.SimpleNamespace(encode_batch=lambda texts: texts),
+    tokenizer=types.SimpleNamespace(encode_data=lambda texts: texts),
     batch_size=4,
     mesh=None,
     fingerprint="",

@@ -71,6 +71,27 @@ def test_interval_agrees_with_resampling_users(metric):
   assert low < function(ranks, 10) < high
 
 
+@pytest.mark.parametrize("metric", ["ndcg", "hr"])
+def test_a_cutoff_beyond_all_ranks_is_that_of_all_ranks(metric, monkeypatch):
+  """Of 2^31 - 1 it took 16 GB; the draws stay what they were."""
+  rng = np.random.default_rng(2)
+  ranks = rng.integers(0, 40, size=300)
+  most = 2**31 - 1
+  assert metrics.METRICS[metric](ranks, most) == (
+    metrics.METRICS[metric](ranks, 40)
+  )
+  wide = np.zeros(1001)
+  wide[:1000] = 1.0 if metric == "hr" else 1 / np.log2(np.arange(1000) + 2.0)
+  counts = np.bincount(ranks, minlength=1001)
+  draws = np.random.default_rng(7).multinomial(300, counts / 300, size=50)
+  low, high = np.percentile(draws @ wide / 300, [2.5, 97.5])
+  found = metrics.ci95(ranks, metric, most, 50, 7)
+  np.testing.assert_allclose(found, [low, high], rtol=1e-12)
+  monkeypatch.setattr(metrics, "_MOST_DRAWN", 100)
+  again = metrics.ci95(ranks, metric, most, 50, 7)
+  np.testing.assert_allclose(again, found, rtol=1e-12)
+
+
 def test_interval_is_a_function_of_the_seed():
   ranks = np.arange(100)
   first = metrics.summarise_ci95(ranks, [1, 5], samples=50, seed=3)

@@ -210,10 +210,11 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     recommend.run(config, workdir)
   assert not path.exists()
-  (partial,) = workdir.glob("recommendations.*.partial.jsonl")
-  assert len(_read(partial)) == 16
+  (partial,) = workdir.glob("recommendations.*.parts")
+  lists = partial.with_suffix(".jsonl")
+  assert list_files.count(list_files.parts_of(lists)) == 16
   with open(partial, "a") as file:  # As a kill may leave it.
-    file.write('{"a": "line"}\n{"half a li')
+    file.write("00000020 0000000000")
   # A question in between costs the batch nothing.
   run = session.Session(config, workdir)
   asked.append(0)

@@ -153,11 +153,41 @@ def test_sigterm_saves_says_where_and_stops(tmp_path, uninterrupted):
 
 
 def test_nan_stops_with_the_step_and_is_never_saved(tmp_path):
-  with pytest.raises(interruption.TrainingStopped, match="nan at step 4"):
+  with pytest.raises(interruption.TrainingStopped) as error:
     _trainer(tmp_path, stream=tiny.Stream(spoil_step=4)).run()
+  assert str(error.value).startswith(
+    "training: loss is nan at step 4, and so it is with the best weights so"
+    " far, so the learning rate is not the cause: "
+  )
   assert [x["step"] for x in _lines(tmp_path)] == [1, 2, 3, 3]
   checkpoints = paths_lib.Paths(tmp_path).checkpoints / "f"
   assert [p.name for p in checkpoints.iterdir() if p.is_dir()] == ["3"]
+
+
+def _why(tmp_path, **changes):
+  with pytest.raises(interruption.TrainingStopped) as error:
+    _trainer(tmp_path, **changes).run()
+  return str(error.value)
+
+
+def test_the_learning_rate_is_not_blamed_for_the_base(tmp_path):
+  """Nor is the first step after a warm-up that began at 0."""
+  for number in (1, 2):
+    spoilt = tiny.Stream(spoil_step=number)
+    line = _why(tmp_path / str(number), stream=spoilt)
+    assert line.startswith(f"training: loss is nan at step {number}, ")
+    assert "learning rate is not the cause" in line and "rope_theta" in line
+    assert "train.learning_rate" not in line
+
+
+def test_the_learning_rate_is_blamed_where_it_is_the_cause(
+  tmp_path, monkeypatch
+):
+  # The update itself overflows; the same texts are fine before.
+  monkeypatch.setattr(optimizer, "linear_schedule", lambda *_: 1e38)
+  line = _why(tmp_path)
+  assert "after updates; a lower config.train.learning_rate expected" in line
+  assert "not the cause" not in line
 
 
 def test_early_stopping_keeps_the_best(tmp_path, monkeypatch):

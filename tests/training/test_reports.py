@@ -75,3 +75,28 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step():
   with pytest.raises(interruption.TrainingStopped, match="loss.*step 3"):
     report.add(3, 0.1, _metrics(math.nan), 100)
   assert not listener.lines
+
+
+@pytest.mark.parametrize(
+  ("first", "rates", "section", "moved"),
+  [
+    (1, [], "train", False),
+    (1, [0.0], "train", False),  # Warm-up begins at 0.
+    (1, [0.0, 0.1], "train", True),
+    (1, [0.1], "pretrain", True),
+    (1, [], "pretrain", False),
+    (7, [0.0], "train", True),  # Resumed.
+  ],
+)
+def test_no_update_no_blame(first, rates, section, moved):
+  listener = _Listener()
+  report = reports.StepReport(listener, listener, late=False, section=section)
+  for number, rate in enumerate(rates, first):
+    report.begin()
+    report.add(number, rate, _metrics(1.0), 100)
+  report.begin()
+  with pytest.raises(interruption.TrainingStopped) as error:
+    report.add(first + len(rates), 0.1, _metrics(math.inf), 100)
+  line = str(error.value)
+  assert (f"a lower config.{section}.learning_rate" in line) == moved
+  assert ("before any update, so the learning rate is not" in line) != moved

@@ -83,13 +83,24 @@ def test_a_damaged_latest_falls_back_aloud(tmp_path, caplog, damage):
     assert store.restore_latest(like).step == 3
 
 
-def test_all_damaged_is_said_not_restarted(tmp_path):
-  _fill(tmp_path)
+def test_all_damaged_is_said_and_nothing_is_thrown_away(tmp_path, caplog):
+  own = tmp_path / "run"
+  _fill(own)
   for step in ("2", "3"):
-    _truncate(tmp_path / step / "config" / "metadata")
-  with checkpoints.Checkpoints(tmp_path, 2) as store:
-    with pytest.raises(errors.UserError, match="none of the checkpoints"):
-      store.restore_latest(_state((8, 1, 1))[1])
+    _truncate(own / step / "config" / "metadata")
+  _, like = _state((8, 1, 1))
+  with pytest.raises(errors.UserError, match="none of the checkpoints"):
+    checkpoints.read_latest(own, like)
+  with checkpoints.Checkpoints(own, 2) as store:
+    assert store.restore_latest(like) is None and store.steps() == []
+    store.save(1, like, {}, {"epoch": 1})
+  assert "none of the checkpoints [2, 3] can be read: they are kept in" in (
+    caplog.text
+  )
+  kept = tmp_path / "run.unreadable"
+  assert sorted(path.name for path in kept.iterdir()) == ["2", "3"]
+  with checkpoints.Checkpoints(own, 2) as store:
+    assert store.restore_latest(like).config == {"epoch": 1}
 
 
 def test_a_kill_before_the_seal_loses_nothing(tmp_path):

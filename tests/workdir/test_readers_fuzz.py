@@ -80,6 +80,7 @@ GROUND = {
 }
 MANIFEST = {
   "fingerprint": "0" * 16,
+  "catalogue": "1" * 16,
   "dataset": "windows/1.0.0",
   "counts": {"items": 3, "users": 2},
   "splits": {"train": {"num_examples": 4}, "test": {"num_examples": 2}},

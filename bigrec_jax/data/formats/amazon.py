@@ -18,7 +18,12 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
-from bigrec_jax.data.formats import interactions, raw_files, title_files
+from bigrec_jax.data.formats import (
+  interactions,
+  raw_files,
+  title_files,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
 _SHORTEST_TITLE = 2
@@ -80,21 +85,24 @@ def _read_reviews(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> interactions.Log:
   """Returns the reviews with rating and time."""
-  log, incomplete = interactions.Log(), []
+  log, incomplete, unrated = interactions.Log(), [], 0
   for number, review in raw_files.json_lines(path, doctor):
     user = _text(path, number, review, "reviewerID")
     item = _text(path, number, review, "asin")
     if "overall" not in review or "unixReviewTime" not in review:
       incomplete.append(f"line {number}")
       continue
-    try:
-      seconds = int(review["unixReviewTime"])
-    except (TypeError, ValueError):
+    seconds = values.seconds(review["unixReviewTime"])
+    if seconds is None:
       raise errors.UserError(
-        f"{path}: line {number}: unixReviewTime {review['unixReviewTime']!r}"
-        " found, whole seconds expected"
-      ) from None
-    log.add(user, item, seconds, _stars(review["overall"]))
+        f"{path}: line {number}: unixReviewTime"
+        f" {values.shown(review['unixReviewTime'])} found, whole seconds"
+        " expected"
+      )
+    # BIGRec needs no rating, so a review without one counts.
+    stars = values.rating(review["overall"])
+    unrated += math.isnan(stars)
+    log.add(user, item, seconds, stars)
   doctor.removed(
     "reviews without overall or unixReviewTime",
     "interactions",
@@ -102,15 +110,8 @@ def _read_reviews(
     len(log),
     incomplete,
   )
+  doctor.found("reviews whose overall isn't a number", unrated)
   return log
-
-
-def _stars(value: Any) -> float:
-  """Returns a rating; NaN where it isn't a number, for BIGRec needs none."""
-  try:
-    return float(value)
-  except (TypeError, ValueError):
-    return math.nan
 
 
 def _text(
@@ -118,7 +119,7 @@ def _text(
 ) -> str:
   text = value.get(key)
   if not isinstance(text, str) or not text:
-    shown = repr(text) if key in value else f"no {key}"
+    shown = values.shown(text) if key in value else f"no {key}"
     raise errors.UserError(
       f"{path}: line {number}: {shown} found, {key} as text expected"
     )

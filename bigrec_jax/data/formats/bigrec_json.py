@@ -16,9 +16,7 @@ well. A target that isn't in the catalogue is an error, a history title that
 isn't stays in the text alone.
 """
 
-import csv
 import dataclasses
-import json
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,9 +26,16 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
-from bigrec_jax.data.formats import raw_files, title_files, titles_in_text
+from bigrec_jax.data.formats import (
+  csv_rows,
+  raw_files,
+  title_files,
+  titles_in_text,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib, splits
 from bigrec_jax.data.text import prompts
+from bigrec_jax.workdir import storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,9 +250,9 @@ class _Reader:
         )
 
   def _json_row(self, where: str, value: Mapping[str, Any]) -> Row:
-    instruction = _text(where, value, "instruction")
-    text = _text(where, value, "input")
-    output = _text(where, value, "output")
+    instruction, text, output = (
+      _text(where, value, key) for key in ("instruction", "input", "output")
+    )
     target = self._finder.output(output)
     if target is None:
       raise errors.UserError(
@@ -265,24 +270,28 @@ class _Reader:
 
   def _csv_row(self, where: str, fields: Mapping[str, str]) -> Row:
     text, time = fields["item_ids"], fields.get("timestamp")
+    timestamp = values.seconds(time or 0)
     try:
-      ids = json.loads(text.replace("'", '"'))
-      timestamp = int(time or 0)
-    except ValueError:
+      ids = storage.parse_json(text.replace("'", '"'), "item_ids")
+    except errors.UserError:
+      ids = None
+    if ids is None or timestamp is None:
       raise errors.UserError(
-        f"{where}: item_ids {text[:60]!r} and timestamp {time!r} found, a list"
-        " of ids and whole seconds expected"
-      ) from None
-    if not isinstance(ids, list) or not ids:
+        f"{where}: item_ids {text[:60]!r} and timestamp {time and time[:60]!r}"
+        " found, a list of ids and whole seconds expected"
+      )
+    if not _is_ids(ids):
       raise errors.UserError(
         f"{where}: item_ids {text[:60]!r} found, a list with the target last"
         " expected"
       )
-    *history, target = self._finder.ids([str(key) for key in ids])
+    *history, target = self._finder.ids(
+      [raw_files.repaired(str(key)) for key in ids]
+    )
     if target is None:
       raise errors.UserError(
-        f"{where}: target {ids[-1]!r} found, an id of config.data.catalogue"
-        " expected"
+        f"{where}: target {values.shown(ids[-1])} found, an id of"
+        " config.data.catalogue expected"
       )
     known = [item for item in history if item is not None]
     return self._row(known, target, fields.get("user_id") or "", timestamp)
@@ -301,27 +310,41 @@ class _Reader:
 
 def _text(where: str, value: Mapping[str, Any], key: str) -> str:
   if not isinstance(value.get(key), str):
-    found = ", ".join(value) or "no keys"
+    found = values.listed(list(value)) or "no keys"
     if key in value:
-      found = f"{key} {value[key]!r}"
+      found = f"{key} {values.shown(value[key])}"
     raise errors.UserError(f"{where}: {found} found, {key} as text expected")
   return raw_files.repaired(value[key])
+
+
+def _is_ids(value: Any) -> bool:
+  """Returns whether a value is a list of numbers and texts, not empty."""
+  if not isinstance(value, list) or not value:
+    return False
+  return not any(isinstance(key, bool) for key in value) and all(
+    isinstance(key, (str, int, float)) for key in value
+  )
 
 
 def _csv_rows(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> Iterator[tuple[int, dict[str, str]]]:
-  lines = (line for _, line in raw_files.lines(path, doctor))
-  reader = csv.DictReader(lines)
-  if "item_ids" not in (reader.fieldnames or ()):
+  lines = (f"{line}\n" for _, line in raw_files.lines(path, doctor))
+  rows = csv_rows.Rows(path, lines)
+  reader = iter(rows)
+  _, names = next(reader, (1, []))
+  if "item_ids" not in names:
     raise errors.UserError(
-      f"{path}: line 1: columns {', '.join(reader.fieldnames or ())} found,"
-      " item_ids expected"
+      f"{path}: line 1: columns {values.listed(names)} found, item_ids expected"
     )
-  for fields in reader:
-    if None in fields or None in fields.values():
+  rows.keys = [
+    names.index(name)
+    for name in ("item_ids", "user_id", "timestamp")
+    if name in names
+  ]
+  for number, row in reader:
+    if len(row) != len(names):
       raise errors.UserError(
-        f"{path}: line {reader.line_num}: {len(reader.fieldnames or ())} fields"
-        " expected"
+        f"{path}: line {number}: {len(row)} fields found, {len(names)} expected"
       )
-    yield reader.line_num, fields
+    yield number, dict(zip(names, row, strict=True))

@@ -11,17 +11,19 @@ number of fields than the header are left out and counted: in published dumps
 some titles hold the separator.
 """
 
-import csv
 import datetime
-import io
+import itertools
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
-from bigrec_jax.data.formats import interactions, raw_files
+from bigrec_jax.data.formats import csv_rows, interactions, raw_files, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
+
+T = TypeVar("T")
 
 _SEPARATORS = ",;\t|"
 # In small letters, without blanks and other marks.
@@ -65,29 +67,51 @@ def read(
     UserError: a file or column is missing, or a value is malformed.
   """
   found = files(data)
-  titles = _read_titles(found["items"], data, doctor)
+  titles = _decoded(found["items"], data, doctor, _titles)
   path = found["interactions"]
-  table = _Table(path, data, doctor)
+  log = _decoded(path, data, doctor, _log)
+  rule = f"items that {found['items'].name} lacks"
+  return log.finish(str(path), titles, rule, doctor)
+
+
+def _decoded(
+  path: pathlib.Path,
+  data: DataConfig,
+  doctor: doctor_lib.Doctor,
+  read: Callable[["_Table", doctor_lib.Doctor], T],
+) -> T:
+  """Returns what `read` makes of a file in its encoding."""
+  return raw_files.decoded(
+    path,
+    data.encoding,
+    doctor,
+    lambda lines: read(_Table(path, data, lines), doctor),
+    newline="",
+  )
+
+
+def _log(table: "_Table", doctor: doctor_lib.Doctor) -> interactions.Log:
+  """Returns all interactions of a table."""
+  path = table.path
   user, item = table.column("user"), table.column("item")
   time, rating = table.find("time"), table.find("rating")
-  if time is None:
-    doctor.note(f"{path.name} has no times: the order of its rows counts")
+  table.has_keys(user, item, time, rating)
   log = interactions.Log()
   for number, row in table:
     seconds = number if time is None else _seconds(path, number, row[time])
     stars = math.nan if rating is None else _stars(path, number, row[rating])
     log.add(row[user], row[item], seconds, stars)
-  rule = f"items that {found['items'].name} lacks"
-  return log.finish(str(path), titles, rule, doctor)
+  table.report(doctor)
+  if time is None:
+    doctor.note(f"{path.name} has no times: the order of its rows counts")
+  return log
 
 
-def _read_titles(
-  path: pathlib.Path, data: DataConfig, doctor: doctor_lib.Doctor
-) -> dict[str, str]:
+def _titles(table: "_Table", doctor: doctor_lib.Doctor) -> dict[str, str]:
   """Returns titles by id; of an id's several rows the last counts."""
-  table = _Table(path, data, doctor)
   item, title = table.column("item"), table.column("title")
-  author = table.column("author") if data.columns.author else None
+  author = table.column("author") if table.has_author else None
+  table.has_keys(item)
   titles: dict[str, str] = {}
   empty = []
   for _, row in table:
@@ -98,6 +122,7 @@ def _read_titles(
     titles[row[item]] = (
       text if author is None else f"{text} written by {row[author]}"
     )
+  table.report(doctor)
   doctor.removed(
     "items without a title",
     "items",
@@ -106,36 +131,37 @@ def _read_titles(
     empty,
   )
   if not titles:
-    raise errors.UserError(f"{path}: no titles found, one a row expected")
+    raise errors.UserError(f"{table.path}: no titles found, one a row expected")
   return titles
 
 
 class _Table:
-  """A file with a header; iterating gives (line number, fields)."""
+  """A file with a header; iterating gives (line number, fields).
+
+  Attributes:
+    path: of the file.
+    has_author: whether the configuration names a column of authors.
+  """
 
   def __init__(
-    self, path: pathlib.Path, data: DataConfig, doctor: doctor_lib.Doctor
+    self, path: pathlib.Path, data: DataConfig, lines: Iterable[str]
   ):
-    self._path, self._columns, self._doctor = path, data.columns, doctor
-    text = _decoded(path, data.encoding, doctor)
-    first = text.partition("\n")[0]
+    self.path, self._columns = path, data.columns
+    self.has_author = bool(data.columns.author)
+    lines = iter(lines)
+    first = next(lines, "")
     self._separator = max(_SEPARATORS, key=first.count)
-    self._text = text
-    self._header = next(self._rows(), (0, []))[1]
-
-  def _rows(self) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(
-      io.StringIO(self._text, newline=""), delimiter=self._separator
+    self._rows = csv_rows.Rows(
+      path, itertools.chain([first], lines), self._separator
     )
-    try:
-      for fields in reader:
-        if fields:
-          yield reader.line_num, fields
-    except csv.Error as error:
-      raise errors.UserError(
-        f"{self._path}: line {reader.line_num}: {error} found, rows of fields"
-        " with quotes in pairs expected"
-      ) from None
+    self._reader = iter(self._rows)
+    self._header = next(self._reader, (0, []))[1]
+    self._bad: list[str] = []
+    self._total = 0
+
+  def has_keys(self, *columns: int | None) -> None:
+    """Says which columns hold no line breaks."""
+    self._rows.keys = [column for column in columns if column is not None]
 
   def find(self, role: str) -> int | None:
     """Returns the place of a column; None where none has a usual name.
@@ -162,48 +188,30 @@ class _Table:
       place = known.index(named)
     if place is None:
       raise errors.UserError(
-        f"{self._path}: line 1: columns {', '.join(self._header)} found,"
+        f"{self.path}: line 1: columns {values.listed(self._header)} found,"
         f" {named or ' or '.join(_USUAL[role])} expected"
         f" (config.data.columns.{role})"
       )
     return place
 
   def __iter__(self) -> Iterator[tuple[int, Sequence[str]]]:
-    width, bad, total = len(self._header), [], 0
-    for number, fields in self._rows():
-      if number == 1:
+    width = len(self._header)
+    for number, row in self._reader:
+      self._total += 1
+      if len(row) != width:
+        self._bad.append(f"line {number}")
         continue
-      total += 1
-      if len(fields) != width:
-        bad.append(f"line {number}")
-        continue
-      yield number, fields
-    self._doctor.removed(
-      f"rows of {self._path.name} without {width} fields",
+      yield number, row
+
+  def report(self, doctor: doctor_lib.Doctor) -> None:
+    """Tells which rows were left out."""
+    doctor.removed(
+      f"rows of {self.path.name} without {len(self._header)} fields",
       "rows",
-      total,
-      total - len(bad),
-      bad,
+      self._total,
+      self._total - len(self._bad),
+      self._bad,
     )
-
-
-def _decoded(
-  path: pathlib.Path, encoding: str, doctor: doctor_lib.Doctor
-) -> str:
-  raw = raw_files.content(path)
-  if encoding != "auto":
-    try:
-      return raw.decode("utf-8-sig" if encoding == "utf-8" else encoding)
-    except UnicodeDecodeError:
-      raise errors.UserError(
-        f"{path}: not {encoding}; config.data.encoding must be auto or"
-        " iso-8859-1"
-      ) from None
-  try:
-    return raw.decode("utf-8-sig")
-  except UnicodeDecodeError:
-    doctor.note(f"{path.name} was read as ISO-8859-1")
-    return raw.decode("iso-8859-1")
 
 
 def _plain(name: str) -> str:
@@ -211,29 +219,46 @@ def _plain(name: str) -> str:
 
 
 def _seconds(path: pathlib.Path, number: int, text: str) -> int:
+  found = values.seconds(text)
+  if found is None:
+    found = _fractional(text)
+  if found is None:
+    found = _moment(text)
+  if found is None:
+    raise errors.UserError(
+      f"{path}: line {number}: time {values.shown(text)} found, seconds or a"
+      " date such as 2024-05-31 expected"
+    )
+  return found
+
+
+def _fractional(text: str) -> int | None:
+  """Returns the whole seconds of e.g. 1.5e9, exactly as far as it can be."""
   try:
-    return int(float(text))
+    return values.seconds(float(text)) if "_" not in text else None
   except ValueError:
-    pass
+    return None
+
+
+def _moment(text: str) -> int | None:
+  """Returns the seconds of a date, in UTC where it names no zone."""
   try:
     moment = datetime.datetime.fromisoformat(text.strip())
-  except ValueError:
-    raise errors.UserError(
-      f"{path}: line {number}: time {text!r} found, seconds or a date such as"
-      " 2024-05-31 expected"
-    ) from None
-  if moment.tzinfo is None:
-    moment = moment.replace(tzinfo=datetime.UTC)
-  return int(moment.timestamp())
+    if moment.tzinfo is None:
+      moment = moment.replace(tzinfo=datetime.UTC)
+    return int(moment.timestamp())
+  except (ValueError, OverflowError):
+    return None
 
 
 def _stars(path: pathlib.Path, number: int, text: str) -> float:
   """Returns a rating; NaN where the field is empty."""
   if not text.strip():
     return math.nan
-  try:
-    return float(text)
-  except ValueError:
+  found = values.rating(text)
+  if math.isnan(found):
     raise errors.UserError(
-      f"{path}: line {number}: rating {text!r} found, a number expected"
-    ) from None
+      f"{path}: line {number}: rating {values.shown(text)} found, a number"
+      " expected"
+    )
+  return found

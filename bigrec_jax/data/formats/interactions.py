@@ -10,6 +10,8 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
+_LAST_SECOND = 253_402_300_799  # Of the year 9999.
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interactions:
@@ -97,11 +99,30 @@ class Log:
     order = np.argsort(first, kind="stable")
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
+    timestamp = np.frombuffer(self._timestamp, np.int64)[known]
+    _examine_clock(timestamp, doctor)
     rating = np.frombuffer(self._rating, np.float32)[known]
     return Interactions(
       rank[number],
       item[known],
-      np.frombuffer(self._timestamp, np.int64)[known],
+      timestamp,
       titles,
       None if np.isnan(rating).all() else rating,
+    )
+
+
+def _examine_clock(timestamp: np.ndarray, doctor: doctor_lib.Doctor) -> None:
+  """Tells of times that are likely slips; all are read, in their order."""
+  early = timestamp < 0
+  doctor.found(
+    "interactions before 1970", early.sum(), map(str, timestamp[early][:5])
+  )
+  late = timestamp > _LAST_SECOND
+  # All of a file in milliseconds, say, is another unit and no slip.
+  if late.any() and not late.all():
+    doctor.found(
+      "interactions after the year 9999 if times are seconds, beside others"
+      " before it",
+      late.sum(),
+      map(str, timestamp[late][:5]),
     )

@@ -13,13 +13,20 @@ characters each. Here it is UTF-8 if the whole file is valid UTF-8, else
 ISO-8859-1; `data.encoding` = `iso-8859-1` gives the published titles.
 """
 
-import csv
+import math
 import pathlib
 from collections.abc import Iterator
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
-from bigrec_jax.data.formats import interactions, raw_files, title_files
+from bigrec_jax.data.formats import (
+  csv_rows,
+  interactions,
+  opened,
+  raw_files,
+  title_files,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
 _TITLES = {"dat": "movies.dat", "csv": "movies.csv", "data": "u.item"}
@@ -69,19 +76,17 @@ def read(
   readers = {"dat": _dat_fields, "csv": _csv_fields, "data": _tab_fields}
   fields = readers[_kind(path)]
   for number, user, movie, rating, timestamp in fields(path, doctor):
-    try:
-      stars = float(rating)
-    except ValueError:
+    stars, seconds = values.rating(rating), values.seconds(timestamp)
+    if math.isnan(stars):
       raise errors.UserError(
-        f"{path}: line {number}: rating {rating!r} found, a number expected"
-      ) from None
-    try:
-      seconds = int(timestamp)
-    except ValueError:
-      raise errors.UserError(
-        f"{path}: line {number}: timestamp {timestamp!r} found, whole seconds"
+        f"{path}: line {number}: rating {values.shown(rating)} found, a number"
         " expected"
-      ) from None
+      )
+    if seconds is None:
+      raise errors.UserError(
+        f"{path}: line {number}: timestamp {values.shown(timestamp)} found,"
+        " whole seconds expected (data.format=csv reads dates)"
+      )
     log.add(user, movie, seconds, stars)
   rule = f"movies that {found['titles'].name} lacks"
   return log.finish(str(path), titles, rule, doctor)
@@ -89,7 +94,7 @@ def read(
 
 def is_utf8_dat(titles: pathlib.Path) -> bool:
   """Returns whether a movies.dat is UTF-8 with non-ASCII titles."""
-  raw = raw_files.content(titles)
+  raw = opened.content(titles)
   if _kind(titles) != "dat" or raw.isascii():
     return False
   try:
@@ -136,27 +141,28 @@ def _split_fields(
 def _csv_fields(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> Iterator[tuple[int, str, str, str, str]]:
-  lines = (line for _, line in raw_files.lines(path, doctor))
-  reader = csv.reader(lines)
-  header = [name.strip() for name in next(reader, [])]
+  lines = (f"{line}\n" for _, line in raw_files.lines(path, doctor))
+  rows = csv_rows.Rows(path, lines)
+  reader = iter(rows)
+  _, names = next(reader, (1, []))
+  header = [name.strip() for name in names]
   missing = [name for name in _COLUMNS if name not in header]
   if missing:
     raise errors.UserError(
-      f"{path}: line 1: columns {', '.join(header)} found,"
-      f" {', '.join(_COLUMNS)} expected"
+      f"{path}: line 1: columns {values.listed(header)} found,"
+      f" {', '.join(_COLUMNS)} with commas between expected (data.format=csv"
+      " reads other names and separators)"
     )
   user, movie, rating, timestamp = (header.index(name) for name in _COLUMNS)
+  rows.keys = (user, movie, rating, timestamp)
   width = len(header)
-  for fields in reader:
+  for number, fields in reader:
     if len(fields) != width:
-      if not fields:
-        continue
       raise errors.UserError(
-        f"{path}: line {reader.line_num}: {len(fields)} fields found,"
-        f" {width} expected"
+        f"{path}: line {number}: {len(fields)} fields found, {width} expected"
       )
     yield (
-      reader.line_num,
+      number,
       fields[user],
       fields[movie],
       fields[rating],

@@ -5,21 +5,21 @@ bytes, and counted, so that one bad byte in ten million lines neither stops
 nor silently changes anything.
 """
 
-import contextlib
-import gzip
 import io
 import json
 import pathlib
-import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from bigrec_jax import errors
+from bigrec_jax.data.formats import opened
 from bigrec_jax.data.prepared import doctor as doctor_lib
-from bigrec_jax.workdir import given as given_paths
+from bigrec_jax.workdir import given as given_paths, storage
+
+T = TypeVar("T")
 
 _CHUNK = 1 << 20  # Characters read at a time from a JSON array.
-_LONGEST_ROW = 1 << 24  # Characters; a row beyond that is taken for damage.
+_LONGEST_ROW = opened.LONGEST_LINE  # Characters of a value in such an array.
 
 
 def find(directory: str, *names: str) -> pathlib.Path | None:
@@ -27,7 +27,7 @@ def find(directory: str, *names: str) -> pathlib.Path | None:
   for name in names:
     for candidate in (name, f"{name}.gz"):
       path = pathlib.Path(directory) / candidate
-      if path.is_file():
+      if _is(path, pathlib.Path.is_file):
         return path
   return None
 
@@ -50,23 +50,12 @@ def given_directory(key: str, value: str) -> pathlib.Path:
   return given_paths.folder(key, value, "the folder of the raw files")
 
 
-@contextlib.contextmanager
-def _damage_named(
-  path: pathlib.Path, done: list[int], unit: str
-) -> Iterator[None]:
-  """Turns what a damaged .gz raises into one line; `done` units were read."""
+def _is(path: pathlib.Path, test: Callable[[pathlib.Path], bool]) -> bool:
+  """Returns a test's answer; False for what can't be a path at all."""
   try:
-    yield
-  except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-    raise errors.UserError(
-      f"{path}: {unit} {done[0] + 1}: damaged or truncated gzip data found"
-      f" ({error}), a complete .gz expected"
-    ) from None
-
-
-def _open(path: pathlib.Path) -> io.TextIOBase:
-  opener = gzip.open if path.name.endswith(".gz") else open
-  return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape")
+    return test(path)
+  except (OSError, ValueError):  # Too long a name; a NUL.
+    return False
 
 
 def lines(
@@ -77,20 +66,88 @@ def lines(
   Lines end with \n, \r\n or \r and nothing else, as for Python's text files.
 
   Raises:
-    UserError: the file is damaged or truncated gzip data.
+    UserError: the file is damaged or no text (see opened.py).
   """
-  number = [0]
+  place = opened.Place(path, "line")
   misread = 0
-  with _damage_named(path, number, "line"), _open(path) as file:
-    for number[0], line in enumerate(file, 1):  # noqa: B020
+  with opened.text(place) as file:
+    for line in file:
+      place.done += 1
       if not line.isascii():
         line, wrong = _utf8_or_latin1(line)
         misread += wrong
-      yield number[0], line.rstrip("\n")
+      yield place.done, line.rstrip("\n")
   if misread:
     doctor.found(
       "lines that aren't UTF-8, read as ISO-8859-1", misread, [path.name]
     )
+
+
+def decoded(
+  path: pathlib.Path,
+  encoding: str,
+  doctor: doctor_lib.Doctor,
+  read: Callable[[Iterable[str]], T],
+  newline: str | None = None,
+) -> T:
+  r"""Returns what `read` makes of the lines of a file in one encoding.
+
+  Args:
+    path: the file.
+    encoding: `auto` (UTF-8 if all of the file is, else ISO-8859-1), `utf-8`
+      or `iso-8859-1`.
+    doctor: told what `auto` found, where that makes a difference.
+    read: gets the lines with their ends; called again where the first
+      encoding was wrong.
+    newline: None makes every end of a line \n, "" keeps them.
+
+  Raises:
+    UserError: the file is damaged, no text, or not in the encoding.
+  """
+  if encoding == "iso-8859-1":
+    return read(_strict_lines(path, encoding, newline, _Seen()))
+  seen = _Seen()
+  try:
+    result = read(_strict_lines(path, "utf-8-sig", newline, seen))
+    name = "UTF-8"
+  except UnicodeDecodeError:
+    if encoding != "auto":
+      raise errors.UserError(
+        f"{path}: line {seen.lines + 1}: not {encoding}; config.data.encoding"
+        " must be auto or iso-8859-1"
+      ) from None
+    result = read(_strict_lines(path, "iso-8859-1", newline, seen))
+    name = "ISO-8859-1"
+  if encoding == "auto" and seen.beyond_ascii:
+    doctor.note(f"{path.name} was read as {name}")
+  return result
+
+
+class _Seen:
+  """What has been read of a file.
+
+  Attributes:
+    lines: how many lines.
+    beyond_ascii: whether one of them has a character that isn't ASCII.
+  """
+
+  def __init__(self) -> None:
+    self.lines = 0
+    self.beyond_ascii = False
+
+
+def _strict_lines(
+  path: pathlib.Path, encoding: str, newline: str | None, seen: _Seen
+) -> Iterator[str]:
+  place = opened.Place(path, "line")
+  with opened.text(
+    place, encoding=encoding, on_error="strict", newline=newline
+  ) as file:
+    for line in file:
+      place.done += 1
+      seen.lines = place.done
+      seen.beyond_ascii |= not line.isascii()
+      yield line
 
 
 def _utf8_or_latin1(text: str) -> tuple[str, bool]:
@@ -114,17 +171,6 @@ def repaired(text: str) -> str:
   return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def content(path: pathlib.Path) -> bytes:
-  """Returns all bytes of a small file, unpacked.
-
-  Raises:
-    UserError: the file is damaged or truncated gzip data.
-  """
-  opener = gzip.open if path.name.endswith(".gz") else open
-  with _damage_named(path, [0], "line"), opener(path, "rb") as file:
-    return file.read()
-
-
 def json_lines(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -136,32 +182,72 @@ def json_lines(
   for number, line in lines(path, doctor):
     if not line.strip():
       continue
+    where = f"{path}: line {number}"
     try:
-      value = json.loads(line)
-    except json.JSONDecodeError as error:
+      value = storage.parse_json(line, where)
+    except errors.UserError as error:
       hint = ""
       if line.startswith("{'"):
         hint = " (a Python dict of the 2014 release? rewrite it as JSON)"
-      raise errors.UserError(
-        f"{path}: line {number}: {error.msg} at column {error.colno}, a JSON"
-        f" object expected{hint}"
-      ) from None
+      raise errors.UserError(f"{error}; a JSON object expected{hint}") from None
     if not isinstance(value, dict):
       raise errors.UserError(
-        f"{path}: line {number}: {type(value).__name__} found, a JSON object"
-        " expected"
+        f"{where}: {type(value).__name__} found, a JSON object expected"
       )
     yield number, value
+
+
+def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+  """Yields (row number from 1, object) of a JSON array or of JSON lines.
+
+  The file is streamed: a published train.json of MovieLens-10M has 8 GB.
+
+  Raises:
+    UserError: the file is not an array of objects, or it is damaged.
+  """
+  place = opened.Place(path, "row")
+  with opened.text(place, in_lines=False) as file:
+    stream = _JsonStream(place, file)
+    is_array = stream.peek() == "["
+    end = "]" if is_array else ""
+    if is_array:
+      stream.skip()
+    while (following := stream.peek()) not in ("", end):
+      if is_array and place.done:
+        if following != ",":
+          raise stream.error(f"{following!r} found, ',' or ']' expected")
+        stream.skip()
+      yield place.done + 1, stream.object()
+      place.done += 1
+    if not is_array:
+      return
+    if following != "]":
+      raise errors.UserError(
+        f"{path}: the file ends after row {place.done}, ']' expected"
+      )
+    stream.skip()
+    if following := stream.peek():
+      raise errors.UserError(
+        f"{path}: {following!r} found behind the ']' after row {place.done},"
+        " the end of the file expected (several arrays in one file?)"
+      )
 
 
 class _JsonStream:
   """The values of a JSON text, read chunk by chunk."""
 
-  def __init__(self, file: io.TextIOBase):
+  def __init__(self, place: opened.Place, file: io.TextIOBase):
+    self._place = place
     self._file = file
-    self._decoder = json.JSONDecoder()
+    self._decoder = json.JSONDecoder(parse_constant=storage.refuse_constant)
     self._text = ""
     self._position = 0
+
+  def error(self, problem: str) -> errors.UserError:
+    """Returns the error about the row that comes next."""
+    return errors.UserError(
+      f"{self._place.path}: row {self._place.done + 1}: {problem}"
+    )
 
   def _read_more(self) -> bool:
     chunk = self._file.read(_CHUNK)
@@ -185,65 +271,40 @@ class _JsonStream:
     """Skips the character that `peek` gave."""
     self._position += 1
 
-  def value(self) -> Any:
-    """Returns the next value; JSONDecodeError where there is none."""
+  def object(self) -> dict[str, Any]:
+    """Returns the next value.
+
+    Raises:
+      UserError: there is none, or no object.
+    """
+    self.peek()
+    try:
+      value = self._value()
+    except RecursionError:
+      raise self.error("not valid JSON: nested too deeply") from None
+    except json.JSONDecodeError as error:
+      raise self.error(f"not valid JSON: {error.msg}") from None
+    except ValueError as error:
+      raise self.error(f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+      raise self.error(
+        f"{type(value).__name__} found, an object with instruction, input and"
+        " output expected"
+      )
+    return value
+
+  def _value(self) -> Any:
     while True:
       try:
         value, end = self._decoder.raw_decode(self._text, self._position)
       except json.JSONDecodeError:
         # The value may go on in the next chunk.
         if len(self._text) - self._position > _LONGEST_ROW:
-          raise
+          raise ValueError(
+            f"no end found within {_LONGEST_ROW:,} characters"
+          ) from None
         if not self._read_more():
           raise
         continue
       self._position = end
       return value
-
-
-def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """Yields (row number from 1, object) of a JSON array or of JSON lines.
-
-  The file is streamed: a published train.json of MovieLens-10M has 8 GB.
-
-  Raises:
-    UserError: the file is not an array of objects, or it is damaged.
-  """
-  row = [0]
-  with _damage_named(path, row, "row"), _open(path) as file:
-    stream = _JsonStream(file)
-    is_array = stream.peek() == "["
-    if is_array:
-      stream.skip()
-    while (following := stream.peek()) not in ("", "]"):
-      if is_array and row[0]:
-        if following != ",":
-          raise errors.UserError(
-            f"{path}: row {row[0] + 1}: {following!r} found, ',' or ']'"
-            " expected"
-          )
-        stream.skip()
-      yield row[0] + 1, _object(path, row[0] + 1, stream)
-      row[0] += 1
-    if is_array and following != "]":
-      raise errors.UserError(
-        f"{path}: the file ends after row {row[0]}, ']' expected"
-      )
-
-
-def _object(
-  path: pathlib.Path, row: int, stream: _JsonStream
-) -> dict[str, Any]:
-  try:
-    stream.peek()
-    value = stream.value()
-  except json.JSONDecodeError as error:
-    raise errors.UserError(
-      f"{path}: row {row}: not valid JSON: {error.msg}"
-    ) from None
-  if not isinstance(value, dict):
-    raise errors.UserError(
-      f"{path}: row {row}: {type(value).__name__} found, an object with"
-      " instruction, input and output expected"
-    )
-  return value

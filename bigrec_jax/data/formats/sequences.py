@@ -1,8 +1,9 @@
 """Format `sequences`: one user a line, `user item item ...` in time order.
 
-`data.train` names the file (plain or .gz). Leave-one-out: a user's last item
-is the test target, the one before it the valid target, all before those are
-train (RUCAIBox/CIKM2020-S3Rec data_utils.py). Titles come from
+`data.train` names the file (plain or .gz). One interaction a line, `user item`
+in time order, as SASRec's files have it, is read too. Leave-one-out: a user's
+last item is the test target, the one before it the valid target, all before
+those are train (RUCAIBox/CIKM2020-S3Rec data_utils.py). Titles come from
 `data.catalogue`; without it item 7 is called "item 7" and the catalogue is
 all items of the file, ordered by number (by text if some id isn't a number).
 """
@@ -11,7 +12,12 @@ import pathlib
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
-from bigrec_jax.data.formats import interactions, raw_files, title_files
+from bigrec_jax.data.formats import (
+  interactions,
+  raw_files,
+  title_files,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
 _FEWEST = 3  # Items: one to learn from, one for valid, one for test.
@@ -57,7 +63,9 @@ def _read_users(
   path: pathlib.Path, doctor: doctor_lib.Doctor
 ) -> dict[str, list[str]]:
   users: dict[str, list[str]] = {}
-  short = []
+  first: dict[str, int] = {}  # The line of each user.
+  second: tuple[str, int] | None = None  # A user that has another one.
+  pairs = True  # So far every line is one interaction.
   for number, line in raw_files.lines(path, doctor):
     fields = line.split()
     if not fields:
@@ -68,28 +76,48 @@ def _read_users(
         f"{path}: line {number}: {line[:60]!r} found, a user and at least one"
         " item expected"
       )
-    if user in users:
+    pairs &= len(items) == 1
+    if user in first and second is None:
+      second = user, number
+    if second and not pairs:
+      user, again = second
       raise errors.UserError(
-        f"{path}: line {number}: user {user!r} a second time, one line a user"
-        " expected"
+        f"{path}: line {again}: user {values.shown(user)} a second time, first"
+        f" on line {first[user]}; one line a user, or one item on every line"
+        " (user item), expected"
       )
-    if len(items) < _FEWEST:
-      short.append(user)
-      continue
-    users[user] = items
-  total = len(users) + len(short)
+    first.setdefault(user, number)
+    users.setdefault(user, []).extend(items)
+  if second:
+    doctor.note(
+      f"{path.name} has one interaction a line, read in the order of the file"
+    )
+  return _long_enough(path, users, doctor)
+
+
+def _long_enough(
+  path: pathlib.Path, users: dict[str, list[str]], doctor: doctor_lib.Doctor
+) -> dict[str, list[str]]:
+  """Returns the users with enough items to split."""
+  short = [user for user, items in users.items() if len(items) < _FEWEST]
+  total = len(users)
+  users = {
+    user: items for user, items in users.items() if len(items) >= _FEWEST
+  }
   doctor.removed(
     f"fewer than {_FEWEST} items", "users", total, len(users), short
   )
   if not users:
     raise errors.UserError(
-      f"{path}: no user with at least {_FEWEST} items found"
+      f"{path}: no user with at least {_FEWEST} items found among {total:,},"
+      " lines such as 'user item item item' expected"
     )
   return users
 
 
 def _plain_titles(users: dict[str, list[str]]) -> dict[str, str]:
   ids = {item for items in users.values() for item in items}
-  numeric = all(item.isdecimal() for item in ids)
+  # Python converts no number of thousands of digits.
+  numeric = all(item.isdecimal() and len(item) < 1000 for item in ids)
   order = sorted(ids, key=(lambda i: (int(i), i)) if numeric else None)
   return {item: f"item {item}" for item in order}

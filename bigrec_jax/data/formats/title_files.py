@@ -4,14 +4,15 @@ An id that occurs twice keeps its first place and its last title, as the
 dictionaries of the published scripts do.
 """
 
-import csv
-import io
-import json
 import pathlib
+from collections.abc import Iterable, Iterator
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.formats import csv_rows, opened, raw_files, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
+from bigrec_jax.workdir import fields, storage
+
+_Pairs = Iterator[tuple[str, str]]  # (external id, title)
 
 
 def read(
@@ -34,89 +35,84 @@ def read(
   Raises:
     UserError: a line is malformed, or there is no title at all.
   """
-  text = _decode(path, encoding, doctor)
   suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-  parse = {
-    "json": _from_json,
-    "dat": _from_dat,
-    "item": _from_bars,
-    "csv": _from_csv,
-  }
-  pairs = parse.get(suffix, _from_tabs)(path, text)
-  titles = dict(pairs)
+  if suffix == "json":
+    titles, count = _collect(_from_json(path, encoding, doctor))
+  else:
+    parse = {"dat": _from_dat, "item": _from_bars, "csv": _from_csv}.get(
+      suffix, _from_tabs
+    )
+    titles, count = raw_files.decoded(
+      path, encoding, doctor, lambda lines: _collect(parse(path, lines))
+    )
   if not titles:
     raise errors.UserError(f"{path}: no titles found, one a line expected")
   doctor.found(
     "lines of the title file that give an id a second title (the last one"
     " counts)",
-    len(pairs) - len(titles),
+    count - len(titles),
   )
   return titles
 
 
-def _decode(
+def _collect(pairs: _Pairs) -> tuple[dict[str, str], int]:
+  """Returns the titles by id, and of how many lines."""
+  titles: dict[str, str] = {}
+  count = 0
+  for key, title in pairs:
+    titles[key] = title
+    count += 1
+  return titles, count
+
+
+def _from_json(
   path: pathlib.Path, encoding: str, doctor: doctor_lib.Doctor
-) -> str:
-  raw = raw_files.content(path)
-  if encoding == "auto":
-    try:
-      text, encoding = raw.decode("utf-8-sig"), "UTF-8"
-    except UnicodeDecodeError:
-      text, encoding = raw.decode("iso-8859-1"), "ISO-8859-1"
-    if not text.isascii():
-      doctor.note(f"{path.name} was read as {encoding}")
-  else:
-    name = "utf-8-sig" if encoding == "utf-8" else encoding
-    try:
-      text = raw.decode(name)
-    except UnicodeDecodeError as error:
+) -> _Pairs:
+  raw = opened.content(path)
+  try:
+    text = raw.decode("iso-8859-1" if encoding == "iso-8859-1" else "utf-8-sig")
+    name = "UTF-8"
+  except UnicodeDecodeError as error:
+    if encoding != "auto":
       line = raw[: error.start].count(b"\n") + 1
       raise errors.UserError(
         f"{path}: line {line}: not {encoding}; config.data.encoding must be"
         " auto or iso-8859-1"
       ) from None
-  # As Python's text files have it: no other character ends a line.
-  return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _from_json(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
-  try:
-    value = json.loads(text)
-  except json.JSONDecodeError as error:
-    raise errors.UserError(
-      f"{path}: line {error.lineno}: not valid JSON: {error.msg}"
-    ) from None
+    text, name = raw.decode("iso-8859-1"), "ISO-8859-1"
+  if encoding == "auto" and not text.isascii():
+    doctor.note(f"{path.name} was read as {name}")
+  value = storage.parse_json(text, str(path))
   if not isinstance(value, dict):
     raise errors.UserError(
       f"{path}: {type(value).__name__} found, an object id -> title expected"
     )
   for key, title in value.items():
     if not isinstance(title, str):
-      raise errors.UserError(
-        f"{path}: key {key!r}: {title!r} found, a title expected"
-      )
-  repaired = raw_files.repaired
-  return [(repaired(key), repaired(title)) for key, title in value.items()]
+      raise fields.refuse(f"{path}: key {values.shown(key)}", title, "a title")
+    yield raw_files.repaired(key), raw_files.repaired(title)
 
 
-def _lines(text: str) -> list[tuple[int, str]]:
-  numbered = enumerate(text.split("\n"), 1)
-  return [(number, line) for number, line in numbered if line]
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+  """Yields (number, line without its end) of lines that aren't empty."""
+  for number, line in enumerate(lines, 1):
+    line = line.removesuffix("\n")
+    if line:
+      yield number, line
 
 
-def _from_dat(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
-  return _split(path, text, "::", "genres")
+def _from_dat(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+  return _split(path, lines, "::", "genres")
 
 
-def _from_bars(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
-  return _split(path, text, "|", "date")
+def _from_bars(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+  return _split(path, lines, "|", "date")
 
 
 def _split(
-  path: pathlib.Path, text: str, between: str, third: str
-) -> list[tuple[str, str]]:
-  pairs = []
-  for number, line in _lines(text):
+  path: pathlib.Path, lines: Iterable[str], between: str, third: str
+) -> _Pairs:
+  for number, line in _numbered(lines):
     fields = line.split(between)
     if len(fields) < 2 or not fields[0]:
       raise errors.UserError(
@@ -124,40 +120,35 @@ def _split(
         f" {between.join(('id', 'title', third))} expected"
       )
     # A title with '::' in it ends there, as the published scripts have it.
-    pairs.append((fields[0], fields[1]))
-  return pairs
+    yield fields[0], fields[1]
 
 
-def _from_tabs(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
-  pairs = []
-  for number, line in _lines(text):
+def _from_tabs(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+  for number, line in _numbered(lines):
     title, tab, key = line.rpartition("\t")
     if not tab or not key.strip():
       raise errors.UserError(
         f"{path}: line {number}: {line[:60]!r} found, title<TAB>id expected"
       )
-    pairs.append((key.strip(), title))
-  return pairs
+    yield key.strip(), title
 
 
-def _from_csv(path: pathlib.Path, text: str) -> list[tuple[str, str]]:
-  reader = csv.reader(io.StringIO(text, newline=""))
-  header = next(reader, [])
+def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+  rows = csv_rows.Rows(path, lines)
+  reader = iter(rows)
+  _, header = next(reader, (1, []))
   columns = [c for c in ("movieId", "item_id", "id") if c in header]
   if not columns or "title" not in header:
     raise errors.UserError(
-      f"{path}: line 1: columns {', '.join(header)} found, movieId and title"
-      " expected"
+      f"{path}: line 1: columns {values.listed(header)} found, movieId and"
+      " title with commas between expected"
     )
   key, title = header.index(columns[0]), header.index("title")
-  pairs = []
-  for fields in reader:
-    if not fields:
-      continue
-    if len(fields) != len(header) or not fields[key]:
+  rows.keys = (key,)
+  for number, row in reader:
+    if len(row) != len(header) or not row[key]:
       raise errors.UserError(
-        f"{path}: line {reader.line_num}: {len(fields)} fields found,"
-        f" {len(header)} expected"
+        f"{path}: line {number}: {len(row)} fields found, {len(header)} with"
+        f" {columns[0]} expected"
       )
-    pairs.append((fields[key], fields[title]))
-  return pairs
+    yield row[key], row[title]

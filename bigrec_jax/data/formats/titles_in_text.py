@@ -28,6 +28,9 @@ class Finder:
     self._catalogue = catalogue.Catalogue(
       tuple(titles), tuple(titles.values()), np.zeros(len(titles), np.int64)
     )
+    # Of one title; both ends may lose a quote when titles are cleaned.
+    most = max((title.count(_BETWEEN) for title in titles.values()), default=0)
+    self._most_pieces = most + 3
     self._unknown: Counter[str] = Counter()
     self._unread: list[str] = []
     self._repaired = 0
@@ -86,7 +89,7 @@ class Finder:
     rows: list[int | None] = []
     start = 0
     while start < len(pieces):
-      for stop in range(len(pieces), start, -1):
+      for stop in range(min(len(pieces), start + self._most_pieces), start, -1):
         row = self.title(_BETWEEN.join(pieces[start:stop]))
         if row is not None:
           break

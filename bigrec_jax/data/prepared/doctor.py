@@ -8,13 +8,18 @@ findings (something to know, kept), checks (hold or don't), and notes.
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
 
+if TYPE_CHECKING:
+  from bigrec_jax.data.text import tokenization
+
 _MOST_EXAMPLES = 5
+_MOST_ENCODED = 20_000  # Titles; more of them tell nothing new.
 _LONG_TITLE = 200  # Characters; more than 50 tokens or so.
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|<!--")
 _ENTITY = re.compile(r"&(?:[A-Za-z]\w+|#\d+|#x[0-9A-Fa-f]+);")
@@ -104,7 +109,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     mark = "ok" if check["holds"] else "NOT SO"
     lines.append(f"  {mark}: {check['check']} ({check['detail']})")
   lines.extend(f"  note: {note}" for note in report["notes"])
-  return lines
+  return [errors.one_line(line) for line in lines]
 
 
 def _shown(examples: Sequence[str]) -> str:
@@ -127,6 +132,10 @@ def examine_titles(doctor: Doctor, titles: Sequence[str]) -> None:
   for what, test in (
     ("titles that read as a missing value", lambda t: t.strip() in MISSING),
     ("titles with nothing but quotes and blanks", lambda t: not t.strip(' "')),
+    (
+      "titles with control characters or overrides of direction, kept",
+      lambda t: errors.one_line(t) != t,
+    ),
     ("titles with U+FFFD, a broken character", lambda t: "\ufffd" in t),
     ("titles with markup", _TAG.search),
     ("titles with HTML entities, kept as published", _ENTITY.search),
@@ -139,6 +148,37 @@ def examine_titles(doctor: Doctor, titles: Sequence[str]) -> None:
   ):
     odd = [title for title in titles if test(title)]
     doctor.found(what, len(odd), odd)
+
+
+def examine_tokens(
+  doctor: Doctor, titles: Sequence[str], tokenizer: "tokenization.Tokenizer"
+) -> None:
+  """Records titles that a tokenizer takes for something else.
+
+  Args:
+    doctor: where to record.
+    titles: of the catalogue.
+    tokenizer: the model's.
+  """
+  special = [title for title in titles if tokenizer.special.found(title)]
+  doctor.found(
+    "titles with text that is a special token to the tokenizer, encoded as"
+    " plain text",
+    len(special),
+    special,
+  )
+  some = titles[:_MOST_ENCODED]
+  changed = [
+    title
+    for title, ids in zip(some, tokenizer.encode_data(some), strict=True)
+    if tokenizer.decode(ids) != title
+  ]
+  doctor.found(
+    "titles that the tokenizer gives back changed, so that no generated text"
+    " equals them",
+    len(changed),
+    changed,
+  )
 
 
 def examine_users(

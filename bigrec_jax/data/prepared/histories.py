@@ -7,25 +7,35 @@ recommendations.
 
 import dataclasses
 import difflib
+import heapq
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.formats import raw_files, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.workdir import fingerprints, storage
 
 KEY = "history"
 UNKNOWN = ("error", "text", "skip")
 _FLAG = "--history"
 # Keys of an answer (stages/recommend.py).
 ANSWER = ("predict", "scores", "recommendations", "provenance")
-# Titles that are compared to find the nearest to a misspelt one.
-_MOST_COMPARED = 100_000
+# A text that isn't a title goes into a prompt up to here.
+_LONGEST_TEXT = 1000
+# Items of histories side by side, 64 MB of them.
+_MOST_IN_A_TABLE = 1 << 24
+# Of a misspelt title: pieces of which the nearest titles share some, and how
+# many of these are compared letter by letter, which takes the square of their
+# lengths.
+_PIECE, _MOST_PIECES = 3, 24
+_MOST_COMPARED, _LONGEST_COMPARED = 50, 200
 
 
 class Row(NamedTuple):
@@ -68,6 +78,17 @@ class Histories:
       self.rows[part], self.titles[part], self.items[part], self.unknown[part]
     )
 
+  def parts(self) -> Iterator[slice]:
+    """Yields neighbours whose items fit into a small table together."""
+    start = width = 0
+    for end, own in enumerate(self.items):
+      width = max(width, len(own))
+      if end > start and (end + 1 - start) * width > _MOST_IN_A_TABLE:
+        yield slice(start, end)
+        start, width = end, len(own)
+    if start < len(self):
+      yield slice(start, len(self))
+
   def padded(self, least: int = 0) -> np.ndarray:
     """Returns their items, [N, H] int32, padded at the right with -1.
 
@@ -81,44 +102,76 @@ class Histories:
     return table
 
 
-def read(path: pathlib.Path) -> list[Row]:
-  """Reads a JSONL file, plain or .gz.
+class Survey(NamedTuple):
+  """What is known of histories that are too many to be held.
+
+  Attributes:
+    users: N.
+    fingerprint: names them all.
+  """
+
+  users: int
+  fingerprint: str
+
+
+def survey(rows: Iterable[Row], catalogue: Catalogue, unknown: str) -> Survey:
+  """Goes through histories once and keeps nothing.
+
+  Args:
+    rows: as given.
+    catalogue: where to look.
+    unknown: see `find`.
+
+  Raises:
+    UserError: see `find`.
+  """
+  count, names = 0, fingerprints.OfList()
+  for row in rows:
+    if unknown == "error":
+      find([row], catalogue, unknown)
+    names.add(row.content)
+    count += 1
+  return Survey(count, names.name())
+
+
+def read(path: pathlib.Path) -> Iterator[Row]:
+  """Yields the rows of a JSONL file, plain or .gz.
 
   Raises:
     UserError: a line is no object with a list of ids and titles, or there is
       no line.
   """
-  found = []
+  empty = True
   for number, row in raw_files.json_lines(path, doctor_lib.Doctor("histories")):
     place = f"{path}: line {number}"
     _check(place, row)
-    found.append(Row(place, row, f'{place}: "{KEY}"'))
-  if not found:
+    empty = False
+    yield Row(place, row, f'{place}: "{KEY}"')
+  if empty:
     raise errors.UserError(
       f'{path}: no line found, objects such as {{"{KEY}": ["id or title"]}}'
       " expected"
     )
-  return found
 
 
-def from_flags(values: Sequence[str]) -> list[Row]:
+def from_flags(given: Sequence[str]) -> list[Row]:
   """Returns the one history of the command line.
 
   Args:
-    values: an id or a title each, or a JSON list of them.
+    given: an id or a title each, or a JSON list of them.
 
   Raises:
     UserError: a JSON list holds something else.
   """
   items: list[Any] = []
-  for value in values:
-    given = value
+  for value in given:
+    parsed: Any = value
     if value.lstrip().startswith("["):
       try:
-        given = json.loads(value)
-      except json.JSONDecodeError:
+        parsed = storage.parse_json(value, _FLAG)
+      except errors.UserError:
         pass  # A title may begin with a bracket: "[PROTOTYPE]".
-    items += given if isinstance(given, list) else [given]
+    items += parsed if isinstance(parsed, list) else [parsed]
   row = {KEY: items}
   _check(_FLAG, row)
   return [Row(_FLAG, row, f'{_FLAG}: "{KEY}"')]
@@ -154,7 +207,7 @@ def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
 def _check(place: str, row: dict[str, Any]) -> None:
   """Raises UserError where a row has no list of ids and titles."""
   if KEY not in row:
-    keys = ", ".join(map(repr, row)) or "no key"
+    keys = values.listed(list(map(repr, row))) or "no key"
     raise errors.UserError(
       f'{place}: {keys} found, "{KEY}" with a list of ids or titles, oldest'
       " first, expected"
@@ -177,6 +230,10 @@ def _check(place: str, row: dict[str, Any]) -> None:
     raise errors.UserError(
       f"{place}: NaN or infinity found, values that JSON has expected"
     ) from None
+  except RecursionError:
+    raise errors.UserError(
+      f"{place}: nested too deeply, flat values expected"
+    ) from None
   _check_items(f'{place}: "{KEY}"', items)
 
 
@@ -184,12 +241,13 @@ def _check_items(place: str, items: list[Any]) -> None:
   for number, item in enumerate(items, 1):
     if isinstance(item, bool) or not isinstance(item, (str, int)):
       raise errors.UserError(
-        f"{place}: item {number}: {item!r} found, an id or a title expected"
+        f"{place}: item {number}: {values.shown(item)} found, an id or a title"
+        " expected"
       )
 
 
 def find(
-  rows: Sequence[Row],
+  rows: Iterable[Row],
   catalogue: Catalogue,
   unknown: str,
   option: str = "config.recommend.unknown",
@@ -206,6 +264,7 @@ def find(
   Raises:
     UserError: an item isn't in the catalogue and `unknown` is "error".
   """
+  rows = list(rows)
   titles, items, lacking = [], [], []
   for row in rows:
     own_titles, own_items, own_lacking = [], [], []
@@ -223,17 +282,55 @@ def find(
         raise errors.UserError(_unknown(place, text, catalogue, option))
       own_lacking.append(text)
       if unknown == "text":
-        own_titles.append(text)
+        own_titles.append(_shortened(row, number, text))
     titles.append(own_titles)
     items.append(own_items)
     lacking.append(own_lacking)
   return Histories(rows, titles, items, lacking)
 
 
+def _shortened(row: Row, number: int, text: str) -> str:
+  """Returns a text that isn't in the catalogue as the prompt names it."""
+  if len(text) <= _LONGEST_TEXT:
+    return text
+  logging.warning(
+    "%s: item %d: a text of %d characters found: the prompt has the first %d",
+    row.list_place,
+    number,
+    len(text),
+    _LONGEST_TEXT,
+  )
+  return text[:_LONGEST_TEXT]
+
+
+def _nearest(text: str, titles: Sequence[str]) -> str | None:
+  """Returns a title that is like a text, None where none is.
+
+  Of a million titles those that share the most pieces with it are compared,
+  after a second.
+  """
+  if len(text) > _LONGEST_COMPARED:
+    return None
+  starts = range(max(len(text) - _PIECE, 0) + 1)
+  pieces = {text[n : n + _PIECE] for n in starts}
+  chosen = sorted(pieces)[:: -(-len(pieces) // _MOST_PIECES)]
+
+  def shared(title: str) -> int:
+    return sum(piece in title for piece in chosen)
+
+  short = (title for title in titles if len(title) <= _LONGEST_COMPARED)
+  likely = heapq.nlargest(_MOST_COMPARED, short, key=shared)
+  near = difflib.get_close_matches(text, likely, n=1)
+  return near[0] if near else None
+
+
 def _unknown(place: str, text: str, catalogue: Catalogue, option: str) -> str:
-  near = difflib.get_close_matches(text, catalogue.titles[:_MOST_COMPARED], n=1)
-  hint = f"; did you mean {near[0]!r}?" if near else ""
+  near = _nearest(text, catalogue.titles)
+  hint = f"; did you mean {values.shown(near)}?" if near else ""
+  shown = values.shown(text)
+  if len(text) > _LONGEST_COMPARED:
+    shown += f" ({len(text)} characters)"
   return (
-    f"{place}: {text!r} found, an id or a title of the catalogue expected{hint}"
+    f"{place}: {shown} found, an id or a title of the catalogue expected{hint}"
     f" ({option}=text writes it into the prompt as it is, skip leaves it out)"
   )

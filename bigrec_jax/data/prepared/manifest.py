@@ -14,6 +14,7 @@ class Manifest:
 
   Attributes:
     fingerprint: names the raw files and the options of the data.
+    catalogue: fingerprint of ids and titles.
     dataset: folder of the dataset within data/.
     items: of the catalogue.
     num_examples: by split.
@@ -21,6 +22,7 @@ class Manifest:
   """
 
   fingerprint: str
+  catalogue: str
   dataset: str
   items: int
   num_examples: Mapping[str, int]
@@ -54,6 +56,7 @@ def read(path: pathlib.Path) -> Manifest:
     raise fields.refuse(f"{path}: dataset", dataset, "a folder within data/")
   return Manifest(
     file.get("fingerprint", fields.text),
+    file.get("catalogue", fields.text),
     dataset,
     counts.get("items", fields.count),
     {

@@ -30,7 +30,8 @@ def counts(path: str, catalogue: Catalogue) -> np.ndarray:
   for row, external_id in enumerate(catalogue.external_ids):
     count = given.get(external_id, 0)
     known += external_id in given
-    result[row] = fields.number(count, f"{path}: {external_id}")
+    where = f"{path}: {external_id}"
+    result[row] = fields.number(count, where)
   if not known:
     raise errors.UserError(
       f"{path}: none of its {len(given)} ids is in the catalogue, external"

@@ -12,7 +12,7 @@ import pathlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,6 +35,9 @@ from bigrec_jax.workdir import (
   storage,
 )
 
+if TYPE_CHECKING:
+  from bigrec_jax.data.text import tokenization
+
 _VERSION = 1  # Of the prepared data; another one is prepared again.
 _BLOCK = 65_536
 _HASHED_WHOLE = 1 << 30  # Bytes; of larger files the ends and the time count.
@@ -50,9 +53,18 @@ _OWN_FILES = (
 
 
 def prepare(
-  data: DataConfig, prompt: PromptConfig, paths: paths_lib.Paths
+  data: DataConfig,
+  prompt: PromptConfig,
+  paths: paths_lib.Paths,
+  tokenizer: "tokenization.Tokenizer | None" = None,
 ) -> list[str]:
   """Reads the raw data and replaces the prepared data of a workdir.
+
+  Args:
+    data: the section of the configuration.
+    prompt: what rows with a text of their own are compared with.
+    paths: the workdir.
+    tokenizer: the model's, where it is known; says what it makes of titles.
 
   Returns:
     What to tell the user, a line each.
@@ -69,6 +81,8 @@ def prepare(
   text = prompts.Prompt.from_config(prompt)
   content = formats.read(data, text, doctor)
   _examine(content, data, doctor)
+  if tokenizer is not None:
+    doctor_lib.examine_tokens(doctor, list(content.titles.values()), tokenizer)
   with _staging(paths) as staging:
     exported = []
     if data.export_json:
@@ -104,7 +118,9 @@ def differences(
   """
   if not paths.manifest.exists() or not paths.catalogue.exists():
     return [records.NOT_MADE]
-  manifest = storage.read_object(paths.manifest)
+  manifest = storage.read_json_if_whole(paths.manifest)
+  if not isinstance(manifest, dict):
+    return [records.NOT_MADE]
   if data.export_json and not _is_exported(manifest, prompt, paths):
     return ["data.export_json: False -> True"]
   try:
@@ -134,8 +150,8 @@ def is_current(
 def _is_exported(
   manifest: Mapping[str, Any], prompt: PromptConfig, paths: paths_lib.Paths
 ) -> bool:
-  export = manifest.get("export") or {}
-  if not isinstance(export, Mapping):
+  export = manifest.get("export")
+  if not isinstance(export, dict):
     return False
   files = export.get("files", [])
   return (

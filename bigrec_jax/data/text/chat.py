@@ -17,6 +17,7 @@ from bigrec_jax.workdir import fingerprints
 # This is the date that Llama 3's own templates have where there is no clock.
 _DATE = "26 Jul 2024"
 _ANSWER = '"an answer"'
+_QUESTION = "Which question comes here"  # Of special-token text.
 
 
 def chat_text(
@@ -83,10 +84,11 @@ class Chat:
       UserError: no template, or one whose turns end otherwise.
     """
     self._directory = directory
+    self._tokenizer = tokenizer
     loaded = _tokenizer(directory)
     # A template may begin with the BOS that the tokenizer adds as well.
     self._bos = loaded.bos_token if tokenizer.add_bos else ""
-    prompt = self.prompt("a question")
+    prompt = self._render([_turn("user", "a question")], True)
     turns = [_turn("user", "a question"), _turn("assistant", _ANSWER)]
     whole = self._render(turns, False)
     end = loaded.decode([tokenizer.eos_id])
@@ -105,8 +107,19 @@ class Chat:
     )
 
   def prompt(self, question: str) -> str:
-    """Returns the text that ends where the assistant's answer begins."""
-    return self._render([_turn("user", question)], True)
+    """Returns the text that ends where the assistant's answer begins.
+
+    The template's special tokens are marked, none of the question's are.
+    """
+    special = self._tokenizer.special
+    if not special.found(question):
+      return special.mark(self._render([_turn("user", question)], True))
+    before, placed, after = self._render(
+      [_turn("user", _QUESTION)], True
+    ).partition(_QUESTION)
+    return (
+      special.mark(before) + (question if placed else "") + special.mark(after)
+    )
 
   def _render(self, turns: list[dict[str, str]], open_end: bool) -> str:
     text = chat_text(self._directory, turns, open_end)

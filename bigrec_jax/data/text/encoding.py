@@ -51,11 +51,11 @@ class Encoder:
 
   def encode_batch(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
     """Returns the encoded examples, in order."""
-    whole = self._tokenizer.encode_batch([text.training for text in texts])
+    whole = self._tokenizer.encode_data([text.training for text in texts])
     if self._train_on_inputs:
       first_labels = [1] * len(whole)
     else:
-      alone = self._tokenizer.encode_batch([text.prompt for text in texts])
+      alone = self._tokenizer.encode_data([text.prompt for text in texts])
       first_labels = [max(len(ids), 1) for ids in alone]
     return [
       self._finish(ids, first)

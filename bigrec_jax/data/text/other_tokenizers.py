@@ -6,10 +6,14 @@ code that comes with a checkpoint is never run.
 """
 
 import pathlib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
+import tokenizers
+
 from bigrec_jax import errors
+from bigrec_jax.data.text import special_text
 from bigrec_jax.workdir import fingerprints
 
 # One of these must be there for transformers to be asked.
@@ -63,6 +67,7 @@ class Other:
     size: largest id + 1.
     special_ids: of BOS (declared, else what it puts before a text), EOS
       (declared, else the separator of an encoder) and padding.
+    special: ids by text, of the tokens that aren't text.
     adds_bos: whether it puts something before a text by itself.
     content: the fingerprint of its files.
   """
@@ -86,6 +91,19 @@ class Other:
     eos = self._tokenizer.eos_token_id
     eos = self._tokenizer.sep_token_id if eos is None else eos
     self.special_ids = (bos, eos, self._tokenizer.pad_token_id)
+    backend = getattr(self._tokenizer, "backend_tokenizer", None)
+    self._data = None
+    self.special = dict(
+      zip(
+        self._tokenizer.all_special_tokens,
+        self._tokenizer.all_special_ids,
+        strict=True,
+      )
+    )
+    if isinstance(backend, tokenizers.Tokenizer):
+      self._data = special_text.Encoder(backend)
+      self.special = self._data.special
+    self._lock = threading.Lock()  # Of whether special tokens are split.
     names = (n for n in FILES + _SETTINGS if (directory / n).is_file())
     self.content = fingerprints.of_value(
       {name: fingerprints.of_file(directory / name) for name in names}
@@ -93,15 +111,44 @@ class Other:
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of each text; special tokens in it are recognised."""
+    return self._encode(texts, split=False)
+
+  def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids of each text; only marked tokens are special."""
+    if self._data is not None:
+      return self._data.encode(texts, lambda p: self._encode(p, split=True))
+    return [self._encode_parts(text) for text in texts]
+
+  def reserve(self, ids: Sequence[int | None]) -> None:
+    """Says which tokens begin, end and fill texts, special or not."""
+    if self._data is not None:
+      self._data.reserve(ids)
+
+  def _encode_parts(self, text: str) -> list[int]:
+    """Encodes with a tokenizer in Python, marked tokens one by one."""
+    meant = special_text.pattern(self.special, f"{special_text.MARK}+")
+    parts = [text] if meant is None else meant.split(text)
+    ids: list[int] = []
+    for number, part in enumerate(parts):  # Text and token in turn.
+      if number % 2:
+        ids.append(self.special[part])
+      elif part:
+        part = special_text.unmarked(part)
+        ids += self._encode([part], split=True)[0]
+    return ids
+
+  def _encode(self, texts: Sequence[str], split: bool) -> list[list[int]]:
     if not texts:
       return []
-    return self._tokenizer(
-      list(texts),
-      add_special_tokens=False,
-      return_attention_mask=False,
-      return_token_type_ids=False,
-      verbose=False,
-    )["input_ids"]
+    with self._lock:
+      return self._tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        split_special_tokens=split,
+        verbose=False,
+      )["input_ids"]
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text without special tokens."""

@@ -22,6 +22,7 @@ from bigrec_jax.data.text import (
   packing,
   shared_header,
   source as source_lib,
+  special_text,
   text_streams,
   tokenization,
 )
@@ -32,14 +33,16 @@ _PREFETCHED_STEPS = 4
 
 def training_texts(source: source_lib.TextSource) -> list[str]:
   """Returns the full text, prompt and answer, of every sample."""
-  return [source.text(n).training for n in range(len(source))]
+  return [
+    special_text.unmarked(source.text(n).training) for n in range(len(source))
+  ]
 
 
 def question_tokens(
   source: source_lib.TextSource, tokenizer: tokenization.Tokenizer
 ) -> list[list[int]]:
   """Returns what decoding or scoring continues, whole, BOS first."""
-  return tokenizer.encode_batch(
+  return tokenizer.encode_data(
     [source.text(n).question for n in range(len(source))]
   )
 

@@ -2,11 +2,12 @@
 
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sentencepiece
 
 from bigrec_jax import errors
+from bigrec_jax.data.text import special_text
 
 
 class SentencePiece:
@@ -18,7 +19,19 @@ class SentencePiece:
   adds no blank before a blank.
   """
 
-  def __init__(self, path: pathlib.Path, added: Mapping[str, int]):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    added: Mapping[str, int],
+    words: Collection[str] = (),
+  ):
+    """Loads the file.
+
+    Args:
+      path: the file.
+      added: ids by text, of tokens beside those of the file.
+      words: those of them that are text, not special.
+    """
     self._processor = sentencepiece.SentencePieceProcessor()
     try:
       self._processor.Load(str(path))
@@ -33,8 +46,15 @@ class SentencePiece:
       if self._processor.is_control(i) or self._processor.is_unknown(i)
     }
     self._special_ids = frozenset(self._special.values())
-    names = sorted(self._special, key=len, reverse=True)
-    self._cut = re.compile("(" + "|".join(map(re.escape, names)) + ")")
+    self._cut = special_text.pattern(self._special) or re.compile("(?!)")
+    self._words = {added[word]: word for word in words}
+    self.special = {
+      token: i for token, i in self._special.items() if i not in self._words
+    }
+    # Of data: what is marked, and words wherever they are.
+    marked = special_text.pattern(self.special, f"{special_text.MARK}+")
+    both = (marked, special_text.pattern(words))
+    self._data_cut = re.compile("|".join(p.pattern for p in both if p))
     self.size = max(size, 1 + max(self._special_ids))
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -52,11 +72,38 @@ class SentencePiece:
         ids.extend(self._processor.encode(piece))
     return ids
 
+  def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids of each text; only marked tokens are special."""
+    if not any(self._data_cut.search(text) for text in texts):
+      # SentencePiece itself makes no special token of a text.
+      return self._processor.encode([special_text.unmarked(t) for t in texts])
+    return [self._encode_cut(text) for text in texts]
+
+  def _encode_cut(self, text: str) -> list[int]:
+    ids, end = [], 0
+    for match in self._data_cut.finditer(text):
+      ids += self._encode_piece(text[end : match.start()])
+      ids.append(self._special[match[match.lastindex or 0]])
+      end = match.end()
+    return ids + self._encode_piece(text[end:])
+
+  def _encode_piece(self, text: str) -> list[int]:
+    return self._processor.encode(special_text.unmarked(text)) if text else []
+
+  def reserve(self, ids: Sequence[int | None]) -> None:
+    """Says which tokens begin, end and fill texts: none that text makes."""
+
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text without special tokens."""
-    return self._processor.decode(
-      [i for i in ids if i not in self._special_ids]
-    )
+    parts: list[str] = []
+    run: list[int] = []
+    for i in ids:
+      if i in self._words:
+        parts += [self._processor.decode(run), self._words[i]]
+        run = []
+      elif i not in self._special_ids:
+        run.append(i)
+    return "".join([*parts, self._processor.decode(run)])
 
   def token_id(self, token: str) -> int | None:
     """Returns the id of a token, None if there is no such token."""

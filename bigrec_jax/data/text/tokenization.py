@@ -8,8 +8,9 @@ slow legacy LlamaTokenizer does. A directory with neither goes to transformers
 
 import os
 import pathlib
+import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import sentencepiece
 import tokenizers
@@ -17,30 +18,17 @@ from absl import logging
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from bigrec_jax import errors
-from bigrec_jax.data.text import other_tokenizers, sentencepiece_file
+from bigrec_jax.data.text import (
+  other_tokenizers,
+  protocol,
+  sentencepiece_file,
+  special_text,
+)
 from bigrec_jax.workdir import fingerprints, storage
 
 FAST_FILE = "tokenizer.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
 UNK, BOS, EOS = "<unk>", "<s>", "</s>"  # Ids 0, 1, 2, as in LLaMA.
-
-
-class Backend(Protocol):
-  """What reads one kind of tokenizer file. Adds no BOS and no EOS."""
-
-  size: int
-
-  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """Returns the ids of each text; special tokens in it are recognised."""
-    ...
-
-  def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text without special tokens."""
-    ...
-
-  def token_id(self, token: str) -> int | None:
-    """Returns the id of a token, None if there is no such token."""
-    ...
 
 
 class Tokenizer:
@@ -53,12 +41,13 @@ class Tokenizer:
     pad_id: fills rows; never attended to.
     add_bos: whether `encode` starts with `bos_id`.
     vocab_size: largest id + 1.
+    special: how its special tokens read, and how they are marked.
     fingerprint: names the tokenizer's behaviour.
   """
 
   def __init__(
     self,
-    backend: Backend,
+    backend: protocol.Backend,
     *,
     bos_id: int | None,
     eos_ids: Sequence[int],
@@ -74,6 +63,8 @@ class Tokenizer:
     self.pad_id = pad_id
     self.add_bos = add_bos and bos_id is not None
     self.vocab_size = backend.size
+    backend.reserve([*self.eos_ids, pad_id, bos_id])
+    self.special = special_text.Special(backend.special)
     self.fingerprint = fingerprints.of_value(
       [content, bos_id, self.eos_ids, pad_id, self.add_bos]
     )
@@ -84,7 +75,17 @@ class Tokenizer:
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns `encode` of every text, faster."""
-    encoded = self._backend.encode_batch(texts)
+    texts = list(map(special_text.unmarked, texts))
+    return self._begun(self._backend.encode_batch(texts))
+
+  def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns the ids of texts made of data, BOS first, no EOS.
+
+    What reads like a special token is plain text there, unless marked.
+    """
+    return self._begun(self._backend.encode_data(self.special.marked(texts)))
+
+  def _begun(self, encoded: list[list[int]]) -> list[list[int]]:
     if not self.add_bos or self.bos_id is None:
       return encoded
     return [[self.bos_id, *ids] for ids in encoded]
@@ -110,11 +111,24 @@ class _Fast:
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     self.size = 1 + max(self._tokenizer.get_vocab(True).values())
+    self._data = special_text.Encoder(self._tokenizer)
+    self.special = self._data.special
+    self.reserve = self._data.reserve
+    self._lock = threading.Lock()  # Of whether special tokens are split.
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    encodings = self._tokenizer.encode_batch_fast(
-      list(texts), add_special_tokens=False
-    )
+    return self._encode(texts, split=False)
+
+  def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
+    return self._data.encode(texts, lambda part: self._encode(part, split=True))
+
+  def _encode(self, texts: Sequence[str], split: bool) -> list[list[int]]:
+    with self._lock:
+      if self._tokenizer.encode_special_tokens != split:
+        self._tokenizer.encode_special_tokens = split
+      encodings = self._tokenizer.encode_batch_fast(
+        list(texts), add_special_tokens=False
+      )
     return [encoding.ids for encoding in encodings]
 
   def decode(self, ids: Sequence[int]) -> str:
@@ -172,6 +186,7 @@ def _settings(directory: pathlib.Path) -> dict[str, Any]:
   return {
     "model_ids": model_ids,
     "added": read("added_tokens.json"),
+    "special": special_text.declared(tokens),
     **{
       key: tokens.get(key) for key in ("add_bos_token", "added_tokens_decoder")
     },
@@ -183,9 +198,7 @@ def _settings(directory: pathlib.Path) -> dict[str, Any]:
 
 def _content(token: Any) -> str:
   """Returns the text of a token, which may be wrapped in an object."""
-  if isinstance(token, dict):
-    token = token.get("content")
-  return token or ""
+  return (token.get("content") if isinstance(token, dict) else token) or ""
 
 
 def _config_ids(settings: Mapping[str, Any], key: str) -> list[int]:
@@ -237,7 +250,7 @@ def _load_other(
 def _finish(
   directory: pathlib.Path,
   settings: Mapping[str, Any],
-  backend: Backend,
+  backend: protocol.Backend,
   ids: tuple[int | None, int | None, int | None],
   adds_bos: bool,
   content: str,
@@ -265,10 +278,14 @@ def _load_sentencepiece(
   path: pathlib.Path, settings: Mapping[str, Any]
 ) -> Tokenizer:
   added = dict(settings["added"])
+  words = set(added)
   for i, token in (settings["added_tokens_decoder"] or {}).items():
-    if _content(token):
-      added[_content(token)] = int(i)
-  backend = sentencepiece_file.SentencePiece(path, added)
+    if name := _content(token):
+      added[name] = int(i)
+      is_word = isinstance(token, dict) and token.get("special") is False
+      (words.add if is_word else words.discard)(name)
+  words -= settings["special"]
+  backend = sentencepiece_file.SentencePiece(path, added, words)
   processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
 
   def declared(key: str, fallback: int) -> int:

@@ -25,7 +25,7 @@ from bigrec_jax.models.bert import weights, wordpiece
 from bigrec_jax.models.bert.config import BertConfig
 from bigrec_jax.models.bert.network import Bert
 from bigrec_jax.progress import Reports
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import parts, storage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,22 @@ class BertEncoder:
     """D, the width of the network."""
     return self.network.config.hidden_size
 
-  def encode(self, texts: Sequence[str], progress: Reports) -> np.ndarray:
+  def encode(
+    self,
+    texts: Sequence[str],
+    progress: Reports,
+    kept: parts.Vectors | None = None,
+  ) -> np.ndarray:
     """Returns the vectors [N, D] float32 of the texts."""
     # As sentence-transformers, which strips texts first.
     texts = [text.strip() for text in texts]
     if self.sentences.lower:
       texts = [text.lower() for text in texts]
     rows = self.tokenizer.encode_batch_fast(texts, add_special_tokens=True)
+    cut = [n for n, row in enumerate(rows) if row.overflowing]
+    if cut:
+      most = len(rows[cut[0]].ids)
+      embedding.warn_of_cut([texts[n] for n in cut], most)
     how = (self.mesh, self.sentences.pooling, self.sentences.normalize)
     return embedding.embed_tokens(
       functools.partial(_vectors, self.network, *how, self.params),
@@ -70,6 +79,7 @@ class BertEncoder:
       self.batch_size,
       self.mesh,
       progress,
+      kept,
     )
 
 
@@ -92,6 +102,7 @@ def load(
   file = how.directory / "config.json"
   config = BertConfig.from_hf(storage.read_json(file), str(file))
   tokenizer = wordpiece.load(how.directory)
+  tokenizer.encode_special_tokens = True  # In a title they are plain text.
   _check_vocabulary(how.directory, tokenizer, config)
   tokenizer.enable_truncation(_max_length(how, config))
   tensors: dict[str, tensor_files.StoredTensor] = {}

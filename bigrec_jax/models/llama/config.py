@@ -11,7 +11,11 @@ from typing import Any
 from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig
 from bigrec_jax.models.hf_config import Reader
+from bigrec_jax.models.llama import known_keys, rope_config
+from bigrec_jax.models.llama.rope import RopeScaling
 from bigrec_jax.models.protocol import Architecture
+
+__all__ = ["MODEL_TYPES", "LlamaConfig", "RopeScaling"]
 
 _ARCHITECTURES = {
   "llama": "LlamaForCausalLM",
@@ -21,37 +25,8 @@ _ARCHITECTURES = {
 MODEL_TYPES = tuple(_ARCHITECTURES)
 # What the Hugging Face config classes assume where config.json is silent.
 _DEFAULT_MAX_POSITIONS = {"llama": 2048, "mistral": 131072, "qwen2": 32768}
-_ROPE_FIELDS = {
-  "linear": ("factor",),
-  "llama3": (
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
-  ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class RopeScaling:
-  """How rotary frequencies are stretched beyond the trained context.
-
-  Attributes:
-    rope_type: `linear` (all frequencies over `factor`) or `llama3` (low ones
-      only, with a smooth passage).
-    factor: the stretch.
-    low_freq_factor: `llama3`: wavelengths above the original context over
-      this are stretched in full.
-    high_freq_factor: `llama3`: wavelengths below the original context over
-      this are left alone.
-    original_max_position_embeddings: `llama3`: the trained context.
-  """
-
-  rope_type: str
-  factor: float
-  low_freq_factor: float = 0.0
-  high_freq_factor: float = 0.0
-  original_max_position_embeddings: int = 0
+# Above it no model is, and the table of frequencies would fill the memory.
+_MOST_HEAD_DIM, _MOST_LAYERS = 1 << 16, 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,37 +94,51 @@ class LlamaConfig(Architecture):
     """
     reader = Reader(values, source)
     model_type = reader.choice("model_type", MODEL_TYPES)
-    _refuse_unsupported(reader, model_type)
+    known_keys.check(reader, model_type)
     heads = reader.integer("num_attention_heads")
     width = reader.integer("hidden_size")
-    bias = bool(values.get("attention_bias", False))
+    if reader.values.get("head_dim") is None and width % heads:
+      raise reader.error(
+        "hidden_size", f"a multiple of num_attention_heads {heads}"
+      )
+    head_dim = reader.integer("head_dim", width // heads)
+    layers = reader.integer("num_hidden_layers")
+    if head_dim > _MOST_HEAD_DIM:
+      raise reader.error("head_dim", f"at most {_MOST_HEAD_DIM}")
+    if layers > _MOST_LAYERS:
+      raise reader.error("num_hidden_layers", f"at most {_MOST_LAYERS}")
+    positions = reader.integer(
+      "max_position_embeddings", _DEFAULT_MAX_POSITIONS[model_type]
+    )
+    theta, scaling = rope_config.read(reader, head_dim, positions)
+    bias = reader.flag("attention_bias")
     qwen = model_type == "qwen2"
-    eos = values.get("eos_token_id")
-    eos = () if eos is None else eos
-    return cls(
+    found: dict[str, Any] = dict(
       model_type=model_type,
       vocab_size=reader.integer("vocab_size"),
       hidden_size=width,
       intermediate_size=reader.integer("intermediate_size"),
-      num_hidden_layers=reader.integer("num_hidden_layers"),
+      num_hidden_layers=layers,
       num_attention_heads=heads,
       num_key_value_heads=reader.integer("num_key_value_heads", heads),
-      head_dim=reader.integer("head_dim", width // heads),
-      max_position_embeddings=reader.integer(
-        "max_position_embeddings", _DEFAULT_MAX_POSITIONS[model_type]
-      ),
-      rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
-      rope_theta=_rope_theta(reader),
-      rope_scaling=_rope_scaling(reader),
-      tie_word_embeddings=bool(values.get("tie_word_embeddings", False)),
+      head_dim=head_dim,
+      max_position_embeddings=positions,
+      rms_norm_eps=reader.number("rms_norm_eps", 1e-6),
+      rope_theta=theta,
+      rope_scaling=scaling,
+      tie_word_embeddings=reader.flag("tie_word_embeddings"),
       qkv_bias=qwen or bias,
       o_bias=bias and not qwen,
-      mlp_bias=bool(values.get("mlp_bias", False)),
-      initializer_range=float(values.get("initializer_range", 0.02)),
-      bos_token_id=values.get("bos_token_id"),
-      eos_token_ids=tuple(eos) if isinstance(eos, (list, tuple)) else (eos,),
-      pad_token_id=values.get("pad_token_id"),
+      mlp_bias=reader.flag("mlp_bias"),
+      initializer_range=reader.number("initializer_range", 0.02),
+      bos_token_id=reader.token("bos_token_id"),
+      eos_token_ids=reader.tokens("eos_token_id"),
+      pad_token_id=reader.token("pad_token_id"),
     )
+    try:
+      return cls(**found)
+    except errors.UserError as error:  # It knows of no file.
+      raise errors.UserError(f"{source}: {error}") from None
 
   def to_hf(self, dtype: str) -> dict[str, Any]:
     """Returns config.json such that transformers builds the same network.
@@ -183,10 +172,7 @@ class LlamaConfig(Architecture):
     ):
       values[name] = getattr(self, name)
     if self.rope_scaling is not None:
-      scaling = dataclasses.asdict(self.rope_scaling)
-      kind = scaling["rope_type"]
-      kept = ("rope_type", *_ROPE_FIELDS[kind])
-      values["rope_scaling"] = {key: scaling[key] for key in kept}
+      values["rope_scaling"] = rope_config.to_hf(self.rope_scaling)
     if self.model_type == "llama":
       values["attention_bias"] = self.qkv_bias
       values["mlp_bias"] = self.mlp_bias
@@ -195,54 +181,3 @@ class LlamaConfig(Architecture):
     else:
       values["use_sliding_window"] = False
     return values
-
-
-def _refuse_unsupported(reader: Reader, model_type: str) -> None:
-  reader.expect("hidden_act", ("silu", "swish"))
-  reader.expect("attention_dropout", (0, 0.0))
-  reader.expect("partial_rotary_factor", (1, 1.0))
-  reader.expect("quantization_config", (), " (load the unquantised weights)")
-  for kind in reader.values.get("layer_types") or ():
-    if kind != "full_attention":
-      raise reader.error("layer_types", "only full_attention")
-  if model_type == "qwen2":
-    reader.expect("use_sliding_window", (False,))
-  elif model_type == "mistral":
-    reader.expect(
-      "sliding_window",
-      (),
-      " (null: set it so if no text is longer than the window)",
-    )
-  if model_type != "llama":
-    reader.expect("mlp_bias", (False,))
-    reader.expect("attention_bias", (False,))
-
-
-def _rope_parameters(reader: Reader) -> tuple[str, dict[str, Any]]:
-  """Returns the key and value of the rotary settings, of either version."""
-  for key in ("rope_parameters", "rope_scaling"):
-    value = reader.values.get(key)
-    if value is not None:
-      if not isinstance(value, Mapping):
-        raise reader.error(key, "an object or null")
-      return key, dict(value)
-  return "rope_scaling", {}
-
-
-def _rope_theta(reader: Reader) -> float:
-  _, parameters = _rope_parameters(reader)
-  theta = parameters.get("rope_theta", reader.values.get("rope_theta", 10000.0))
-  return float(theta)
-
-
-def _rope_scaling(reader: Reader) -> RopeScaling | None:
-  key, parameters = _rope_parameters(reader)
-  kind = parameters.get("rope_type", parameters.get("type", "default"))
-  if kind == "default":
-    return None
-  if kind not in _ROPE_FIELDS:
-    raise reader.error(key, "rope_type default, linear or llama3")
-  fields = _ROPE_FIELDS[kind]
-  if missing := [name for name in fields if name not in parameters]:
-    raise reader.error(key, f"a value for {missing[0]}")
-  return RopeScaling(kind, **{name: parameters[name] for name in fields})

@@ -10,13 +10,13 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import attention, kv_cache
-from bigrec_jax.models.llama.config import LlamaConfig, RopeScaling
+from bigrec_jax.models.llama import rope
+from bigrec_jax.models.llama.config import LlamaConfig
 from bigrec_jax.models.modules import Linear, RMSNorm
 
 Keys = TypeVar("Keys")  # An array of one layer, or those of all layers.
@@ -70,46 +70,24 @@ class Past(Generic[Keys]):
     return Past(pick(self.prefix), pick(self.prompt), pick(self.suffix))
 
 
-def rotary_frequencies(
-  head_dim: int, theta: float, scaling: RopeScaling | None
-) -> np.ndarray:
-  """Returns the angle per position of each pair, [H/2] float32.
-
-  `llama3` as in Meta's Llama 3.1 release: wavelengths beyond the trained
-  context are stretched by `factor`, short ones are left alone, and between
-  the two the stretch fades in.
-  """
-  exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-  frequencies = np.float32(1) / np.float32(theta) ** exponent
-  if scaling is None:
-    return frequencies
-  stretched = frequencies / np.float32(scaling.factor)
-  if scaling.rope_type == "linear":
-    return stretched
-  wavelength = 2 * np.pi / frequencies
-  turns = scaling.original_max_position_embeddings / wavelength
-  low, high = scaling.low_freq_factor, scaling.high_freq_factor
-  keep = np.clip((turns - low) / (high - low), 0, 1)
-  return ((1 - keep) * stretched + keep * frequencies).astype(np.float32)
-
-
 def rotary_tables(
-  positions: jax.Array, config: LlamaConfig
+  positions: jax.Array, config: LlamaConfig, lengths: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
   """Returns cos and sin of the rotary angles, [..., H/2] float32.
-
-  Float32 because bfloat16 cannot tell position 257 from 258.
 
   Args:
     positions: [...] int32.
     config: for the head size, theta and scaling.
+    lengths: [...] int32, of each token's text; see `rope.tables`.
   """
-  frequencies = rotary_frequencies(
-    config.head_dim, config.rope_theta, config.rope_scaling
+  return rope.tables(
+    positions,
+    lengths,
+    config.head_dim,
+    config.rope_theta,
+    config.rope_scaling,
+    config.max_position_embeddings,
   )
-  frequencies = np.reshape(frequencies, (1,) * positions.ndim + (-1,))
-  angles = positions.astype(jnp.float32)[..., None] * frequencies
-  return jnp.cos(angles), jnp.sin(angles)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import kv_cache, modules, stacking
-from bigrec_jax.models.llama import layers
+from bigrec_jax.models.llama import layers, rope
 from bigrec_jax.models.llama.config import LlamaConfig
 
 # What the backward pass of a layer keeps: everything, only the layer's input,
@@ -111,7 +111,8 @@ class Llama(nn.Module):
     Returns:
       [B, T, D] hidden states after the final norm.
     """
-    cos, sin = layers.rotary_tables(positions, self.config)
+    lengths = self._text_lengths(positions, segment_ids, prefix)
+    cos, sin = layers.rotary_tables(positions, self.config, lengths)
     context = layers.Context(cos, sin, segment_ids, deterministic=deterministic)
     hidden, _ = self._run(tokens, layers.Past(prefix=prefix), context)
     if self.is_initializing():
@@ -164,11 +165,13 @@ class Llama(nn.Module):
       [1, P, D] hidden states after the final norm, and the `prefix`.
     """
     slots = jnp.arange(len(header), dtype=jnp.int32)[None]
-    cos, sin = layers.rotary_tables(slots, self.config)
+    ones = jnp.ones_like(slots)
+    lengths = self._text_lengths(slots, ones, None)
+    cos, sin = layers.rotary_tables(slots, self.config, lengths)
     context = layers.Context(
       cos,
       sin,
-      jnp.ones_like(slots),
+      ones,
       deterministic=deterministic,
       keep_keys=True,
     )
@@ -211,9 +214,10 @@ class Llama(nn.Module):
     shift = 0 if prefix is None else prefix.prefix_length
     positions = jnp.broadcast_to(slots + jnp.int32(shift), rows)
     segment_ids = (slots < lengths[:, None]).astype(jnp.int32)
-    cos, sin = layers.rotary_tables(positions, self.config)
-    context = layers.Context(cos, sin, segment_ids, keep_keys=True)
     shared = None if prefix is None else prefix.prefix
+    own = self._text_lengths(positions, segment_ids, shared)
+    cos, sin = layers.rotary_tables(positions, self.config, own)
+    context = layers.Context(cos, sin, segment_ids, keep_keys=True)
     hidden, (k, v) = self._run(tokens, layers.Past(prefix=shared), context)
     lengths = lengths.astype(jnp.int32) + jnp.int32(shift)
     return hidden, kv_cache.PromptCache(k, v, lengths, shared)
@@ -239,7 +243,10 @@ class Llama(nn.Module):
     """
     positions = (prompt.lengths + step.astype(jnp.int32))[:, None]
     positions = jnp.broadcast_to(positions, tokens.shape)
-    cos, sin = layers.rotary_tables(positions, self.config)
+    # What a beam has read so far: as transformers, earlier keys stay as they
+    # are when a text outgrows the trained context.
+    read = positions + jnp.int32(1)
+    cos, sin = layers.rotary_tables(positions, self.config, read)
     group = self.config.num_attention_heads // self.config.num_key_value_heads
     visible = suffix.visible  # [B, W, T, W]
     visible = jnp.reshape(visible, (*visible.shape[:2], -1))
@@ -263,6 +270,30 @@ class Llama(nn.Module):
     k = jax.tree.map(lambda x: x + _like(zeros[:, None, None, :], x), k)
     v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
     return hidden, suffix.append(k, v)
+
+  def _text_lengths(
+    self,
+    positions: jax.Array,
+    segment_ids: jax.Array,
+    prefix: tuple[Any, Any] | None,
+  ) -> jax.Array | None:
+    """Returns each token's text's length [B, T], where the angles need it.
+
+    Raises:
+      UserError: the texts share keys of a beginning and may be so long that
+        these would depend on the text.
+    """
+    config = self.config
+    if not rope.depends_on_length(config.rope_scaling):
+      return None
+    if prefix is not None:
+      shared = jax.tree.leaves(prefix[0])[0].shape[-1]  # P
+      rope.check_shared(
+        shared + positions.shape[1],
+        config.rope_scaling,
+        config.max_position_embeddings,
+      )
+    return rope.text_lengths(positions, segment_ids)
 
   def _run(
     self,

@@ -8,23 +8,12 @@ the best NDCG@20.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from bigrec_jax import errors
+from bigrec_jax import config
 from bigrec_jax.results import metrics
-
-_HUNDREDTHS = [n / 100 for n in range(101)]
-_UNITS = [float(n) for n in range(1, 100)]
-
-# docs/protocol.md, Gamma: the grid of each published script.
-GRIDS = {
-  "movie_ci": [*_HUNDREDTHS[:-1], *_UNITS],
-  "game_ci": [*_HUNDREDTHS[1:], *_UNITS],
-  "movie_pda": [0.0, *_UNITS],
-}
 
 # What `bigrec` falls back to where no gamma has a metric above 0.
 NO_GAMMA = -1.0
@@ -37,23 +26,12 @@ def parse_grid(text: str) -> np.ndarray:
   """Returns the gammas of `ground.gamma_grid`, ascending, each once.
 
   Args:
-    text: a name in `GRIDS`, or numbers of at least 0: "0,0.5,1".
+    text: the name of a published one, or numbers: "0,0.5,1".
 
   Raises:
     UserError: neither.
   """
-  values = GRIDS.get(text)
-  if values is None:
-    try:
-      values = [float(part) for part in text.strip("()[] ").split(",")]
-    except ValueError:
-      values = [math.nan]
-  if not all(0 <= value < 1e6 for value in values):  # Catches NaN as well.
-    raise errors.UserError(
-      f"config.ground.gamma_grid: {text!r} found, one of {', '.join(GRIDS)} or"
-      ' numbers from 0 to a million such as "0,0.5,1" expected'
-    )
-  return np.unique(np.array(values, np.float64))
+  return np.unique(np.array(config.gammas(text), np.float64))
 
 
 def curves(

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from bigrec_jax.rankers import counting, dense, engine, protocol
 from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import metrics
+from bigrec_jax.workdir import parts as parts_lib
 
 _STEPS = 10  # Weights are tenths.
 # A block of users to their scores [n, I] float32.
@@ -40,6 +41,7 @@ class WeightedSum:
     most_users: int,
     groups: np.ndarray,
     weights: Sequence[float] = (),
+    once: parts_lib.Once = parts_lib.at_once,
   ):
     """Says where and how ranks are counted while weights are chosen.
 
@@ -48,10 +50,12 @@ class WeightedSum:
       most_users: of a block.
       groups: [I] int32, rows that count as one target.
       weights: of a combiner that is fitted already.
+      once: knows the ranks of weights that were tried before a kill.
     """
     self.weights = tuple(weights)
     self.tried = 0
     self._mesh, self._most_users, self._groups = mesh, most_users, groups
+    self._once = once
 
   def fit(self, parts: Sequence[protocol.Ranker], targets: np.ndarray) -> Self:
     """Chooses the weights by valid NDCG@20; the first of equally good ones.
@@ -71,10 +75,12 @@ class WeightedSum:
       groups=self._groups,
     )
     settings, rows = _tenths(len(parts)), [_rows_of(part) for part in parts]
-    ndcg = [
-      metrics.ndcg(ranks_of(self._sum(rows, one)), calibrate.SINGLE_CUTOFF)
-      for one in settings
-    ]
+    ndcg = []
+    for one in settings:
+      ranks = engine.ranks_once(
+        self._once, f"weights {one}", ranks_of, self._sum(rows, one)
+      )
+      ndcg.append(metrics.ndcg(ranks, calibrate.SINGLE_CUTOFF))
     self.weights, self.tried = settings[int(np.argmax(ndcg))], len(settings)
     return self
 

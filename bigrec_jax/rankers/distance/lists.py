@@ -28,6 +28,9 @@ _SLACK = 32
 # More candidates than this for a whole block would be slower than to go over
 # the catalogue for the users in doubt.
 _MOST_CANDIDATES = 1024
+# A few histories of thousands of items are no reason for all users to have as
+# many candidates; whose are too few is told then.
+_MOST_SPARE = 512
 _NEAR = 32  # Nearest items among which the least distance is looked for.
 
 # (rows of the block [m], items [m, c]) to which may be listed [m, c].
@@ -117,7 +120,7 @@ def new_titles(
   """
   groups = table.groups
   # A power of two, so that few lengths of histories mean few programs.
-  spare = 1 << max(0, hidden.shape[1] - 1).bit_length()
+  spare = 1 << max(0, min(hidden.shape[1], _MOST_SPARE) - 1).bit_length()
 
   def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     kept = np.zeros(items.shape, bool)

@@ -28,6 +28,7 @@ from bigrec_jax.rankers import (
 from bigrec_jax.rankers.combine import calibrate
 from bigrec_jax.results import list_metrics, metrics
 from bigrec_jax.results.rows import TaskRow
+from bigrec_jax.workdir import parts
 
 SYSTEM, ONE_QUERY = "gpt4rec", "gpt4rec, one query"
 # Lists [N, K] of a system by K, and the parameters that it was given.
@@ -54,7 +55,13 @@ class Split:
 class Judge:
   """Makes and measures the lists of all systems."""
 
-  def __init__(self, catalogue: Catalogue, config: Config, mesh: Mesh):
+  def __init__(
+    self,
+    catalogue: Catalogue,
+    config: Config,
+    mesh: Mesh,
+    once: parts.Once = parts.at_once,
+  ):
     """Reads the titles.
 
     Args:
@@ -62,7 +69,9 @@ class Judge:
       config: `ground` has cutoffs, batch size and bootstrap, `bm25` the
         parameters to choose from.
       mesh: all its devices share the items.
+      once: knows the ranks of settings of BM25 that were tried before a kill.
     """
+    self._once = once
     self._catalogue, self._config, self._mesh = catalogue, config, mesh
     self._terms = bm25.Terms(catalogue.titles)
     self._tokens = self._terms.presence()
@@ -117,7 +126,12 @@ class Judge:
       k = calibrate.SINGLE_CUTOFF
       return self._ranks(valid, lists(index, valid, [k])[k])
 
-    choice, index = bm25_choice.choose(self._terms, self._config.bm25, ranks)
+    choice, index = bm25_choice.choose(
+      self._terms,
+      self._config.bm25,
+      ranks,
+      parts.within(self._once, f"{most or 'all'} queries"),
+    )
     return lambda split: (
       lists(index, split, self._config.ground.cutoffs),
       dataclasses.asdict(choice.settings),
@@ -135,6 +149,7 @@ class Judge:
       self._mesh,
       most_users=ground.batch_size,
       duplicates=ground.duplicates,
+      once=self._once,
     )
     counts = self._terms.history_counts
     lists = self._by(lambda split: index.ranker(counts(split.history)))

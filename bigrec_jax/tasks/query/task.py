@@ -159,7 +159,9 @@ class Task(protocol.Task):
         if split in files
         else None,
       )
-    judge = evaluation.Judge(store.catalogue, store.config, store.mesh)
+    judge = evaluation.Judge(
+      store.catalogue, store.config, store.mesh, evidence.parts.once
+    )
     return judge.rows(splits, evidence.progress)
 
   def _cf_files(self) -> dict[str, pathlib.Path]:

@@ -23,6 +23,7 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel, embedding
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.yes_no import texts
+from bigrec_jax.workdir import parts
 
 
 def answer_ids(
@@ -37,7 +38,7 @@ def answer_ids(
   Raises:
     UserError: an answer's word is not one token there, or both begin alike.
   """
-  before = tokenizer.encode(question)
+  (before,) = tokenizer.encode_data([question])
   found = []
   for word in texts.ANSWERS:
     rest = _after(tokenizer, question, before, word)
@@ -65,7 +66,7 @@ def _after(
   word: str,
 ) -> list[int]:
   """Returns the tokens of a word after a text; none if the text's change."""
-  ids = tokenizer.encode(question + word)
+  (ids,) = tokenizer.encode_data([question + word])
   return ids[len(before) :] if ids[: len(before)] == before else []
 
 
@@ -89,7 +90,7 @@ class Scorer:
       network.mesh, batch_size, "config.task.yes_no.batch_size"
     )
     questions = [source.text(n).question for n in range(len(source))]
-    tokens = network.tokenizer.encode_batch(questions)
+    tokens = network.tokenizer.encode_data(questions)
     self._network = network
     self._size = len(questions)
     ids = answer_ids(network.tokenizer, questions[0])
@@ -102,32 +103,39 @@ class Scorer:
     """Yields (numbers, tokens [B, T], last positions [B]) on the mesh."""
     mesh = self._network.mesh
     lengths = [len(ids) for ids in tokens]
-    for width, numbers in embedding.batches(lengths, batch_size):
-      block = np.zeros((batch_size, width), np.int32)
-      last = np.zeros(batch_size, np.int32)
-      for place, number in enumerate(numbers):
+    unit = sharding.batch_size_unit(mesh)
+    for batch in embedding.batches(lengths, batch_size, unit):
+      block = np.zeros((batch.rows, batch.width), np.int32)
+      last = np.zeros(batch.rows, np.int32)
+      for place, number in enumerate(batch.numbers):
         block[place, : lengths[number]] = tokens[number]
         last[place] = lengths[number] - 1
-      yield numbers, _put(mesh, block), _put(mesh, last)
+      yield batch.numbers, _put(mesh, block), _put(mesh, last)
 
   def logits(
-    self, adapter: Any, progress: progress_lib.Reports | None = None
+    self,
+    adapter: Any,
+    progress: progress_lib.Reports | None = None,
+    kept: parts.Vectors | None = None,
   ) -> np.ndarray:
     """Returns the logits of Yes and No where the answer starts.
 
     Args:
       adapter: the weights of collection `lora`.
       progress: told of every sample done.
+      kept: the samples that were done before, [N, 2], and where others go as
+        they are done; None = nothing is kept.
 
     Returns:
       [N, 2] float32.
 
     Raises:
-      UserError: one isn't finite.
+      NonFiniteError: one is NaN or infinite.
     """
-    network = self._network
-    found = np.zeros((self._size, 2), np.float32)
-    parts = [
+    network, progress = self._network, progress or progress_lib.NullProgress()
+    kept = kept or parts.Vectors(None, "", self._size, 2)
+    progress.skip(int(kept.done.sum()))
+    under_way = [
       (
         numbers,
         _answer_logits(
@@ -141,25 +149,32 @@ class Scorer:
         ),
       )
       for numbers, tokens, last in self._batches
+      if not kept.done[numbers].all()
     ]
-    for numbers, part in parts:
-      found[numbers] = jax.device_get(part)[: len(numbers)]
-      if progress is not None:
-        progress.update(len(numbers))
-    bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if bad.size:
-      raise errors.UserError(
-        f"sample {bad[0]} (of {len(bad)}) has answer logits that are NaN or"
-        " infinite, finite ones expected; check the base's weights and"
-        " config.model.dtype"
-      )
-    return found
+    for numbers, part in under_way:
+      found = jax.device_get(part)[: len(numbers)]
+      bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+      if bad.size:
+        row = int(numbers[bad[0]])
+        raise errors.NonFiniteError(
+          row,
+          "answer logits that are NaN or infinite found, finite ones expected;"
+          " look at the adapter's and the base's weights, at config.model.dtype"
+          " and whether the tokenizer is the base's own",
+          f"sample {row}",
+        )
+      kept.add(numbers, found)
+      progress.update(len(numbers))
+    return kept.values
 
   def probabilities(
-    self, adapter: Any, progress: progress_lib.Reports | None = None
+    self,
+    adapter: Any,
+    progress: progress_lib.Reports | None = None,
+    kept: parts.Vectors | None = None,
   ) -> np.ndarray:
-    """Returns [N] float64: the softmax of the two logits, of Yes."""
-    yes, no = self.logits(adapter, progress).astype(np.float64).T
+    """Returns [N] float64: the softmax of `logits`, of Yes."""
+    yes, no = self.logits(adapter, progress, kept).astype(np.float64).T
     return 1.0 / (1.0 + np.exp(no - yes))
 
 

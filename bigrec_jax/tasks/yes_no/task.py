@@ -18,6 +18,7 @@ from bigrec_jax.data.prepared import splits
 from bigrec_jax.results import metrics, rows
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.yes_no import cf, samples, texts
+from bigrec_jax.workdir import parts
 
 if TYPE_CHECKING:
   from bigrec_jax.training import selection
@@ -112,7 +113,13 @@ class Task(protocol.Task):
       count = 2 * len(self._used[split])
       with evidence.progress(f"score {split}", count, "samples") as bar:
         for system, adapter in ((SYSTEM, tuned.adapter), (UNTUNED, nothing)):
-          scores = scorer.probabilities(adapter, bar)
+          about = f"{split} {system}", len(self._used[split]), 2
+          kept = parts.Vectors(evidence.parts, *about)
+          try:
+            scores = scorer.probabilities(adapter, bar, kept)
+          except errors.NonFiniteError as error:
+            name = f"{system}, {self.samples(split).name(error.row)}"
+            raise error.of(error.row, name) from None
           found.append(self._row(split, system, [scores]))
     return [*found, *self._cf_rows(evidence)]
 
@@ -125,12 +132,20 @@ class Task(protocol.Task):
       return found
     with evidence.progress("train CF", len(models), "models") as bar:
       for model in models:
-        scores = cf.scores(
-          model, self._used, store.config, len(store.catalogue), store.mesh
+        scores = evidence.parts.once(
+          f"scores of {model}", functools.partial(self._cf_scores, model)
         )
-        found += [self._row(s, model, scores[s]) for s in protocol.SPLITS]
+        found += [self._row(s, model, list(scores[s])) for s in protocol.SPLITS]
         bar.update(1)
     return found
+
+  def _cf_scores(self, model: str) -> parts.Arrays:
+    """Returns scores [seeds, N] of each split by a CF model, trained here."""
+    store = self.store
+    found = cf.scores(
+      model, self._used, store.config, len(store.catalogue), store.mesh
+    )
+    return {split: np.stack(scores) for split, scores in found.items()}
 
   def evaluated_from(self) -> dict[str, Any]:
     """Returns what the rows depend on beside texts, base and adapter."""

@@ -441,7 +441,7 @@ class TestBigrec:
       ('item_ids\n"[5, 404]"\n', "line 2: target 404 found, an id of"),
       ("item_ids\n[5\n", "line 2: item_ids '\\[5' and timestamp None found"),
       ("items\n[5]\n", "line 1: columns items found, item_ids expected"),
-      ("user_id,item_ids\n[5]\n", "line 2: 2 fields expected"),
+      ("user_id,item_ids\n[5]\n", "line 2: 1 fields found, 2 expected"),
       ("item_ids\n[5]\n", "no timestamp to cut a valid split by"),
     ],
   )

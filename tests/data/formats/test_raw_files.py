@@ -4,7 +4,7 @@ import json
 import pytest
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.formats import opened, raw_files
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
 ROWS = [
@@ -72,7 +72,7 @@ def test_truncated_gzip_is_named_with_its_line(tmp_path, doctor):
   with pytest.raises(errors.UserError, match="row 1: damaged"):
     list(raw_files.json_rows(path))
   with pytest.raises(errors.UserError, match="damaged"):
-    raw_files.content(path)
+    opened.content(path)
 
 
 def test_lines_that_are_not_utf8_are_counted(tmp_path, doctor):

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models
 
 from bigrec_jax.data.prepared import doctor as doctor_lib
+from bigrec_jax.data.text import tokenization
 
 
 @pytest.fixture
@@ -28,11 +31,44 @@ def test_titles(doctor):
     " ",
     "Pokémon",
     "bad \ufffd",
+    "line\nbreak",
+    "dedirrevo \u202etitle",
   ]
   doctor_lib.examine_titles(doctor, titles)
   found = findings(doctor)
-  assert list(found.values()) == [2, 2, 1, 1, 1, 1, 1, 1, 2]
+  assert list(found.values()) == [2, 2, 1, 2, 1, 1, 1, 1, 1, 3]
   assert "titles with markup" in found
+
+
+def test_the_tokenizer_says_what_it_makes_of_titles(doctor, tmp_path):
+  """Where a model is given: special-token text, and what it can't write."""
+  words = ["<unk>", "<s>", "</s>", "a", "b", " "]
+  tokenizer = tokenizers.Tokenizer(
+    models.BPE({w: i for i, w in enumerate(words)}, [], unk_token="<unk>")
+  )
+  tokenizer.add_special_tokens(words[:3])
+  tokenizer.decoder = decoders.Fuse()
+  tokenizer.save(str(tmp_path / "tokenizer.json"))
+  (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+  doctor_lib.examine_tokens(
+    doctor,
+    ["a b", "a</s>b", "a ç", "ab"],
+    tokenization.load_tokenizer(tmp_path),
+  )
+  special, changed = doctor.to_dict()["findings"]
+  assert (special["count"], special["examples"]) == (1, ["a</s>b"])
+  # Its angle brackets are no tokens either.
+  assert changed["examples"] == ["a</s>b", "a ç"]
+
+
+def test_a_title_cannot_break_the_lines_it_is_shown_in(doctor):
+  title = "a\nb\x1b[2J\u202ec\x9b\ud800"
+  doctor.found("odd titles", 1, [title])
+  doctor.removed("rule", "items", 2, 1, [title])
+  lines = doctor_lib.summary(doctor.to_dict())
+  for line in lines[1:]:
+    assert line.endswith("a\\nb\\u001b[2J\\u202ec\\u009b\\ud800")
+  assert doctor.to_dict()["findings"][0]["examples"] == [title]
 
 
 def test_users(doctor):

@@ -1,5 +1,6 @@
 import gzip
 import json
+import time
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from bigrec_jax import errors
 from bigrec_jax.data.prepared import histories
 from bigrec_jax.data.prepared.catalogue import Catalogue
+from bigrec_jax.workdir import fingerprints
 
 CATALOGUE = Catalogue(
   ("10", "11", "12", "13"),
@@ -92,7 +94,7 @@ def test_what_becomes_of_an_unknown_item(unknown, titles):
     ('{"history": ["10", 1.5]}', ["line 2", "item 2", "1.5"]),
     ('{"history": [true]}', ["line 2", "item 1", "True"]),
     ('{"history": ["Halo 4"]}', ["line 2", "'Halo 4'", "mean 'Halo 3'"]),
-    ('{"history": [], "age": NaN}', ["line 2", "NaN or infinity"]),
+    ('{"history": [], "age": NaN}', ["line 2", "NaN found", "finite"]),
     ('{"history": [], "age": 1e400}', ["line 2", "NaN or infinity"]),
     ('{"history": [], "scores": [1]}', ["line 2", "'scores'", "another name"]),
     # A number is an id, never a title.
@@ -114,4 +116,63 @@ def test_an_empty_file_is_refused(tmp_path):
   path = tmp_path / "users.jsonl"
   path.write_text("\n")
   with pytest.raises(errors.UserError, match="no line found"):
-    histories.read(path)
+    list(histories.read(path))
+
+
+def test_a_survey_names_what_it_does_not_keep(tmp_path):
+  rows = [{"user": n, "history": [str(10 + n % 4)]} for n in range(9)]
+  path = write(tmp_path / "users.jsonl", *rows, {"history": [], "ö": "\ud800"})
+  given = list(histories.read(path))
+  found = histories.survey(histories.read(path), CATALOGUE, "error")
+  # The name that records of before have.
+  contents = [row.content for row in given]
+  assert found == (10, fingerprints.of_value(contents))
+  assert fingerprints.OfList().name() == fingerprints.of_value([])
+  write(path, *rows, {"history": ["Nothing"]})
+  with pytest.raises(errors.UserError, match="line 10.*'Nothing'"):
+    histories.survey(histories.read(path), CATALOGUE, "error")
+  assert histories.survey(histories.read(path), CATALOGUE, "skip").users == 10
+
+
+def test_a_long_history_does_not_widen_the_table_of_others(monkeypatch):
+  monkeypatch.setattr(histories, "_MOST_IN_A_TABLE", 40)
+  rows = [{"history": ["10"] * n} for n in (1, 3, 2, 100, 1, 5, 5, 5, 5, 5, 5)]
+  given = [histories.Row("", row, "") for row in rows]
+  found = histories.find(given, CATALOGUE, "error")
+  parts = list(found.parts())
+  assert [(p.start, p.stop) for p in parts] == [(0, 3), (3, 4), (4, 11)]
+  assert [found[p].padded().shape for p in parts] == [(3, 3), (1, 100), (7, 5)]
+  assert list(found[:0].parts()) == []
+
+
+def test_a_page_in_place_of_a_title_is_cut_and_told(caplog):
+  page = "<span>" * 4000
+  (row,) = histories.from_flags([page])
+  with caplog.at_level("WARNING", "absl"):
+    found = histories.find([row], CATALOGUE, "text")
+  assert found.titles == [[page[:1000]]] and found.unknown == [[page]]
+  (line,) = [record.getMessage() for record in caplog.records]
+  assert "item 1: a text of 24000 characters" in line and len(line) < 120
+  with pytest.raises(errors.UserError) as error:
+    histories.find([row], CATALOGUE, "error")
+  assert "(24000 characters)" in str(error.value)
+  assert len(str(error.value)) < 500
+
+
+def test_the_nearest_of_many_titles_is_found_soon():
+  """Letter by letter a page, or a hundred thousand titles, took minutes."""
+  count = 100_000
+  titles = [f"The {n * 7919 % count}th Adventure of {n}" for n in range(count)]
+  titles[count // 2] = "Halo: Combat Evolved"
+  titles[3] = "<span>" * 4000
+  many = Catalogue(
+    tuple(map(str, range(count))), tuple(titles), np.zeros(count)
+  )
+  start = time.process_time()
+  for text in ("Hallo Combat Evolved", "x" * 20_000, "A", ""):
+    (row,) = histories.from_flags([f"{text}?"])
+    with pytest.raises(errors.UserError) as error:
+      histories.find([row], many, "error")
+    near = "did you mean 'Halo: Combat Evolved'?" in str(error.value)
+    assert near == text.startswith("Hallo")
+  assert time.process_time() - start < 5

@@ -228,7 +228,8 @@ def test_labels_equal_those_of_the_published_rule(
 
 def test_eos_is_not_added_twice(world):
   encoder = encoding.Encoder(world[1], max_length=96, train_on_inputs=True)
-  text = source_lib.Text("Say. ", '"A"</s>', "Say. ")
+  answer = world[1].special.mark('"A"</s>')
+  text = source_lib.Text("Say. ", answer, "Say. ")
   tokens = encoder.encode_batch([text])[0].tokens.tolist()
   assert tokens.count(2) == 1
   assert tokens[-1] == 2
