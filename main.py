@@ -8,10 +8,16 @@
 A workdir remembers its configuration, so only the first command on it needs
 --config (docs/workdir.md).
 This file only reads flags, starts jax.distributed where asked, and dispatches.
-Exit status: 0 when what was asked is on disk, 2 after a user's mistake, which
-is one line on stderr, 1 after anything else, and where --mode=selfcheck finds
-that devices do not agree.
+Exit status: 0 when what was asked is on disk; 2 after a user's mistake, or
+where another process of the run is gone; 130 and 143 after Ctrl-C and SIGTERM;
+each of these with one line on stderr; 1 after anything else, and where
+--mode=selfcheck finds that devices do not agree.
 """
+
+from bigrec_jax.workdir import interrupts
+
+if __name__ == "__main__":
+  interrupts.install()  # First: the imports below take a while.
 
 import difflib
 import importlib
@@ -62,8 +68,7 @@ _STARTING = ("train", "pipeline")
 # The defaults alone, where the workdir remembers all else.
 _DEFAULTS = pathlib.Path(__file__).resolve().parent / "configs" / "common.py"
 
-# For the others to say why they stop, too, before the first process, which
-# coordinates all, is gone.
+# For the others to say why they stop, too.
 _FAREWELL_SECONDS = 2.0
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -291,31 +296,7 @@ def _set_up_jax(workdir: pathlib.Path) -> None:
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.fspath(cache))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   if _DISTRIBUTED.value:
-    _join_processes()
-
-
-def _join_processes() -> None:
-  """Connects this process to the others of the run.
-
-  TPU pods and SLURM say themselves who is who. Elsewhere the environment does:
-  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-  """
-  import jax
-
-  given = {
-    argument: os.environ.get(f"JAX_{argument.upper()}")
-    for argument in ("num_processes", "process_id")
-  }
-  try:
-    jax.distributed.initialize(
-      **{key: int(value) for key, value in given.items() if value is not None}
-    )
-  except ValueError as error:
-    raise errors.UserError(
-      f"--distributed: {_one_line(error)}; on a TPU pod or under SLURM nothing"
-      " more is needed, elsewhere JAX_COORDINATOR_ADDRESS (host:port),"
-      " JAX_NUM_PROCESSES and JAX_PROCESS_ID are expected in the environment"
-    ) from None
+    processes.join()
 
 
 def _refuse_urls() -> None:
@@ -377,18 +358,21 @@ def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
   _set_up_logging()
   try:
+    processes.expect_others(argv)
     return _run(argv)
   except errors.UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
-    return 130
+    line = str(error)
+    if not isinstance(error, errors.Interrupted):
+      line = f"error: {line}"
+    interrupts.claim()
+    print(line, file=sys.stderr)
+    return error.status
   except Exception as error:
     # The machine's limits, not a bug: say it plainly. Writes are atomic.
     refused = faults.as_os_error(error)
     if refused is None:
       raise
+    interrupts.claim()
     print(f"error: {faults.line(refused)}", file=sys.stderr)
     return 2
 
@@ -401,13 +385,23 @@ def _run_and_leave(argv: list[str]) -> int:
   try:
     status = main(argv)
   except BaseException:
-    if not processes.joined():
+    if processes.are_several():
+      # What failed may be a collective with a process that is gone, which the
+      # lookout says in one line.
+      time.sleep(_FAREWELL_SECONDS)
+    interrupts.claim()
+    if number := interrupts.pending():
+      print(errors.Interrupted(number, interrupts.KEPT), file=sys.stderr)
+      status = 128 + number
+    elif not processes.are_several():
       raise
-    traceback.print_exc()
-    status = 1
-  if status and processes.joined():
+    else:
+      traceback.print_exc()
+      status = 1
+  if status and processes.are_several():
     sys.stdout.flush()
     sys.stderr.flush()
+    processes.leave(status)
     time.sleep(_FAREWELL_SECONDS)
     os._exit(status)
   return status

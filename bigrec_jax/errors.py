@@ -1,6 +1,7 @@
-"""The one error type that users see without a traceback."""
+"""The error types that users see without a traceback."""
 
 import re
+import signal
 
 # Control characters, halves of surrogate pairs, the ends of lines beyond
 # ASCII and what turns the direction of writing: a terminal would obey them.
@@ -15,11 +16,34 @@ class UserError(Exception):
   """A mistake in what the user gave: a file, a row, a key, a value.
 
   The message is one line that names the file, row or key, says what was found
-  and what was expected. `main.py` prints it and exits with status 2.
+  and what was expected. `main.py` prints it and exits with `status`.
+
+  Attributes:
+    status: of the process.
   """
+
+  status = 2
 
   def __init__(self, message: str):
     super().__init__(one_line(message))
+
+
+class Interrupted(UserError):
+  """Ctrl-C or SIGTERM, after what can be resumed was saved.
+
+  Attributes:
+    status: 128 and the signal's number, as a shell says it.
+  """
+
+  def __init__(self, number: int, done: str):
+    """Puts the line together.
+
+    Args:
+      number: of the signal.
+      done: where the work stopped, and what the user does next.
+    """
+    super().__init__(f"interrupted by {signal.Signals(number).name}: {done}")
+    self.status = 128 + number
 
 
 class NonFiniteError(UserError):

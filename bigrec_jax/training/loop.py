@@ -24,7 +24,6 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import packing, pipeline
 from bigrec_jax.devices import sharding
 from bigrec_jax.training import (
-  interruption,
   not_finite,
   optimizer,
   reports,
@@ -32,7 +31,7 @@ from bigrec_jax.training import (
   selection as selection_lib,
   step,
 )
-from bigrec_jax.workdir import checkpoints
+from bigrec_jax.workdir import checkpoints, interrupts
 
 Tree = Any
 
@@ -132,25 +131,26 @@ class TrainingRun:
     """Trains to the end, from the latest checkpoint if there is one.
 
     Raises:
-      TrainingStopped: a signal came (after saving), or the loss is no number.
+      Interrupted: a signal came; what was done is saved.
+      TrainingStopped: the loss is no number.
     """
     config, files = self._config, self._files
-    with checkpoints.Checkpoints(
-      files.checkpoints, config.keep_checkpoints
-    ) as store:
+    with (
+      interrupts.Watch() as watch,
+      checkpoints.Checkpoints(
+        files.checkpoints, config.keep_checkpoints
+      ) as store,
+    ):
       resumed = self._restore(store)
       if self._books.best_step:
         # It may have been removed, or belong to a later epoch that is lost.
         files.save_adapter(self._best)
       left = self._total_steps - self._books.step
-      with (
-        reports.open_writer(
-          files.metrics,
-          files.tensorboard,
-          self._books.step if resumed else None,
-        ) as writer,
-        interruption.Watch() as watch,
-      ):
+      with reports.open_writer(
+        files.metrics,
+        files.tensorboard,
+        self._books.step if resumed else None,
+      ) as writer:
         if not self._books.finished:
           with reports.open_progress(left, "steps", "train") as bar:
             try:
@@ -190,7 +190,7 @@ class TrainingRun:
     self,
     store: checkpoints.Checkpoints,
     writer: reports.Writer,
-    watch: interruption.Watch,
+    watch: interrupts.Watch,
     bar: reports.Progress,
   ) -> None:
     """Steps, and what happens between them, until training is over."""
@@ -205,7 +205,8 @@ class TrainingRun:
       due = self._selection.due(books.step, per_epoch, self._total_steps)
       if due:
         report.flush()
-        self._judge(writer)
+        with watch.unhurried():
+          self._judge(writer)
       stop = watch.asked(books.step)
       periodic = config.save_every_steps
       if due or stop or (periodic and books.step % periodic == 0):
@@ -213,10 +214,9 @@ class TrainingRun:
         self._save(store)
       if stop and not books.finished:
         store.wait()
-        raise interruption.TrainingStopped(
-          f"training: {watch.name} at step {books.step} of"
-          f" {self._total_steps}; saved in {store.directory}, the same command"
-          " goes on from there"
+        raise watch.interrupted(
+          f"training stopped at step {books.step} of {self._total_steps}, saved"
+          f" in {store.directory}; the same command goes on from there"
         )
     profile.close(self._state)
 

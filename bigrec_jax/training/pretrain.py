@@ -18,13 +18,12 @@ from bigrec_jax.data.text import packing, text_streams
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel
 from bigrec_jax.training import (
-  interruption,
   optimizer,
   reports,
   state as state_lib,
   step,
 )
-from bigrec_jax.workdir import checkpoints, paths as paths_lib
+from bigrec_jax.workdir import checkpoints, interrupts, paths as paths_lib
 
 Tree = Any
 
@@ -65,7 +64,8 @@ def pretrain(
 
   Raises:
     UserError: the batch doesn't divide over the mesh.
-    TrainingStopped: a signal came (after saving), or the loss is no number.
+    Interrupted: a signal came; what was done is saved.
+    TrainingStopped: the loss is no number.
   """
   rows = config.batch_size
   sharding.check_batch(mesh, rows, "config.pretrain.batch_size")
@@ -81,8 +81,8 @@ def pretrain(
   state, sums = steps.init(params)
   shard = jax.process_index(), jax.process_count()
   with (
+    interrupts.Watch() as watch,
     checkpoints.Checkpoints(saved, keep=1) as store,
-    interruption.Watch() as watch,
   ):
     state, start = _restore(store, state, stream, progress)
     with reports.open_writer(
@@ -109,10 +109,9 @@ def pretrain(
           store.save(done + 1, state, stream.get_state(), {})
         if stop:
           store.wait()
-          raise interruption.TrainingStopped(
-            f"pretraining: {watch.name} at step {done + 1} of"
-            f" {config.num_steps}; saved in {store.directory}, the same command"
-            " goes on from there"
+          raise watch.interrupted(
+            f"pretraining stopped at step {done + 1} of {config.num_steps},"
+            f" saved in {store.directory}; the same command goes on from there"
           )
       report.flush()
   return state.params

@@ -6,12 +6,110 @@ questions about files answered, by the first process alone, so that none acts
 on what another is just changing. A single process needs no JAX for any of it.
 """
 
+import atexit
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from bigrec_jax import errors
+from bigrec_jax.workdir import interrupts
+
+if TYPE_CHECKING:
+  from bigrec_jax.workdir import lookout
 
 _FAILED = -1
+_TOLD = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+# JAX's own, of processes that hang; those that die are found by the lookout.
+_HEARTBEAT_SECONDS = 600
+_DETECT_SECONDS = 300
+_lookout: "lookout.Lookout | None" = None
+
+
+def expect_others(arguments: Sequence[str]) -> None:
+  """Looks out for the other processes of the run, before JAX is imported.
+
+  Whoever dies after that is missed. Where the environment doesn't say who is
+  who, JAX has to find out first, see `join`.
+
+  Args:
+    arguments: the command line, not parsed yet.
+
+  Raises:
+    UserError: the coordinator's address can't be used.
+  """
+  flags = [argument.lstrip("-").lower() for argument in arguments[1:]]
+  if not {"distributed", "distributed=true", "distributed=1"} & set(flags):
+    return
+  address, count, own = (os.environ.get(name, "") for name in _TOLD)
+  if address and count.isdigit() and own.isdigit() and int(own) < int(count):
+    _look_out(address, int(count), int(own))
+
+
+def _look_out(address: str, count: int, own: int) -> "lookout.Lookout":
+  global _lookout
+  from bigrec_jax.workdir import lookout
+
+  if _lookout is None:
+    _lookout = lookout.Lookout(address, count, own)
+    interrupts.join(_lookout)
+    # Registered before JAX's own farewell, so called after it.
+    atexit.register(_lookout.bye, 0)
+  return _lookout
+
+
+def join() -> None:
+  """Connects this process to the others of the run.
+
+  TPU pods and SLURM say themselves who is who. Elsewhere the environment does:
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  Raises:
+    UserError: it isn't known who is who, or not all are found.
+  """
+  import jax
+  from jax._src import clusters
+
+  # It has a handler of SIGTERM of its own; see workdir/interrupts.py.
+  jax.config.update("jax_enable_preemption_service", False)
+  address, *numbers = (os.environ.get(name) for name in _TOLD)
+  try:
+    count, own = (None if n is None else int(n) for n in numbers)
+    devices = None
+    if address is None or count is None or own is None:
+      detect = clusters.ClusterEnv.auto_detect_unset_distributed_params
+      address, count, own, devices = detect(
+        address, count, own, None, None, _DETECT_SECONDS
+      )
+    inner = None
+    if address is not None and count is not None and own is not None:
+      inner = _look_out(address, count, own).meet()
+    jax.distributed.initialize(
+      coordinator_address=inner,
+      coordinator_bind_address=inner,
+      num_processes=count,
+      process_id=own,
+      local_device_ids=devices,
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+    )
+  except ValueError as error:
+    raise errors.UserError(
+      f"--distributed: {' '.join(str(error).split())}; on a TPU pod or under"
+      " SLURM nothing more is needed, elsewhere JAX_COORDINATOR_ADDRESS"
+      " (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID are expected in the"
+      " environment"
+    ) from None
+
+
+def leave(status: int) -> None:
+  """Tells the others that this process ends, and how."""
+  if _lookout is not None:
+    _lookout.bye(status)
+
+
+def are_several() -> bool:
+  """Returns whether other processes are looked out for, joined or not yet."""
+  return _lookout is not None
 
 
 def joined() -> bool:

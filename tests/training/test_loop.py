@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from bigrec_jax import errors
 from bigrec_jax.devices import sharding
 from bigrec_jax.training import interruption, loop, optimizer, run_files, step
 from bigrec_jax.workdir import paths as paths_lib
@@ -127,7 +128,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted, kill_at):
 def test_a_run_goes_on_with_another_mesh(tmp_path, uninterrupted):
   stream = tiny.Stream()
   stream.on_step = lambda step: os.kill(os.getpid(), signal.SIGTERM)
-  with pytest.raises(interruption.TrainingStopped):
+  with pytest.raises(errors.Interrupted):
     _trainer(tmp_path, stream=stream).run()
   _trainer(tmp_path, (2, 2, 2)).run()
   root, _ = uninterrupted
@@ -144,8 +145,9 @@ def test_sigterm_saves_says_where_and_stops(tmp_path, uninterrupted):
       os.kill(os.getpid(), signal.SIGTERM)
 
   stream.on_step = terminate
-  with pytest.raises(interruption.TrainingStopped, match="SIGTERM at step 2"):
+  with pytest.raises(errors.Interrupted, match="SIGTERM.* at step 2") as error:
     _trainer(tmp_path, stream=stream).run()
+  assert error.value.status == 143
   assert signal.getsignal(signal.SIGTERM) is former
   assert [x["step"] for x in _lines(tmp_path)] == [1, 2]
   _trainer(tmp_path).run()

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from bigrec_jax import progress
+from bigrec_jax import errors, progress
 from bigrec_jax.training import interruption, pretrain
 from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
@@ -103,7 +103,7 @@ class _Killed(progress.NullProgress):
 def test_a_killed_run_goes_on_and_ends_equal(tmp_path, at, number, saved):
   whole = _pretrain(tmp_path / "whole", _Stream(varies=True))[1]
   root = tmp_path / "killed"
-  error = OSError if number is None else interruption.TrainingStopped
+  error = OSError if number is None else errors.Interrupted
   with pytest.raises(error):
     _pretrain(root, _Stream(varies=True), _Killed(at, number), every=2)
   again = _Killed(STEPS + 1)
