@@ -20,7 +20,6 @@ if __name__ == "__main__":
   interrupts.install()  # First: the imports below take a while.
 
 import difflib
-import errno
 import importlib
 import logging as python_logging
 import os
@@ -35,8 +34,11 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.config import source_file
 from bigrec_jax.stages import session
 from bigrec_jax.workdir import (
+  faults,
+  given as given_paths,
   paths as paths_lib,
   processes,
   records,
@@ -140,8 +142,12 @@ def _parse(argv: list[str]) -> None:
   Where no configuration is named but a workdir that remembers its own is, or
   none is needed, flags are parsed as changes of the defaults.
   """
-  if not _named(argv, "config"):
-    workdir = _named(argv, "workdir")
+  workdir = _named(argv, "workdir")
+  if workdir:
+    given_paths.check_workdir(workdir)
+  if named := _named(argv, "config"):
+    source_file.check(named)
+  else:
     if _named(argv, "mode") == "selfcheck" or (
       workdir and paths_lib.Paths(pathlib.Path(workdir)).config.exists()
     ):
@@ -311,8 +317,6 @@ def _run(argv: list[str]) -> int:
   workdir = pathlib.Path(
     _WORKDIR.value or f"runs/{_config_name() or _MODE.value}"
   )
-  if workdir.exists() and not workdir.is_dir():
-    raise errors.UserError(f"--workdir={workdir}: a file, a folder expected")
   paths = paths_lib.Paths(workdir)
   remembered = _remembered(paths)
   config, file, lines = _configure(remembered)
@@ -340,10 +344,12 @@ def _set_up_logging() -> None:
   handler.addFilter(
     lambda r: r.levelno >= python_logging.WARNING or package in r.pathname
   )
+  handler.addFilter(faults.is_news)
   handler.setFormatter(
     python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
   )
   logging.use_absl_handler()
+  sys.excepthook = faults.excepthook
   logging.set_verbosity(logging.INFO)
   logging.set_stderrthreshold("info")
 
@@ -361,14 +367,13 @@ def main(argv: list[str]) -> int:
     interrupts.claim()
     print(line, file=sys.stderr)
     return error.status
-  except OSError as error:
+  except Exception as error:
     # The machine's limits, not a bug: say it plainly. Writes are atomic.
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES):
+    refused = faults.as_os_error(error)
+    if refused is None:
       raise
     interrupts.claim()
-    print(
-      f"error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr
-    )
+    print(f"error: {faults.line(refused)}", file=sys.stderr)
     return 2
 
 

@@ -19,7 +19,7 @@ from bigrec_jax import errors
 from bigrec_jax.cf.factors import Factors
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.prepared.examples import Examples
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import arrays, storage
 
 _BLOCK = 1 << 24  # Scores written or checked at a time, 64 MiB.
 _PRIMES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD))
@@ -226,14 +226,9 @@ def load_scores(
 
 
 def _open(path: pathlib.Path) -> np.ndarray:
-  try:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-  except FileNotFoundError:
-    raise errors.UserError(
-      f"{path}: not found, --mode=train_cf makes it"
-    ) from None
-  except (ValueError, OSError, EOFError) as error:
-    raise errors.UserError(f"{path}: no .npy array: {error}") from None
+  if not path.exists():
+    raise errors.UserError(f"{path}: not found, --mode=train_cf makes it")
+  array = arrays.read_npy(path, mapped=True)
   if array.dtype != np.float32 or array.ndim != 2:
     raise errors.UserError(
       f"{path}: {array.dtype} with {array.ndim} axes found, float32 with 2 axes"
@@ -272,7 +267,7 @@ def _check_values(path: pathlib.Path, array: np.ndarray) -> None:
 def _check_record(
   files: _Files, examples: Examples, catalogue: Catalogue
 ) -> None:
-  record = storage.read_json(files.record)
+  record = storage.read_object(files.record)
   if "unfinished" in record:
     raise errors.UserError(
       f"{files.dense}: writing it was cut short; run --mode=train_cf again"
@@ -282,9 +277,11 @@ def _check_record(
   if same_rows and same_columns:
     return
   try:
-    with np.load(files.rows, allow_pickle=False) as archive:
-      old_rows, old_columns = archive["examples"], archive["items"]
-  except (OSError, ValueError, KeyError) as error:
+    archive = arrays.read_npz(files.rows)
+    old_rows, old_columns = archive["examples"], archive["items"]
+    if old_rows.ndim != 1 or old_columns.ndim != 1:
+      raise errors.UserError(f"{files.rows}: not a number for each row")
+  except (errors.UserError, KeyError) as error:
     raise errors.UserError(
       f"{files.rows}: can't be read ({error}); run --mode=train_cf again"
     ) from None

@@ -29,7 +29,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import fields, storage
+from bigrec_jax.workdir import faults, fields, storage
 
 _DTYPES = {
   "F64": np.dtype(np.float64),
@@ -366,13 +366,14 @@ def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
   shutil.rmtree(temporary, ignore_errors=True)
   temporary.mkdir()
   try:
-    yield temporary
-    if not directory.exists():
-      os.replace(temporary, directory)
-    elif not _exchange(temporary, directory):
-      old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
-      os.replace(directory, old)
-      os.replace(temporary, directory)
-      shutil.rmtree(old)
+    with faults.writing(directory, temporary):
+      yield temporary
+      if not directory.exists():
+        os.replace(temporary, directory)
+      elif not _exchange(temporary, directory):
+        old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
+        os.replace(directory, old)
+        os.replace(temporary, directory)
+        shutil.rmtree(old)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.data.prepared import manifest
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import encoders, lora as lora_lib
 from bigrec_jax.planning import (
@@ -22,7 +23,7 @@ from bigrec_jax.planning import (
   unrolled,
   work,
 )
-from bigrec_jax.workdir import paths as paths_lib, storage
+from bigrec_jax.workdir import paths as paths_lib
 
 _MOST_USERS = 4096  # About a test split; more would only be empty.
 
@@ -90,7 +91,7 @@ class Plan:
     """Returns the size of the catalogue; 0 = nobody knows it."""
     items = self.config.plan.num_items
     if not items and self.paths.manifest.exists():
-      items = storage.read_json(self.paths.manifest)["counts"]["items"]
+      items = manifest.read(self.paths.manifest).items
     return items
 
   def make(self) -> dict[str, Any]:
@@ -303,8 +304,7 @@ class Plan:
     train, wanted = self.config.train, self.config.data.num_train
     stored = None
     if self.paths.manifest.exists():
-      splits = storage.read_json(self.paths.manifest)["splits"]
-      stored = splits["train"]["num_examples"]
+      stored = manifest.read(self.paths.manifest).num_examples.get("train")
     known = [n for n in (wanted, stored) if n is not None and n != -1]
     if not known:
       return {"examples": None, "steps": None, "chip_hours": None}

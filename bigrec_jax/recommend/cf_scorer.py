@@ -11,7 +11,7 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import recipes, rows
 from bigrec_jax.data.prepared import examples as examples_lib
 from bigrec_jax.recommend import loaded as loaded_lib
-from bigrec_jax.workdir import records, seals
+from bigrec_jax.workdir import fields, records, seals
 
 if TYPE_CHECKING:
   from bigrec_jax.cf import item_knn
@@ -68,6 +68,11 @@ def _made_from(loaded: loaded_lib.Loaded, model: str) -> dict[str, Any]:
       f"{loaded.paths.root}: CF model {model} is not trained here;"
       f" --mode=train_cf --config.cf.model={model} trains it"
     )
+  options = fields.Fields(made_from, f"{record}:")
+  if options.get("max_history", fields.count) < 1:
+    raise errors.UserError(f"{record}: max_history below 1 found")
+  options.get("seed", fields.whole)
+  options.get("cf", fields.of_object)
   if made_from.get("catalogue") != loaded.catalogue.fingerprint:
     raise errors.UserError(
       f"{record}: catalogue {made_from.get('catalogue')} found,"
@@ -126,7 +131,7 @@ def _config(
   """Returns the section with the settings that the model was trained with."""
   known = {field.name for field in dataclasses.fields(config)}
   changes: dict[str, Any] = {
-    key: tuple(value) if isinstance(value, list) else value
+    key: fields.like(getattr(config, key), value, f"its record: cf.{key}")
     for key, value in options.items()
     if key in known
   }

@@ -11,7 +11,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.rankers.distance import stored_embeddings
 from bigrec_jax.recommend import adapter_origin, loaded as loaded_lib
-from bigrec_jax.workdir import contents, given_paths, records
+from bigrec_jax.workdir import contents, given_models, records
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -39,9 +39,9 @@ def check_base(loaded: loaded_lib.Loaded) -> None:
   """Raises UserError where there is no base, or not the one that was made."""
   check_content(loaded, "data", "prepare")
   if given := loaded.config.model.path:
-    given_paths.check_base(given)
+    given_models.check_base(given)
   if given := loaded.config.model.tokenizer:
-    given_paths.check_tokenizer(given)
+    given_models.check_tokenizer(given)
   if loaded.base_dir.exists():
     if loaded.config.model.is_gguf:
       check_content(loaded, "gguf", "embed")
@@ -70,10 +70,11 @@ def find_adapter(loaded: loaded_lib.Loaded) -> pathlib.Path:
       raise errors.UserError(
         f"{own}: no finished adapter found; --mode=train makes it"
       )
-    given_paths.check_adapter(given)
-    if note := adapter_origin.check(loaded, pathlib.Path(given)):
+    given_models.check_adapter(given)
+    folder = pathlib.Path(given)
+    if note := adapter_origin.check(loaded, folder):
       warnings.warn(note, stacklevel=2)
-    return pathlib.Path(given)
+    return folder
   check_content(loaded, "adapter", "train")
   if made_from.get("base") != loaded.base_fingerprint:
     raise errors.UserError(

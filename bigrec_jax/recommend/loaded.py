@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.data.prepared import catalogue as catalogue_lib, examples
+from bigrec_jax.data.prepared import (
+  catalogue as catalogue_lib,
+  examples,
+  manifest as manifest_lib,
+)
 from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.recommend import converted_base, gguf_base
 from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import (
   fingerprints,
-  given_paths,
+  given_models,
   ledger as ledger_lib,
   origins,
   paths as paths_lib,
-  storage,
 )
 
 if TYPE_CHECKING:
@@ -87,9 +90,9 @@ class Loaded:
     return mesh
 
   @functools.cached_property
-  def manifest(self) -> dict[str, Any]:
+  def manifest(self) -> manifest_lib.Manifest:
     """Counts and fingerprints of the prepared data."""
-    return storage.read_json(self.paths.manifest)
+    return manifest_lib.read(self.paths.manifest)
 
   @functools.cached_property
   def catalogue(self) -> catalogue_lib.Catalogue:
@@ -221,7 +224,7 @@ class Loaded:
   def check_encoder(self) -> None:
     """Raises UserError where `embed.model.path` names no folder."""
     path = self.config.embed.model.path
-    given_paths.check_base(path, "config.embed.model.path")
+    given_models.check_base(path, "config.embed.model.path")
 
   @functools.cached_property
   def encoder_fingerprint(self) -> str:

@@ -9,7 +9,7 @@ from bigrec_jax.results import rows, table as table_lib
 from bigrec_jax.workdir import fields, storage
 
 _SPLITS = ("valid", "test")
-_NUMBERS = fields.mapping(fields.number)
+_BY_CUTOFF = rows.by_cutoff(fields.number)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _reader(model: str, split: str):
   def read_row(value: Any, where: str) -> CfRow:
     row = fields.Fields(value, where)
     return CfRow(
-      model, split, row.get("ndcg", _NUMBERS), row.get("hr", _NUMBERS)
+      model, split, row.get("ndcg", _BY_CUTOFF), row.get("hr", _BY_CUTOFF)
     )
 
   return read_row

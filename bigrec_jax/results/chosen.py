@@ -86,22 +86,39 @@ def candidates(found: ground_file.GroundFile) -> Iterator[Candidate]:
 
   Each injection comes with its single gamma; popularity+cf with its two
   gammas as well, where they were asked for.
+
+  Raises:
+    UserError: the file lacks what it says was chosen.
   """
   k = found.chosen_by
   for row in found.rows_of(split="valid", injection="none"):
+    if k not in row.ndcg:
+      raise _untried("none", None, k)
     yield Candidate("none", {}, row.ndcg[k])
     break  # Without gamma all protocols are one.
   for name, single in single_gammas(found.results).items():
-    curve = found.gamma_curves[name]
-    place = list(curve.gamma).index(single)
-    ndcg = curve.ndcg[k][place]
+    if not found.gamma_curves:  # A file of before there were any.
+      break
+    curve = found.gamma_curves.get(name)
+    if curve is None or single not in curve.gamma or k not in curve.ndcg:
+      raise _untried(name, single, k)
+    ndcg = curve.ndcg[k][list(curve.gamma).index(single)]
     yield Candidate(name, per_part(name, single), ndcg)
   for row in found.rows_of(split="test", protocol="two_gammas"):
-    pairs = found.gamma_pairs[row.injection]
-    own = row.gamma_of_parts
-    both = list(zip(pairs.popularity, pairs.cf, strict=True))
-    place = both.index((own["popularity"], own["cf"]))
-    yield Candidate(row.injection, own, pairs.ndcg[k][place])
+    pairs, own = found.gamma_pairs.get(row.injection), row.gamma_of_parts
+    both = list(zip(pairs.popularity, pairs.cf, strict=True)) if pairs else []
+    pair = (own.get("popularity"), own.get("cf"))
+    if pairs is None or pair not in both or k not in pairs.ndcg:
+      raise _untried(row.injection, row.gamma, k)
+    yield Candidate(row.injection, own, pairs.ndcg[k][both.index(pair)])
+
+
+def _untried(name: str, gamma: rows.Gamma, k: str) -> errors.UserError:
+  """Returns the error of a file without what it says was chosen."""
+  return errors.UserError(
+    f"ground_eval.json: {name} with gamma {gamma} found, whose NDCG@{k} on"
+    " valid isn't there; --mode=ground_eval makes it again"
+  )
 
 
 def best(

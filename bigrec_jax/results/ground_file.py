@@ -10,7 +10,7 @@ from bigrec_jax.results import rows
 from bigrec_jax.workdir import fields, storage
 
 _SERIES = fields.sequence(fields.number)
-_BY_CUTOFF = fields.mapping(_SERIES)
+_BY_CUTOFF = rows.by_cutoff(_SERIES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,12 @@ that key are read too: the rows are the same.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from bigrec_jax.workdir import fields, storage
+
+T = TypeVar("T")
 
 # {"1": value, ...}: cutoffs are the texts that JSON makes of them.
 ByCutoff = Mapping[str, float]
@@ -20,7 +22,25 @@ Intervals = Mapping[str, Mapping[str, Sequence[float]]]
 Gamma = None | float | Mapping[str, Any]
 
 _NUMBERS = fields.mapping(fields.number)
-_INTERVALS = fields.mapping(fields.mapping(fields.interval))
+
+
+def by_cutoff(
+  read: Callable[[Any, str], T],
+) -> Callable[[Any, str], dict[str, T]]:
+  """Returns a reader of objects of a value, as `read` reads it, a cutoff."""
+  read_all = fields.mapping(read)
+
+  def reader(value: Any, where: str) -> dict[str, T]:
+    for key in fields.of_object(value, where):
+      if not (key.isascii() and key.isdecimal() and len(key) < 10):
+        raise fields.refuse(where, key, "a cutoff such as '10'")
+    return read_all(value, where)
+
+  return reader
+
+
+_BY_CUTOFF = by_cutoff(fields.number)
+_INTERVALS = fields.mapping(by_cutoff(fields.interval))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +90,8 @@ class MetricRow:
       row.get("injection", fields.text),
       row.get("protocol", fields.text),
       row.optional("gamma", _gamma, None),
-      row.get("ndcg", _NUMBERS),
-      row.get("hr", _NUMBERS),
+      row.get("ndcg", _BY_CUTOFF),
+      row.get("hr", _BY_CUTOFF),
       row.optional("ci95", _INTERVALS, {}),
     )
 
@@ -105,8 +125,8 @@ class BaselineRow:
     return cls(
       row.get("name", fields.text),
       row.get("split", fields.text),
-      row.get("ndcg", _NUMBERS),
-      row.get("hr", _NUMBERS),
+      row.get("ndcg", _BY_CUTOFF),
+      row.get("hr", _BY_CUTOFF),
       row.optional("ci95", _INTERVALS, {}),
     )
 
@@ -172,7 +192,7 @@ def _gamma(value: Any, where: str) -> Gamma:
   if value is None or isinstance(value, (int, float)):
     return None if value is None else fields.number(value, where)
   if isinstance(value, Mapping) and set(value) == {"ndcg", "hr"}:
-    return fields.mapping(_NUMBERS)(value, where)
+    return fields.mapping(_BY_CUTOFF)(value, where)
   if isinstance(value, Mapping) and set(value) == {"popularity", "cf"}:
     return _NUMBERS(value, where)
   raise fields.refuse(

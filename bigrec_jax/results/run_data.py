@@ -2,15 +2,17 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import cf_file, ground_file, rows, writer
-from bigrec_jax.workdir import paths as paths_lib, storage
+from bigrec_jax.results import cf_file, ground_file, rows, run_inputs
+from bigrec_jax.workdir import origins, paths as paths_lib, storage
 
 T = TypeVar("T")
 METRICS = ("hr", "ndcg")
@@ -88,6 +90,9 @@ class RunData:
     ranks: [N] of each injection on test, from ranks/*.npz, and "target".
     task: whose file `task_rows` are of; "" for BIGRec, which has `ground`.
     task_rows: of metrics/<task>.json.
+    records: records/<name>.json by name.
+    origins: origin.json of each converted GGUF base.
+    damaged: (file, why it was left out) of what is there and can't be read.
   """
 
   paths: paths_lib.Paths
@@ -104,6 +109,9 @@ class RunData:
   ranks: dict[str, np.ndarray]
   task: str
   task_rows: tuple[rows.TaskRow, ...]
+  records: Mapping[str, Mapping[str, Any]]
+  origins: Sequence[dict[str, Any]]
+  damaged: Sequence[tuple[str, str]]
 
   def missing(self) -> list[tuple[str, str]]:
     """Returns (file, mode that makes it) of what is not there."""
@@ -119,10 +127,12 @@ class RunData:
       wanted += ((self.task_rows, file, "evaluate"),)
     else:
       wanted += self._grounded()
+    left_out = {name for name, _ in self.damaged}
+    named = [(str(p.relative_to(self.paths.root)), v, m) for v, p, m in wanted]
     return [
-      (str(path.relative_to(self.paths.root)), mode)
-      for value, path, mode in wanted
-      if not value
+      (name, mode)
+      for name, value, mode in named
+      if not value and name not in left_out
     ]
 
   def _grounded(self) -> tuple[tuple[Any, pathlib.Path, str], ...]:
@@ -140,56 +150,74 @@ class RunData:
     return not any(
       getattr(self, field.name)
       for field in dataclasses.fields(self)
-      if field.name not in ("paths", "task")
+      if field.name not in ("paths", "task", "records", "origins")
     )
 
 
 def load(root: pathlib.Path, task: str = "") -> RunData:
-  """Reads a workdir.
+  """Reads a workdir; a damaged file is left out, and said to be.
 
   Args:
     root: the workdir.
     task: whose rows to read; "" where they are BIGRec's.
-
-  Raises:
-    UserError: a file is there and is not valid JSON; the message names it.
   """
   paths = paths_lib.Paths(root)
+  read = _Reader(root)
   return RunData(
     paths=paths,
-    ground=_typed(paths.ground_eval, ground_file.read, None),
-    cf=_typed(paths.metrics / "cf.json", cf_file.read, ()),
-    train=_lines(paths.train_metrics),
-    pretrain=_lines(paths.pretrain_metrics),
-    throughput=_json(paths.throughput, {}),
-    manifest=_json(paths.manifest, {}),
-    doctor=_json(paths.doctor, {}),
-    predictions=_json(paths.predictions("test"), []),
-    examples=_json(paths.ground_examples, []),
-    catalogue=_lines(paths.catalogue),
-    ranks=_ranks(paths.ranks),
+    ground=read(paths.ground_eval, ground_file.read, None),
+    cf=read(paths.metrics / "cf.json", cf_file.read, ()),
+    train=read(paths.train_metrics, run_inputs.curve, []),
+    pretrain=read(paths.pretrain_metrics, run_inputs.curve, []),
+    throughput=read(paths.throughput, run_inputs.throughput, {}),
+    manifest=read(paths.manifest, run_inputs.manifest, {}),
+    doctor=read(paths.doctor, run_inputs.doctor, {}),
+    predictions=read(paths.predictions("test"), run_inputs.predictions, []),
+    examples=read(paths.ground_examples, run_inputs.examples, []),
+    catalogue=read(paths.catalogue, run_inputs.catalogue, []),
+    ranks=_ranks(paths.ranks, read),
     task=task,
-    task_rows=_typed(paths.task_metrics(task), rows.read_task, ())
+    task_rows=read(paths.task_metrics(task), rows.read_task, ())
     if task
     else (),
+    records={
+      path.name: read(path, storage.read_object, {})
+      for path in sorted((root / "records").glob("*.json"))
+    },
+    origins=[
+      origin
+      for path in paths.converted_gguf.glob(f"[0-9a-f]*/{origins.FILE}")
+      if (origin := read(path, origins.read_file, None)) is not None
+    ],
+    damaged=read.damaged,
   )
 
 
-def _json(path: pathlib.Path, absent: Any) -> Any:
-  return storage.read_json(path) if path.exists() else absent
+class _Reader:
+  """Reads files of a workdir, and remembers those that can't be read.
+
+  Attributes:
+    damaged: (file within the workdir, why) of each.
+  """
+
+  def __init__(self, root: pathlib.Path):
+    self._root = root
+    self.damaged: list[tuple[str, str]] = []
+
+  def __call__(
+    self, path: pathlib.Path, read: Callable[[pathlib.Path], T], absent: T
+  ) -> T:
+    if not os.path.lexists(path):
+      return absent
+    try:
+      return read(path)
+    except (errors.UserError, OSError) as error:
+      name = str(path.relative_to(self._root))
+      self.damaged.append((name, errors.one_line(str(error))))
+      return absent
 
 
-def _typed(
-  path: pathlib.Path, read: Callable[[pathlib.Path], T], absent: T
-) -> T:
-  return read(path) if path.exists() else absent
-
-
-def _lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  return writer.read_jsonl(path) if path.exists() else []
-
-
-def _ranks(folder: pathlib.Path) -> dict[str, np.ndarray]:
+def _ranks(folder: pathlib.Path, read: _Reader) -> dict[str, np.ndarray]:
   """Returns the test ranks of each injection.
 
   An array belongs to the injection that its name is, or ends in; a file of
@@ -197,8 +225,8 @@ def _ranks(folder: pathlib.Path) -> dict[str, np.ndarray]:
   """
   found: dict[str, np.ndarray] = {}
   for path in sorted(folder.glob("test*.npz")):
-    with np.load(path, allow_pickle=False) as arrays:
-      found |= {name: arrays[name] for name in arrays.files}
+    nothing: dict[str, np.ndarray] = {}
+    found |= read(path, run_inputs.ranks, nothing)
   return found
 
 
@@ -281,8 +309,9 @@ def target_popularity(data: RunData) -> np.ndarray | None:
   the predictions (of duplicates, the most popular).
   """
   popularity = [row.get("popularity", 0) for row in data.catalogue]
-  if "target" in data.ranks and popularity:
-    return np.array(popularity)[data.ranks["target"]]
+  target = data.ranks.get("target")
+  if target is not None and target.size and target.max() < len(popularity):
+    return np.array(popularity)[target]
   by_title: dict[str, int] = {}
   for row, count in zip(data.catalogue, popularity, strict=True):
     title = prompts.clean_title(row["title"])

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigrec_jax.results import page, plots, run_data
-from bigrec_jax.workdir import origins, paths as paths_lib, records, storage
+from bigrec_jax.workdir import origins
 
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -146,7 +146,10 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
     for source, value in (
       ("data/manifest.json", _named(data.manifest)),
       ("metrics/ground_eval.json", _named(_ground_prints(data))),
-      *_records(data.paths),
+      *(
+        (f"records/{name}", _named(record))
+        for name, record in data.records.items()
+      ),
     )
     for key, value in _leaves(value)
   ]
@@ -160,8 +163,8 @@ def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
       page.missing("fingerprints", "prepare and ground_eval write them.")
     )
   if str(config.get("model", {}).get("path", "")).lower().endswith(".gguf"):
-    for path in data.paths.converted_gguf.glob(f"[0-9a-f]*/{origins.FILE}"):
-      line = origins.describe(storage.read_json(path))
+    for origin in data.origins:
+      line = origins.describe(origin)
       parts.append(page.paragraph(f"The base is a dequantised copy of {line}."))
   parts.append(page.paragraph(_versions()))
   rows = [
@@ -184,14 +187,6 @@ def _ground_prints(data: run_data.RunData) -> Mapping[str, Any]:
   if data.ground is None:
     return {}
   return {"fingerprints": data.ground.fingerprints}
-
-
-def _records(
-  paths: paths_lib.Paths,
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """Yields the fingerprints in the records of the stages."""
-  for path in sorted((paths.root / "records").glob("*.json")):
-    yield f"records/{path.name}", _named(records.read(path) or {})
 
 
 def _named(value: Mapping[str, Any]) -> dict[str, str]:
@@ -228,17 +223,21 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def missing_parts(data: run_data.RunData) -> page.Html:
   """Returns what the workdir lacks, or nothing if all is there."""
-  absent = data.missing()
-  if not absent:
+  parts: list[object] = []
+  if absent := data.missing():
+    parts.append(page.paragraph("This workdir is not complete. It lacks:"))
+    parts.append(
+      page.listing(
+        page.join([page.element("code", name), f": made by {mode}"])
+        for name, mode in absent
+      )
+    )
+  if data.damaged:
+    parts.append(page.paragraph("These files are damaged and left out:"))
+    parts.append(page.listing(why for _, why in data.damaged))
+  if not parts:
     return page.Html("")
-  entries = [
-    page.join([page.element("code", name), f": made by {mode}"])
-    for name, mode in absent
-  ]
-  note = page.paragraph("This workdir is not complete. It lacks:")
-  return page.element(
-    "div", page.join([note, page.listing(entries)]), "missing"
-  )
+  return page.element("div", page.join(parts), "missing")
 
 
 def lead(root: pathlib.Path, data: run_data.RunData, made: str) -> page.Html:

@@ -1,17 +1,15 @@
 """Metrics as JSON lines for programs and as TensorBoard events for people."""
 
-import importlib
 import json
 import math
 import os
 import pathlib
-import sys
-import types
 from types import TracebackType
 from typing import Self
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import storage
+from bigrec_jax.results import events
+from bigrec_jax.workdir import faults, storage
 
 
 class MetricsWriter:
@@ -39,11 +37,8 @@ class MetricsWriter:
     self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
     self._events = None
     if tensorboard is not None:
-      tensorboardX = _tensorboard()
       purge = None if resume_step is None else resume_step + 1
-      self._events = tensorboardX.SummaryWriter(
-        os.fspath(tensorboard), purge_step=purge
-      )
+      self._events = events.Events(tensorboard, purge)
 
   def __enter__(self) -> Self:
     return self
@@ -59,38 +54,22 @@ class MetricsWriter:
   def write(self, step: int, values: dict[str, float]) -> None:
     """Writes one line, flushed: a kill loses no step that was reported."""
     line = {"step": int(step)} | {k: float(v) for k, v in values.items()}
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
+    with faults.writing(self.path):
+      self._file.write(json.dumps(line) + "\n")
+      self._file.flush()
     self.write_events(step, values)
 
   def write_events(self, step: int, values: dict[str, float]) -> None:
     """Writes to TensorBoard only: figures beyond the promised lines."""
     if self._events is not None:
-      for name, value in values.items():
-        self._events.add_scalar(name, float(value), int(step))
+      self._events.write(step, values)
 
   def close(self) -> None:
     """Closes the file and flushes the events."""
-    self._file.close()
+    with faults.writing(self.path):
+      self._file.close()
     if self._events is not None:
       self._events.close()
-
-
-def _tensorboard() -> types.ModuleType:
-  """Imports tensorboardX; only training needs it.
-
-  It imports torch where there is one, to accept tensors. That takes seconds,
-  and we write numbers only; so it is told that there is none.
-  """
-  hidden = "torch" not in sys.modules
-  if hidden:
-    # Python's own way to say "not there"; the stubs don't know it.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-  try:
-    return importlib.import_module("tensorboardX")
-  finally:
-    if hidden:
-      del sys.modules["torch"]
 
 
 def _step(line: dict) -> float:

@@ -6,7 +6,7 @@ import shutil
 from bigrec_jax import config as config_lib
 from bigrec_jax.stages import graph, train
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import processes
+from bigrec_jax.workdir import faults, processes
 
 
 def run(
@@ -27,9 +27,10 @@ def _build(session: Session, _: graph.Inputs) -> None:
   lora_config, lora = session.load_adapter(adapter.directory)
 
   def copy() -> None:
-    if target.exists():
-      shutil.rmtree(target)
-    shutil.copytree(adapter.directory, target / "adapter")
+    with faults.writing(target, target):
+      if target.exists():
+        shutil.rmtree(target)
+      shutil.copytree(adapter.directory, target / "adapter")
 
   processes.on_first(copy)
   hf_export.save_merged(

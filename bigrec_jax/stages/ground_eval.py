@@ -332,6 +332,7 @@ def finish(session: Session) -> None:
       shares = (
         f"{name} {found[name].hr[k] / best:.0%}"
         for name in ("BIGRec", "most_pop", "random")
+        if name in found and k in found[name].hr
       )
       say(f"HR@{k} of the oracle's {best:.4f}: {', '.join(shares)}")
 
@@ -351,13 +352,13 @@ def _table(result: ground_file.GroundFile) -> str:
       name = f"BIGRec + {injected.injection}"
       found.append((name, injected.protocol, injected))
   found += [(row.name, "", row) for row in oracles]
-  cutoffs = list(result.results[0].hr)
+  cutoffs = list(result.results[0].hr) if result.results else []
   headers = ["test", "gamma by"]
   headers += [f"NDCG@{k}" for k in cutoffs] + [f"HR@{k}" for k in cutoffs]
   cells = [
     [name, protocol]
-    + [row.ndcg[k] for k in cutoffs]
-    + [row.hr[k] for k in cutoffs]
+    + [row.ndcg.get(k) for k in cutoffs]
+    + [row.hr.get(k) for k in cutoffs]
     for name, protocol, row in found
   ]
   return table.format_table(headers, cells)

@@ -8,6 +8,7 @@ is, and names its content: the output may lie where others write, too.
 
 import os
 import pathlib
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.stages.session import Session, say
-from bigrec_jax.workdir import fingerprints, parts, records, storage
+from bigrec_jax.workdir import fingerprints, given, parts, records, storage
 
 _LINES = "lines"  # The key of the parts.
+_LONGEST_LINE = 1 << 26  # Bytes; a history may have many items.
 
 
 def record_of(session: Session, path: pathlib.Path) -> pathlib.Path:
@@ -27,6 +29,65 @@ def record_of(session: Session, path: pathlib.Path) -> pathlib.Path:
   return session.paths.record(
     f"recommend_{fingerprints.of_value(str(path.resolve()))}"
   )
+
+
+def check_output(session: Session, path: pathlib.Path) -> None:
+  """Checks that lists may have a name: nothing else may lie under it.
+
+  Args:
+    session: configuration and workdir.
+    path: `recommend.output`.
+
+  Raises:
+    UserError: it is a file that a key names, or one of the workdir's own, or
+      something that no lists are in.
+  """
+  key = "config.recommend.output"
+  state = given.state(key, path)
+  if state is not None and not stat.S_ISREG(state.st_mode):
+    raise errors.UserError(
+      f"{key}: {path}: {given.kind(state)} found, a file expected"
+    )
+  values = records.flatten(session.config.to_dict())
+  for other in sorted(given.INPUTS | {"recommend.histories"}):
+    name = values.get(other)
+    if name and (_is_same(path, name)):
+      raise errors.UserError(
+        f"{key}: {path} is config.{other} too, another file expected"
+      )
+  paths, real = session.paths, pathlib.Path(os.path.realpath(path))
+  root = pathlib.Path(os.path.realpath(paths.root))
+  if real.is_relative_to(root):
+    first = real.relative_to(root).parts[:1]
+    if first and paths.is_own(first[0]):
+      raise errors.UserError(
+        f"{key}: {path}: {root / first[0]} is the workdir's own, another file"
+        " expected"
+      )
+  if state is not None and not _holds_lists(path):
+    raise errors.UserError(
+      f"{key}: {path}: a file found that holds no lists of recommendations,"
+      " a new name expected"
+    )
+
+
+def _is_same(path: pathlib.Path, other: str) -> bool:
+  """Returns whether two names are of one file, whatever links there are."""
+  try:
+    return os.path.samefile(path, other)
+  except (OSError, ValueError):  # One of them isn't there.
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _holds_lists(path: pathlib.Path) -> bool:
+  """Returns whether a file is empty, or its first line a list as we write."""
+  with open(path, "rb") as file:
+    line = file.readline(_LONGEST_LINE)
+  try:
+    row = storage.parse_json(line, str(path)) if line.strip() else {}
+  except errors.UserError:
+    return False
+  return isinstance(row, dict) and (not row or "recommendations" in row)
 
 
 def differences(

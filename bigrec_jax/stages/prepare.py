@@ -60,7 +60,7 @@ def _files(session: Session) -> list[str]:
 
 def _sound(session: Session) -> None:
   """Raises UserError where the catalogue isn't that of the manifest."""
-  found, expected = session.catalogue.fingerprint, session.manifest["catalogue"]
+  found, expected = session.catalogue.fingerprint, session.manifest.catalogue
   if found != expected:
     raise errors.UserError(
       f"{session.paths.catalogue}: {found} found, {expected} as in"

@@ -8,7 +8,7 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.recommend import gguf_base
 from bigrec_jax.stages import graph, prepare
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import given_paths, origins, processes, records
+from bigrec_jax.workdir import given_models, origins, processes, records
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
 _TOKENIZER_EXAMPLES = 5000
@@ -43,12 +43,12 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 def _check_base(session: Session) -> None:
   model = session.config.model
   if model.path:
-    given_paths.check_base(model.path)
+    given_models.check_base(model.path)
   if model.tokenizer:
-    given_paths.check_tokenizer(model.tokenizer)
+    given_models.check_tokenizer(model.tokenizer)
   if pathlib.Path(model.adapter).is_file():
     # Before anybody names its content; whoever uses one checks the rest.
-    given_paths.check_adapter(model.adapter)
+    given_models.check_adapter(model.adapter)
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -60,7 +60,7 @@ def _inputs(session: Session) -> graph.Inputs:
     },
     "prompt": options["prompt"],
     "seed": session.config.seed,
-    "data": session.manifest["fingerprint"],
+    "data": session.manifest.fingerprint,
   }
 
 

@@ -31,7 +31,7 @@ from bigrec_jax.stages import (
   train_cf,
 )
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import fingerprints, processes
+from bigrec_jax.workdir import fingerprints, given, processes
 
 # Users that are decoded, grounded and written at a time: what a kill loses.
 _CHUNK = 1024
@@ -80,7 +80,7 @@ def _choice(session: Session) -> choice.Choice:
 
 def _check(session: Session) -> None:
   choice.check(session)
-  _output(session)
+  given.check_file_to_write("config.recommend.output", _output(session))
   if session not in _SURVEYS:  # The catalogue isn't there yet.
     _count(session)
   train.check_used(session)
@@ -176,19 +176,10 @@ def _rows(
 
 def _output(session: Session) -> pathlib.Path:
   """Returns the file to write, after a look at what is there."""
-  config = session.config.recommend
-  path = pathlib.Path(config.output or session.paths.recommendations)
-  if path.is_dir():
-    raise errors.UserError(
-      f"config.recommend.output: {path}: a folder found, a file expected"
-    )
-  if config.histories and path.resolve() == (
-    pathlib.Path(config.histories).resolve()
-  ):
-    raise errors.UserError(
-      f"config.recommend.output: {path} is config.recommend.histories too,"
-      " another file expected"
-    )
+  output = session.config.recommend.output
+  path = pathlib.Path(output or session.paths.recommendations)
+  if output:
+    list_files.check_output(session, path)
   return path
 
 

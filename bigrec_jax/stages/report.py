@@ -36,7 +36,7 @@ def run(
   """Writes `report/index.html`; parts that are missing are said to be.
 
   Raises:
-    UserError: the workdir holds nothing to report, or a damaged file.
+    UserError: the workdir holds nothing to report.
   """
   session = Session(config, workdir, asked)
   again = dataclasses.replace(STAGE, differs=lambda _: [graph.EVERY_TIME])
@@ -89,6 +89,8 @@ def _write(session: Session) -> None:
       f"{workdir}: no data, metrics or predictions found; run --mode=pipeline,"
       " or another mode that writes some, first"
     )
+  for _, why in data.damaged:
+    say(f"report: left out, because damaged: {why}")
   made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
   findings = doctor.summary(data.doctor) if data.doctor else []
   if task.grounds:

@@ -18,6 +18,7 @@ from bigrec_jax.stages import described, graph
 from bigrec_jax.tasks import registry
 from bigrec_jax.workdir import (
   fingerprints,
+  given,
   parts,
   processes,
   records,
@@ -94,6 +95,7 @@ class Session(loaded.Loaded):
     Raises:
       UserError: something can't be made, or may not.
     """
+    given.check_texts(records.flatten(self.config.to_dict()))
     registry.check(self.config.task.name)
     self.walk.ask_for(*stages, may_make_needs=not reads or self.asked.make)
     found = self.walk.plan(*stages)
@@ -121,6 +123,11 @@ class Session(loaded.Loaded):
       return False
     for stage in to_make:
       self._check_batches(stage)
+    # A report alone tells of what is damaged, and reads the rest.
+    if not all(stage.of_what_is_there for stage in to_make):
+      given.check_places(self.paths)
+    if to_make:
+      given.check_folder_to_write("--workdir", self.paths.root)
     if not reads or self.asked.make:
       self.asked.remember()
     return True

@@ -11,7 +11,7 @@ from bigrec_jax.recommend import adapter_origin
 from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
-from bigrec_jax.workdir import contents, fingerprints, given_paths, processes
+from bigrec_jax.workdir import contents, fingerprints, given_models, processes
 
 # What changes how training runs but not what comes out of it.
 _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
@@ -75,7 +75,7 @@ def check_used(session: Session) -> None:
   directory = elsewhere(session)
   if directory is None:
     return
-  given_paths.check_adapter(str(directory))
+  given_models.check_adapter(str(directory))
   say(f"adapter: {directory}, not the workdir's own")
   _check_origin(session, directory)
 
@@ -135,7 +135,7 @@ def _set_aside(session: Session, _: graph.Inputs) -> None:
 def _check(session: Session) -> None:
   prepare.check_train_rows(session)
   if start := session.config.model.adapter:
-    given_paths.check_adapter(start)
+    given_models.check_adapter(start)
     _check_origin(session, pathlib.Path(start))
 
 

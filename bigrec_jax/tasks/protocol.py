@@ -14,6 +14,7 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   examples as examples_lib,
+  manifest as manifest_lib,
 )
 from bigrec_jax.data.text import prompts, source, tokenization
 from bigrec_jax.workdir import parts as parts_lib, paths as paths_lib
@@ -36,7 +37,7 @@ class Store(Protocol):
   paths: paths_lib.Paths
 
   @property
-  def manifest(self) -> dict[str, Any]:
+  def manifest(self) -> manifest_lib.Manifest:
     """Counts and fingerprints of the prepared data."""
     ...
 

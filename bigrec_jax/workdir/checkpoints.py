@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import processes, seals
+from bigrec_jax.workdir import faults, processes, seals
 
 Tree = Any
 
@@ -88,11 +88,16 @@ class Checkpoints:
       self.close()
       return
     # The other processes may be elsewhere: nothing may wait for them here.
-    if not self._read_only:
-      self._manager.wait_until_finished()
-      if processes.is_first():
-        self._seal_all()
-    self._manager.close()
+    try:
+      if not self._read_only:
+        self._manager.wait_until_finished()
+        if processes.is_first():
+          self._seal_all()
+      self._manager.close()
+    except Exception as second:
+      # What stopped the block says more than that nothing could be saved.
+      if faults.as_os_error(second) is None:
+        raise
 
   def save(
     self,
@@ -107,17 +112,18 @@ class Checkpoints:
     a periodic save of the same step, with newer books.
     """
     self.wait()
-    if step in self._manager.all_steps():
-      self._manager.delete(step)
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        data=ocp.args.JsonSave(dict(data)),
-        config=ocp.args.JsonSave(dict(config)),
-      ),
-      force=True,
-    )
+    with faults.writing(self.directory, self.directory):
+      if step in self._manager.all_steps():
+        self._manager.delete(step)
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          data=ocp.args.JsonSave(dict(data)),
+          config=ocp.args.JsonSave(dict(config)),
+        ),
+        force=True,
+      )
 
   def steps(self) -> list[int]:
     """Returns the steps on disk, oldest first."""
@@ -198,7 +204,8 @@ class Checkpoints:
     """Returns once everything is on disk, and sealed."""
     if self._read_only:
       return
-    self._manager.wait_until_finished()
+    with faults.writing(self.directory, self.directory):
+      self._manager.wait_until_finished()
     processes.on_first(self._seal_all)
 
   def _seal_all(self) -> None:

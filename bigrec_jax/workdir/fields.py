@@ -11,6 +11,8 @@ Object = Mapping[str, Any]
 
 # The version of every file of typed rows. Files of before it have no `schema`.
 SCHEMA = 1
+_MOST_KEYS = 12  # Named in a message.
+_LARGEST = (1 << 63) - 1  # numpy's and every index's.
 
 
 class Fields:
@@ -42,7 +44,8 @@ class Fields:
       UserError: it is missing, or `read` refuses it.
     """
     if key not in self._value:
-      found = ", ".join(self._value) or "nothing"
+      names = [_short(name) for name in list(self._value)[:_MOST_KEYS]]
+      found = ", ".join(names) or "nothing"
       place = self.where.removesuffix(":")
       raise errors.UserError(f"{place}: {found} found, {key} expected too")
     return read(self._value[key], inside(self.where, key))
@@ -50,6 +53,12 @@ class Fields:
   def optional(self, key: str, read: Callable[[Any, str], T], absent: T) -> T:
     """Returns a field as `get` does, or `absent` where it is missing."""
     return self.get(key, read) if key in self._value else absent
+
+  def check(self, read: Callable[[Any, str], object], *keys: str) -> None:
+    """Raises UserError where `read` refuses a field; any may be missing."""
+    for key in keys:
+      if key in self._value:
+        self.get(key, read)
 
 
 def check_schema(file: Fields) -> None:
@@ -64,15 +73,23 @@ def check_schema(file: Fields) -> None:
 
 def inside(where: str, key: str) -> str:
   """Returns the place of a field."""
+  key = _short(key)
   return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
 
 
 def refuse(where: str, found: Any, expected: str) -> errors.UserError:
   """Returns the error that names a place, what is there and what should be."""
-  shown = repr(found)
-  shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+  try:
+    shown = repr(found)
+  except (ValueError, RecursionError):  # An integer of thousands of digits.
+    shown = type(found).__name__
+  shown = _short(shown)
   place = where.removesuffix(":")
   return errors.UserError(f"{place}: {shown} found, {expected} expected")
+
+
+def _short(text: str) -> str:
+  return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def text(value: Any, where: str) -> str:
@@ -86,6 +103,22 @@ def whole(value: Any, where: str) -> int:
   """Returns a whole number."""
   if isinstance(value, bool) or not isinstance(value, int):
     raise refuse(where, value, "a whole number")
+  if not -_LARGEST <= value <= _LARGEST:
+    raise refuse(where, value, "a whole number of 64 bits")
+  return value
+
+
+def count(value: Any, where: str) -> int:
+  """Returns a whole number of at least 0."""
+  if whole(value, where) < 0:
+    raise refuse(where, value, "at least 0")
+  return value
+
+
+def flag(value: Any, where: str) -> bool:
+  """Returns true or false."""
+  if not isinstance(value, bool):
+    raise refuse(where, value, "true or false")
   return value
 
 
@@ -93,13 +126,38 @@ def number(value: Any, where: str) -> float:
   """Returns a finite number as it is; a whole one stays whole."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):
     raise refuse(where, value, "a number")
-  try:
-    finite = math.isfinite(value)
-  except OverflowError:  # A whole number beyond all floats.
-    finite = False
-  if not finite:
+  if isinstance(value, int):
+    whole(value, where)
+  elif not math.isfinite(value):
     raise refuse(where, value, "a finite number")
   return value
+
+
+def like(default: Any, value: Any, where: str) -> Any:
+  """Returns a value of the kind of another one, as a configuration has them.
+
+  Args:
+    default: a truth value, number, text, or a sequence of one of them.
+    value: of JSON, in which sequences are lists and 1.0 may be 1.
+    where: its place, for messages.
+
+  Raises:
+    UserError: it is of another kind.
+  """
+  if isinstance(default, bool):
+    return flag(value, where)
+  if isinstance(default, int):
+    return whole(value, where)
+  if isinstance(default, float):
+    return number(value, where)
+  if isinstance(default, str):
+    return text(value, where)
+  if not isinstance(default, (tuple, list)):
+    return value
+  parts = sequence(lambda part, _: part)(value, where)
+  if not default:
+    return parts
+  return tuple(like(default[0], part, where) for part in parts)
 
 
 def interval(value: Any, where: str) -> tuple[float, float]:

@@ -7,7 +7,7 @@ copy says what it is, and whoever shows results can say it too.
 import pathlib
 from typing import Any
 
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import fields, storage
 
 FILE = "origin.json"
 
@@ -15,7 +15,22 @@ FILE = "origin.json"
 def read(directory: pathlib.Path) -> dict[str, Any] | None:
   """Returns where the weights of a base come from, None if it doesn't say."""
   path = directory / FILE
-  return storage.read_json(path) if path.is_file() else None
+  return read_file(path) if path.is_file() else None
+
+
+def read_file(path: pathlib.Path) -> dict[str, Any]:
+  """Reads origin.json.
+
+  Raises:
+    UserError: it is damaged, or a field is missing or of another kind.
+  """
+  value = storage.read_object(path)
+  file = fields.Fields(value, f"{path}:")
+  for key in ("file", "dequantised_to"):
+    file.get(key, fields.text)
+  file.get("quantisation", fields.mapping(fields.whole))
+  file.get("general", fields.of_object)
+  return value
 
 
 def describe(origin: dict[str, Any]) -> str:

@@ -110,6 +110,22 @@ class Paths:
   def report(self) -> pathlib.Path:
     return self.root / "report" / "index.html"
 
+  def is_own(self, name: str) -> bool:
+    """Returns whether an entry of the workdir is an artefact of a stage.
+
+    Whatever begins with a dot is being written, and an adapter may have been
+    set aside.
+    """
+    own = {
+      *(self.config, self.data, self.base, self.converted_base, self.adapter),
+      *(self.chosen, self.checkpoints, self.embeddings, self.metrics),
+      *(self.tensorboard, self.ranks, self.report.parent, self.plan),
+      *(self.export, self.record("x").parent, self.predictions("x").parent),
+      self.cf_scores("x", "x").parent.parent,
+    }
+    known = {path.name for path in own}
+    return name in known or name.startswith((".", "adapter."))
+
   @property
   def recommendations(self) -> pathlib.Path:
     """One line for each history: its items with scores and provenance."""

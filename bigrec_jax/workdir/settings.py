@@ -15,7 +15,9 @@ from typing import Any
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.workdir import (
+  fields,
   fingerprints,
+  given,
   paths as paths_lib,
   processes,
   records,
@@ -38,30 +40,6 @@ PASSING = frozenset(
     "recommend.histories",
     "recommend.history",
     "recommend.output",
-  }
-)
-# Values that name files; relative ones are of the folder they were given in.
-_FILES = frozenset(
-  {
-    "data.catalogue",
-    "data.catalogue_add",
-    "data.interactions",
-    "data.items",
-    "data.raw_dir",
-    "data.test",
-    "data.train",
-    "data.valid",
-    "embed.model.path",
-    "ground.cf_scores.test",
-    "ground.cf_scores.valid",
-    "ground.popularity",
-    "ground.predictions.test",
-    "ground.predictions.valid",
-    "model.adapter",
-    "model.path",
-    "model.tokenizer",
-    "recommend.allow",
-    "recommend.deny",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made
@@ -146,12 +124,17 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
     for key, value in records.flatten(kept["config"]).items()
     if not records.covers(PASSING, key)
   }
-  values = {
-    key: _found_from(folder, key, value) for key, value in (file | own).items()
-  }
   defaults = importlib.import_module("configs.common").get_config().to_dict()
   known = records.flatten(defaults)
-  values = {key: value for key, value in values.items() if key in known}
+  values = {
+    key: _found_from(
+      folder,
+      key,
+      fields.like(known[key], value, f"{paths.config}: config.{key}"),
+    )
+    for key, value in (file | own).items()
+    if key in known
+  }
   return {
     "name": kept["name"],
     "config": nest(known | values),
@@ -236,7 +219,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _found_from(folder: str, key: str, value: Any) -> Any:
   """Returns a path so that it names the same file from here."""
-  if key not in _FILES or not value or os.path.exists(value):
+  if not (key in given.INPUTS and isinstance(value, str) and value):
+    return value
+  if os.path.exists(value):
     return value
   there = os.path.normpath(os.path.join(folder, value))
   return there if os.path.exists(there) else value

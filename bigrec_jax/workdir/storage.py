@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from bigrec_jax import errors
+from bigrec_jax.workdir import faults
 
 
 @contextlib.contextmanager
@@ -20,8 +22,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
-    yield temporary
-    os.replace(temporary, path)
+    with faults.writing(path, temporary):
+      yield temporary
+      os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -45,9 +48,50 @@ def read_json(path: str | os.PathLike) -> Any:
     content = pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise errors.UserError(f"{path}: not found") from None
-  except (OSError, ValueError) as error:  # A NUL in the path is the latter.
+  except OSError as error:
+    raise errors.UserError(f"{path}: {error.strerror or error}") from None
+  except ValueError as error:  # A NUL in the path.
     raise errors.UserError(f"{path}: {error}") from None
   return parse_json(content, str(path))
+
+
+def read_object(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads a file of one JSON object.
+
+  Raises:
+    UserError: as `read_json`, or it is a value of another kind.
+  """
+  value = read_json(path)
+  if not isinstance(value, dict):
+    raise errors.UserError(
+      f"{path}: {type(value).__name__} found, an object expected"
+    )
+  return value
+
+
+def read_lines(
+  path: str | os.PathLike, *, may_be_cut: bool = False
+) -> Iterator[tuple[str, Any]]:
+  """Yields (place, value) of a file of JSON lines.
+
+  Args:
+    path: of the file.
+    may_be_cut: a last line without its end, which a kill leaves, is dropped.
+
+  Raises:
+    UserError: it is missing, or a line isn't JSON; the message names the line.
+  """
+  try:
+    with open(path, "rb") as file:
+      for number, line in enumerate(file, 1):
+        if may_be_cut and not line.endswith(b"\n"):
+          return
+        place = f"{path}: line {number}"
+        yield place, parse_json(line, place)
+  except FileNotFoundError:
+    raise errors.UserError(f"{path}: not found") from None
+  except OSError as error:
+    raise errors.UserError(f"{path}: {error.strerror or error}") from None
 
 
 def read_json_if_whole(path: str | os.PathLike) -> Any:
@@ -77,14 +121,22 @@ def parse_json(content: str | bytes, where: str) -> Any:
   """
   try:
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
-    return json.loads(text, parse_constant=refuse_constant)
+    return json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
   except RecursionError:
     problem = "nested too deeply"
   except ValueError as error:
-    problem = str(error)
+    problem = str(error)[:200]
   raise errors.UserError(f"{where}: not valid JSON: {problem}")
 
 
 def refuse_constant(name: str) -> None:
   """Raises ValueError: what a JSON decoder does with a NaN or an infinity."""
   raise ValueError(f"{name} found, a finite number expected")
+
+
+def _finite(text: str) -> float:
+  """Returns a number; one beyond the largest would become an infinity."""
+  value = float(text)
+  if math.isinf(value):
+    refuse_constant(text[:30])
+  return value

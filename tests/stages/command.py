@@ -1,11 +1,16 @@
 """Runs main.py as a user does."""
 
+import contextlib
+import io
 import os
 import pathlib
 import socket
 import subprocess
 import sys
 from concurrent import futures
+from unittest import mock
+
+from absl.testing import flagsaver
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -37,6 +42,35 @@ def run(*flags, devices=8, check=True, timeout=900, quick=False):
   if check:
     assert result.returncode == 0, result.stderr[-3000:]
   return result
+
+
+def here(*flags):
+  """Runs main.py in this process, which takes no start.
+
+  Returns:
+    (exit status, stderr).
+  """
+  import main
+
+  argv, told = ["main.py", *map(str, flags)], io.StringIO()
+  with (
+    mock.patch.object(sys, "argv", argv),  # config_flags looks there.
+    mock.patch.object(main, "_set_up_logging"),
+    mock.patch.object(main, "_set_up_jax"),
+    flagsaver.flagsaver(),
+    contextlib.redirect_stderr(told),
+    contextlib.redirect_stdout(io.StringIO()),
+  ):
+    return main.main(argv), told.getvalue()
+
+
+def refusal(*flags):
+  """Returns the one line of a mistake made in this process."""
+  status, told = here(*flags)
+  assert status == 2, told
+  (line,) = told.splitlines()
+  assert line.startswith("error: ") and line.isprintable(), line
+  return line
 
 
 def why_not_together():

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from bigrec_jax import errors
 from bigrec_jax.data.formats import opened
 from bigrec_jax.data.prepared import doctor as doctor_lib
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import given as given_paths, storage
 
 T = TypeVar("T")
 
@@ -38,12 +38,7 @@ def given(key: str, value: str) -> pathlib.Path:
   Raises:
     UserError: the key is empty or there is no such file.
   """
-  if not value:
-    raise errors.UserError(f"config.{key}: empty, the path of a file expected")
-  path = pathlib.Path(value)
-  if not _is(path, pathlib.Path.is_file):
-    raise errors.UserError(f"config.{key}: {path}: no such file")
-  return path
+  return given_paths.file(key, value)
 
 
 def given_directory(key: str, value: str) -> pathlib.Path:
@@ -52,14 +47,7 @@ def given_directory(key: str, value: str) -> pathlib.Path:
   Raises:
     UserError: the key is empty or there is no such folder.
   """
-  if not value:
-    raise errors.UserError(
-      f"config.{key}: empty, the folder of the raw files expected"
-    )
-  path = pathlib.Path(value)
-  if not _is(path, pathlib.Path.is_dir):
-    raise errors.UserError(f"config.{key}: {path}: no such folder")
-  return path
+  return given_paths.folder(key, value, "the folder of the raw files")
 
 
 def _is(path: pathlib.Path, test: Callable[[pathlib.Path], bool]) -> bool:

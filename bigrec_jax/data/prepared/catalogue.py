@@ -15,6 +15,8 @@ from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
 from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
 
+_KEYS = ("external_id", "title", "popularity")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Catalogue:
@@ -103,18 +105,25 @@ def load(paths: paths_lib.Paths) -> Catalogue:
         row = json.loads(line)
         if row["item"] != number:
           raise ValueError(f"item {row['item']} found")
-        ids.append(row["external_id"])
-        titles.append(row["title"])
-        popularity.append(row["popularity"])
+        external_id, title, count = (row[key] for key in _KEYS)
+        if not (type(external_id) is type(title) is str and type(count) is int):
+          raise TypeError(f"{external_id!r}, {title!r} and {count!r} found")
+        if not 0 <= count < 1 << 63:
+          raise ValueError(f"popularity {count} found")
+        ids.append(external_id)
+        titles.append(title)
+        popularity.append(count)
   except FileNotFoundError:
     raise errors.UserError(
       f"{paths.catalogue}: not found, --mode=prepare makes it"
     ) from None
-  except (ValueError, KeyError, TypeError) as error:
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise errors.UserError(
-      f"{paths.catalogue}: line {len(titles) + 1}: {error!r}, item"
+      f"{paths.catalogue}: line {len(titles) + 1}: {repr(error)[:200]}, item"
       f" {len(titles)} with external_id, title and popularity expected"
     ) from None
+  if not titles:
+    raise errors.UserError(f"{paths.catalogue}: no item found")
   return Catalogue(tuple(ids), tuple(titles), np.array(popularity, np.int64))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bigrec_jax import errors
-from bigrec_jax.data.prepared import splits, window_files
+from bigrec_jax.data.prepared import manifest, splits, window_files
 from bigrec_jax.workdir import fingerprints, paths as paths_lib, storage
 
 _NO_OVERRIDES: Mapping[int, tuple[str, str]] = types.MappingProxyType({})
@@ -104,14 +104,13 @@ def load_examples(
   Raises:
     UserError: the data are not prepared, or damaged.
   """
-  manifest = storage.read_json(paths.manifest)
-  try:
-    available = manifest["splits"][split]["num_examples"]
-    directory = paths.data / manifest["dataset"]
-  except KeyError as error:
+  prepared = manifest.read(paths.manifest)
+  if split not in prepared.num_examples:
     raise errors.UserError(
-      f"{paths.manifest}: no key {error}; --mode=prepare writes it"
-    ) from None
+      f"{paths.manifest}: no split {split}; --mode=prepare writes it"
+    )
+  available = prepared.num_examples[split]
+  directory = paths.data / prepared.dataset
   choose = splits.train_rows if split == "train" else splits.evaluation_rows
   rows = choose(available, count, seed)
   if available and len(rows) == available:
@@ -143,15 +142,15 @@ def read_overrides(
   if not path.exists():
     return _NO_OVERRIDES
   overrides = {}
-  with open(path, encoding="utf-8") as file:
-    for number, line in enumerate(file, 1):
-      try:
-        row, instruction, text = json.loads(line)
-      except ValueError:
-        raise errors.UserError(
-          f"{path}: line {number}: damaged; delete it and prepare again"
-        ) from None
-      overrides[row] = (instruction, text)
+  for place, value in storage.read_lines(path):
+    kinds = [type(x) for x in value] if isinstance(value, list) else []
+    if kinds != [int, str, str]:
+      raise errors.UserError(
+        f"{place}: damaged, [row, instruction, input] expected; delete the"
+        " data folder and prepare again"
+      )
+    row, instruction, text = value
+    overrides[row] = (instruction, text)
   return overrides
 
 

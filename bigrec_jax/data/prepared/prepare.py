@@ -28,6 +28,7 @@ from bigrec_jax.data.prepared import (
 )
 from bigrec_jax.data.text import prompts
 from bigrec_jax.workdir import (
+  faults,
   fingerprints,
   paths as paths_lib,
   records,
@@ -154,9 +155,10 @@ def _is_exported(
     return False
   files = export.get("files", [])
   return (
-    bool(files)
+    isinstance(files, list)
+    and bool(files)
     and export.get("prompt") == [prompt.instruction, prompt.history]
-    and all((paths.root / name).exists() for name in files)
+    and all((paths.root / str(name)).exists() for name in files)
   )
 
 
@@ -347,7 +349,8 @@ def _staging(paths: paths_lib.Paths) -> Iterator[paths_lib.Paths]:
   shutil.rmtree(staging.root, ignore_errors=True)  # Of a killed run.
   staging.data.mkdir(parents=True)
   try:
-    yield staging
+    with faults.writing(paths.data, staging.root):
+      yield staging
   finally:
     shutil.rmtree(staging.root, ignore_errors=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.prepared.catalogue import Catalogue
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import arrays, fields, storage
 
 # Bytes of one stored shard, about.
 _SHARD_BYTES = 1 << 28
@@ -92,29 +92,54 @@ def load(
       titles (the rows are named).
   """
   path = directory / _RECORD
-  record = storage.read_json(path)
-  if record["base"] != encoder_fingerprint:
+  record = fields.Fields(storage.read_json(path), f"{path}:")
+  encoder = record.get("base", fields.text)
+  if encoder != encoder_fingerprint:
     raise errors.UserError(
-      f"{path}: made with encoder {record['base']}, {encoder_fingerprint}"
+      f"{path}: made with encoder {encoder}, {encoder_fingerprint}"
       " expected; --mode=embed makes them again"
+    )
+  names = record.get("shards", fields.sequence(fields.text))
+  sizes = record.get("sizes", fields.sequence(fields.whole))
+  shape = record.get("shape", fields.sequence(fields.whole))
+  if not names or len(names) != len(sizes):
+    raise errors.UserError(
+      f"{path}: {len(names)} shards with {len(sizes)} sizes found; delete"
+      f" {directory} to make it again"
     )
   _check_rows(directory, catalogue)
   shards = []
-  for name, size in zip(record["shards"], record["sizes"], strict=True):
-    file = directory / name
+  for name, size in zip(names, sizes, strict=True):
+    file = directory / pathlib.PurePath(name).name
     found = file.stat().st_size if file.exists() else None
     if found != size:
       raise errors.UserError(
         f"{file}: {'not found' if found is None else f'{found} bytes found'},"
         f" {size} bytes expected; delete {directory} to make it again"
       )
-    shards.append(np.load(file, mmap_mode="r", allow_pickle=False))
+    shards.append(_vectors(file, shape))
   vectors = shards[0] if len(shards) == 1 else _joined(shards)
-  if list(vectors.shape) != record["shape"]:
+  if vectors.shape != shape:
     raise errors.UserError(
-      f"{path}: shape {record['shape']} expected, {vectors.shape} found"
+      f"{path}: shape {shape} found, {vectors.shape} in the shards; delete"
+      f" {directory} to make it again"
     )
   return vectors
+
+
+def _vectors(file: pathlib.Path, shape: Sequence[int]) -> np.ndarray:
+  """Returns a shard, [n, D] float32, mapped into memory."""
+  array = arrays.read_npy(file, mapped=True)
+  if (
+    array.ndim != 2
+    or array.dtype != np.float32
+    or (list(array.shape[1:]) != list(shape[1:]))
+  ):
+    raise errors.UserError(
+      f"{file}: {array.dtype} {list(array.shape)} found, float32 rows of"
+      f" {list(shape[1:])} expected; --mode=embed makes them again"
+    )
+  return array
 
 
 def _joined(shards: list[np.ndarray]) -> np.ndarray:
@@ -134,7 +159,12 @@ def _check_rows(directory: pathlib.Path, catalogue: Catalogue) -> None:
   path = directory / _ROWS
   if not path.exists():
     raise errors.UserError(f"{path}: not found; --mode=embed makes it again")
-  stored = np.load(path, allow_pickle=False)
+  stored = arrays.read_npy(path)
+  if stored.ndim != 1:
+    raise errors.UserError(
+      f"{path}: {stored.ndim} axes found, a number for each row expected;"
+      " --mode=embed makes them again"
+    )
   present = row_digests(catalogue.titles)
   if len(stored) != len(present):
     raise errors.UserError(

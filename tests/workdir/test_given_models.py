@@ -3,7 +3,7 @@ import os
 import pytest
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import given_paths
+from bigrec_jax.workdir import given_models
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def root(tmp_path, monkeypatch):
 
 
 def encoder(given):
-  given_paths.check_base(given, "config.embed.model.path")
+  given_models.check_base(given, "config.embed.model.path")
 
 
-BASE, ADAPTER = given_paths.check_base, given_paths.check_adapter
-TOKENIZER = given_paths.check_tokenizer
+BASE, ADAPTER = given_models.check_base, given_models.check_adapter
+TOKENIZER = given_models.check_tokenizer
 
 
 def test_what_is_right_passes(root):
@@ -61,10 +61,10 @@ def test_what_is_right_passes(root):
     (BASE, "nowhere", "nowhere: not found, a Hugging Face directory expected"),
     (BASE, "nowhere.gguf", "not found, a GGUF file expected"),
     (BASE, "~/models/x", f"{os.path.expanduser('~/models/x')} expected"),
-    (ADAPTER, "~/x", "'~' is not expanded here"),
+    (ADAPTER, "~/x", "~ found, which isn't expanded"),
     (BASE, "hf/config.json", "a file found, a folder expected: hf may be"),
     (BASE, "hf/model.safetensors", "a file found"),
-    (BASE, "hf/config.json/x", "goes through a file"),
+    (BASE, "hf/config.json/x", "is a file, a folder expected there"),
     (ADAPTER, "adapter/adapter_model.safetensors", "expected: adapter may be"),
     (ADAPTER, "ggufs/x.gguf", "only config.model.path may name one"),
     (encoder, "ggufs/x.gguf", "config.embed.model.path: ggufs/x.gguf: a GGUF"),
@@ -82,7 +82,7 @@ def test_what_is_right_passes(root):
     (TOKENIZER, "empty", "no tokenizer found"),
     (TOKENIZER, "work", "its tokenizer is in work/base"),
     (BASE, "x" * 5000, "File name too long"),
-    (BASE, "a\0b", "null byte"),
+    (BASE, "a\0b", "a NUL found"),
     (BASE, "a\nb", "'a\\nb': not found"),
     (BASE, "\ud800", "'\\ud800': "),
   ],

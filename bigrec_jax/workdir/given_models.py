@@ -1,10 +1,10 @@
 """Paths of models as users give them: checked, and what was meant is said."""
 
-import os
 import pathlib
 import re
 
 from bigrec_jax import errors
+from bigrec_jax.workdir import given
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -19,26 +19,28 @@ _TOKENIZERS = (
 )
 
 
-def check_base(given: str, key: str = "config.model.path") -> None:
+def check_base(path_given: str, key: str = "config.model.path") -> None:
   """Checks the folder of a base or an encoder; or a base's GGUF file.
 
   Args:
-    given: as in the configuration.
+    path_given: as in the configuration.
     key: of the configuration, for messages.
 
   Raises:
     UserError: there is none; the line says what is there instead.
   """
-  is_gguf = given.lower().endswith(".gguf") and key == "config.model.path"
+  is_gguf = path_given.lower().endswith(".gguf") and key == "config.model.path"
   expected = "a GGUF file" if is_gguf else "a Hugging Face directory"
-  path = _existing(given, key, expected)
+  path = _existing(path_given, key, expected)
   if is_gguf:
     if path.is_dir():
-      raise _error(key, given, "a folder found, a GGUF file expected")
+      raise _error(key, path_given, "a folder found, a GGUF file expected")
     return
   _check_folder(path, key)
   if _is_workdir(path):
-    raise _error(key, given, f"a workdir found; its base is {path / 'base'}")
+    raise _error(
+      key, path_given, f"a workdir found; its base is {path / 'base'}"
+    )
   names = (_CONFIG, "modules.json")
   if any((path / name).is_file() for name in names[: 1 + ("embed" in key)]):
     return
@@ -50,13 +52,13 @@ def check_base(given: str, key: str = "config.model.path") -> None:
     )
   elif files := sorted(path.glob("*.gguf")):
     wanted = f"the folder of a GGUF file found, the file expected: {files[0]}"
-  raise _error(key, given, wanted)
+  raise _error(key, path_given, wanted)
 
 
-def check_adapter(given: str) -> None:
+def check_adapter(path_given: str) -> None:
   """Checks the folder of an adapter; see `check_base`."""
   key = "config.model.adapter"
-  path = _existing(given, key, "a PEFT directory")
+  path = _existing(path_given, key, "a PEFT directory")
   _check_folder(path, key)
   missing = [name for name in _ADAPTER if not (path / name).is_file()]
   if not missing or missing == [_ADAPTER[1]] and _has_torch_weights(path):
@@ -66,20 +68,20 @@ def check_adapter(given: str) -> None:
     wanted = f"a workdir found; its adapter is {path / 'adapter'}"
   elif (path / _CONFIG).is_file():
     wanted = f"{wanted} (a model is there: config.model.path names bases)"
-  raise _error(key, given, wanted)
+  raise _error(key, path_given, wanted)
 
 
-def check_tokenizer(given: str) -> None:
+def check_tokenizer(path_given: str) -> None:
   """Checks the folder of a tokenizer; see `check_base`."""
   key = "config.model.tokenizer"
-  path = _existing(given, key, "a directory with a tokenizer")
+  path = _existing(path_given, key, "a directory with a tokenizer")
   _check_folder(path, key)
   if any((path / name).is_file() for name in _TOKENIZERS):
     return
   wanted = f"no tokenizer found, one of {', '.join(_TOKENIZERS)} expected"
   if _is_workdir(path):
     wanted = f"a workdir found; its tokenizer is in {path / 'base'}"
-  raise _error(key, given, wanted)
+  raise _error(key, path_given, wanted)
 
 
 def _has_torch_weights(path: pathlib.Path) -> bool:
@@ -87,31 +89,17 @@ def _has_torch_weights(path: pathlib.Path) -> bool:
   return (path / "adapter_model.bin").is_file()
 
 
-def _existing(given: str, key: str, expected: str) -> pathlib.Path:
-  if given.startswith("~"):
-    raise _error(
-      key,
-      given,
-      f"'~' is not expanded here, {os.path.expanduser(given)} expected",
+def _existing(path_given: str, key: str, expected: str) -> pathlib.Path:
+  given.check_tilde(key, path_given)
+  if given.state(key, path_given) is not None:
+    return pathlib.Path(path_given)
+  hint = ""
+  if _HUB_NAME.fullmatch(path_given):
+    hint = (
+      " (if it is a name on the Hugging Face Hub: `hf download"
+      f" {path_given} --local-dir DIR`, and give DIR)"
     )
-  path = pathlib.Path(given)
-  try:
-    path.stat()
-  except FileNotFoundError:
-    hint = ""
-    if _HUB_NAME.fullmatch(given):
-      hint = (
-        " (if it is a name on the Hugging Face Hub: `hf download"
-        f" {given} --local-dir DIR`, and give DIR)"
-      )
-    raise _error(key, given, f"not found, {expected} expected{hint}") from None
-  except NotADirectoryError:
-    raise _error(
-      key, given, f"goes through a file, {expected} expected"
-    ) from None
-  except (OSError, ValueError) as error:
-    raise _error(key, given, f"{error}, {expected} expected") from None
-  return path
+  raise _error(key, path_given, f"not found, {expected} expected{hint}")
 
 
 def _check_folder(path: pathlib.Path, key: str) -> None:
@@ -138,6 +126,6 @@ def _is_workdir(path: pathlib.Path) -> bool:
   )
 
 
-def _error(key: str, given: str, problem: str) -> errors.UserError:
-  shown = given if given.isprintable() else repr(given)
+def _error(key: str, path: str, problem: str) -> errors.UserError:
+  shown = path if path.isprintable() else repr(path)
   return errors.UserError(f"{key}: {shown}: {problem}")
