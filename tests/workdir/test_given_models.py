@@ -60,7 +60,7 @@ def test_what_is_right_passes(root):
     (encoder, "sentence-transformers/all-MiniLM-L6-v2", "`hf download"),
     (BASE, "nowhere", "nowhere: not found, a Hugging Face directory expected"),
     (BASE, "nowhere.gguf", "not found, a GGUF file expected"),
-    (BASE, "~/models/x", f"{os.path.expanduser('~/models/x')} expected"),
+    (BASE, "~/models/x", f"mean {os.path.expanduser('~/models/x')}?"),
     (ADAPTER, "~/x", "~ found, which isn't expanded"),
     (BASE, "hf/config.json", "a file found, a folder expected: hf may be"),
     (BASE, "hf/model.safetensors", "a file found"),
