@@ -121,7 +121,7 @@ def parse_json(content: str | bytes, where: str) -> Any:
   """
   try:
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
-    return json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
+    return DECODER.decode(text)
   except RecursionError:
     problem = "nested too deeply"
   except ValueError as error:
@@ -140,3 +140,7 @@ def _finite(text: str) -> float:
   if math.isinf(value):
     refuse_constant(text[:30])
   return value
+
+
+# Made once: a raw file has a JSON text on each of its millions of lines.
+DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=_finite)

@@ -285,7 +285,7 @@ class TestJson:
     path = tmp_path / "h.jsonl"
     for value in ('["a", NaN]', "[" * 99_999, '[{"a": 1}]', "{}", "[1e999]"):
       path.write_text(f'{{"history": []}}\n{{"history": {value}}}\n')
-      refused(lambda: histories.read(path), "h.jsonl: line 2")
+      refused(lambda: list(histories.read(path)), "h.jsonl: line 2")
     for value in ("[NaN]", "[" * 99_999, "[" + "9" * 5000 + "]"):
       (row,) = histories.from_flags([value])  # May be a title.
       assert row.content == {"history": [value]}
