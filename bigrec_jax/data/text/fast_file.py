@@ -1,5 +1,6 @@
 """A `tokenizer.json` as a backend of `tokenization.Tokenizer`."""
 
+import itertools
 import pathlib
 import threading
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ import tokenizers
 from bigrec_jax import errors
 from bigrec_jax.data.text import special_text
 from bigrec_jax.workdir import fields, storage
+
+_TRIED = 1000  # Tokens, for one that a text is made of.
 
 
 def load(path: pathlib.Path) -> tokenizers.Tokenizer:
@@ -80,8 +83,18 @@ class Fast:
     """Returns the id of a token, None if there is no such token."""
     return self._tokenizer.token_to_id(token)
 
+  def _text_of(self, i: int) -> str:
+    return self._tokenizer.decode([i], skip_special_tokens=True)
+
   def first_special_id(self) -> int | None:
     """Returns the id that the post-processor puts first, if it puts any."""
-    bare = self._tokenizer.encode("a", add_special_tokens=False).ids
-    full = self._tokenizer.encode("a", add_special_tokens=True).ids
+    # A small vocabulary may have no token of this letter, but has some.
+    texts = itertools.chain(
+      ["a"], map(self._text_of, range(min(self.size, _TRIED)))
+    )
+    for text in texts:
+      bare = self._tokenizer.encode(text, add_special_tokens=False).ids
+      if bare:
+        break
+    full = self._tokenizer.encode(text, add_special_tokens=True).ids
     return full[0] if full[: len(bare)] != bare else None
