@@ -14,10 +14,13 @@ each of these with one line on stderr; 1 after anything else, and where
 --mode=selfcheck finds that devices do not agree.
 """
 
-from bigrec_jax.workdir import interrupts
+import sys
 
-if __name__ == "__main__":
-  interrupts.install()  # First: the imports below take a while.
+from bigrec_jax.workdir import interrupts, processes
+
+if __name__ == "__main__":  # First: the imports below take a while.
+  interrupts.install(processes.are_asked_for(sys.argv))
+  processes.expect_others(sys.argv)
 
 import difflib
 import errno
@@ -25,7 +28,6 @@ import importlib
 import logging as python_logging
 import os
 import pathlib
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -36,12 +38,7 @@ from ml_collections import config_flags
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.stages import session
-from bigrec_jax.workdir import (
-  paths as paths_lib,
-  processes,
-  records,
-  settings,
-)
+from bigrec_jax.workdir import paths as paths_lib, records, settings
 
 MODES = (
   "prepare",
@@ -352,7 +349,6 @@ def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
   _set_up_logging()
   try:
-    processes.expect_others(argv)
     return _run(argv)
   except errors.UserError as error:
     line = str(error)
