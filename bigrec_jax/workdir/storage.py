@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bigrec_jax import errors
+from bigrec_jax.workdir import leftovers
 
 
 @contextlib.contextmanager
@@ -18,7 +19,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  temporary = leftovers.unique(path)
   try:
     yield temporary
     os.replace(temporary, path)
