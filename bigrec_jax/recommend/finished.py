@@ -31,7 +31,7 @@ def check_content(
   if lines:
     named = f" --config.cf.model={model}" if model else ""
     raise errors.UserError(
-      f"{'; '.join(lines)}; --mode={mode}{named} makes it again"
+      f"{'; '.join(lines.values())}; --mode={mode}{named} makes it again"
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -154,15 +155,21 @@ class RunData:
     )
 
 
-def load(root: pathlib.Path, task: str = "") -> RunData:
+def load(
+  root: pathlib.Path,
+  task: str = "",
+  altered: Mapping[str, str] = types.MappingProxyType({}),
+) -> RunData:
   """Reads a workdir; a damaged file is left out, and said to be.
 
   Args:
     root: the workdir.
     task: whose rows to read; "" where they are BIGRec's.
+    altered: files that hold something else than was written, by their paths
+      within the workdir, and why that is known; they are left out, too.
   """
   paths = paths_lib.Paths(root)
-  read = _Reader(root)
+  read = _Reader(root, altered)
   return RunData(
     paths=paths,
     ground=read(paths.ground_eval, ground_file.read, None),
@@ -200,8 +207,8 @@ class _Reader:
     damaged: (file within the workdir, why) of each.
   """
 
-  def __init__(self, root: pathlib.Path):
-    self._root = root
+  def __init__(self, root: pathlib.Path, altered: Mapping[str, str]):
+    self._root, self._altered = root, altered
     self.damaged: list[tuple[str, str]] = []
 
   def __call__(
@@ -209,10 +216,13 @@ class _Reader:
   ) -> T:
     if not os.path.lexists(path):
       return absent
+    name = path.relative_to(self._root).as_posix()
+    if name in self._altered:
+      self.damaged.append((name, self._altered[name]))
+      return absent
     try:
       return read(path)
     except (errors.UserError, OSError) as error:
-      name = str(path.relative_to(self._root))
       self.damaged.append((name, errors.one_line(str(error))))
       return absent
 

@@ -47,7 +47,7 @@ class Artefacts:
     )
     self.digested += found.digested
     lines = [
-      *found.problems,
+      *found.problems.values(),
       *contents.compare_values(content, stage.shares(session)),
     ]
     if found.digested and not lines and self.keeps:

@@ -10,6 +10,7 @@ from bigrec_jax.data.prepared import doctor
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
+  contents,
   fingerprints,
   locks,
   paths as paths_lib,
@@ -85,7 +86,8 @@ def _write(session: Session) -> None:
   from bigrec_jax.results import page, run_data, run_sections, task_sections
 
   config, workdir, task = session.config, session.paths.root, session.task
-  data = run_data.load(workdir, "" if task.grounds else task.name)
+  name = "" if task.grounds else task.name
+  data = run_data.load(workdir, name, contents.altered(session.paths))
   if data.is_empty:
     raise errors.UserError(
       f"{workdir}: no data, metrics or predictions found; run --mode=pipeline,"

@@ -46,13 +46,13 @@ class Compared:
   """How files stand to their record.
 
   Attributes:
-    problems: what isn't as it was written, a line each that begins with the
-      file; those that are missing are among them.
+    problems: what isn't as it was written: a line by the file's path within
+      the workdir; those that are missing are among them.
     content: of now, where nothing is wrong.
     digested: sizes of the files that were read from end to end, in bytes.
   """
 
-  problems: tuple[str, ...]
+  problems: Mapping[str, str]
   content: Content
   digested: tuple[int, ...]
 
@@ -134,18 +134,18 @@ def compare(
       for name in content.files
       if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
-  problems, kept, again = [], {}, []
+  problems, kept, again = {}, {}, []
   for name in sorted(present):
     stamp = content.files.get(name)
     try:
       state = (root / name).stat()
     except OSError as error:
-      problems.append(f"{root / name}: {_why_not(error)}")
+      problems[name] = f"{root / name}: {_why_not(error)}"
       continue
     if stamp is None:
-      problems.append(f"{root / name}: found, though nothing here wrote it")
+      problems[name] = f"{root / name}: found, though nothing here wrote it"
     elif state.st_size != stamp.size:
-      problems.append(
+      problems[name] = (
         f"{root / name}: its content isn't what was written"
         f" ({state.st_size:,} bytes found, {stamp.size:,} expected)"
       )
@@ -157,18 +157,18 @@ def compare(
     try:
       found = digests.of_files([root / name])[root / name]
     except OSError as error:
-      problems.append(f"{root / name}: {_why_not(error)}")
+      problems[name] = f"{root / name}: {_why_not(error)}"
       continue
     if found.digest == content.files[name].digest:
       kept[name] = found
     else:
-      problems.append(
+      problems[name] = (
         f"{root / name}: its content isn't what was written (digest"
         f" {found.digest[:12]} found, {content.files[name].digest[:12]}"
         f" expected{_origin(root, name, found.digest)})"
       )
   sizes = tuple(content.files[name].size for name in again)
-  return Compared(tuple(problems), Content(kept, content.values), sizes)
+  return Compared(problems, Content(kept, content.values), sizes)
 
 
 def compare_values(
@@ -187,8 +187,10 @@ def compare_values(
   )
 
 
-def altered(paths: paths_lib.Paths, stages: Collection[str] = ()) -> list[str]:
-  """Returns what no longer holds what was written, a line for each file.
+def altered(
+  paths: paths_lib.Paths, stages: Collection[str] = ()
+) -> dict[str, str]:
+  """Returns what no longer holds what was written, a line by the file.
 
   Args:
     paths: of the workdir.
@@ -196,11 +198,11 @@ def altered(paths: paths_lib.Paths, stages: Collection[str] = ()) -> list[str]:
   """
   folder = paths.record("any").parent
   names = stages or sorted(path.stem for path in folder.glob("*.json"))
-  lines: list[str] = []
+  lines: dict[str, str] = {}
   for name in names:
     content = read(paths.record(name))
     if content is not None:
-      lines += compare(paths.root, content, None).problems
+      lines |= compare(paths.root, content, None).problems
   return lines
 
 

@@ -117,6 +117,7 @@ class Paths:
     set aside.
     """
     own = {
+      self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
       *(self.chosen, self.checkpoints, self.embeddings, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),

@@ -4,6 +4,7 @@ One workdir of the tiny demo; every case begins with it as it was finished.
 """
 
 import dataclasses
+import errno
 import importlib
 import json
 import os
@@ -26,7 +27,7 @@ from bigrec_jax.stages import (
   train_cf,
 )
 from bigrec_jax.stages.session import Asked, Session
-from bigrec_jax.workdir import paths as paths_lib, seals
+from bigrec_jax.workdir import paths as paths_lib, seals, storage
 from tests import demo_workdir
 
 _SHARD = "data/bigrec_windows/1.0.0/bigrec_windows-test.array_record-00000-of"
@@ -414,18 +415,24 @@ def test_given_predictions_of_other_rows_are_refused(workdir, tmp_path, caplog):
 
 
 @pytest.mark.slow
-def test_secondary_files_fail_no_work(finished_demo, workdir, caplog):
-  """A folder where the file belongs: it can neither be read nor written."""
+def test_secondary_files_fail_no_work(
+  finished_demo, workdir, caplog, monkeypatch
+):
   _, kept = finished_demo
-  for name in ("metrics/throughput.json", "ranks/test_examples.json"):
-    (workdir / name).unlink()
-    (workdir / name).mkdir()
-    (workdir / name / "in the way").touch()
+  names = ("throughput.json", "test_examples.json")
+  write = storage.write_json
+
+  def full(path, *args, **options):
+    if path.name in names:
+      raise OSError(errno.ENOSPC, "No space left on device", str(path))
+    write(path, *args, **options)
+
+  monkeypatch.setattr(storage, "write_json", full)
   (workdir / "metrics" / "ground_eval.json").unlink()
   ground_eval.run(demo_workdir.config(), workdir)
   _assert_as_before(workdir, kept)
   assert "examples are not kept" in caplog.text
-  assert "is not kept" in caplog.text
+  assert "how fast ground was is not kept" in caplog.text
 
 
 @pytest.mark.slow
@@ -457,3 +464,42 @@ def test_every_stage_says_which_files_are_its_own():
   assert len(set(patterns)) == len(patterns)
   assert isinstance(session.config, config_lib.Config)
   assert paths_lib.Paths(session.paths.root) == session.paths
+
+
+@pytest.mark.slow
+def test_a_report_leaves_out_what_cannot_be_believed(workdir, capsys):
+  path = workdir / "predictions" / "test.json"
+  path.write_text(json.dumps(json.loads(path.read_text())[::-1], indent=1))
+  (workdir / "ranks" / "test.npz").write_bytes(
+    (workdir / "ranks" / "valid.npz").read_bytes()
+  )
+  _run("report", workdir)
+  shown = capsys.readouterr().out
+  for name in ("predictions/test.json", "ranks/test.npz"):
+    assert f"left out, because damaged: {workdir / name}: its" in shown
+
+
+@pytest.mark.slow
+def test_a_base_that_was_changed_in_the_middle_is_another(
+  workdir, tmp_path, capsys
+):
+  base = tmp_path / "base"
+  shutil.copytree(workdir / "base", base)
+  large = base / "large.safetensors"  # Of its ends alone it has its name.
+  large.write_bytes(bytes(4 << 20))
+  own = demo_workdir.config()
+  model = dataclasses.replace(own.model, path=str(base))
+  config = dataclasses.replace(own, model=model)
+  first = Session(config, workdir)
+  first.begin(ground_eval.STAGE)
+  with open(large, "r+b") as file:
+    file.seek(2 << 20)
+    file.write(b"1")
+  capsys.readouterr()
+  for asked in (Asked(dry_run=True), Asked()):
+    second = Session(config, workdir, asked)
+    second.begin(ground_eval.STAGE)
+    assert second.base_fingerprint != first.base_fingerprint
+    assert f"config: {large}: changed since it was read here" in (
+      capsys.readouterr().out
+    )

@@ -60,7 +60,7 @@ def test_another_time_is_another_digest_and_then_none(root):
 def test_every_change_is_a_line_with_the_file(root, change, said):
   content = contents.take(root, PATTERNS, {})
   change(root)
-  (line,) = contents.compare(root, content, PATTERNS).problems
+  (line,) = contents.compare(root, content, PATTERNS).problems.values()
   assert line.startswith(str(root))
   assert re.search(said, line)
 
@@ -91,7 +91,7 @@ def test_files_that_changed_places_are_recognised(root):
   records.rewrite(record, {}, content.to_json())
   (root / "a" / "one").write_text("1" * 9)
   os.utime(root / "a" / "one", ns=(1, 1))
-  (line,) = contents.altered(paths.Paths(root))
+  (line,) = contents.altered(paths.Paths(root)).values()
   assert line.endswith(": it is that of b.json)")
 
 
