@@ -379,5 +379,8 @@ class TestNumbers:
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "a\nb"])
 def test_names_that_no_file_has_are_one_line(tmp_path, name):
   given = str(tmp_path / name)
-  refused(lambda: raw_files.given("data.train", given), "no such file")
-  refused(lambda: raw_files.given_directory("data.raw_dir", given), "no such")
+  refused(lambda: raw_files.given("data.train", given), "config.data.train: ")
+  refused(
+    lambda: raw_files.given_directory("data.raw_dir", given),
+    "config.data.raw_dir: ",
+  )

@@ -95,7 +95,7 @@ def test_what_becomes_of_an_unknown_item(unknown, titles):
     ('{"history": [true]}', ["line 2", "item 1", "True"]),
     ('{"history": ["Halo 4"]}', ["line 2", "'Halo 4'", "mean 'Halo 3'"]),
     ('{"history": [], "age": NaN}', ["line 2", "NaN found", "finite"]),
-    ('{"history": [], "age": 1e400}', ["line 2", "NaN or infinity"]),
+    ('{"history": [], "age": 1e400}', ["line 2", "1e400 found", "finite"]),
     ('{"history": [], "scores": [1]}', ["line 2", "'scores'", "another name"]),
     # A number is an id, never a title.
     ('{"history": [3]}', ["line 2", "item 1", "'3'"]),
