@@ -14,17 +14,20 @@ each of these with one line on stderr; 1 after anything else, and where
 --mode=selfcheck finds that devices do not agree.
 """
 
-from bigrec_jax.workdir import interrupts
+import sys
 
-if __name__ == "__main__":
-  interrupts.install()  # First: the imports below take a while.
+from bigrec_jax.workdir import interrupts, processes
 
+if __name__ == "__main__":  # First: the imports below take a while.
+  interrupts.install(processes.are_asked_for(sys.argv))
+  processes.expect_others(sys.argv)
+
+import contextlib
 import difflib
 import importlib
 import logging as python_logging
 import os
 import pathlib
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -39,8 +42,8 @@ from bigrec_jax.stages import session
 from bigrec_jax.workdir import (
   faults,
   given as given_paths,
+  locks,
   paths as paths_lib,
-  processes,
   records,
   settings,
 )
@@ -65,6 +68,8 @@ MODES = (
 _READING = ("recommend", "report", "export", "plan")
 # In them model.adapter is where training starts, elsewhere the one to use.
 _STARTING = ("train", "pipeline")
+# They neither read nor change what is there.
+_OF_NO_WORKDIR = ("selfcheck",)
 # The defaults alone, where the workdir remembers all else.
 _DEFAULTS = pathlib.Path(__file__).resolve().parent / "configs" / "common.py"
 
@@ -334,7 +339,16 @@ def _run(argv: list[str]) -> int:
     remember=lambda: _remember(paths, config, file, remembered),
   )
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
-  return mode.run(config, workdir, asked) or 0
+  with _writes(workdir):
+    return mode.run(config, workdir, asked) or 0
+
+
+def _writes(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+  """Returns what keeps other writers away, where this command is one."""
+  reads = _MODE.value in _READING and not _MAKE.value
+  if reads or _DRY_RUN.value or _MODE.value in _OF_NO_WORKDIR:
+    return contextlib.nullcontext()
+  return locks.writer(workdir, _MODE.value)
 
 
 def _set_up_logging() -> None:
@@ -358,7 +372,6 @@ def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
   _set_up_logging()
   try:
-    processes.expect_others(argv)
     return _run(argv)
   except errors.UserError as error:
     line = str(error)

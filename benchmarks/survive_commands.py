@@ -183,6 +183,7 @@ class Tally:
     kind: what was done to them.
     counts: by outcome.
     losses: of each lost case what it was and how it ended.
+    refusals: of each refused case what it was and its line.
   """
 
   kind: str
@@ -190,10 +191,13 @@ class Tally:
     default_factory=lambda: dict.fromkeys(OUTCOMES, 0)
   )
   losses: list[dict[str, str]] = dataclasses.field(default_factory=list)
+  refusals: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
   def add(self, case: str, outcome: str, told: str = "") -> None:
     """Counts a case."""
     self.counts[outcome] += 1
+    if outcome == "refused":
+      self.refusals.append({"case": case, "told": told})
     if outcome == "lost":
       self.losses.append({"case": case, "told": told})
       print(f"lost: {self.kind}: {case}: {told}", file=sys.stderr, flush=True)
@@ -205,7 +209,12 @@ class Tally:
 
   def to_json(self) -> dict[str, Any]:
     """Returns what a file keeps."""
-    return {"tried": self.tried, **self.counts, "losses": self.losses}
+    return {
+      "tried": self.tried,
+      **self.counts,
+      "losses": self.losses,
+      "refusals": self.refusals,
+    }
 
 
 def results(workdir: pathlib.Path) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _read(
 ) -> tuple[str, str]:
   """Returns the outcome of a mode that reads."""
   if ended.is_refusal:
-    return "refused", ""
+    return "refused", ended.told()
   if ended.status or ended.has_dump:
     return "lost", ended.told()
   same = _items(ended) == _items(expected)
@@ -156,7 +156,7 @@ def _made(
 ) -> tuple[str, str]:
   """Returns the outcome of a mode that makes."""
   if ended.is_refusal:
-    return "refused", ""
+    return "refused", ended.told()
   if ended.status or ended.has_dump:
     return "lost", ended.told()
   found = commands_lib.results(workdir)

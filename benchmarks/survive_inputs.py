@@ -223,7 +223,7 @@ def _empty_predictions(workdir: pathlib.Path) -> bool:
 
 def _verdict(ended: commands_lib.Ended) -> tuple[str, str]:
   if ended.is_refusal:
-    return "refused", ""
+    return "refused", ended.told()
   if ended.status or ended.has_dump:
     return "lost", ended.told()
   return "right", ""

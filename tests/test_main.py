@@ -34,6 +34,14 @@ DEMO = "--config=configs/demo.py:tiny"
       ["config.train.batch_size", "0 found", "from 1 to"],
     ),
     (
+      [DEMO, "--mode=prepare", "--workdir=gs://bucket/run"],
+      ["--workdir", "gs://bucket/run", "gcsfuse"],
+    ),
+    (
+      [DEMO, "--mode=train", "--config.model.path=s3://bucket/llama"],
+      ["--config.model.path", "s3://bucket/llama", "mount"],
+    ),
+    (
       [DEMO, "--mode=train", "--config.prompt.style=alpaca"],
       ["config.prompt.style", "alpaca", "bigrec"],
     ),

@@ -154,7 +154,7 @@ def generate(
     mesh=mesh,
     prompts=[prompts[number][len(prefix.ids) :] for number in numbers],
     numbers=numbers,
-    total=len(prompts),
+    lengths=np.array([len(p) for p in prompts], int) - len(prefix.ids),
     buckets=config.prompt_buckets,
     length_penalty=config.length_penalty,
     norm_lengths=None if norm_lengths is None else norm_lengths[numbers],

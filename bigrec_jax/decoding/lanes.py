@@ -53,7 +53,8 @@ class Job:
     mesh: Slots are split over its axes data and fsdp.
     prompts: Token ids without the common beginning.
     numbers: [N] of each prompt, which its random key is made of.
-    total: Of how many prompts these are the rest; slots are as for all.
+    lengths: [N] tokens of all prompts, of which these may be the rest; slots
+      are as for all.
     buckets: Widths to which prompts are padded.
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
@@ -68,7 +69,7 @@ class Job:
   mesh: Mesh
   prompts: Sequence[Sequence[int]]
   numbers: np.ndarray
-  total: int
+  lengths: np.ndarray
   buckets: tuple[int, ...]
   length_penalty: float
   norm_lengths: np.ndarray | None
@@ -111,22 +112,22 @@ def run(
     with collecting:
       collect(*finished)
 
-  waiting = len(work.prompts)
-  for numbers, most in alike(work.prompts, batch_size, work.buckets):
-    waiting -= len(numbers)
-    # What was finished before counts, so that the last group is as it was.
-    alongside = len(numbers) if waiting else work.total
-    size = slots_of(alongside, most, work.mesh)
-    count = min(executor.width, -(-len(numbers) // size))
+  place_of = {number: place for place, number in enumerate(work.numbers)}
+  for numbers, most in alike(work.lengths, batch_size, work.buckets):
+    order = np.array([place_of[n] for n in numbers if n in place_of], int)
+    size = slots_of(len(numbers), most, work.mesh)
+    count = min(executor.width, -(-len(order) // size))
+    if not count:
+      continue
     team = executor.team()
     lanes = [
-      Lane(work, numbers[place::count], size, team) for place in range(count)
+      Lane(work, order[start::count], size, team) for start in range(count)
     ]
     team.run([functools.partial(lane.run, locked) for lane in lanes])
 
 
 def alike(
-  prompts: Sequence[Sequence[int]], batch_size: int, buckets: Sequence[int]
+  lengths: np.ndarray, batch_size: int, buckets: Sequence[int]
 ) -> Iterator[tuple[np.ndarray, int]]:
   """Yields users who are decoded side by side, and how many at most.
 
@@ -135,14 +136,13 @@ def alike(
   one of 10,000 tokens few others have room.
 
   Args:
-    prompts: Token ids.
+    lengths: Tokens of each prompt.
     batch_size: Slots of a lane of usual prompts.
     buckets: Widths to which prompts are padded.
 
   Yields:
     (Row numbers, longest prompt first; slots of a lane).
   """
-  lengths = np.array([len(p) for p in prompts], np.int64)
   order = np.argsort(-lengths, kind="stable")
   near = max(len(order) // 10, min(1, len(order) - 1))
   most = bucket_of(int(lengths[order[near]]), buckets)

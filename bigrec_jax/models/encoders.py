@@ -69,7 +69,7 @@ def load(
   return last_state.LastState(
     registry.build(arch, model, None, mesh),
     params,
-    tokenization.load_tokenizer(directory),
+    tokenization.load_tokenizer(directory, directory),
     batch_size,
     mesh,
     fingerprint,

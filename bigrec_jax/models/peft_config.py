@@ -163,6 +163,7 @@ def _of_pattern(
 ) -> Any:
   """Returns the value of the first pattern that a layer's name ends with."""
   for pattern, value in patterns.items():
+    _compiled(where, pattern)  # An error shows it as it is in the file.
     if _compiled(where, rf"(.*\.)?({pattern})$").match(name):
       return value
   return otherwise

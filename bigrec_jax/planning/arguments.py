@@ -13,6 +13,7 @@ from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, kv_cache, lora as lora_lib
 from bigrec_jax.models.gguf import conversion
+from bigrec_jax.workdir import given_models
 
 Tree = Any
 
@@ -42,6 +43,7 @@ def read_arch(config: config_lib.Config) -> models.Architecture:
   """
   if not config.model.path:
     return models.from_arch(config.model.arch, config.pretrain.vocab_size)
+  given_models.check_base(config.model.path)
   path = pathlib.Path(config.model.path)
   if config.model.is_gguf:
     return models.read_architecture(conversion.read_config(path), str(path))

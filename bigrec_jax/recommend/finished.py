@@ -11,7 +11,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.rankers.distance import stored_embeddings
 from bigrec_jax.recommend import adapter_origin, loaded as loaded_lib
-from bigrec_jax.workdir import contents, given as given_paths, records
+from bigrec_jax.workdir import contents, given_models, records
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -38,16 +38,17 @@ def check_content(
 def check_base(loaded: loaded_lib.Loaded) -> None:
   """Raises UserError where there is no base, or not the one that was made."""
   check_content(loaded, "data", "prepare")
+  if given := loaded.config.model.path:
+    given_models.check_base(given)
+  if given := loaded.config.model.tokenizer:
+    given_models.check_tokenizer(given)
   if loaded.base_dir.exists():
     if loaded.config.model.is_gguf:
       check_content(loaded, "gguf", "embed")
     elif not loaded.config.model.path:
       check_content(loaded, "base", "pretrain")
     return
-  model = loaded.config.model
-  if model.path and not model.is_gguf:
-    raise errors.UserError(f"config.model.path: {model.path}: no such folder")
-  mode = "embed" if model.is_gguf else "pretrain"
+  mode = "embed" if loaded.config.model.is_gguf else "pretrain"
   raise errors.UserError(
     f"{loaded.base_dir}: no base found; --mode={mode} makes it"
   )
@@ -69,7 +70,8 @@ def find_adapter(loaded: loaded_lib.Loaded) -> pathlib.Path:
       raise errors.UserError(
         f"{own}: no finished adapter found; --mode=train makes it"
       )
-    folder = given_paths.folder("model.adapter", given, "a PEFT directory")
+    given_models.check_adapter(given)
+    folder = pathlib.Path(given)
     if note := adapter_origin.check(loaded, folder):
       warnings.warn(note, stacklevel=2)
     return folder

@@ -24,7 +24,7 @@ from bigrec_jax.recommend import converted_base, gguf_base
 from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import (
   fingerprints,
-  given,
+  given_models,
   ledger as ledger_lib,
   origins,
   paths as paths_lib,
@@ -159,7 +159,7 @@ class Loaded:
   @functools.cached_property
   def tokenizer(self) -> tokenization.Tokenizer:
     """The base's tokenizer."""
-    found = tokenization.load_tokenizer(self.tokenizer_dir)
+    found = tokenization.load_tokenizer(self.tokenizer_dir, self.base_dir)
     words = self.config.prompt
     found.special.mean(words.instruction, words.history)
     if self.paths.catalogue.exists():
@@ -223,8 +223,8 @@ class Loaded:
 
   def check_encoder(self) -> None:
     """Raises UserError where `embed.model.path` names no folder."""
-    path, what = self.config.embed.model.path, "a folder of a text encoder"
-    given.folder("embed.model.path", path, what)
+    path = self.config.embed.model.path
+    given_models.check_base(path, "config.embed.model.path")
 
   @functools.cached_property
   def encoder_fingerprint(self) -> str:

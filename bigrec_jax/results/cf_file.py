@@ -83,7 +83,7 @@ def table(
 
   Args:
     known: the entries of the file.
-    cutoffs: the columns.
+    cutoffs: the columns; a model that was evaluated at others has gaps.
     models: the rows.
   """
   places = [str(k) for k in cutoffs]
@@ -102,8 +102,8 @@ def table(
     lines.append(
       [
         model,
-        *(result["ndcg"][k] for k in places),
-        *(result["hr"][k] for k in places),
+        *(result["ndcg"].get(k) for k in places),
+        *(result["hr"].get(k) for k in places),
         entry.get("epochs"),
         None if seconds is None else f"{seconds:.2f}",
       ]

@@ -3,12 +3,14 @@
 python -m bigrec_jax.selfcheck.child < settings.json > rows.json
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,22 +55,34 @@ def run(
       "found": str(path) if found is not None else None,
       "name": name,
     }
-    result = subprocess.run(
+    # Its input stays open: the other process leaves when this one is gone.
+    with subprocess.Popen(
       [sys.executable, "-m", "bigrec_jax.selfcheck.child"],
-      input=json.dumps(settings),
+      stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
       env=_environment(),
-    )
-  if result.returncode:
-    problem = f"a process ended with status {result.returncode}; see above"
+    ) as process:
+      printed = _converse(process, json.dumps(settings))
+  if status := process.returncode:
+    problem = f"a process ended with status {status}; see above"
     where = f"{DEVICES} forced CPU devices"
     return [comparison.Row("all", where, DEVICES, {}, {}, 0.0, problem)]
-  rows = storage.parse_json(result.stdout, "selfcheck's own process")
+  rows = storage.parse_json(printed, "selfcheck's own process")
   return [
     comparison.Row(**{k: v for k, v in row.items() if k != "agrees"})
     for row in rows
   ]
+
+
+def _converse(process: "subprocess.Popen[str]", line: str) -> str:
+  """Writes a line to a process; returns all that it prints."""
+  if process.stdin is None or process.stdout is None:
+    raise ValueError("a process with pipes expected")
+  with contextlib.suppress(BrokenPipeError):  # Its status says more.
+    process.stdin.write(line + "\n")
+    process.stdin.flush()
+  return process.stdout.read()
 
 
 def _environment() -> dict[str, str]:
@@ -94,8 +108,12 @@ def _read(path: str) -> dict[str, dict[str, np.ndarray]]:
   return found
 
 
-def main() -> None:
-  """Reads settings, writes rows."""
+def main(line: str) -> None:
+  """Writes rows to the standard output.
+
+  Args:
+    line: the settings, as `run` writes them.
+  """
   import jax
   import ml_collections
 
@@ -103,7 +121,7 @@ def main() -> None:
   from bigrec_jax.selfcheck import meshes, run as run_lib, world
 
   jax.config.update("jax_default_matmul_precision", "highest")
-  settings = storage.parse_json(sys.stdin.read(), "settings")
+  settings = storage.parse_json(line, "settings")
   config = config_lib.from_config_dict(
     ml_collections.ConfigDict(settings["config"])
   )
@@ -117,5 +135,14 @@ def main() -> None:
   json.dump([row.to_json() for row in rows], sys.stdout, allow_nan=False)
 
 
+def _leave_with_parent() -> None:
+  """Ends this process once nobody holds the other end of its input."""
+  # Not by sys.stdin, whose lock the end of the interpreter would wait for.
+  os.read(sys.stdin.fileno(), 1)
+  os._exit(1)
+
+
 if __name__ == "__main__":
-  main()
+  given = sys.stdin.readline()
+  threading.Thread(target=_leave_with_parent, daemon=True).start()
+  main(given)

@@ -7,7 +7,7 @@ import jax
 from absl import logging
 from jax.sharding import Mesh
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.selfcheck import comparison, meshes, programs, world
 from bigrec_jax.workdir import processes
 
@@ -63,12 +63,14 @@ def _row(
   try:
     found = check.run(made, mesh)
     apart, allowed = comparison.compare(found, expected, check.tolerances)
+  except errors.Interrupted:
+    raise
   except Exception as error:  # Whatever a broken driver or network raises.
     if processes.joined():
       raise  # The others wait within this very program.
     logging.exception("selfcheck: %s on %s", check.name, name)
     lines = str(error).strip().splitlines() or [""]
-    problem = f"{type(error).__name__}: {lines[0]}"
+    problem = errors.one_line(f"{type(error).__name__}: {lines[0]}")
   seconds = time.monotonic() - begin
   where = label(name, mesh)
   return comparison.Row(

@@ -172,7 +172,9 @@ def _build(
     try:
       written = write(tokens, session.config.seed, progress, kept=kept)
     except errors.NonFiniteError as error:
-      raise error.of(error.row, samples.name(error.row)) from None
+      of = f"adapter {train.used(session).directory}, base {session.base_dir}"
+      name = f"{samples.name(error.row)} ({of})"
+      raise error.of(error.row, name) from None
     processes.on_first(parts.flush)  # Before anything that may fail.
   rows = [samples.content(n) | own for n, own in enumerate(written)]
   processes.on_first(lambda: storage.write_json(path, rows, indent=1))

@@ -4,11 +4,11 @@ import pathlib
 import shutil
 from collections.abc import Iterator
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib
 from bigrec_jax.recommend import gguf_base
 from bigrec_jax.stages import graph, prepare
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import origins, processes, records
+from bigrec_jax.workdir import given_models, origins, processes, records
 
 # A sample is enough for a small vocabulary; BPE training is not linear.
 _TOKENIZER_EXAMPLES = 5000
@@ -41,19 +41,14 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
 
 def _check_base(session: Session) -> None:
-  given = session.config.model.path
-  if not given:
-    return
-  path = pathlib.Path(given)
-  if not path.exists():
-    raise errors.UserError(
-      f"config.model.path: {path}: not found, a Hugging Face directory expected"
-    )
-  if path.is_dir() and not (path / "config.json").is_file():
-    raise errors.UserError(
-      f"config.model.path: {path}: no config.json found, a Hugging Face"
-      " directory expected"
-    )
+  model = session.config.model
+  if model.path:
+    given_models.check_base(model.path)
+  if model.tokenizer:
+    given_models.check_tokenizer(model.tokenizer)
+  if pathlib.Path(model.adapter).is_file():
+    # Before anybody names its content; whoever uses one checks the rest.
+    given_models.check_adapter(model.adapter)
 
 
 def _inputs(session: Session) -> graph.Inputs:

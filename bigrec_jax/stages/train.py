@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib
 from bigrec_jax.recommend import adapter_origin
 from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
-from bigrec_jax.workdir import contents, fingerprints, processes
+from bigrec_jax.workdir import contents, fingerprints, given_models, processes
 
 # What changes how training runs but not what comes out of it.
 _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
@@ -75,7 +75,7 @@ def check_used(session: Session) -> None:
   directory = elsewhere(session)
   if directory is None:
     return
-  _check_peft(directory)
+  given_models.check_adapter(str(directory))
   say(f"adapter: {directory}, not the workdir's own")
   _check_origin(session, directory)
 
@@ -88,15 +88,6 @@ def _check_origin(session: Session, directory: pathlib.Path) -> None:
     return  # There is no base yet.
   if note := adapter_origin.check(session, directory):
     logging.warning("%s", note)
-
-
-def _check_peft(directory: pathlib.Path) -> None:
-  for name in ("adapter_config.json", _WEIGHTS_FILE):
-    if not (directory / name).is_file():
-      raise errors.UserError(
-        f"config.model.adapter: {directory}: no {name} found, a PEFT directory"
-        " expected"
-      )
 
 
 def _adapter(session: Session, directory: pathlib.Path) -> Adapter:
@@ -144,7 +135,7 @@ def _set_aside(session: Session, _: graph.Inputs) -> None:
 def _check(session: Session) -> None:
   prepare.check_train_rows(session)
   if start := session.config.model.adapter:
-    _check_peft(pathlib.Path(start))
+    given_models.check_adapter(start)
     _check_origin(session, pathlib.Path(start))
 
 

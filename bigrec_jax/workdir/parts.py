@@ -121,8 +121,10 @@ class Parts:
 
   def read(self, key: str) -> Iterator[Part]:
     """Yields the parts of a key that are in the file, in order."""
-    for place in self._places.get(key, ()):
-      with open(self.path, "rb") as file:
+    if not (places := self._places.get(key)):
+      return
+    with open(self.path, "rb") as file:
+      for place in places:
         file.seek(place.start)
         head = json.loads(file.read(place.head))
         arrays = {}
@@ -130,7 +132,7 @@ class Parts:
           array = np.empty(shape, np.dtype(dtype))
           file.readinto(array.reshape(-1).view(np.uint8).data)
           arrays[name] = array
-      yield Part(head["facts"], arrays)
+        yield Part(head["facts"], arrays)
 
   def add(self, key: str, facts: Any, arrays: Arrays | None = None) -> None:
     """Adds a part; it is on disk some seconds later, or after `flush`.

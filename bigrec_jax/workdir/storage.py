@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import faults
+from bigrec_jax.workdir import faults, leftovers
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  temporary = leftovers.unique(path)
   try:
     with faults.writing(path, temporary):
       yield temporary
@@ -121,7 +121,7 @@ def parse_json(content: str | bytes, where: str) -> Any:
   """
   try:
     text = content if isinstance(content, str) else content.decode("utf-8-sig")
-    return json.loads(text, parse_constant=refuse_constant, parse_float=_finite)
+    return DECODER.decode(text)
   except RecursionError:
     problem = "nested too deeply"
   except ValueError as error:
@@ -140,3 +140,7 @@ def _finite(text: str) -> float:
   if math.isinf(value):
     refuse_constant(text[:30])
   return value
+
+
+# Made once: a raw file has a JSON text on each of its millions of lines.
+DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=_finite)

@@ -353,7 +353,7 @@ def test_a_lone_long_prompt_does_not_widen_the_slots_of_others(
 
 def test_who_is_decoded_side_by_side():
   def split(lengths, batch_size=32, buckets=(64, 512)):
-    found = lanes.alike([[0] * n for n in lengths], batch_size, buckets)
+    found = lanes.alike(np.array(lengths), batch_size, buckets)
     return [([lengths[n] for n in rows], most) for rows, most in found]
 
   assert split([5, 7, 512]) == [([512, 7, 5], 32)]

@@ -14,6 +14,7 @@ from bigrec_jax import progress
 from bigrec_jax.decoding import generate as decoding
 from bigrec_jax.rankers import engine
 from bigrec_jax.stages import (
+  artefacts,
   embed,
   generate,
   ground_eval,
@@ -143,7 +144,7 @@ def test_a_kill_between_decoding_and_the_record_decodes_nobody(
     session.Session(demo_workdir.config(), workdir).make(stage)
   decoded = Decoded(monkeypatch)
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Kill):
-    patch.setattr("bigrec_jax.workdir.records.write_record", _raise)
+    patch.setattr(artefacts.Artefacts, "keep", _raise)
     session.Session(demo_workdir.config(), workdir).make(stage)
   assert path.exists()
   session.Session(demo_workdir.config(), workdir).make(stage)

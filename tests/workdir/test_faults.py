@@ -14,8 +14,7 @@ import tokenizers
 from bigrec_jax import errors
 from bigrec_jax.models import tensor_files
 from bigrec_jax.results import writer
-from bigrec_jax.stages import list_files
-from bigrec_jax.workdir import checkpoints, faults, storage
+from bigrec_jax.workdir import checkpoints, faults, parts, storage
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -60,10 +59,6 @@ def _folder(path):
     storage.write_json(temporary / "x.json", ["x" * 5000])
 
 
-def _lines(path):
-  list_files.append(path, "x" * 5000)
-
-
 def _curve(path):
   with writer.MetricsWriter(path, None, None) as curve:
     for step in range(1000):
@@ -83,7 +78,6 @@ WRITERS = {
   "safetensors": _safetensors,
   "own tensors": _own_tensors,
   "folder": _folder,
-  "lines": _lines,
   "curve": _curve,
   "Orbax": _orbax,
 }
@@ -175,3 +169,15 @@ def test_a_folder_where_the_file_belongs_is_named(tmp_path):
   with pytest.raises(OSError) as caught:
     storage.write_json(tmp_path / "made", 1)
   assert faults.line(caught.value).startswith(f"{tmp_path / 'made'}: ")
+
+
+def test_parts_without_room_say_what_is_kept(tmp_path, no_room):
+  work = parts.Parts(tmp_path / "made.parts", "work")
+  work.add("first", 1)
+  work.flush()
+  work.add("second", "x" * 5000)
+  with pytest.raises(errors.UserError, match="made.parts: .*before is kept"):
+    work.flush()
+  again = parts.Parts(tmp_path / "made.parts", "work")
+  assert [part.facts for part in again.read("first")] == [1]
+  assert list(again.read("second")) == []

@@ -1,3 +1,5 @@
+import pytest
+
 from bigrec_jax.workdir import fingerprints, records
 
 
@@ -38,3 +40,26 @@ def test_folder_fingerprint_of_a_large_file_reads_its_ends(tmp_path):
   large[-1] = 1
   (tmp_path / "a.bin").write_bytes(large)
   assert fingerprints.of_folder(tmp_path, "*.bin") != first
+
+
+@pytest.mark.parametrize(
+  "content",
+  [b"", b"{", b"null", b"[]", b'"x"', b"1", b'{"a": NaN}', b"\xff\xfe", b"\0"],
+)
+def test_half_a_record_is_none(tmp_path, content):
+  record = tmp_path / "record.json"
+  record.write_bytes(content)
+  assert records.read(record) is None
+  assert records.stored_content(record) is None
+  assert records.differences(record, {"a": 1}) == ["not made yet"]
+  record.unlink()
+  record.mkdir()
+  assert records.differences(record, {"a": 1}) == ["not made yet"]
+
+
+def test_what_files_hold_is_no_input(tmp_path):
+  record = tmp_path / "record.json"
+  records.rewrite(record, {"a": 1}, {"files": {}})
+  assert records.read(record) == {"a": 1}
+  assert records.differences(record, {"a": 1}) == []
+  assert records.stored_content(record) == {"files": {}}

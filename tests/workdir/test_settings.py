@@ -125,3 +125,36 @@ def test_memory_is_plain_json(kept):
   value = json.loads(kept.config.read_text())
   assert value["schema"] == 1 and value["name"] == "demo"
   assert value["config"]["train"]["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", "[]", '{"schema": 1}'])
+def test_a_damaged_memory_says_what_to_do(kept, content):
+  kept.config.write_text(content)
+  with pytest.raises(settings.DamagedConfig, match=r"--config=<file>"):
+    settings.recall(kept)
+  given = demo.get_config("tiny")
+  settings.remember(kept, given.to_dict(), "demo", given.to_dict())
+  assert settings.recall(kept)["name"] == "demo"
+
+
+def test_a_changed_byte_is_noticed_wherever_it_is(kept):
+  whole = kept.config.read_bytes()
+  for at in range(0, len(whole), 101):
+    changed = bytearray(whole)
+    changed[at] ^= 1
+    kept.config.write_bytes(changed)
+    try:
+      settings.recall(kept)
+    except errors.UserError:
+      continue
+    # Blanks between values say nothing.
+    assert json.loads(changed) == json.loads(whole), at
+
+
+def test_records_that_are_damaged_know_nothing(kept):
+  kept.record("adapter").parent.mkdir()
+  kept.record("adapter").write_text("[]")
+  kept.record("base").write_text('{"seed": 3}')
+  kept.adapter.mkdir()
+  (kept.adapter / "adapter_config.json").write_text("null")
+  assert settings.of_records(kept)["config"] == {"seed": 3}

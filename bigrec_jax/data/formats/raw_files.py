@@ -239,7 +239,6 @@ class _JsonStream:
   def __init__(self, place: opened.Place, file: io.TextIOBase):
     self._place = place
     self._file = file
-    self._decoder = json.JSONDecoder(parse_constant=storage.refuse_constant)
     self._text = ""
     self._position = 0
 
@@ -296,7 +295,7 @@ class _JsonStream:
   def _value(self) -> Any:
     while True:
       try:
-        value, end = self._decoder.raw_decode(self._text, self._position)
+        value, end = storage.DECODER.raw_decode(self._text, self._position)
       except json.JSONDecodeError:
         # The value may go on in the next chunk.
         if len(self._text) - self._position > _LONGEST_ROW:

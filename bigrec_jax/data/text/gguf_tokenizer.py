@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tokenizers
 from absl import logging
 from tokenizers import (
@@ -65,16 +66,16 @@ def write(
   """
   reader = _Reader(metadata, source)
   kind = reader.value("model")
-  if kind not in _MODELS:
+  if not isinstance(kind, str) or kind not in _MODELS:
     raise reader.error("model", f"one of {', '.join(_MODELS)}")
   tokens = reader.tokens()
   if kind == "gpt2":
     pre = _pre(reader)
     tokenizer = _byte_level(reader, tokens, pre)
-    add_bos = reader.value("add_bos_token", pre == "llama-bpe")
+    add_bos = reader.flag("add_bos_token", pre == "llama-bpe")
   else:
     tokenizer = _sentencepiece(reader, tokens)
-    add_bos = reader.value("add_bos_token", True)
+    add_bos = reader.flag("add_bos_token", True)
   _add_tokens(tokenizer, reader, tokens)
   special = {
     f"{key}_token": tokens[i]
@@ -93,11 +94,16 @@ def write(
     "tokenizer_class": "PreTrainedTokenizerFast",
     "clean_up_tokenization_spaces": False,
     "model_max_length": _UNLIMITED,
-    "add_bos_token": bool(add_bos),
-    "add_eos_token": bool(reader.value("add_eos_token", False)),
+    "add_bos_token": add_bos,
+    "add_eos_token": reader.flag("add_eos_token", False),
     **special,
   }
   if template := metadata.get("tokenizer.chat_template"):
+    if not isinstance(template, str):
+      raise errors.UserError(
+        f"{source}: tokenizer.chat_template: {repr(template)[:40]} found, a"
+        " text expected"
+      )
     settings["chat_template"] = template
   storage.write_json(directory / "tokenizer_config.json", settings)
 
@@ -115,22 +121,36 @@ class _Reader:
   def error(
     self, name: str, expected: str, found: Any = None
   ) -> errors.UserError:
-    found = repr(self.value(name)) if found is None else found
+    found = repr(self.value(name))[:60] if found is None else found
     return errors.UserError(
       f"{self._source}: tokenizer.ggml.{name}: {found} found, {expected}"
       " expected"
     )
 
-  def array(self, name: str, length: int | None = None) -> list[Any]:
+  def flag(self, name: str, otherwise: bool) -> bool:
+    found = self.value(name, otherwise)
+    if not isinstance(found, (bool, np.bool_)):
+      raise self.error(name, "true or false")
+    return bool(found)
+
+  def array(
+    self,
+    name: str,
+    kinds: type | tuple[type, ...],
+    length: int | None = None,
+  ) -> list[Any]:
     values = self.value(name)
     if not isinstance(values, list):
       raise self.error(name, "an array")
+    for value in values:
+      if not isinstance(value, kinds) or value != value:  # NaN is not.
+        raise self.error(name, "an array of another type", repr(value)[:40])
     if length is not None and len(values) != length:
       raise self.error(name, f"{length}, one a token,", f"{len(values)} values")
     return values
 
   def tokens(self) -> list[str]:
-    tokens = self.array("tokens")
+    tokens = self.array("tokens", str)
     seen: set[str] = set()
     for token in tokens:
       if token in seen:
@@ -142,7 +162,7 @@ class _Reader:
     return (
       []
       if self.value("token_type") is None
-      else self.array("token_type", count)
+      else self.array("token_type", int, count)
     )
 
   def special_ids(self, count: int) -> dict[str, int]:
@@ -153,7 +173,7 @@ class _Reader:
       i = self.value(f"{name}_token_id")
       if i is None:
         continue
-      if not 0 <= i < count:
+      if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < count:
         raise self.error(f"{name}_token_id", f"one of {count} tokens")
       found[key] = i
     if "eos" not in found:
@@ -164,7 +184,7 @@ class _Reader:
 def _pre(reader: _Reader) -> str:
   """Returns how text is split, under one name for each way."""
   pre = reader.value("pre", "default")
-  if pre not in _PRE:
+  if not isinstance(pre, str) or pre not in _PRE:
     raise reader.error("pre", f"one of {', '.join(_PRE)}")
   if pre == "default":
     # Files of before llama.cpp knew of the key have none.
@@ -180,7 +200,7 @@ def _byte_level(
   reader: _Reader, tokens: list[str], pre: str
 ) -> tokenizers.Tokenizer:
   merges = []
-  for merge in reader.array("merges"):
+  for merge in reader.array("merges", str):
     # No symbol of the byte alphabet is a blank, so one blank parts the two.
     left, blank, right = merge.partition(" ")
     if not (left and blank and right):
@@ -215,7 +235,7 @@ def _splitter(pre: str) -> pre_tokenizers.PreTokenizer:
 
 def _sentencepiece(reader: _Reader, tokens: list[str]) -> tokenizers.Tokenizer:
   """SentencePiece's BPE: blanks are symbols, unknown characters are bytes."""
-  scores = reader.array("scores", len(tokens))
+  scores = reader.array("scores", (int, float), len(tokens))
   unknown = reader.special_ids(len(tokens)).get("unk")
   tokenizer = tokenizers.Tokenizer(
     models.BPE(
@@ -232,7 +252,7 @@ def _sentencepiece(reader: _Reader, tokens: list[str]) -> tokenizers.Tokenizer:
     decoders.ByteFallback(),
     decoders.Fuse(),
   ]
-  if reader.value("add_space_prefix", True):
+  if reader.flag("add_space_prefix", True):
     # Before every piece between special tokens, also before a blank.
     steps.insert(0, normalizers.Prepend(_BLANK))
     decoding.append(decoders.Strip(" ", 1, 0))

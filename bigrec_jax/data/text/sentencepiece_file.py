@@ -39,7 +39,7 @@ class SentencePiece:
       raise errors.UserError(
         f"{path}: a SentencePiece model expected: {error}"
       ) from None
-    size = self._processor.get_piece_size()
+    size = self._pieces = self._processor.get_piece_size()
     self._special = dict(added) | {
       self._processor.id_to_piece(i): i
       for i in range(size)
@@ -101,7 +101,8 @@ class SentencePiece:
       if i in self._words:
         parts += [self._processor.decode(run), self._words[i]]
         run = []
-      elif i not in self._special_ids:
+      # A base may have more rows than there are pieces, for its sake only.
+      elif i not in self._special_ids and i < self._pieces:
         run.append(i)
     return "".join([*parts, self._processor.decode(run)])
 

@@ -8,9 +8,7 @@ slow legacy LlamaTokenizer does. A directory with neither goes to transformers
 
 import os
 import pathlib
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import sentencepiece
 import tokenizers
@@ -19,12 +17,15 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import (
+  fast_file,
   other_tokenizers,
   protocol,
   sentencepiece_file,
   special_text,
+  tokenizer_settings,
 )
-from bigrec_jax.workdir import fingerprints, storage
+from bigrec_jax.data.text.tokenizer_settings import Settings
+from bigrec_jax.workdir import fields, fingerprints, storage
 
 FAST_FILE = "tokenizer.json"
 SENTENCEPIECE_FILE = "tokenizer.model"
@@ -54,9 +55,12 @@ class Tokenizer:
     pad_id: int,
     add_bos: bool,
     content: str,
+    source: pathlib.Path,
   ):
-    """Makes a tokenizer; `content` is the fingerprint of its file."""
+    """Makes a tokenizer; `content` is the fingerprint of the file `source`."""
     self._backend = backend
+    self._source = source
+    self._rows: int | None = None  # Of the model, if a text may be beyond.
     self.bos_id = bos_id
     self.eos_ids = tuple(eos_ids)
     self.eos_id = self.eos_ids[0]
@@ -68,6 +72,42 @@ class Tokenizer:
     self.fingerprint = fingerprints.of_value(
       [content, bos_id, self.eos_ids, pad_id, self.add_bos]
     )
+
+  def fit(self, config: pathlib.Path) -> None:
+    """Checks that a model has a row of its embedding for every token.
+
+    A padding token alone may have none (LLaMA's has often been added like
+    that): rows are filled with EOS then, which is never attended to either.
+
+    Args:
+      config: the model's config.json; nothing is checked where there is none.
+
+    Raises:
+      UserError: another token has no row.
+    """
+    if not config.is_file():
+      return
+    values = fields.Fields(storage.read_json(config), f"{config}:")
+    rows = values.get("vocab_size", fields.whole)
+    if self.vocab_size <= rows:
+      return
+    if self.vocab_size - 1 != self.pad_id or self.pad_id != rows:
+      raise errors.UserError(
+        f"{self._source}: {self.vocab_size} tokens found, ids up to"
+        f" {self.vocab_size - 1}, but {config} has vocab_size {rows}: at most"
+        " as many tokens expected (config.model.tokenizer may name the"
+        " tokenizer of this model)"
+      )
+    logging.warning(
+      "%s: padding token %d is beyond the model's vocab_size %d; rows are"
+      " filled with %d instead",
+      self._source,
+      self.pad_id,
+      rows,
+      self.eos_id,
+    )
+    self.pad_id, self._rows = self.eos_id, rows
+    self.fingerprint = fingerprints.of_value([self.fingerprint, self.pad_id])
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of a text, BOS first where the model wants it, no EOS."""
@@ -86,6 +126,13 @@ class Tokenizer:
     return self._begun(self._backend.encode_data(self.special.marked(texts)))
 
   def _begun(self, encoded: list[list[int]]) -> list[list[int]]:
+    if self._rows is not None:
+      for ids in encoded:
+        if ids and max(ids) >= self._rows:
+          raise errors.UserError(
+            f"{self._source}: the padding token found in a text, which the"
+            " model has no embedding of; texts without it expected"
+          )
     if not self.add_bos or self.bos_id is None:
       return encoded
     return [[self.bos_id, *ids] for ids in encoded]
@@ -99,65 +146,36 @@ class Tokenizer:
     return self._backend.decode([int(i) for i in ids])
 
 
-class _Fast:
-  """A `tokenizer.json`, run by the tokenizers library."""
-
-  def __init__(self, path: pathlib.Path):
-    content = storage.read_json(path)
-    if not isinstance(content, dict) or "model" not in content:
-      raise errors.UserError(f"{path}: a tokenizer with a model expected")
-    self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    # The file may carry the settings of its last use.
-    self._tokenizer.no_truncation()
-    self._tokenizer.no_padding()
-    self.size = 1 + max(self._tokenizer.get_vocab(True).values())
-    self._data = special_text.Encoder(self._tokenizer)
-    self.special = self._data.special
-    self.reserve = self._data.reserve
-    self._lock = threading.Lock()  # Of whether special tokens are split.
-
-  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    return self._encode(texts, split=False)
-
-  def encode_data(self, texts: Sequence[str]) -> list[list[int]]:
-    return self._data.encode(texts, lambda part: self._encode(part, split=True))
-
-  def _encode(self, texts: Sequence[str], split: bool) -> list[list[int]]:
-    with self._lock:
-      if self._tokenizer.encode_special_tokens != split:
-        self._tokenizer.encode_special_tokens = split
-      encodings = self._tokenizer.encode_batch_fast(
-        list(texts), add_special_tokens=False
-      )
-    return [encoding.ids for encoding in encodings]
-
-  def decode(self, ids: Sequence[int]) -> str:
-    return self._tokenizer.decode(list(ids), skip_special_tokens=True)
-
-  def token_id(self, token: str) -> int | None:
-    return self._tokenizer.token_to_id(token)
-
-  def first_special_id(self) -> int | None:
-    """Returns the id that the post-processor puts first, if it puts any."""
-    bare = self._tokenizer.encode("a", add_special_tokens=False).ids
-    full = self._tokenizer.encode("a", add_special_tokens=True).ids
-    return full[0] if full[: len(bare)] != bare else None
-
-
-def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
+def load_tokenizer(
+  directory: str | os.PathLike, model: str | os.PathLike | None = None
+) -> Tokenizer:
   """Loads the tokenizer of a Hugging Face model directory.
 
   BOS, EOS and padding come from tokenizer_config.json, else from
   special_tokens_map.json, else from config.json. A generation_config.json
   changes nothing. Names that are empty, as in decapoda-research/llama-7b-hf,
   where all three ids would read as 0 (quirk 5), fall back to the ids of the
-  SentencePiece model: 1, 2, and 0 for padding.
+  SentencePiece model: 1, 2, and 0 for padding. Whether a BOS goes before a
+  text is the post-processor's to say where there is a tokenizer.json, as in
+  transformers 5, and add_bos_token's elsewhere.
+
+  Args:
+    directory: of the tokenizer's files.
+    model: directory of the model that reads its tokens, if they are to be
+      compared; without a config.json there they aren't.
 
   Raises:
-    UserError: no tokenizer, a damaged one, or one without EOS.
+    UserError: no tokenizer, a damaged one, one without EOS, or one with
+      tokens that the model has no embedding of.
   """
   directory = pathlib.Path(directory)
-  settings = _settings(directory)
+  found = _load(directory, tokenizer_settings.read(directory))
+  if model is not None:
+    found.fit(pathlib.Path(model) / "config.json")
+  return found
+
+
+def _load(directory: pathlib.Path, settings: Settings) -> Tokenizer:
   if (directory / FAST_FILE).is_file():
     return _load_fast(directory / FAST_FILE, settings)
   if (directory / SENTENCEPIECE_FILE).is_file():
@@ -170,127 +188,95 @@ def load_tokenizer(directory: str | os.PathLike) -> Tokenizer:
   )
 
 
-def _settings(directory: pathlib.Path) -> dict[str, Any]:
-  """Returns what the JSON files say, the more specific file first."""
-
-  def read(name: str) -> dict[str, Any]:
-    path = directory / name
-    value = storage.read_json(path) if path.is_file() else {}
-    if not isinstance(value, dict):
-      raise errors.UserError(f"{path}: a JSON object expected")
-    return value
-
-  config = read("config.json")
-  model_ids = {key: config.get(f"{key}_token_id") for key in ("bos", "eos")}
-  tokens = read("special_tokens_map.json") | read("tokenizer_config.json")
-  return {
-    "model_ids": model_ids,
-    "added": read("added_tokens.json"),
-    "special": special_text.declared(tokens),
-    **{
-      key: tokens.get(key) for key in ("add_bos_token", "added_tokens_decoder")
-    },
-    **{
-      key: _content(tokens.get(f"{key}_token")) for key in ("bos", "eos", "pad")
-    },
-  }
-
-
-def _content(token: Any) -> str:
-  """Returns the text of a token, which may be wrapped in an object."""
-  return (token.get("content") if isinstance(token, dict) else token) or ""
-
-
-def _config_ids(settings: Mapping[str, Any], key: str) -> list[int]:
-  """Returns the ids that config.json gives; EOS may be one or several."""
-  ids = settings["model_ids"][key]
-  ids = ids if isinstance(ids, list) else [ids]
-  return [i for i in ids if i is not None]
-
-
 def _eos_ids(
-  eos: int | None, bos: int | None, settings: Mapping[str, Any], size: int
+  eos: int | None, bos: int | None, declared_ids: Sequence[int], size: int
 ) -> list[int]:
   """Returns the tokenizer's EOS first, then those of config.json.
 
   decapoda's config.json gives LLaMA's BOS as EOS, so BOS is left out.
   """
   declared = [] if eos is None else [eos]
-  others = [
-    i for i in _config_ids(settings, "eos") if 0 <= i < size and i != bos
-  ]
+  others = [i for i in declared_ids if 0 <= i < size and i != bos]
   return list(dict.fromkeys(declared + others))
 
 
-def _load_fast(path: pathlib.Path, settings: Mapping[str, Any]) -> Tokenizer:
-  backend = _Fast(path)
+def _load_fast(path: pathlib.Path, settings: Settings) -> Tokenizer:
+  backend = fast_file.Fast(path)
 
   def declared(key: str) -> int | None:
-    return backend.token_id(settings[key]) if settings[key] else None
+    name = settings.names[key]
+    found = backend.token_id(name) if name else None
+    if name and found is None:
+      logging.warning("%s: %s_token %r: no such token in it", path, key, name)
+    return found
 
   first, bos = backend.first_special_id(), declared("bos")
+  if settings.add_bos not in (None, first is not None):
+    logging.warning(
+      "%s: add_bos_token %s: the post-processor of %s says otherwise, and goes"
+      " before it, as in transformers",
+      path.parent,
+      settings.add_bos,
+      path.name,
+    )
   return _finish(
     path.parent,
     settings,
     backend,
-    ids=(first if bos is None else bos, declared("eos"), declared("pad")),
-    adds_bos=first is not None,
+    ids=(bos if first is None else first, declared("eos"), declared("pad")),
+    add_bos=first is not None,
     content=fingerprints.of_file(path),
   )
 
 
-def _load_other(
-  directory: pathlib.Path, settings: Mapping[str, Any]
-) -> Tokenizer:
+def _load_other(directory: pathlib.Path, settings: Settings) -> Tokenizer:
   backend = other_tokenizers.Other(directory)
-  ids, adds_bos = backend.special_ids, backend.adds_bos
-  return _finish(directory, settings, backend, ids, adds_bos, backend.content)
+  said = settings.add_bos
+  add_bos = backend.adds_bos if said is None else said
+  ids, content = backend.special_ids, backend.content
+  return _finish(directory, settings, backend, ids, add_bos, content)
 
 
 def _finish(
   directory: pathlib.Path,
-  settings: Mapping[str, Any],
+  settings: Settings,
   backend: protocol.Backend,
   ids: tuple[int | None, int | None, int | None],
-  adds_bos: bool,
+  add_bos: bool,
   content: str,
 ) -> Tokenizer:
   """Makes the tokenizer; `ids` are of BOS, EOS and padding, as declared."""
   bos, eos, pad = ids
-  eos_ids = _eos_ids(eos, bos, settings, backend.size)
+  eos_ids = _eos_ids(eos, bos, settings.model_eos, backend.size)
   if not eos_ids:
     raise errors.UserError(
       f"{directory}: no end-of-sequence token found, eos_token in"
       " tokenizer_config.json or eos_token_id in config.json expected"
     )
-  declared = settings["add_bos_token"]
   return Tokenizer(
     backend,
     bos_id=bos,
     eos_ids=eos_ids,
     pad_id=eos_ids[0] if pad is None else pad,
-    add_bos=adds_bos if declared is None else declared,
+    add_bos=add_bos,
     content=content,
+    source=directory,
   )
 
 
-def _load_sentencepiece(
-  path: pathlib.Path, settings: Mapping[str, Any]
-) -> Tokenizer:
-  added = dict(settings["added"])
+def _load_sentencepiece(path: pathlib.Path, settings: Settings) -> Tokenizer:
+  added = dict(settings.added)
   words = set(added)
-  for i, token in (settings["added_tokens_decoder"] or {}).items():
-    if name := _content(token):
-      added[name] = int(i)
-      is_word = isinstance(token, dict) and token.get("special") is False
-      (words.add if is_word else words.discard)(name)
-  words -= settings["special"]
+  for i, (name, special) in settings.decoder.items():
+    added[name] = i
+    (words.add if special is False else words.discard)(name)
+  words -= settings.special
   backend = sentencepiece_file.SentencePiece(path, added, words)
   processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
 
   def declared(key: str, fallback: int) -> int:
-    if settings[key]:
-      found = backend.token_id(settings[key])
+    if name := settings.names[key]:
+      found = backend.token_id(name)
       if found is not None:
         return found
     elif key == "eos":
@@ -301,14 +287,14 @@ def _load_sentencepiece(
   eos = declared("eos", processor.eos_id())
   if eos < 0:
     raise errors.UserError(f"{path}: a model with an EOS token expected")
-  add_bos = settings["add_bos_token"]
   return Tokenizer(
     backend,
     bos_id=None if bos < 0 else bos,
-    eos_ids=_eos_ids(eos, bos, settings, backend.size),
+    eos_ids=_eos_ids(eos, bos, settings.model_eos, backend.size),
     pad_id=declared("pad", 0),
-    add_bos=True if add_bos is None else add_bos,
+    add_bos=settings.add_bos is not False,
     content=fingerprints.of_value([fingerprints.of_file(path), added]),
+    source=path,
   )
 
 

@@ -7,6 +7,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from bigrec_jax import errors
+from bigrec_jax.data.text import fast_file
 from bigrec_jax.workdir import storage
 
 _FAST_FILE = "tokenizer.json"
@@ -22,14 +23,7 @@ def load(directory: pathlib.Path) -> tokenizers.Tokenizer:
     UserError: neither file is there, or one is damaged.
   """
   if (file := directory / _FAST_FILE).is_file():
-    content = storage.read_json(file)
-    if not isinstance(content, dict) or "model" not in content:
-      raise errors.UserError(f"{file}: a tokenizer with a model expected")
-    tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    # The file may carry the settings of its last use.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return fast_file.load(file)
   if (file := directory / _VOCABULARY_FILE).is_file():
     return _from_vocabulary(file, settings(directory))
   raise errors.UserError(

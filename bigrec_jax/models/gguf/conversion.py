@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ml_dtypes import bfloat16
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import gguf_tokenizer
 from bigrec_jax.models import tensor_files
 from bigrec_jax.models.gguf import reading, shape
@@ -49,9 +50,12 @@ def convert(path: pathlib.Path, directory: pathlib.Path, dtype: str) -> None:
   def value(name: str) -> np.ndarray:
     entry = entries[name]
     tensor = file.tensors[entry.name]
-    if len(entry.shape) == 1 and entry.heads:  # A bias has a row of values.
-      return tensor.values(_DTYPES[dtype])[entry.row_order()]
-    return tensor.values(_DTYPES[dtype], entry.row_order())
+    try:
+      if len(entry.shape) == 1 and entry.heads:  # A bias has a row of values.
+        return tensor.values(_DTYPES[dtype])[entry.row_order()]
+      return tensor.values(_DTYPES[dtype], entry.row_order())
+    except reading.NotFiniteError as error:
+      raise errors.UserError(f"{path}: {error}") from None
 
   header = [(n, _DTYPES[dtype], entry.shape) for n, entry in entries.items()]
   with tensor_files.atomic_directory(directory) as temporary:

@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 
 from bigrec_jax import errors
+from bigrec_jax.models.gguf import structure
 
 # Elements that are dequantised at a time: 16 MiB of float32.
 _BLOCK = 1 << 22
+
+
+class NotFiniteError(Exception):
+  """A tensor has a NaN or an infinity; the message names it, not the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,9 @@ class GgufTensor:
     Args:
       dtype: of the result.
       order: int [rows], the stored row that becomes each row; None = as is.
+
+    Raises:
+      NotFiniteError: a value is NaN or infinite.
     """
     from gguf import GGMLQuantizationType, quants
 
@@ -51,7 +59,13 @@ class GgufTensor:
     for at in range(0, count, step):
       rows = slice(at, at + step)
       part = self.packed[rows if order is None else order[rows]]
-      out[rows] = quants.dequantize(part, GGMLQuantizationType[self.kind])
+      values = quants.dequantize(part, GGMLQuantizationType[self.kind])
+      if not np.isfinite(values).all():
+        raise NotFiniteError(
+          f"{self.name}: NaN or infinity found in a weight or a scale, finite"
+          " ones expected: the file is damaged"
+        )
+      out[rows] = values
     return out.reshape(self.shape)
 
 
@@ -71,7 +85,8 @@ class GgufFile:
 
   def error(self, name: str, problem: str) -> errors.UserError:
     """Returns the error of a key or a tensor."""
-    return errors.UserError(f"{self.path}: {name}: {problem}")
+    own = repr(name)[1:-1]  # Whatever the file says, a line.
+    return errors.UserError(f"{self.path}: {own[:100]}: {problem}")
 
 
 def open_file(path: pathlib.Path) -> GgufFile:
@@ -83,6 +98,7 @@ def open_file(path: pathlib.Path) -> GgufFile:
   """
   if not path.is_file():
     raise errors.UserError(f"{path}: not found, a GGUF file expected")
+  structure.check(path)
   import gguf
 
   try:
@@ -93,10 +109,11 @@ def open_file(path: pathlib.Path) -> GgufFile:
       if not key.startswith("GGUF.")
     }
     tensors = {stored.name: _tensor(stored) for stored in reader.tensors}
-  except (ValueError, IndexError, KeyError, OverflowError) as error:
+  except Exception as error:  # It has no type of its own for a wrong file.
+    reason = " ".join(repr(str(error))[1:-1].split())
     raise errors.UserError(
       f"{path}: damaged or of an unknown kind, a whole GGUF file expected:"
-      f" {error}"
+      f" {reason[:200]}"
     ) from None
   if reader.byte_order != "I":
     raise errors.UserError(
@@ -118,6 +135,8 @@ def _tensor(stored: Any) -> GgufTensor:
 
 def _check(file: GgufFile) -> None:
   parts = file.metadata.get("split.count", 1)
+  if not isinstance(parts, int):
+    raise file.error("split.count", f"{parts!r} found, a number expected")
   if parts > 1:
     raise file.error(
       "split.count",

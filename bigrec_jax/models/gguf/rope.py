@@ -5,11 +5,13 @@ as the four numbers that made it. Those numbers are found again and checked by
 making the divisors anew, or the file is refused.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
-from bigrec_jax.models.gguf.reading import GgufFile
+from bigrec_jax import errors
+from bigrec_jax.models.gguf.reading import GgufFile, NotFiniteError
 
 TENSOR = "rope_freqs.weight"
 KEYS = frozenset(
@@ -44,9 +46,20 @@ def config_values(file: GgufFile, arch: str, head_dim: int) -> dict[str, Any]:
   def value(name: str, otherwise: Any) -> Any:
     return file.metadata.get(f"{arch}.rope.{name}", otherwise)
 
-  theta = float(str(np.float32(value("freq_base", _DEFAULT_BASE))))
+  def number(name: str, otherwise: float) -> float:
+    found = value(name, otherwise)
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+      found = math.nan
+    if not 0 <= found < math.inf:
+      raise file.error(
+        f"{arch}.rope.{name}",
+        f"{value(name, 0)!r} found, a finite number expected",
+      )
+    return found
+
+  theta = float(str(np.float32(number("freq_base", _DEFAULT_BASE))))
   kind = value("scaling.type", "none")
-  factor = value("scaling.factor", value("scale_linear", 0.0)) or 1.0
+  factor = number("scaling.factor", number("scale_linear", 0.0)) or 1.0
   if "rope.scaling.type" not in _names(file, arch) and factor != 1.0:
     kind = "linear"  # llama.cpp's, where a factor comes without a type.
   if kind not in ("none", "linear"):
@@ -77,7 +90,10 @@ def _llama3(
   file: GgufFile, theta: float, head_dim: int
 ) -> dict[str, Any] | None:
   """Returns the settings that give the stored divisors, None if all are 1."""
-  divisors = file.tensors[TENSOR].values(np.dtype(np.float32)).reshape(-1)
+  try:
+    divisors = file.tensors[TENSOR].values(np.dtype(np.float32)).reshape(-1)
+  except NotFiniteError as error:
+    raise errors.UserError(f"{file.path}: {error}") from None
   if len(divisors) == head_dim // 2 and np.all(divisors == 1):
     return None
   low, high, context = _LLAMA3

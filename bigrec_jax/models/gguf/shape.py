@@ -108,18 +108,22 @@ def config_values(file: GgufFile) -> dict[str, Any]:
     UserError: an architecture or a setting that isn't supported.
   """
   arch = file.metadata.get("general.architecture")
-  if arch not in ARCHITECTURES:
+  if not isinstance(arch, str) or arch not in ARCHITECTURES:
     raise file.error(
       "general.architecture",
-      f"{arch!r} found, one of {', '.join(ARCHITECTURES)} expected",
+      f"{_short(arch)} found, one of {', '.join(ARCHITECTURES)} expected",
     )
   _refuse_unknown(file, arch)
 
   def integer(name: str, otherwise: int | None = None) -> int:
     value = file.metadata.get(f"{arch}.{name}", otherwise)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if (
+      isinstance(value, bool)
+      or not isinstance(value, int)
+      or not 0 < value < 1 << 31
+    ):
       raise file.error(
-        f"{arch}.{name}", f"{value!r} found, a positive integer expected"
+        f"{arch}.{name}", f"{_short(value)} found, a positive integer expected"
       )
     return value
 
@@ -134,14 +138,14 @@ def config_values(file: GgufFile) -> dict[str, Any]:
         f"{integer(name)} found, {head_dim} as of the whole head expected",
       )
   epsilon = file.metadata.get(f"{arch}.attention.layer_norm_rms_epsilon")
-  if not isinstance(epsilon, float):
+  if not isinstance(epsilon, float) or not 0 <= epsilon < 1:
     raise file.error(
       f"{arch}.attention.layer_norm_rms_epsilon",
-      f"{epsilon!r} found, a number expected",
+      f"{epsilon!r} found, a number from 0 to 1 expected",
     )
   embedding = file.tensors.get("token_embd.weight")
-  if embedding is None:
-    raise file.error("token_embd.weight", "no such tensor found")
+  if embedding is None or len(embedding.shape) != 2:
+    raise file.error("token_embd.weight", "no such matrix found")
   values = {
     "architectures": [ARCHITECTURES[arch]],
     "model_type": arch,
@@ -194,7 +198,15 @@ def token_ids(file: GgufFile) -> dict[str, Any]:
   """
 
   def token(name: str) -> int | None:
-    return file.metadata.get(f"tokenizer.ggml.{name}_token_id")
+    key = f"tokenizer.ggml.{name}_token_id"
+    found = file.metadata.get(key)
+    if found is not None and (
+      isinstance(found, bool) or not isinstance(found, int)
+    ):
+      raise file.error(
+        key, f"{_short(found)} found, the id of a token expected"
+      )
+    return found
 
   ends = [token(name) for name in ("eos", "eot", "eom")]
   ends = list(dict.fromkeys(end for end in ends if end is not None))

@@ -158,7 +158,7 @@ READERS = {
     ),
     "h.jsonl",
     lambda folder: histories.find(
-      histories.read(folder / "h.jsonl"), CATALOGUE, "text"
+      list(histories.read(folder / "h.jsonl")), CATALOGUE, "text"
     ),
   ),
   "popularity": (

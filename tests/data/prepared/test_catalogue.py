@@ -73,3 +73,18 @@ def test_a_damaged_file_is_named_with_its_line(items, tmp_path):
   paths.catalogue.write_text(lines[0] + "\n" + lines[1][:20])
   with pytest.raises(errors.UserError, match="line 2"):
     catalogue.load(paths)
+
+
+@pytest.mark.parametrize(
+  "field", ['"title": null', '"external_id": 7', '"popularity": true']
+)
+@pytest.mark.parametrize("number", ["1e999", "[" * 9999, "9" * 5000, "{}"])
+def test_fields_of_another_type_are_named(tmp_path, field, number):
+  paths = paths_lib.Paths(tmp_path)
+  paths.catalogue.parent.mkdir(parents=True)
+  good = '"item": 0, "external_id": "a", "title": "A", "popularity": 1'
+  name = field.partition(":")[0]
+  for bad in (field, f"{name}: {number}"):
+    paths.catalogue.write_text(f"{{{good}, {bad}}}\n")
+    with pytest.raises(errors.UserError, match="catalogue.jsonl: line 1: "):
+      catalogue.load(paths)

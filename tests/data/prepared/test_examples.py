@@ -81,6 +81,16 @@ def test_texts_survive_the_disk(tmp_path):
   path.write_text(path.read_text() + "[1,")
   with pytest.raises(errors.UserError, match="overrides_valid.jsonl: line 3"):
     examples.read_overrides(paths, "valid")
+  for line in (
+    '[1, "a"]',
+    '[1, "a", null]',
+    "7",
+    '[null, "a", "b"]',
+    "[" * 9999,
+  ):
+    path.write_text(line + "\n")
+    with pytest.raises(errors.UserError, match="overrides_valid.jsonl: line 1"):
+      examples.read_overrides(paths, "valid")
 
 
 def test_unprepared_data_are_named(tmp_path):

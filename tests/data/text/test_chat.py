@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tokenizers
+from tokenizers import processors
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.text import chat, encoding, prompts, tokenization
@@ -36,6 +37,8 @@ def make(directory, template, eos="<|im_end|>", add_bos=False):
   file = directory / "tokenizer.json"
   tokenizer = tokenizers.Tokenizer.from_file(str(file))
   tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+  if not add_bos:  # The file says it, whatever the settings say.
+    tokenizer.post_processor = processors.Sequence([])
   tokenizer.save(str(file))
   settings = json.loads((directory / "tokenizer_config.json").read_text())
   settings |= {"eos_token": eos, "add_bos_token": add_bos}

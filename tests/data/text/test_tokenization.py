@@ -173,15 +173,131 @@ def test_fast_tokenizer_takes_bos_from_the_post_processor(tmp_path):
   _write(tmp_path, "special_tokens_map.json", {"eos_token": "<eos>"})
   tokenizer = tokenization.load_tokenizer(tmp_path)
   assert tokenizer.encode("a b") == [0, 3, 4]  # EOS is the trainer's to add.
-  _write(tmp_path, "tokenizer_config.json", {"add_bos_token": False})
-  assert tokenization.load_tokenizer(tmp_path).encode("a b") == [3, 4]
 
 
-def test_add_bos_token_adds_the_declared_one(tmp_path):
-  _write_word_level(tmp_path)
-  config = {"bos_token": "<bos>", "eos_token": "<eos>", "add_bos_token": True}
+@pytest.mark.torch
+@pytest.mark.parametrize("said", [None, True, False])
+@pytest.mark.parametrize("template", ["<bos> $A", "<end> $A", None])
+def test_add_bos_token_against_the_post_processor(
+  said, template, tmp_path, caplog
+):
+  transformers = pytest.importorskip("transformers")
+  names = {"<bos>": 0, "<eos>": 1, "<end>": 2}
+  processor = template and processors.TemplateProcessing(
+    single=template, special_tokens=list(names.items())
+  )
+  _write_word_level(tmp_path, processor)
+  config = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "a"}
+  config["tokenizer_class"] = "PreTrainedTokenizerFast"
+  config |= {} if said is None else {"add_bos_token": said}
   _write(tmp_path, "tokenizer_config.json", config)
-  assert tokenization.load_tokenizer(tmp_path).encode("a") == [0, 3]
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  tokenizer = tokenization.load_tokenizer(tmp_path)
+  assert tokenizer.encode("a b") == theirs("a b", truncation=False).input_ids
+  contradicts = said not in (None, template is not None)
+  assert ("post-processor" in caplog.text) == contradicts
+
+
+def _with_rows(directory, rows):
+  _write(directory, "config.json", {"vocab_size": rows})
+  return tokenization.load_tokenizer(directory, directory)
+
+
+def test_more_tokens_than_the_model_has_rows(tmp_path):
+  _write_word_level(tmp_path)
+  config = {"eos_token": "<eos>", "pad_token": "<end>"}
+  _write(tmp_path, "tokenizer_config.json", config)
+  plain = tokenization.load_tokenizer(tmp_path)
+  for rows in (5, 64):  # Rows beyond the tokens are for speed.
+    assert _with_rows(tmp_path, rows).fingerprint == plain.fingerprint
+  with pytest.raises(errors.UserError) as caught:
+    _with_rows(tmp_path, 4)
+  message = str(caught.value)
+  assert "5 tokens found" in message and "vocab_size 4" in message
+  _write(tmp_path, "config.json", {"vocab_size": "5"})
+  with pytest.raises(errors.UserError, match="vocab_size: '5' found, a whole"):
+    tokenization.load_tokenizer(tmp_path, tmp_path)
+
+
+def test_a_padding_token_without_a_row_is_never_fed(bpe, tmp_path, caplog):
+  shutil.copytree(bpe, tmp_path, dirs_exist_ok=True)
+  file = tmp_path / "tokenizer.json"
+  loaded = tokenizers.Tokenizer.from_file(str(file))
+  rows = loaded.get_vocab_size()
+  loaded.add_special_tokens(["[PAD]"])
+  loaded.save(str(file))
+  config = json.loads((bpe / "tokenizer_config.json").read_text())
+  _write(tmp_path, "tokenizer_config.json", config | {"pad_token": "[PAD]"})
+  tokenizer = _with_rows(tmp_path, rows)
+  assert tokenizer.pad_id == tokenizer.eos_id
+  assert f"padding token {rows} is beyond" in caplog.text
+  assert max(tokenizer.encode_data(["the [PAD] game"])[0]) < rows
+  with pytest.raises(errors.UserError, match="padding token found in a text"):
+    tokenizer.encode("the [PAD] game")
+  with pytest.raises(errors.UserError, match="vocab_size"):
+    _with_rows(tmp_path, rows - 1)
+
+
+def test_ids_beyond_the_pieces_are_skipped(tmp_path, shared_data):
+  tokenizer = tokenization.load_tokenizer(
+    _sentencepiece_dir(tmp_path, shared_data)
+  )
+  assert tokenizer.decode([15043, 32000, 32063, 3186]) == "Hello world"
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "words"),
+  [
+    ("tokenizer_config.json", [], "an object"),
+    ("tokenizer_config.json", {"eos_token": 3}, "eos_token: 3 found, a text"),
+    (
+      "tokenizer_config.json",
+      {"pad_token": {"content": ["x"]}},
+      "pad_token.content: ",
+    ),
+    ("tokenizer_config.json", {"add_bos_token": "false"}, "'false' found"),
+    ("tokenizer_config.json", {"added_tokens_decoder": []}, "decoder: "),
+    (
+      "tokenizer_config.json",
+      {"added_tokens_decoder": {"x": {"content": "y"}}},
+      "decoder.x: 'x' found, the id of a token",
+    ),
+    ("special_tokens_map.json", {"bos_token": 1.5}, "bos_token: 1.5 found"),
+    ("added_tokens.json", {"<x>": "5"}, "<x>: '5' found"),
+    ("added_tokens.json", {"<x>": 2**60}, "the id of a token"),
+    ("config.json", {"eos_token_id": ["2"]}, "eos_token_id: '2' found"),
+    ("config.json", 3, "an object"),
+  ],
+)
+def test_wrong_types_name_file_and_key(name, value, words, bpe, tmp_path):
+  shutil.copytree(bpe, tmp_path, dirs_exist_ok=True)
+  _write(tmp_path, name, value)
+  with pytest.raises(errors.UserError) as caught:
+    tokenization.load_tokenizer(tmp_path)
+  assert str(caught.value).startswith(str(tmp_path / name))
+  assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda t: t | {"model": None},
+    lambda t: t | {"model": {"type": "BPE", "vocab": [], "merges": 3}},
+    lambda t: t | {"model": t["model"] | {"merges": [["x", "y", "z"]]}},
+    lambda t: t | {"model": t["model"] | {"vocab": {"a": -1}}},
+    lambda t: t | {"added_tokens": [{"id": "0"}]},
+    lambda t: t | {"post_processor": {"type": "none such"}},
+    lambda t: t | {"decoder": 3, "normalizer": "x"},
+    lambda t: [t],
+  ],
+)
+def test_damaged_tokenizer_files_are_one_line(change, bpe, tmp_path):
+  shutil.copytree(bpe, tmp_path, dirs_exist_ok=True)
+  content = json.loads((bpe / "tokenizer.json").read_text())
+  _write(tmp_path, "tokenizer.json", change(content))
+  with pytest.raises(errors.UserError, match="tokenizer.json: ") as caught:
+    tokenization.load_tokenizer(tmp_path)
+  assert str(caught.value).isprintable()
 
 
 def test_mistakes_are_user_errors(tmp_path):

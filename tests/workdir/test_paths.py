@@ -1,0 +1,29 @@
+import pytest
+
+from bigrec_jax import Recommender, errors
+from bigrec_jax.workdir import paths
+
+
+@pytest.mark.parametrize(
+  "value",
+  [
+    "gs://bucket/run",
+    "s3://b",
+    "hf://org/model",
+    "file:///tmp/x",
+    "A+b.c-1://",
+  ],
+)
+def test_a_url_is_no_path(value):
+  with pytest.raises(errors.UserError, match="--config.model.path: .* mount"):
+    paths.refuse_urls({"workdir": None, "config.model.path": value})
+  with pytest.raises(errors.UserError, match="--workdir: "):
+    Recommender.load(value)
+
+
+@pytest.mark.parametrize(
+  "value",
+  ["", None, "runs/x", "/a/b://c", "C:/x", ":// no", 3, ("http://a title",)],
+)
+def test_what_is_none(value):
+  paths.refuse_urls({"workdir": value})
