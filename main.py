@@ -348,6 +348,7 @@ def _writes(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
   reads = _MODE.value in _READING and not _MAKE.value
   if reads or _DRY_RUN.value or _MODE.value in _OF_NO_WORKDIR:
     return contextlib.nullcontext()
+  given_paths.check_folder_to_write("--workdir", workdir)
   return locks.writer(workdir, _MODE.value)
 
 

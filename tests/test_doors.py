@@ -141,7 +141,7 @@ def test_a_key_that_names_no_such_thing_is_named(tmp_path, key, kind):
     path, word = tmp_path / "other", "found"
     path.mkdir() if key in FILE_KEYS else path.write_text("precious")
   elif kind == "nothing":
-    path, word = tmp_path / "nothing", "no such"
+    path, word = tmp_path / "nothing", "no"  # No such file; not found.
   else:
     make, word = PATHS[kind]
     path = make(tmp_path)

@@ -57,6 +57,8 @@ def here(*flags):
     mock.patch.object(sys, "argv", argv),  # config_flags looks there.
     mock.patch.object(main, "_set_up_logging"),
     mock.patch.object(main, "_set_up_jax"),
+    # The last word of a process is said once, and here is another one.
+    mock.patch.object(main.interrupts, "claim"),
     flagsaver.flagsaver(),
     contextlib.redirect_stderr(told),
     contextlib.redirect_stdout(io.StringIO()),
