@@ -82,7 +82,10 @@ def _converse(process: "subprocess.Popen[str]", line: str) -> str:
   with contextlib.suppress(BrokenPipeError):  # Its status says more.
     process.stdin.write(line + "\n")
     process.stdin.flush()
-  return process.stdout.read()
+  printed = process.stdout.read()
+  with contextlib.suppress(BrokenPipeError):
+    process.stdin.close()
+  return printed
 
 
 def _environment() -> dict[str, str]:

@@ -13,15 +13,22 @@ from bigrec_jax.devices import sharding
 _MOST_TENSOR = 8
 
 
-def of_count(devices: int) -> dict[str, MeshConfig]:
-  """Returns the meshes of some devices by name; none of a single device."""
+def of_count(
+  devices: int, most_tensor: int = _MOST_TENSOR
+) -> dict[str, MeshConfig]:
+  """Returns the meshes of some devices by name; none of a single device.
+
+  Args:
+    devices: of all processes.
+    most_tensor: what the size of the axis tensor divides.
+  """
   if devices == 1:
     return {}
   found = {
     "data": MeshConfig(devices, 1, 1),
     "fsdp": MeshConfig(1, devices, 1),
   }
-  tensor = math.gcd(devices, _MOST_TENSOR)
+  tensor = math.gcd(devices, most_tensor)
   if tensor > 1:
     found["tensor"] = MeshConfig(devices // tensor, 1, tensor)
   if devices % 4 == 0:
@@ -41,9 +48,14 @@ def make(
   Raises:
     UserError: the configuration's does not fit the devices.
   """
+  most_tensor = _MOST_TENSOR
+  if devices[0].platform == "cpu":
+    # Gloo, which joins processes of CPUs, takes one sum for another where a
+    # program has several under way, as a tensor axis over processes does.
+    most_tensor = math.gcd(_MOST_TENSOR, jax.local_device_count())
   meshes = {
     name: sharding.make_mesh(sizes, devices)
-    for name, sizes in of_count(len(devices)).items()
+    for name, sizes in of_count(len(devices), most_tensor).items()
   }
   if own is not None:
     mesh = sharding.make_mesh(own, devices)
