@@ -161,16 +161,14 @@ def _assert_as_before(root, kept):
   ("case", "name"), list(enumerate(own[0] for own in FILES))
 )
 def test_what_is_damaged_is_made_again(finished_demo, workdir, case, name):
-  """By a mode that only uses it, and by its own; each file in two ways."""
+  """By its own mode; `test_all_at_once` by one that only uses it."""
   _, kept = finished_demo
   _, mode, other = FILES[case]
-  for number, user in ((case, "ground_eval"), (case + 3, mode)):
-    damage = DAMAGES[number % len(DAMAGES)]
-    damage(workdir / name, kept / other)
-    _run(user, workdir)
-    if user != "ground_eval":
-      ground_eval.run(demo_workdir.config(), workdir)
-    _assert_as_before(workdir, kept)
+  DAMAGES[case % len(DAMAGES)](workdir / name, kept / other)
+  _run(mode, workdir)
+  if mode != "ground_eval":
+    ground_eval.run(demo_workdir.config(), workdir)
+  _assert_as_before(workdir, kept)
 
 
 @pytest.mark.slow
@@ -201,22 +199,20 @@ def test_a_mode_that_reads_refuses_and_its_hint_works(
     return Session(config, workdir, asked).begin(recommend.STAGE, reads=True)
 
   assert look()
-  for number in (case, case + 2):
-    damage = DAMAGES[number % len(DAMAGES)]
-    damage(workdir / name, kept / READ[case][2])
-    for _ in range(4):  # Half a record of data is looked through by its files.
-      try:
-        if look():
-          break
-      except errors.UserError as error:
-        line = str(error)
-        assert "\n" not in line and str(workdir) in line, line
-        mode = re.search(r"--mode=(\w+)", line)[1]
-        _run(mode, workdir)
-    else:
-      pytest.fail(f"{name}: {line}")
-    ground_eval.run(demo_workdir.config(), workdir)
-    _assert_as_before(workdir, kept)
+  damage = DAMAGES[(case + 2) % len(DAMAGES)]
+  damage(workdir / name, kept / READ[case][2])
+  for _ in range(4):  # One thing after the other may be missing.
+    try:
+      if look():
+        break
+    except errors.UserError as error:
+      line = str(error)
+      assert "\n" not in line and str(workdir) in line, line
+      _run(re.search(r"--mode=(\w+)", line)[1], workdir)
+  else:
+    pytest.fail(f"{name}: {line}")
+  ground_eval.run(demo_workdir.config(), workdir)
+  _assert_as_before(workdir, kept)
 
 
 @pytest.mark.parametrize(
