@@ -98,5 +98,11 @@ def test_unprepared_data_are_named(tmp_path):
   with pytest.raises(errors.UserError, match="manifest.json: not found"):
     examples.load_examples(paths, "train", -1, 0)
   storage.write_json(paths.manifest, {"splits": {}})
-  with pytest.raises(errors.UserError, match="no key 'train'"):
+  with pytest.raises(
+    errors.UserError, match="manifest.json: .*counts expected"
+  ):
+    examples.load_examples(paths, "train", -1, 0)
+  content = {"fingerprint": "", "catalogue": "", "dataset": "d", "splits": {}}
+  storage.write_json(paths.manifest, content | {"counts": {"items": 1}})
+  with pytest.raises(errors.UserError, match="manifest.json: no split train"):
     examples.load_examples(paths, "train", -1, 0)

@@ -22,7 +22,7 @@ from bigrec_jax.data.prepared import (
   tfds_builder,
   window_files,
 )
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import leftovers, storage
 from tests.data import raw, settings
 
 
@@ -185,7 +185,8 @@ prepare.prepare(*sections, settings.workdir(pathlib.Path(sys.argv[2])))
   assert {k: v for k, v in snapshot(paths).items() if k.parts[0] == "data"} == (
     before
   )
-  assert (paths.root / ".prepare").exists()
+  assert list(paths.root.glob(".prepare.*.tmp"))
+  leftovers.clean(paths.root)  # As the next writer's lock does.
   prepare.prepare(*movies, paths)
   assert snapshot(paths) == before
 
