@@ -98,5 +98,10 @@ def test_unprepared_data_are_named(tmp_path):
   with pytest.raises(errors.UserError, match="manifest.json: not found"):
     examples.load_examples(paths, "train", -1, 0)
   storage.write_json(paths.manifest, {"splits": {}})
-  with pytest.raises(errors.UserError, match="no key 'train'"):
+  with pytest.raises(errors.UserError, match="splits found, counts expected"):
+    examples.load_examples(paths, "train", -1, 0)
+  named = dict.fromkeys(("fingerprint", "catalogue", "dataset"), "x")
+  manifest = named | {"counts": {"items": 1}, "splits": {}}
+  storage.write_json(paths.manifest, manifest)
+  with pytest.raises(errors.UserError, match="no split train"):
     examples.load_examples(paths, "train", -1, 0)
