@@ -297,7 +297,7 @@ def damage(path, marker, skip, value):
     (b"token_embd.weight", 24, (2**60).to_bytes(8, "little"), "at byte"),
     (b"token_embd.weight", 20, (200).to_bytes(4, "little"), "200"),
     (b"llama.block_count", 4, (2**30).to_bytes(4, "little"), "block_count: "),
-    (b"llama.context_length", 0, (7).to_bytes(4, "little"), "context_length"),
+    (b"llama.context_length", 0, (6).to_bytes(4, "little"), "context_length"),
   ],
 )
 def test_lengths_types_and_offsets_that_lie(
