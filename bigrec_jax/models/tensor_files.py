@@ -279,7 +279,8 @@ def _open_indexed(
     raise errors.UserError(f"{index}: no weight_map found")
   tensors: dict[str, StoredTensor] = {}
   for file_name in sorted(set(weight_map.values())):
-    if pathlib.PurePath(file_name).name != file_name:
+    is_name = file_name.isprintable() and len(file_name) < 256
+    if not is_name or pathlib.PurePath(file_name).name != file_name:
       raise fields.refuse(f"{index}: weight_map", file_name, "a file's name")
     for name, tensor in read_file(directory / file_name, skip).items():
       if name in tensors:

@@ -74,6 +74,7 @@ def check_schema(file: Fields) -> None:
 def inside(where: str, key: str) -> str:
   """Returns the place of a field."""
   key = _short(key)
+  key = key if len(key) <= 100 else f"{key[:97]}..."
   return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
 
 

@@ -256,3 +256,67 @@ def test_llama3_divisors_are_those_of_transformers():
   expected = plain / stretched.numpy()
   found = rope.llama3_divisors(5e5, 64, LLAMA3)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+# Where each number of the head lies, and what it must not be.
+HEAD = {"version": 4, "tensors": 8, "keys": 16, "length_of_a_name": 24}
+
+
+@pytest.mark.parametrize("place", list(HEAD))
+@pytest.mark.parametrize("number", [2**60, 2**64 - 1])
+def test_numbers_of_the_head_must_fit_in_the_file(place, number, tmp_path):
+  path = gguf_files.small(tmp_path / "x.gguf")
+  content = bytearray(path.read_bytes())
+  at = HEAD[place]
+  content[at : at + 8] = number.to_bytes(8, "little")
+  path.write_bytes(content)
+  with pytest.raises(errors.UserError, match="x.gguf: damaged"):
+    conversion.read_config(path)
+
+
+def damage(path, marker, skip, value):
+  """Overwrites bytes behind a name in the head."""
+  content = bytearray(path.read_bytes())
+  at = content.index(marker) + len(marker) + skip
+  content[at : at + len(value)] = value
+  path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+  ("marker", "skip", "value", "words"),
+  [
+    # An array: 4 bytes of its type, 4 of its elements' type, 8 of its length.
+    (b"ggml.token_type", 8, (2**60).to_bytes(8, "little"), "an array of"),
+    (b"ggml.tokens", 8, (2**60).to_bytes(8, "little"), "texts found"),
+    (b"ggml.tokens", 4, (9).to_bytes(4, "little"), "an array of type 9"),
+    (b"ggml.tokens", 16, (2**60).to_bytes(8, "little"), "a text of"),
+    (b"general.architecture", 0, (77).to_bytes(4, "little"), "of type 77"),
+    # A tensor: 4 bytes of the number of its dimensions, then 8 of each.
+    (b"token_embd.weight", 0, (2**31).to_bytes(4, "little"), "dimensions"),
+    (b"token_embd.weight", 4, (2**60).to_bytes(8, "little"), "elements"),
+    (b"token_embd.weight", 24, (2**60).to_bytes(8, "little"), "at byte"),
+    (b"token_embd.weight", 20, (200).to_bytes(4, "little"), "200"),
+    (b"llama.block_count", 4, (2**30).to_bytes(4, "little"), "block_count: "),
+    (b"llama.context_length", 0, (6).to_bytes(4, "little"), "context_length"),
+  ],
+)
+def test_lengths_types_and_offsets_that_lie(
+  marker, skip, value, words, tmp_path
+):
+  path = gguf_files.small(tmp_path / "x.gguf")
+  damage(path, marker, skip, value)
+  with pytest.raises(errors.UserError, match=words) as caught:
+    conversion.convert(path, tmp_path / "out", "float32")
+  assert str(caught.value).startswith(f"{path}: ")
+  assert not (tmp_path / "out").exists()
+
+
+def test_a_weight_that_is_not_finite_is_refused(tmp_path):
+  name = "model.layers.0.mlp.up_proj.weight"
+  damaged = gguf_files.tensors()[name]
+  damaged[3, 4] = np.inf
+  path = gguf_files.small(tmp_path / "x.gguf", {name: damaged})
+  with pytest.raises(errors.UserError) as caught:
+    conversion.convert(path, tmp_path / "out", "float32")
+  assert f"{path}: blk.0.ffn_up.weight: NaN or infinity" in str(caught.value)
+  assert not (tmp_path / "out").exists()

@@ -82,7 +82,12 @@ def _content(token: Any, where: str) -> str:
   """Returns the text of a token, which may be wrapped in an object."""
   if isinstance(token, dict):
     token, where = token.get("content"), f"{where}.content"
-  return "" if token is None else fields.text(token, where)
+  name = "" if token is None else fields.text(token, where)
+  try:
+    name.encode()
+  except UnicodeEncodeError:  # Half of a pair, which no tokenizer can have.
+    raise fields.refuse(where, token, "a text of whole characters") from None
+  return name
 
 
 def _id(value: Any, where: str) -> int:

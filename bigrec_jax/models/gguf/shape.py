@@ -146,6 +146,13 @@ def config_values(file: GgufFile) -> dict[str, Any]:
   embedding = file.tensors.get("token_embd.weight")
   if embedding is None or len(embedding.shape) != 2:
     raise file.error("token_embd.weight", "no such matrix found")
+  layers = integer("block_count")
+  if layers > len(file.tensors):  # Before anybody lists what each must have.
+    raise file.error(
+      f"{arch}.block_count",
+      f"{layers} found, at most the {len(file.tensors)} tensors of the file"
+      " expected",
+    )
   values = {
     "architectures": [ARCHITECTURES[arch]],
     "model_type": arch,
@@ -153,7 +160,7 @@ def config_values(file: GgufFile) -> dict[str, Any]:
     "vocab_size": embedding.shape[0],
     "hidden_size": width,
     "intermediate_size": integer("feed_forward_length"),
-    "num_hidden_layers": integer("block_count"),
+    "num_hidden_layers": layers,
     "num_attention_heads": heads,
     "num_key_value_heads": integer("attention.head_count_kv", heads),
     "head_dim": head_dim,

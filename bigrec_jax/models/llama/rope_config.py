@@ -133,12 +133,11 @@ def _refuse_unread(where: str, kind: str, values: Mapping[str, Any]) -> None:
   for name, value in values.items():
     if name in _READ or name in own or value is None:
       continue
+    place = f"{where}.{name[:80]}"
     if isinstance(value, Mapping):
-      raise fields.refuse(
-        f"{where}.{name}", value, "one setting for all layers"
-      )
+      raise fields.refuse(place, value, "one setting for all layers")
     if name not in _KNOWN:
-      raise fields.refuse(f"{where}.{name}", value, "no such setting")
+      raise fields.refuse(place, value, "no such setting")
     warn(f"{where}.{name}: without effect on rope_type {kind}")
   partial = values.get("partial_rotary_factor")
   if partial is not None and partial != 1:

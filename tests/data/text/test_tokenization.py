@@ -255,6 +255,7 @@ def test_ids_beyond_the_pieces_are_skipped(tmp_path, shared_data):
       {"pad_token": {"content": ["x"]}},
       "pad_token.content: ",
     ),
+    ("tokenizer_config.json", {"bos_token": "\ud83d"}, "whole characters"),
     ("tokenizer_config.json", {"add_bos_token": "false"}, "'false' found"),
     ("tokenizer_config.json", {"added_tokens_decoder": []}, "decoder: "),
     (
