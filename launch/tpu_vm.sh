@@ -285,8 +285,7 @@ recreate() {
 }
 
 resume() {
-  local failures=0 report standing
-  local again="$NAME: the run goes on"
+  local failures=0 silences=0 since=$SECONDS report standing
   if [ -n "$dry_run" ]; then
     echo "# Until the run has ended: while the slice is gone"
     judge_slice
@@ -305,16 +304,19 @@ resume() {
       recreate
       install
       run "$@"
+      since=$SECONDS
     elif [ "$slice" = ready ]; then
+      standing=silent
       if report=$(remote all bash launch/worker.sh status "$NAME" 2>/dev/null); then
         standing=$(worst "$report")
-      else
-        standing=silent
       fi
+      [ "$standing" = silent ] || silences=0
       case $standing in
-        running)
-          [ "$failures" = 0 ] || echo "$again"
-          failures=0
+        running) ;;
+        none)
+          install
+          run "$@"
+          since=$SECONDS
           ;;
         "ended 0")
           echo "$NAME: the run has ended"
@@ -329,24 +331,34 @@ resume() {
             "asked; $(quoted bash "$0" --env "$env_file" tail) shows it" >&2
           exit 2
           ;;
-        none)
-          install
-          run "$@"
+        silent)
+          silences=$((silences + 1))
+          # A preempted slice may be ready for a last look.
+          give_up_after "$silences" "a worker does not answer" 1
           ;;
         *)
+          # What ran for long has come further than the failure before.
+          [ $((SECONDS - since)) -lt "$HEALTHY_SECONDS" ] || failures=0
           failures=$((failures + 1))
-          if [ "$failures" -gt "$ATTEMPTS" ]; then
-            echo "error: $NAME: $standing, after $ATTEMPTS attempts in a row" >&2
-            [[ $standing != ended* ]] || exit "${standing#ended }"
-            exit 1
-          fi
-          echo "$NAME: $standing; again ($failures of $ATTEMPTS)"
-          [ "$standing" = silent ] || run "$@"
+          local status=${standing#ended }
+          [[ $standing == ended* ]] || status=1
+          give_up_after "$failures" "$standing" "$status"
+          run "$@"
+          since=$SECONDS
           ;;
       esac
     fi
     sleep "$POLL_SECONDS"
   done
+}
+
+# give_up_after COUNT WHAT STATUS: ends, or says that it goes on.
+give_up_after() {
+  if [ "$1" -gt "$ATTEMPTS" ]; then
+    echo "error: $NAME: $2, after $ATTEMPTS attempts in a row" >&2
+    exit "$3"
+  fi
+  echo "$NAME: $2; again ($1 of $ATTEMPTS)"
 }
 
 # Of all workers' reports the one that decides: while any runs, it runs; then a

@@ -6,7 +6,7 @@ read_settings() {
   local known="PROJECT ZONE NAME ACCELERATOR_TYPE RUNTIME_VERSION KIND
     VALID_UNTIL SHARED MOUNT WORKDIR REPOSITORY BRANCH DIRECTORY NETWORK
     SUBNETWORK SERVICE_ACCOUNT CREATE_FLAGS SSH_FLAGS POLL_SECONDS ATTEMPTS
-    STOP_SECONDS"
+    HEALTHY_SECONDS STOP_SECONDS"
   [ -f "$file" ] || fail "--env: $file: not found, a file of variables expected"
   [ -r "$file" ] || fail "--env: $file: not readable"
   # Not the environment's.
@@ -82,5 +82,6 @@ check_settings() {
   expect "$file" SSH_FLAGS '|(--[^[:space:]]+ ?)+' "flags that begin with --"
   expect "$file" POLL_SECONDS '[0-9]+' "a number of seconds"
   expect "$file" ATTEMPTS '[0-9]+' "a number"
+  expect "$file" HEALTHY_SECONDS '[0-9]+' "a number of seconds"
   expect "$file" STOP_SECONDS '[0-9]+' "a number of seconds"
 }

@@ -74,12 +74,13 @@ def memory(found: dict[str, Any]) -> str:
   return f"{each} GiB a device, at most {used:.2f} GiB of it in use"
 
 
-def folder(name: str, path: pathlib.Path) -> comparison.Row:
-  """Tries to write to a folder, and whether all processes see the file.
+def folder(name: str, path: pathlib.Path, *, shared: bool) -> comparison.Row:
+  """Tries whether the first process can write to a folder.
 
   Args:
     name: what the folder is.
     path: made if it is not there.
+    shared: all processes have to see what is written.
   """
   begin, problem = time.monotonic(), ""
   token = f".selfcheck.{processes.ask(_some_number)}"
@@ -94,8 +95,9 @@ def folder(name: str, path: pathlib.Path) -> comparison.Row:
       os.replace(path / f"{token}.part", path / token)
   except OSError as error:
     problem = f"{error.filename or path}: {error.strerror}"
+  _count(True)  # It is written.
   seen = _count((path / token).is_file())
-  if processes.is_first() and not problem:
+  if processes.is_first() and shared and not problem:
     if seen < jax.process_count():
       problem = f"{path}: a file of the first process is seen by {seen} of"
       problem += f" {jax.process_count()} processes; all have to share it"

@@ -76,11 +76,11 @@ def _folders(workdir: pathlib.Path) -> "list[comparison.Row]":
   """Returns a row for each folder that a job writes to, the workdir first."""
   from bigrec_jax.selfcheck import surroundings
 
-  rows = [surroundings.folder("workdir", workdir)]
+  rows = [surroundings.folder("workdir", workdir, shared=True)]
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "")
   if cache and "://" not in cache:
     path = pathlib.Path(cache)
-    rows.append(surroundings.folder("compilation cache", path))
+    rows.append(surroundings.folder("compilation cache", path, shared=False))
   return rows
 
 

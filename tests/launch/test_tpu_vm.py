@@ -28,6 +28,7 @@ def settings(machine, name="alpha", **changes):
     "DIRECTORY": "bigrec_jax",
     "POLL_SECONDS": "0",
     "ATTEMPTS": "2",
+    "HEALTHY_SECONDS": "60",
     "STOP_SECONDS": "10",
   } | changes
   path = machine.root / f"{name}.env"
@@ -330,6 +331,25 @@ def test_resume_gives_up(slice_, statuses, status, runs):
   assert len(slice_.calls("python")) == runs
 
 
+def test_resume_counts_anew_after_a_run_that_lasted(slice_):
+  (slice_.home / "statuses").write_text("9\n" * 5)
+  slice_.stub("git")
+  env = settings(
+    slice_, REPOSITORY="https://host/r.git", HEALTHY_SECONDS="0", ATTEMPTS="1"
+  )
+  result = vm(slice_, "resume", "--mode=train", env=env)
+  assert result.returncode == 0, result
+  assert len(slice_.calls("python")) == 6
+
+
+def test_resume_gives_up_on_a_silent_worker(slice_):
+  (slice_.root / "states" / "fail").write_text("worker.sh status")
+  result = vm(slice_, "resume", "--mode=train")
+  assert result.returncode == 1
+  last = result.stderr.strip()
+  assert last.startswith("error: alpha: a worker does not answer, after 2")
+
+
 @pytest.mark.parametrize(
   ("reports", "expected"),
   [
@@ -384,8 +404,9 @@ def test_which_worker_decides(reports, expected):
     ({"SSH_FLAGS": "-v"}, ["SSH_FLAGS", "'-v'"]),
     ({"POLL_SECONDS": "1m"}, ["POLL_SECONDS", "'1m'"]),
     ({"ATTEMPTS": "-1"}, ["ATTEMPTS", "'-1'"]),
+    ({"HEALTHY_SECONDS": "1h"}, ["HEALTHY_SECONDS", "'1h'"]),
     ({"STOP_SECONDS": ""}, ["STOP_SECONDS"]),
-    ({"NAMES": "x"}, ["NAMES: no such variable", ":13:"]),
+    ({"NAMES": "x"}, ["NAMES: no such variable", ":14:"]),
     ({"# x\nfoo bar": ""}, ["'foo bar=' found, NAME=VALUE"]),
     ({"RUNTIME_VERSION": "$(touch /tmp/x)"}, ["RUNTIME_VERSION", "$(touch"]),
   ],
