@@ -14,17 +14,19 @@ each of these with one line on stderr; 1 after anything else, and where
 --mode=selfcheck finds that devices do not agree.
 """
 
-from bigrec_jax.workdir import interrupts
+import sys
 
-if __name__ == "__main__":
-  interrupts.install()  # First: the imports below take a while.
+from bigrec_jax.workdir import interrupts, processes
+
+if __name__ == "__main__":  # First: the imports below take a while.
+  interrupts.install(processes.are_asked_for(sys.argv))
+  processes.expect_others(sys.argv)
 
 import difflib
 import importlib
 import logging as python_logging
 import os
 import pathlib
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -40,7 +42,6 @@ from bigrec_jax.workdir import (
   faults,
   given as given_paths,
   paths as paths_lib,
-  processes,
   records,
   settings,
 )
@@ -358,7 +359,6 @@ def main(argv: list[str]) -> int:
   """Returns the exit status; see the module docstring."""
   _set_up_logging()
   try:
-    processes.expect_others(argv)
     return _run(argv)
   except errors.UserError as error:
     line = str(error)

@@ -36,6 +36,7 @@ _SAME_SECONDS = 0.7
 _STEP_SECONDS = 20.0
 _LEAVE_SECONDS = 60.0  # For the main thread, once everything is saved.
 _FLUSH_SECONDS = 1.0
+_READY_SECONDS = 3.0
 
 
 class Others(Protocol):
@@ -55,18 +56,28 @@ _last_word = threading.Lock()
 _guard: "_Guard | None" = None
 
 
-def install() -> None:
-  """Guards this process; from the main thread, before what takes long."""
+def install(one_of_several: bool = False) -> None:
+  """Guards this process; from the main thread, before what takes long.
+
+  Args:
+    one_of_several: `join` will be called in a moment, so that a signal that
+      comes before is told to the others, too.
+  """
   global _guard
   if _guard is None:
-    _guard = _Guard()
+    _guard = _Guard(one_of_several)
     _guard.start()
 
 
-def join(others: Others) -> None:
-  """Shares signals with the other processes of the run from now on."""
+def join(others: Others | None) -> None:
+  """Shares signals with the other processes of the run from now on.
+
+  Args:
+    others: None = it isn't known yet who they are.
+  """
   if _guard is not None:
     _guard.others = others
+    _guard.ready.set()
 
 
 def notice(number: int, at_once: bool = False) -> None:
@@ -245,8 +256,11 @@ class Watch:
 class _Guard(threading.Thread):
   """Waits for signals in a thread of its own."""
 
-  def __init__(self) -> None:
+  def __init__(self, one_of_several: bool) -> None:
     super().__init__(name="signals", daemon=True)
+    self.ready = threading.Event()  # For `others`, if there are any.
+    if not one_of_several:
+      self.ready.set()
     self.number = 0
     self.watch: Watch | None = None
     self.others: Others | None = None
@@ -271,6 +285,7 @@ class _Guard(threading.Thread):
 
   def notice(self, number: int, at_once: bool, relayed: bool) -> None:
     """Begins to stop; the second signal of this process ends at once."""
+    self.ready.wait(_READY_SECONDS)
     with self._lock:
       if self.number:
         again = time.monotonic() - self._since > _SAME_SECONDS

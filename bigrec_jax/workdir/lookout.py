@@ -75,6 +75,7 @@ class Lookout:
     self._met = threading.Event()
     if count == 1:
       self._met.set()
+    self._found_first = threading.Event()
     self._refused = ""
     self._done = False
     self._tasks: set[asyncio.Task] = set()
@@ -123,9 +124,12 @@ class Lookout:
     if self._done:
       return
     self._done = True
-    late = status and self._own == 0 and not self._met.is_set()
+    may_wait = threading.current_thread().name != "lookout"
+    early = bool(status) and not self._met.is_set() and may_wait
+    if early and self._own:
+      self._found_first.wait(_LINGER_SECONDS)  # To tell it.
     self._send({"bye": status})
-    if late and threading.current_thread().name != "lookout":
+    if early and not self._own:
       time.sleep(_LINGER_SECONDS)
 
   def _missing(self) -> str:
@@ -316,6 +320,7 @@ class Lookout:
     writer.write(_MAGIC + json.dumps(hello).encode() + b"\n")
     self._writers[0] = writer
     self._here[0] = True
+    self._found_first.set()
     await self._listen_to(0, reader)
 
   async def _relay(

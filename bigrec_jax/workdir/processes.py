@@ -7,6 +7,7 @@ on what another is just changing. A single process needs no JAX for any of it.
 """
 
 import atexit
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -26,24 +27,30 @@ _DETECT_SECONDS = 300
 _lookout: "lookout.Lookout | None" = None
 
 
+def are_asked_for(arguments: Sequence[str]) -> bool:
+  """Returns whether a command line, not parsed yet, is of several processes."""
+  flags = {argument.lstrip("-").lower() for argument in arguments[1:]}
+  return not flags.isdisjoint(
+    {"distributed", "distributed=true", "distributed=1"}
+  )
+
+
 def expect_others(arguments: Sequence[str]) -> None:
   """Looks out for the other processes of the run, before JAX is imported.
 
   Whoever dies after that is missed. Where the environment doesn't say who is
-  who, JAX has to find out first, see `join`.
+  who, JAX has to find out first, see `join`, which also says what is wrong.
 
   Args:
     arguments: the command line, not parsed yet.
-
-  Raises:
-    UserError: the coordinator's address can't be used.
   """
-  flags = [argument.lstrip("-").lower() for argument in arguments[1:]]
-  if not {"distributed", "distributed=true", "distributed=1"} & set(flags):
+  if not are_asked_for(arguments):
     return
   address, count, own = (os.environ.get(name, "") for name in _TOLD)
   if address and count.isdigit() and own.isdigit() and int(own) < int(count):
-    _look_out(address, int(count), int(own))
+    with contextlib.suppress(errors.UserError):
+      _look_out(address, int(count), int(own))
+  interrupts.join(_lookout)
 
 
 def _look_out(address: str, count: int, own: int) -> "lookout.Lookout":
