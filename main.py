@@ -22,6 +22,7 @@ if __name__ == "__main__":  # First: the imports below take a while.
   interrupts.install(processes.are_asked_for(sys.argv))
   processes.expect_others(sys.argv)
 
+import contextlib
 import difflib
 import importlib
 import logging as python_logging
@@ -41,6 +42,7 @@ from bigrec_jax.stages import session
 from bigrec_jax.workdir import (
   faults,
   given as given_paths,
+  locks,
   paths as paths_lib,
   records,
   settings,
@@ -66,6 +68,8 @@ MODES = (
 _READING = ("recommend", "report", "export", "plan")
 # In them model.adapter is where training starts, elsewhere the one to use.
 _STARTING = ("train", "pipeline")
+# They neither read nor change what is there.
+_OF_NO_WORKDIR = ("selfcheck",)
 # The defaults alone, where the workdir remembers all else.
 _DEFAULTS = pathlib.Path(__file__).resolve().parent / "configs" / "common.py"
 
@@ -335,7 +339,16 @@ def _run(argv: list[str]) -> int:
     remember=lambda: _remember(paths, config, file, remembered),
   )
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
-  return mode.run(config, workdir, asked) or 0
+  with _writes(workdir):
+    return mode.run(config, workdir, asked) or 0
+
+
+def _writes(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+  """Returns what keeps other writers away, where this command is one."""
+  reads = _MODE.value in _READING and not _MAKE.value
+  if reads or _DRY_RUN.value or _MODE.value in _OF_NO_WORKDIR:
+    return contextlib.nullcontext()
+  return locks.writer(workdir, _MODE.value)
 
 
 def _set_up_logging() -> None:

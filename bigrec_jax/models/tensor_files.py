@@ -29,7 +29,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import faults, fields, storage
+from bigrec_jax.workdir import faults, fields, leftovers, storage
 
 _DTYPES = {
   "F64": np.dtype(np.float64),
@@ -362,8 +362,7 @@ def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
   """
   directory = pathlib.Path(directory)
   directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary = directory.with_name(f".{directory.name}.{os.getpid()}.tmp")
-  shutil.rmtree(temporary, ignore_errors=True)
+  temporary = leftovers.unique(directory)
   temporary.mkdir()
   try:
     with faults.writing(directory, temporary):
@@ -371,7 +370,7 @@ def atomic_directory(directory: pathlib.Path) -> Iterator[pathlib.Path]:
       if not directory.exists():
         os.replace(temporary, directory)
       elif not _exchange(temporary, directory):
-        old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
+        old = leftovers.unique(directory).with_suffix(".old")
         os.replace(directory, old)
         os.replace(temporary, directory)
         shutil.rmtree(old)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.workdir import fingerprints, processes
+from bigrec_jax.workdir import fingerprints, locks, processes
 
 if TYPE_CHECKING:
   import jax
@@ -63,7 +63,9 @@ def load(
       return arch, params
   arch, params = hf_import.load_base(directory, model, mesh)
   if keep:
-    _save(own, params)
+    with locks.first_come(store) as may_save:
+      if may_save:
+        _save(own, params)
   return arch, params
 
 

@@ -6,7 +6,7 @@ import shutil
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import fingerprints, processes
+from bigrec_jax.workdir import fingerprints, locks, processes
 
 _VERSION = 1  # Of the conversion; another one is made again.
 
@@ -31,8 +31,10 @@ def directory(
   def convert() -> None:
     from bigrec_jax.models.gguf import conversion
 
-    shutil.rmtree(store, ignore_errors=True)  # Of other settings; leftovers.
-    conversion.convert(path, own, dtype)
+    with locks.turn(store):
+      if not own.is_dir():  # Another process may just have made it.
+        shutil.rmtree(store, ignore_errors=True)  # Of other settings.
+        conversion.convert(path, own, dtype)
 
   if not processes.agree(own.is_dir):
     processes.on_first(convert)

@@ -6,7 +6,7 @@ import shutil
 from bigrec_jax import config as config_lib
 from bigrec_jax.stages import graph, train
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import faults, processes
+from bigrec_jax.workdir import faults, locks, processes
 
 
 def run(
@@ -32,15 +32,16 @@ def _build(session: Session, _: graph.Inputs) -> None:
         shutil.rmtree(target)
       shutil.copytree(adapter.directory, target / "adapter")
 
-  processes.on_first(copy)
-  hf_export.save_merged(
-    target / "merged",
-    session.base.model.config,
-    session.base.params,
-    lora_config,
-    lora,
-    session.tokenizer_dir,
-  )
+  with locks.output(target, "export"):
+    processes.on_first(copy)
+    hf_export.save_merged(
+      target / "merged",
+      session.base.model.config,
+      session.base.params,
+      lora_config,
+      lora,
+      session.tokenizer_dir,
+    )
   say(f"export: {target / 'adapter'} and {target / 'merged'}")
 
 

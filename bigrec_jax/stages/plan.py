@@ -5,7 +5,7 @@ import pathlib
 from bigrec_jax import config as config_lib
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import locks, storage
 
 
 def run(
@@ -28,7 +28,8 @@ def _build(session: Session, _: graph.Inputs) -> None:
 
   target = topology.resolve(session.config.plan.topology)
   found = plan.Plan(session.config, session.paths, target, say).make()
-  storage.write_json(session.paths.plan, found)
+  with locks.output(session.paths.plan, "plan"):
+    storage.write_json(session.paths.plan, found)
   say(tables.render(found))
   say(f"plan: written to {session.paths.plan}")
 

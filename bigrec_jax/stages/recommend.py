@@ -31,7 +31,7 @@ from bigrec_jax.stages import (
   train_cf,
 )
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import fingerprints, given, processes
+from bigrec_jax.workdir import fingerprints, given, locks, processes
 
 # Users that are decoded, grounded and written at a time: what a kill loses.
 _CHUNK = 1024
@@ -114,15 +114,16 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
   path = _output(session)
   _warn_of_other_prompts(session)
   record = list_files.record_of(session, path)
-  processes.on_first(lambda: list_files.set_aside(path, record))
-  kept = list_files.beside(path, made_from)
-  if processes.agree(kept.exists):
-    say(f"recommend: {kept.name} is {path} again")
-  else:
-    _Writer(session, _recommender(session)).write(kept)
-  processes.on_first(
-    lambda: list_files.give_name(kept, path, record, made_from)
-  )
+  with locks.output(path, "recommend"):
+    processes.on_first(lambda: list_files.set_aside(path, record))
+    kept = list_files.beside(path, made_from)
+    if processes.agree(kept.exists):
+      say(f"recommend: {kept.name} is {path} again")
+    else:
+      _Writer(session, _recommender(session)).write(kept)
+    processes.on_first(
+      lambda: list_files.give_name(kept, path, record, made_from)
+    )
 
 
 def _recommender(session: Session) -> recommender_lib.Recommender:

@@ -11,6 +11,7 @@ from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   fingerprints,
+  locks,
   paths as paths_lib,
   processes,
   storage,
@@ -52,7 +53,8 @@ def _inputs(session: Session) -> graph.Inputs:
 
 
 def _build(session: Session, _: graph.Inputs) -> None:
-  processes.on_first(lambda: _write(session))
+  with locks.output(session.paths.report, "report"):
+    processes.on_first(lambda: _write(session))
 
 
 def _grounded(

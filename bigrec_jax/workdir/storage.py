@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import faults
+from bigrec_jax.workdir import faults, leftovers
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  temporary = leftovers.unique(path)
   try:
     with faults.writing(path, temporary):
       yield temporary

@@ -30,6 +30,7 @@ from bigrec_jax.data.text import prompts
 from bigrec_jax.workdir import (
   faults,
   fingerprints,
+  leftovers,
   paths as paths_lib,
   records,
   storage,
@@ -345,8 +346,9 @@ def _refuse_foreign_files(paths: paths_lib.Paths) -> None:
 @contextlib.contextmanager
 def _staging(paths: paths_lib.Paths) -> Iterator[paths_lib.Paths]:
   """Yields an empty hidden workdir inside the workdir, removed at the end."""
-  staging = paths_lib.Paths(paths.root / ".prepare")
-  shutil.rmtree(staging.root, ignore_errors=True)  # Of a killed run.
+  staging = paths_lib.Paths(leftovers.unique(paths.root / "prepare"))
+  # Of a killed run of a version that had no other name for it.
+  shutil.rmtree(paths.root / ".prepare", ignore_errors=True)
   staging.data.mkdir(parents=True)
   try:
     with faults.writing(paths.data, staging.root):
