@@ -272,7 +272,12 @@ class _Guard(threading.Thread):
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in SIGNALS:
       signal.signal(number, _ignore)
-    os.register_at_fork(after_in_child=_forget)
+    # In between, a signal to the child would be read by its parent.
+    os.register_at_fork(
+      before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS),
+      after_in_parent=_unblock,
+      after_in_child=_forget,
+    )
 
   def run(self) -> None:
     while True:
@@ -364,6 +369,11 @@ def _forget() -> None:
     for number in SIGNALS:
       signal.signal(number, signal.SIG_DFL)
     _guard = None
+  _unblock()
+
+
+def _unblock() -> None:
+  signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _say(line: str) -> None:
