@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from bigrec_jax.workdir import interrupts
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What modes import, and nothing that begins to use a device when it is read.
 _HEAVY = (
@@ -162,6 +164,7 @@ class Commands:
       os.chdir(cwd)
       random.seed()
       sys.argv = ["main.py", *flags]  # ml_collections reads it, too.
+      interrupts.install()
       status = self._main._run_and_leave(sys.argv)
     except SystemExit as error:
       status = error.code if isinstance(error.code, int) else 1

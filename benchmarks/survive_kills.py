@@ -30,9 +30,7 @@ _STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _SOON = 10.0  # Seconds in which a signal has to end a command.
 
 
-def _unmade(
-  mode: str, made: pathlib.Path, target: pathlib.Path
-) -> pathlib.Path:
+def unmade(mode: str, made: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
   """Copies a workdir without what the mode makes; its configuration stays."""
   shutil.rmtree(target, ignore_errors=True)
   shutil.copytree(made, target)
@@ -90,11 +88,11 @@ def stops(
   tally = commands_lib.Tally(signal.Signals(number).name)
   expected, target = commands_lib.results(made), made.parent / "stopped"
   for mode in modes:
-    workdir = _unmade(mode, made, target)
+    workdir = unmade(mode, made, target)
     flags = (f"--mode={mode}", f"--workdir={workdir}")
     whole = commands.run(*flags).seconds
     for _ in range(rounds):
-      _unmade(mode, made, target)
+      unmade(mode, made, target)
       moment = draw.uniform(0.0, whole)
       running = commands.start(*flags)
       time.sleep(moment)
@@ -123,11 +121,11 @@ def writers(
   tally = commands_lib.Tally("two writers")
   expected, target = commands_lib.results(made), made.parent / "shared"
   for mode in modes:
-    workdir = _unmade(mode, made, target)
+    workdir = unmade(mode, made, target)
     flags = (f"--mode={mode}", f"--workdir={workdir}")
     whole = commands.run(*flags).seconds
     for _ in range(rounds):
-      _unmade(mode, made, target)
+      unmade(mode, made, target)
       apart = draw.uniform(0.0, whole)
       first = commands.start(*flags)
       time.sleep(apart)

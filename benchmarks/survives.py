@@ -28,6 +28,7 @@ from benchmarks import (
   survive_damage,
   survive_inputs,
   survive_kills,
+  survive_processes,
 )
 from bigrec_jax.results import table
 
@@ -103,6 +104,12 @@ class Trial:
       self.commands, self.made, self.seed, self.rounds, self.modes
     )
 
+  def processes(self) -> Tallies:
+    """One of several processes that dies or is told to stop."""
+    yield survive_processes.several(
+      self.made, self.seed, self.rounds, self.modes
+    )
+
 
 _KINDS: dict[str, Callable[[Trial], Tallies]] = {
   "damage": Trial.damage,
@@ -114,6 +121,7 @@ _KINDS: dict[str, Callable[[Trial], Tallies]] = {
   "configs": Trial.configs,
   "kills": Trial.kills,
   "writers": Trial.writers,
+  "processes": Trial.processes,
 }
 
 

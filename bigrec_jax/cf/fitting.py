@@ -13,7 +13,7 @@ from absl import logging
 
 from bigrec_jax import errors, progress as progress_lib
 from bigrec_jax.cf import networks, recipes, steps, trainer as trainer_lib
-from bigrec_jax.workdir import checkpoints
+from bigrec_jax.workdir import checkpoints, interrupts
 
 # Valid NDCG of one run's parameters.
 Score = Callable[[networks.Params], float]
@@ -73,11 +73,15 @@ def fit(
 
   Raises:
     UserError: the loss isn't finite.
+    Interrupted: a signal came; what was done is saved.
   """
   if directory is None:
-    return _loop(trainer, score, schedule, None, progress)
-  with checkpoints.Checkpoints(directory, keep=1) as saved:
-    return _loop(trainer, score, schedule, saved, progress)
+    return _loop(trainer, score, schedule, None, None, progress)
+  with (
+    interrupts.Watch() as watch,
+    checkpoints.Checkpoints(directory, keep=1) as saved,
+  ):
+    return _loop(trainer, score, schedule, saved, watch, progress)
 
 
 def best_params(
@@ -105,6 +109,7 @@ def _loop(
   score: Score,
   schedule: Schedule,
   saved: checkpoints.Checkpoints | None,
+  watch: interrupts.Watch | None,
   progress: progress_lib.Reports,
 ) -> Fitted:
   state, books = _start(trainer, saved)
@@ -139,8 +144,15 @@ def _loop(
     progress.update(1, loss=float(loss.mean()), ndcg=float(np.mean(ndcg)))
     books["packed_rows"] = trainer.packed_rows
     every = schedule.save_every_epochs
-    if saved is not None and every and len(curve) % every == 0:
+    stop = watch is not None and watch.asked(len(curve))
+    if saved is not None and (stop or (every and len(curve) % every == 0)):
       saved.save(len(curve), state, {}, books)
+    if watch is not None and saved is not None and stop:
+      saved.wait()
+      raise watch.interrupted(
+        f"training stopped after epoch {len(curve)}, saved in"
+        f" {saved.directory}; the same command goes on from there"
+      )
   if saved is not None and len(curve) not in saved.steps():
     saved.save(len(curve), state, {}, books)
   books["best_epoch"] = np.asarray(state.best_epoch).tolist()

@@ -31,7 +31,7 @@ import time
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import interrupts
+from bigrec_jax.workdir import connections, interrupts
 
 _MAGIC = b"BIGREC "
 GONE = 2  # The exit status where another process is gone.
@@ -43,8 +43,7 @@ _OWN_WORDS_SECONDS = 4.0
 # For those who come too late, to hear of it.
 _LINGER_SECONDS = 3.0
 _BYE_SECONDS = 1.0
-_BLOCK = 1 << 16
-_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+_Streams = connections.Streams
 
 
 class Lookout:
@@ -81,7 +80,7 @@ class Lookout:
     self._tasks: set[asyncio.Task] = set()
     public = None
     if own == 0:
-      public = _listen(self._port)
+      public = connections.listen(self._port)
     # The first process's JAX, or the relay to it.
     self._inner = socket.create_server(("127.0.0.1", 0))
     self._inner_port = self._inner.getsockname()[1]
@@ -268,7 +267,7 @@ class Lookout:
     if first == _MAGIC:
       await self._welcome(reader, writer)
     else:
-      inner = await _connect("127.0.0.1", self._inner_port)
+      inner = await connections.connect("127.0.0.1", self._inner_port)
       if inner is None:  # JAX doesn't listen yet; they try again.
         writer.close()
         return
@@ -278,7 +277,7 @@ class Lookout:
   async def _welcome(
     self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
   ) -> None:
-    _keep_alive(writer)
+    connections.keep_alive(writer)
     hello = json.loads(await reader.readline())
     process, count = hello["hello"], hello["of"]
     why = ""
@@ -312,10 +311,10 @@ class Lookout:
   # The others.
 
   async def _look_for_first(self) -> None:
-    while (found := await _connect(self._host, self._port)) is None:
+    while (found := await connections.connect(self._host, self._port)) is None:
       await asyncio.sleep(_RETRY_SECONDS)
     reader, writer = found
-    _keep_alive(writer)
+    connections.keep_alive(writer)
     hello = {"hello": self._own, "of": self._count}
     writer.write(_MAGIC + json.dumps(hello).encode() + b"\n")
     self._writers[0] = writer
@@ -326,7 +325,7 @@ class Lookout:
   async def _relay(
     self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
   ) -> None:
-    outer = await _connect(self._host, self._port)
+    outer = await connections.connect(self._host, self._port)
     if outer is None:
       writer.close()
       return
@@ -338,10 +337,10 @@ class Lookout:
     In the first process the end of either ends both. In the others the end of
     the connection to the first is kept from JAX, which would abort.
     """
-    back = self._loop.create_task(_pass_on(there[0], here[1]))
+    back = self._loop.create_task(connections.pass_on(there[0], here[1]))
     if not self._own:
       back.add_done_callback(lambda _: here[1].close())
-    await _pass_on(here[0], there[1])
+    await connections.pass_on(here[0], there[1])
     there[1].close()
     back.cancel()
     here[1].close()
@@ -351,56 +350,3 @@ _GONE_LINE = (
   "is gone; the same command goes on from what is on disk, also with another"
   " number of processes"
 )
-
-
-async def _pass_on(
-  reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-  """Passes bytes on until there are no more, whether they arrive or not."""
-  with contextlib.suppress(OSError):
-    while block := await reader.read(_BLOCK):
-      if not writer.is_closing():
-        writer.write(block)
-        with contextlib.suppress(OSError):
-          await writer.drain()
-
-
-async def _connect(host: str, port: int) -> _Streams | None:
-  try:
-    return await asyncio.open_connection(host, port)
-  except OSError:
-    return None
-
-
-def _listen(port: int) -> socket.socket:
-  """Listens at all addresses of this machine, as JAX does.
-
-  Raises:
-    UserError: somebody else does.
-  """
-  try:
-    if socket.has_dualstack_ipv6():
-      with contextlib.suppress(OSError):
-        return socket.create_server(
-          ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
-        )
-    return socket.create_server(("", port), backlog=1024)
-  except OSError as error:
-    raise errors.UserError(
-      f"JAX_COORDINATOR_ADDRESS: port {port}: {error.strerror}; does another"
-      " run use it?"
-    ) from None
-
-
-def _keep_alive(writer: asyncio.StreamWriter) -> None:
-  """Has the kernel find a dead host within seven seconds."""
-  own = writer.get_extra_info("socket")
-  own.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-  for name, value in (
-    ("TCP_KEEPIDLE", 3),
-    ("TCP_KEEPINTVL", 2),
-    ("TCP_KEEPCNT", 2),
-    ("TCP_USER_TIMEOUT", 7000),
-  ):
-    if hasattr(socket, name):  # Linux has all of them.
-      own.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
