@@ -151,7 +151,7 @@ def test_infinite_alpha_is_refused(adapter):
   file.write_text(
     file.read_text().replace('"lora_alpha": 6', '"lora_alpha": 1e999')
   )
-  refused(directory, "lora_alpha: inf found, a finite number")
+  refused(directory, "1e999 found, a finite number expected")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
