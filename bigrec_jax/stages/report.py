@@ -54,7 +54,8 @@ def _inputs(session: Session) -> graph.Inputs:
 
 
 def _build(session: Session, _: graph.Inputs) -> None:
-  with locks.output(session.paths.report, "report"):
+  # Beside the folder, which isn't made where there is nothing to report.
+  with locks.output(session.paths.report.parent, "report"):
     processes.on_first(lambda: _write(session))
 
 

@@ -18,7 +18,7 @@ from bigrec_jax.models import last_state
 from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import embed, ground_eval, predictions
 from bigrec_jax.tasks import next_title
-from bigrec_jax.workdir import ledger, paths
+from bigrec_jax.workdir import ledger, parts, paths
 from configs import common, game, movie
 from tests.data import settings
 
@@ -138,8 +138,9 @@ def test_predictions_of_other_rows_are_refused(tmp_path):
 
 def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
   run = make_run(tmp_path, [['"Doom"'], ['"Doom"']])
+  network = types.SimpleNamespace(config=types.SimpleNamespace(hidden_size=1))
   run.encoder = last_state.LastState(
-    model="base network",
+    model=network,
     params="base weights",
     tokenizer=types.SimpleNamespace(encode_data=lambda texts: texts),
     batch_size=4,
@@ -163,9 +164,10 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
 
   monkeypatch.setattr(last_state, "embed_texts", embed_texts)
   items = np.array([[10], [11], [12]], np.float32)
+  kept = parts.Parts(tmp_path / "parts", "test")
   texts = [prompts.extract_title(t) for t in ('"Myst"', ' "Quake" \n', "Doom")]
-  found = embed.embed_queries(run, texts, items, "test")
-  assert seen == [("base network", "base weights", ["Quake"])]
+  found = embed.embed_queries(run, texts, items, "test", kept)
+  assert seen == [(network, "base weights", ["Quake"])]
   # Titles of the catalogue take the very vectors of the catalogue.
   assert found.tolist() == [[11], [0], [10]]
 
