@@ -209,10 +209,11 @@ def load_scores(
       or infinity, or was made for other examples or another catalogue.
   """
   files = _Files(pathlib.Path(path))
-  if files.record.exists():
+  is_ours = _has_record(files)
+  if is_ours:
     _check_record(files, examples, catalogue)
   shape = (len(examples), len(catalogue))
-  if files.record.exists() and not files.dense.exists():
+  if is_ours and not files.dense.exists():
     states, items = _open(files.states), _open(files.items)
     for file, array in ((files.states, states), (files.items, items)):
       _check_values(file, array)
@@ -262,6 +263,16 @@ def _check_values(path: pathlib.Path, array: np.ndarray) -> None:
         f"{path}: row {start + row}, column {column}:"
         f" {array[start + row, column]} found, a finite score expected"
       )
+
+
+def _has_record(files: _Files) -> bool:
+  """Returns whether the JSON beside scores is of them.
+
+  Somebody's predictions may lie there under that name, which are a list.
+  """
+  if not files.record.exists():
+    return False
+  return not isinstance(storage.read_json(files.record), list)
 
 
 def _check_record(

@@ -106,9 +106,10 @@ def _kept(
   try:
     kept, made_from = chosen_lib.read(path)
   except errors.UserError as error:
-    raise errors.UserError(
-      f"{error}; --mode=ground_eval writes it again"
-    ) from None
+    hint = "; --mode=ground_eval writes it again"
+    if path.is_dir():  # Which no file replaces.
+      hint = ", a file expected; remove it"
+    raise errors.UserError(f"{error}{hint}") from None
   present = {
     "base": loaded.base_fingerprint,
     "encoder": loaded.encoder_inputs.get("encoder"),

@@ -89,6 +89,14 @@ def test_a_good_external_file_is_taken(tmp_path):
   np.testing.assert_array_equal(found, DENSE)
 
 
+def test_predictions_of_the_same_name_are_no_record(tmp_path):
+  path = tmp_path / "valid.npy"
+  np.save(path, DENSE)
+  path.with_suffix(".json").write_text('[{"predict": ["Doom"]}]')
+  found = scores.load_scores(path, EXAMPLES, CATALOGUE)
+  np.testing.assert_array_equal(found, DENSE)
+
+
 def test_missing_and_damaged_files_are_named(tmp_path):
   path = tmp_path / "test.npy"
   with pytest.raises(errors.UserError, match="train_cf"):
