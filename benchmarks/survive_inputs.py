@@ -61,16 +61,17 @@ def _value_of(value: Any, draw: random.Random) -> Any:
 def change(path: pathlib.Path, draw: random.Random) -> None:
   """Changes a file for the worse."""
   content = path.read_bytes()
-  if path.suffix in (".json", ".jsonl") and draw.random() < 0.6:
-    lines = content.decode().splitlines() if path.suffix == ".jsonl" else []
-    if lines:
-      n = draw.randrange(len(lines))
-      lines[n] = json.dumps(_value_of(json.loads(lines[n]), draw))
-      path.write_text("\n".join(lines), errors="surrogatepass")
-    else:
-      path.write_text(json.dumps(_value_of(json.loads(content), draw)))
-  else:
+  is_json = path.suffix in (".json", ".jsonl")
+  if not is_json or draw.random() > 0.6:
     path.write_bytes(_bytes_of(content, draw))
+    return
+  try:
+    parts = [json.loads(content)]
+  except ValueError:  # A value on each line.
+    parts = [json.loads(line) for line in content.splitlines()]
+  n = draw.randrange(len(parts))
+  parts[n] = _value_of(parts[n], draw)
+  path.write_text(_lines(list(map(json.dumps, parts))), errors="surrogatepass")
 
 
 def _write_movielens(folder: pathlib.Path, draw: random.Random) -> None:
