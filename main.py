@@ -297,7 +297,7 @@ def _set_up_jax(workdir: pathlib.Path) -> None:
   Programs outlive the process: the next start reads them. All of them are
   kept, as a mode has dozens that take a few hundredths of a second each.
   """
-  cache = workdir.resolve().parent / ".compilation_cache"
+  cache = paths_lib.real(workdir).parent / ".compilation_cache"
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.fspath(cache))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   if _DISTRIBUTED.value:

@@ -283,7 +283,7 @@ class Loaded:
 
   def adapter_fingerprint(self, directory: pathlib.Path) -> str:
     """Returns what names the content of a PEFT directory."""
-    own = directory.resolve() == self.paths.adapter.resolve()
+    own = paths_lib.real(directory) == paths_lib.real(self.paths.adapter)
     name = fingerprints.of_folder if own else self.ledger.of_folder
     return name(directory, "adapter_*")
 

@@ -16,7 +16,14 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.stages.session import Session, say
-from bigrec_jax.workdir import fingerprints, given, parts, records, storage
+from bigrec_jax.workdir import (
+  fingerprints,
+  given,
+  parts,
+  paths as paths_lib,
+  records,
+  storage,
+)
 
 _LINES = "lines"  # The key of the parts.
 _LONGEST_LINE = 1 << 26  # Bytes; a history may have many items.
@@ -24,10 +31,10 @@ _LONGEST_LINE = 1 << 26  # Bytes; a history may have many items.
 
 def record_of(session: Session, path: pathlib.Path) -> pathlib.Path:
   """Returns the record of an output; each has its own."""
-  if path.resolve() == session.paths.recommendations.resolve():
+  if paths_lib.real(path) == paths_lib.real(session.paths.recommendations):
     return session.paths.record("recommend")
   return session.paths.record(
-    f"recommend_{fingerprints.of_value(str(path.resolve()))}"
+    f"recommend_{fingerprints.of_value(str(paths_lib.real(path)))}"
   )
 
 
@@ -55,7 +62,7 @@ def check_output(session: Session, path: pathlib.Path) -> None:
       raise errors.UserError(
         f"{key}: {path} is config.{other} too, another file expected"
       )
-  paths, real = session.paths, pathlib.Path(os.path.realpath(path))
+  paths, real = session.paths, paths_lib.real(path)
   root = pathlib.Path(os.path.realpath(paths.root))
   if real.is_relative_to(root):
     first = real.relative_to(root).parts[:1]

@@ -114,7 +114,7 @@ def _write(session: Session) -> None:
       run_sections.settings(data, config.to_dict()),
     ),
   )
-  title = f"BIGRec report: {workdir.resolve().name}"
+  title = f"BIGRec report: {paths_lib.real(workdir).name}"
   html = page.document(title, run_sections.lead(workdir, data, made), sections)
   path = paths_lib.Paths(workdir).report
   with storage.atomic_path(path) as temporary:

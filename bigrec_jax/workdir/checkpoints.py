@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.workdir import faults, processes, seals
+from bigrec_jax.workdir import faults, paths as paths_lib, processes, seals
 
 Tree = Any
 
@@ -61,7 +61,7 @@ class Checkpoints:
       keep: how many of the latest to keep.
       read_only: write and remove nothing; the folder has to be there.
     """
-    self.directory = pathlib.Path(directory).resolve()
+    self.directory = paths_lib.real(directory)
     self._read_only = read_only
     # Orbax's own `read_only` warns of each thing that it will not do.
     options = ocp.CheckpointManagerOptions(

@@ -96,7 +96,7 @@ class Ledger:
 
     None where it isn't known and nothing is there to compare it with.
     """
-    key, state = str(path.resolve()), path.stat()
+    key, state = str(paths_lib.real(path)), path.stat()
     known = self._files.get(key)
     name = fingerprints.of_value(ends)
     verify = self.verify and known is not None

@@ -1,6 +1,7 @@
 """Where every file of a workdir is."""
 
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -165,6 +166,14 @@ class Paths:
   def cf_scores(self, model: str, split: str) -> pathlib.Path:
     """float32 [examples, items] scores of a CF model."""
     return self.root / "cf" / model / f"{split}.npy"
+
+
+def real(path: str | os.PathLike) -> pathlib.Path:
+  """Returns where a path leads; of links in a loop, the link itself.
+
+  `Path.resolve` raises a RuntimeError there, which isn't a user's line.
+  """
+  return pathlib.Path(os.path.realpath(path))
 
 
 def refuse_urls(values: Mapping[str, Any]) -> None:

@@ -27,3 +27,11 @@ def test_a_url_is_no_path(value):
 )
 def test_what_is_none(value):
   paths.refuse_urls({"workdir": value})
+
+
+def test_a_loop_of_links_is_no_error_by_itself(tmp_path):
+  loop = tmp_path / "loop"
+  loop.symlink_to(loop)
+  assert paths.real(loop) == tmp_path.resolve() / "loop"
+  (tmp_path / "link").symlink_to(tmp_path / "there")
+  assert paths.real(tmp_path / "link") == tmp_path.resolve() / "there"
