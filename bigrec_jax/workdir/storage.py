@@ -45,6 +45,10 @@ def read_json(path: str | os.PathLike) -> Any:
     UserError: it is missing, no file, not JSON (NaN isn't), or damaged.
   """
   try:
+    if not (os.path.isfile(path) or os.path.isdir(path)):
+      os.stat(path)  # An error where there is nothing.
+      # Some of these never end, and others wait for a writer.
+      raise errors.UserError(f"{path}: a pipe or device found, a file expected")
     content = pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise errors.UserError(f"{path}: not found") from None

@@ -1,5 +1,7 @@
 """JSON files: what isn't one valid value is one line that names the file."""
 
+import os
+
 import pytest
 
 from bigrec_jax import errors
@@ -40,3 +42,10 @@ def test_no_file_is_one_line(tmp_path, name):
   (tmp_path / "folder").mkdir()
   with pytest.raises(errors.UserError, match=name.split("\0")[0]):
     storage.read_json(tmp_path / name)
+
+
+def test_what_never_ends_is_not_read(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  for path in (tmp_path / "pipe", "/dev/full"):
+    with pytest.raises(errors.UserError, match="a pipe or device found"):
+      storage.read_json(path)
