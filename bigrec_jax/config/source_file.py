@@ -1,6 +1,7 @@
 """The Python file behind --config: whatever is wrong with it is one line."""
 
 import inspect
+import os
 import traceback
 import types
 from collections.abc import Callable
@@ -44,8 +45,10 @@ def check(named: str) -> None:
 def _content(path: str) -> bytes:
   """Returns the bytes of the file."""
   try:
-    with open(path, "rb") as file:
-      return file.read()
+    if os.path.isfile(path) or not os.path.exists(path) or os.path.isdir(path):
+      with open(path, "rb") as file:
+        return file.read()
+    problem = "a pipe or device found, a Python file expected"
   except FileNotFoundError:
     problem = "no such file"
   except IsADirectoryError:
