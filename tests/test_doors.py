@@ -72,6 +72,7 @@ def test_a_configuration_file_that_makes_none_is_named(tmp_path, kind):
     ("configs/demo.py:big", ["'big'", "tiny"]),
     ("x" * 300, ["File name too long"]),
     ("a\0b", ["null byte"]),
+    ("/dev/full", ["pipe or device"]),
   ],
 )
 def test_what_is_no_configuration_file_is_named(value, words, tmp_path):
