@@ -105,7 +105,7 @@ def _write_amazon(folder: pathlib.Path, draw: random.Random) -> None:
     for user in range(30)
     for n in range(16)
   ]
-  (folder / "Video_Games.json").write_text(_lines(reviews))
+  (folder / "Video_Games_5.json").write_text(_lines(reviews))
 
 
 def _write_sequences(folder: pathlib.Path, draw: random.Random) -> None:
@@ -198,11 +198,13 @@ def given_files(
   draw = random.Random(f"{seed} given")
   tally = commands_lib.Tally("hostile given results")
   given = made.parent / "given"
+  lines = (made / "data" / "catalogue.jsonl").read_text().splitlines()
+  counts = {json.loads(line)["external_id"]: 3 for line in lines[:9]}
   for n in range(most):
     workdir = next(commands_lib.copies(made, made.parent))
     shutil.rmtree(given, ignore_errors=True)
     given.mkdir()
-    (given / "popularity.json").write_text(json.dumps({"x": 3, "y": 1}))
+    (given / "popularity.json").write_text(json.dumps(counts))
     flags = [f"--config.ground.popularity={given / 'popularity.json'}"]
     for split in ("valid", "test"):
       shutil.copy(made / "predictions" / f"{split}.json", given)
