@@ -104,10 +104,9 @@ class Running:
       else:
         time.sleep(0.01)
     seconds = time.perf_counter() - self.started
-    texts = [
-      (self.folder / name).read_text(errors="replace")
-      for name in ("out", "err")
-    ]
+    files = [self.folder / name for name in ("out", "err")]
+    # A kill may come before they are there.
+    texts = [f.read_text(errors="replace") if f.exists() else "" for f in files]
     return Ended(status, texts[0], texts[1], seconds)
 
   def kill(self, number: int) -> None:

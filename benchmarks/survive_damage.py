@@ -15,6 +15,7 @@ from benchmarks import survive_commands as commands_lib
 
 # Logs and what only saves time. All else a run reads again.
 _NOT_READ = ("tensorboard", ".compilation_cache", "report", ".lock")
+_CURVES = ("train.jsonl", "pretrain.jsonl")  # Without digests, as the docs say.
 Damage = Callable[[pathlib.Path, pathlib.Path, random.Random], None]
 
 
@@ -82,7 +83,9 @@ def files(workdir: pathlib.Path) -> list[pathlib.Path]:
   return sorted(
     path
     for path in paths
-    if (workdir / path).is_file() and path.parts[0] not in _NOT_READ
+    if (workdir / path).is_file()
+    and path.parts[0] not in _NOT_READ
+    and path.name not in _CURVES
   )
 
 

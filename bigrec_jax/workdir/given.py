@@ -94,16 +94,18 @@ def check_texts(values: Mapping[str, Any]) -> None:
     values: of the configuration, by dotted key.
 
   Raises:
-    UserError: a text holds a NUL or half a character, or a path begins with a
-      tilde, which shells leave as it is behind an equals sign.
+    UserError: a text holds a NUL or half a character, a path begins with a
+      tilde, which shells leave as it is behind an equals sign, or it leads to
+      a pipe or device.
   """
   for key, value in values.items():
     parts = value if isinstance(value, (list, tuple)) else [value]
     for part in parts:
       if isinstance(part, str):
         check_text(f"config.{key}", part)
-    if key in INPUTS | _PASSING and isinstance(value, str):
+    if key in INPUTS | _PASSING and isinstance(value, str) and value:
       check_tilde(f"config.{key}", value)
+      check_ends(f"config.{key}", value)
 
 
 def check_text(what: str, value: str) -> None:
@@ -122,6 +124,18 @@ def check_tilde(what: str, value: str) -> None:
   hint = "" if meant == value else f"; did you mean {meant}?"
   raise errors.UserError(
     f"{what}: {value}: ~ found, which isn't expanded{hint}"
+  )
+
+
+def check_ends(what: str, value: str) -> None:
+  """Raises UserError for a pipe or device: who reads one may never end."""
+  found = state(what, value)
+  if (
+    found is None or stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
+  ):
+    return
+  raise errors.UserError(
+    f"{what}: {value}: {kind(found)} found, a file expected"
   )
 
 
