@@ -133,12 +133,13 @@ def _one_line(error: Exception) -> str:
 
 
 def _named(argv: list[str], flag: str) -> str | None:
-  """Returns the value of a flag before flags are parsed."""
+  """Returns the value of a flag before flags are parsed; the last one counts."""
+  found = None
   for n, argument in enumerate(argv[1:], 1):
     name, is_one, value = argument.partition("=")
     if name in (f"--{flag}", f"-{flag}"):
-      return value if is_one else "".join(argv[n + 1 : n + 2])
-  return None
+      found = value if is_one else "".join(argv[n + 1 : n + 2])
+  return found
 
 
 def _parse(argv: list[str]) -> None:

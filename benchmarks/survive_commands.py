@@ -144,7 +144,7 @@ class Commands:
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
-      self._run(flags, folder, cwd or ROOT)
+      self._run(flags, folder, cwd or self._folder)
     return Running(process, folder, time.perf_counter())
 
   def run(self, *flags: str, timeout: float = 300, **other: Any) -> Ended:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from benchmarks import survive_commands as commands_lib
+from benchmarks.survive_commands import ROOT
 from configs import common
 
 _ODD: tuple[Any, ...] = (
@@ -144,7 +145,7 @@ def raw_files(
   target, workdir = folder / "raw", folder / "of_raw"
   for name, (write, config, keys) in _RAW.items():
     draw = random.Random(f"{seed} {name}")
-    flags = [f"--config=configs/{config}.py:tiny", "--mode=prepare"]
+    flags = [f"--config={ROOT}/configs/{config}.py:tiny", "--mode=prepare"]
     flags += [f"--workdir={workdir}", f"--config.data.format={name}"]
     flags += [f"--config.{k}={target / file}" for k, file in keys.items()]
     for n in range(most):
@@ -306,7 +307,7 @@ def paths(
         kind = "movielens" if key.endswith("raw_dir") else "bigrec"
         flags.append(f"--config.data.format={kind}")
       if key == "workdir":
-        flags.append("--config=configs/demo.py:tiny")
+        flags.append(f"--config={ROOT}/configs/demo.py:tiny")
       tally.add(f"{key}: {name}", *_verdict(commands.run(*flags)))
   return tally
 

@@ -33,7 +33,10 @@ from benchmarks import (
 from bigrec_jax.results import table
 
 _PACKAGES = ("jax", "jaxlib", "flax", "orbax-checkpoint", "numpy")
-_DEMO = ("--config=configs/demo.py:tiny", "--config.ground.cf_model=sasrec")
+_DEMO = (
+  f"--config={commands_lib.ROOT}/configs/demo.py:tiny",
+  "--config.ground.cf_model=sasrec",
+)
 Tallies = Iterable[commands_lib.Tally]
 
 

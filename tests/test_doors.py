@@ -261,3 +261,9 @@ def test_lists_never_replace_what_was_given(workdir, tmp_path, kind):
   )
   assert "config.recommend.output" in line, line
   assert _snapshot(tmp_path) == before
+
+
+def test_of_a_flag_that_comes_twice_the_last_is_checked(tmp_path):
+  flags = [f"--workdir={tmp_path}", "--workdir=~/run", "--mode=prepare"]
+  line = command.refusal("--config=configs/demo.py:tiny", *flags)
+  assert "~ found" in line
