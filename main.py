@@ -133,7 +133,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _named(argv: list[str], flag: str) -> str | None:
-  """Returns the value of a flag before flags are parsed; the last one counts."""
+  """Returns the last value of a flag, before flags are parsed."""
   found = None
   for n, argument in enumerate(argv[1:], 1):
     name, is_one, value = argument.partition("=")
