@@ -160,7 +160,7 @@ def main() -> int:
   print(table.format_table(headers, [*rows, ["all", *sums]]))
   if arguments.json:
     result = {
-      "what": vars(arguments),
+      "what": {k: v for k, v in vars(arguments).items() if k != "json"},
       "seconds": round(time.perf_counter() - started),
       "hardware": {
         "processor": platform.processor() or platform.machine(),

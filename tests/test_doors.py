@@ -267,3 +267,12 @@ def test_of_a_flag_that_comes_twice_the_last_is_checked(tmp_path):
   flags = [f"--workdir={tmp_path}", "--workdir=~/run", "--mode=prepare"]
   line = command.refusal("--config=configs/demo.py:tiny", *flags)
   assert "~ found" in line
+
+
+@pytest.mark.parametrize("key", ["ground.predictions.test", "model.adapter"])
+def test_a_key_that_leads_to_a_device_is_refused_unread(tmp_path, key):
+  flags = [f"--config.{key}=/dev/full", "--mode=ground_eval"]
+  line = command.refusal(
+    "--config=configs/demo.py:tiny", f"--workdir={tmp_path}", *flags
+  )
+  assert f"config.{key}: /dev/full: a pipe, socket or device found" in line
