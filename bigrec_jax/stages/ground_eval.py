@@ -1,6 +1,7 @@
 """Grounds predictions to the catalogue and measures the ranks."""
 
 import dataclasses
+import glob
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -278,7 +279,7 @@ def _cf(session: Session, split: str) -> _Cf:
     path, session.examples(split), session.catalogue
   )
   name = session.ledger.of_folder if given else fingerprints.of_folder
-  content = name(path.parent, f"{path.stem}*")
+  content = name(path.parent, f"{glob.escape(path.stem)}*")
   return _Cf(str(path), found, content)
 
 

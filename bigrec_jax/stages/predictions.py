@@ -1,5 +1,6 @@
 """The predictions that are evaluated: our own, or a file of somebody else's."""
 
+import glob
 import pathlib
 
 from bigrec_jax.data.text import prompts
@@ -22,7 +23,8 @@ def titles(session: Session, split: str) -> list[str]:
   given = session.config.ground.predictions.get(split)
   if given:
     path = pathlib.Path(given)
-    session.ledger.of_folder(path.parent, path.name)  # Says if it changed.
+    name = glob.escape(path.name)  # It is no pattern.
+    session.ledger.of_folder(path.parent, name)  # Says if it changed.
     rows = storage.read_json(path)
     rows_of.check(path, rows, session.task.samples(split), split)
   else:

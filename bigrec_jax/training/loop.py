@@ -132,7 +132,7 @@ class TrainingRun:
 
     Raises:
       Interrupted: a signal came; what was done is saved.
-      TrainingStopped: the loss is no number.
+      NotFinite: the loss is no number.
     """
     config, files = self._config, self._files
     with (

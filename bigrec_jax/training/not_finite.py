@@ -6,7 +6,7 @@ network itself, where the adapter starts, or a text gives no finite loss.
 
 import math
 
-from bigrec_jax.training import interruption
+from bigrec_jax import errors
 
 _START = {
   "train": (
@@ -26,8 +26,8 @@ _UPDATES = {
 }
 
 
-class NotFinite(interruption.TrainingStopped):
-  """A loss or a gradient isn't finite.
+class NotFinite(errors.UserError):
+  """Training stopped, because a loss or a gradient isn't finite.
 
   Attributes:
     what: is not, e.g. "loss is nan at step 3".

@@ -65,7 +65,7 @@ def pretrain(
   Raises:
     UserError: the batch doesn't divide over the mesh.
     Interrupted: a signal came; what was done is saved.
-    TrainingStopped: the loss is no number.
+    NotFinite: the loss is no number.
   """
   rows = config.batch_size
   sharding.check_batch(mesh, rows, "config.pretrain.batch_size")

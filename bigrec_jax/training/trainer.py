@@ -73,8 +73,8 @@ def fit(
     selection: what decides which adapter is best; None = the eval loss.
 
   Raises:
-    UserError: a batch that doesn't divide over the mesh, no examples, or
-      training was stopped (interruption.TrainingStopped).
+    UserError: a batch that doesn't divide over the mesh, no examples, a loss
+      that is no number (NotFinite), or a signal came (Interrupted).
     ValueError: the model has no adapter.
   """
   if model.lora is None:

@@ -54,13 +54,8 @@ def file(key: str, value: str) -> pathlib.Path:
   """
   if not value:
     raise errors.UserError(f"config.{key}: empty, the path of a file expected")
-  found = state(f"config.{key}", value)
-  if found is None:
+  if _of_kind(f"config.{key}", value, "a file") is None:
     raise errors.UserError(f"config.{key}: {value}: no such file")
-  if not stat.S_ISREG(found.st_mode):
-    raise errors.UserError(
-      f"config.{key}: {value}: {kind(found)} found, a file expected"
-    )
   return pathlib.Path(value)
 
 
@@ -77,13 +72,8 @@ def folder(key: str, value: str, what: str = "a folder") -> pathlib.Path:
   """
   if not value:
     raise errors.UserError(f"config.{key}: empty, {what} expected")
-  found = state(f"config.{key}", value)
-  if found is None:
+  if _of_kind(f"config.{key}", value, "a folder", what) is None:
     raise errors.UserError(f"config.{key}: {value}: no such folder")
-  if not stat.S_ISDIR(found.st_mode):
-    raise errors.UserError(
-      f"config.{key}: {value}: {kind(found)} found, {what} expected"
-    )
   return pathlib.Path(value)
 
 
@@ -130,24 +120,17 @@ def check_tilde(what: str, value: str) -> None:
 def check_ends(what: str, value: str) -> None:
   """Raises UserError for a pipe or device: who reads one may never end."""
   found = state(what, value)
-  if (
-    found is None or stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)
-  ):
-    return
-  raise errors.UserError(
-    f"{what}: {value}: {kind(found)} found, a file expected"
-  )
+  if found is not None and kind(found) not in ("a file", "a folder"):
+    raise errors.UserError(
+      f"{what}: {value}: {kind(found)} found, a file expected"
+    )
 
 
 def check_workdir(value: str) -> None:
   """Raises UserError where --workdir names something that is no folder."""
   check_text("--workdir", value)
   check_tilde("--workdir", value)
-  found = state("--workdir", value)
-  if found is not None and not stat.S_ISDIR(found.st_mode):
-    raise errors.UserError(
-      f"--workdir={value}: {kind(found)} found, a folder expected"
-    )
+  _of_kind("--workdir", value, "a folder")
 
 
 def check_folder_to_write(what: str, path: pathlib.Path) -> None:
@@ -160,11 +143,7 @@ def check_folder_to_write(what: str, path: pathlib.Path) -> None:
   Raises:
     UserError: something else is there, or nothing can be written there.
   """
-  found = state(what, path)
-  if found is not None and not stat.S_ISDIR(found.st_mode):
-    raise errors.UserError(
-      f"{what}: {path}: {kind(found)} found, a folder expected"
-    )
+  _of_kind(what, path, "a folder")
   _probe(what, path, path / ".bigrec_jax")
 
 
@@ -178,11 +157,7 @@ def check_file_to_write(what: str, path: pathlib.Path) -> None:
   Raises:
     UserError: something else is there, or nothing can be written there.
   """
-  found = state(what, path)
-  if found is not None and not stat.S_ISREG(found.st_mode):
-    raise errors.UserError(
-      f"{what}: {path}: {kind(found)} found, a file expected"
-    )
+  _of_kind(what, path, "a file")
   _probe(what, path, path)
 
 
@@ -198,13 +173,9 @@ def check_places(paths: paths_lib.Paths) -> None:
     *(paths.root / "records", paths.root / "predictions", paths.root / "cf"),
   )
   for path in folders:
-    found = state("workdir", path)
-    if found is not None and not stat.S_ISDIR(found.st_mode):
-      raise errors.UserError(f"{path}: {kind(found)} found, a folder expected")
+    _of_kind("workdir", path, "a folder")
   for path in (*_files(paths), *_entries(paths.root / "records")):
-    found = state("workdir", path)
-    if found is not None and not stat.S_ISREG(found.st_mode):
-      raise errors.UserError(f"{path}: {kind(found)} found, a file expected")
+    _of_kind("workdir", path, "a file")
 
 
 def _files(paths: paths_lib.Paths) -> Iterator[pathlib.Path]:
@@ -227,6 +198,28 @@ def _is_text(value: str) -> bool:
   except UnicodeEncodeError:
     return False
   return True
+
+
+def _of_kind(
+  what: str, path: str | os.PathLike[str], wanted: str, expected: str = ""
+) -> os.stat_result | None:
+  """Returns what is there, None for nothing.
+
+  Args:
+    what: the flag or key, for messages.
+    path: to look at.
+    wanted: "a file" or "a folder".
+    expected: for messages, where it is more than that.
+
+  Raises:
+    UserError: something else is there, or the path can't be followed.
+  """
+  found = state(what, path)
+  if found is not None and kind(found) != wanted:
+    raise errors.UserError(
+      f"{what}: {path}: {kind(found)} found, {expected or wanted} expected"
+    )
+  return found
 
 
 def state(what: str, path: str | os.PathLike[str]) -> os.stat_result | None:

@@ -6,6 +6,7 @@ left behind is removed by the next one that writes there.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import pathlib
@@ -42,14 +43,9 @@ def clean(root: pathlib.Path) -> None:
 
 def clean_beside(path: pathlib.Path) -> None:
   """Removes what dead processes left of one file or folder."""
-  for found in path.parent.glob(f".{_escaped(path.name)}.*.tmp"):
+  for found in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
     if _is_dead(found.name):
       _remove(found)
-
-
-def _escaped(name: str) -> str:
-  """Returns a pattern that matches a name alone."""
-  return re.sub(r"([*?[])", r"[\1]", name)
 
 
 def _is_dead(name: str) -> bool:

@@ -54,11 +54,6 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
   ]
 
 
-def write_record(record: pathlib.Path, made_from: Mapping[str, Any]) -> None:
-  """Says on disk that the artefact is whole and what it was made from."""
-  processes.on_first(lambda: rewrite(record, made_from, None))
-
-
 def rewrite(
   record: pathlib.Path,
   made_from: Mapping[str, Any],

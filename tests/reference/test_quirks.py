@@ -1,5 +1,6 @@
 """Facts of docs/reference.md that no other test shows."""
 
+import dataclasses
 import gzip
 import json
 import pathlib
@@ -122,6 +123,21 @@ def make_run(tmp_path, predict):
 def test_only_the_first_hypothesis_counts(tmp_path):
   run = make_run(tmp_path, [['"Doom"\n', '"Myst"'], ["Quake", '"Doom"']])
   assert predictions.titles(run, "test") == ["Doom", "Quake"]
+
+
+def test_predictions_that_changed_are_told_whatever_their_name(tmp_path):
+  run = make_run(tmp_path, [['"Doom"'], ['"Doom"']])
+  path = (tmp_path / "test.json").rename(tmp_path / "test[1]*.json")
+  given = dataclasses.replace(run.config.ground.predictions, test=str(path))
+  ground = dataclasses.replace(run.config.ground, predictions=given)
+  run.config = dataclasses.replace(run.config, ground=ground)
+  predictions.titles(run, "test")
+  assert run.ledger.notes == []
+  path.write_text(path.read_text() + "\n")
+  predictions.titles(run, "test")
+  assert [
+    note.partition(": changed since")[0] for note in run.ledger.notes
+  ] == [str(path)]
 
 
 def test_predictions_of_other_rows_are_refused(tmp_path):

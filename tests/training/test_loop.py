@@ -11,7 +11,7 @@ import pytest
 
 from bigrec_jax import errors
 from bigrec_jax.devices import sharding
-from bigrec_jax.training import interruption, loop, optimizer, run_files, step
+from bigrec_jax.training import loop, not_finite, optimizer, run_files, step
 from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
 
@@ -155,7 +155,7 @@ def test_sigterm_saves_says_where_and_stops(tmp_path, uninterrupted):
 
 
 def test_nan_stops_with_the_step_and_is_never_saved(tmp_path):
-  with pytest.raises(interruption.TrainingStopped) as error:
+  with pytest.raises(not_finite.NotFinite) as error:
     _trainer(tmp_path, stream=tiny.Stream(spoil_step=4)).run()
   assert str(error.value).startswith(
     "training: loss is nan at step 4, and so it is with the best weights so"
@@ -167,7 +167,7 @@ def test_nan_stops_with_the_step_and_is_never_saved(tmp_path):
 
 
 def _why(tmp_path, **changes):
-  with pytest.raises(interruption.TrainingStopped) as error:
+  with pytest.raises(not_finite.NotFinite) as error:
     _trainer(tmp_path, **changes).run()
   return str(error.value)
 

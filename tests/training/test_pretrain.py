@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax import errors, progress
-from bigrec_jax.training import interruption, pretrain
+from bigrec_jax.training import not_finite, pretrain
 from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
 
@@ -74,7 +74,7 @@ def test_everything_is_trained_and_the_loss_falls(tmp_path):
 
 
 def test_nan_names_the_step(tmp_path):
-  with pytest.raises(interruption.TrainingStopped, match="nan at step 3"):
+  with pytest.raises(not_finite.NotFinite, match="nan at step 3"):
     _pretrain(tmp_path, _Stream(spoil_step=3))
 
 

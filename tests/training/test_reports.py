@@ -4,7 +4,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from bigrec_jax.training import interruption, reports
+from bigrec_jax.training import not_finite, reports
 
 
 class _Listener:
@@ -72,7 +72,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_step():
   listener = _Listener()
   report = reports.StepReport(listener, listener, late=False)
   report.begin()
-  with pytest.raises(interruption.TrainingStopped, match="loss.*step 3"):
+  with pytest.raises(not_finite.NotFinite, match="loss.*step 3"):
     report.add(3, 0.1, _metrics(math.nan), 100)
   assert not listener.lines
 
@@ -95,7 +95,7 @@ def test_no_update_no_blame(first, rates, section, moved):
     report.begin()
     report.add(number, rate, _metrics(1.0), 100)
   report.begin()
-  with pytest.raises(interruption.TrainingStopped) as error:
+  with pytest.raises(not_finite.NotFinite) as error:
     report.add(first + len(rates), 0.1, _metrics(math.inf), 100)
   line = str(error.value)
   assert (f"a lower config.{section}.learning_rate" in line) == moved

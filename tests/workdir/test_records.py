@@ -7,7 +7,7 @@ def test_a_record_says_which_inputs_differ(tmp_path):
   record = tmp_path / "record.json"
   origin = {"train": {"seed": 0, "buckets": (1, 2)}, "data": "abc"}
   assert records.differences(record, origin) == ["not made yet"]
-  records.write_record(record, origin)
+  records.rewrite(record, origin, None)
   assert records.differences(record, origin) == []
   changed = {"train": {"seed": 1, "buckets": (1, 2)}, "data": "abc"}
   assert records.differences(record, changed) == ["train.seed: 0 -> 1"]
