@@ -31,6 +31,9 @@ fi
 step ruff format --check .
 step ruff check .
 step mypy
+# Programs that one process has compiled are there for the next one.
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.scratch/compiled}
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.2
 # Two at a time: compiling a program leaves the second core idle now and then.
 # A file's tests stay together, for the fixtures that they share.
 step python -m pytest -m "slow or torch or not slow" --durations=15 \
