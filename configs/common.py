@@ -171,6 +171,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.cf_scores.test = ""
   config.ground.cf_model = ""  # Use cf/<model>/{valid,test}.npy.
   config.ground.popularity = ""  # JSON, external id -> count.
+  # Beside the published rows, each in a row of its own:
+  config.ground.beams = "first"  # first | all: every beam is a query.
+  # Candidates whose titles the model itself scores; 0 = none.
+  config.ground.likelihood = 0
+  config.ground.fusion = "paper"  # paper | calibrated: fitted on valid.
   config.ground.batch_size = 512  # Users per block.
   # A device holds the distances of batch_size users to this many items at a
   # time; of fewer users where it has more items.

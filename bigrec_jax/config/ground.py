@@ -81,6 +81,9 @@ class GroundConfig:
   cf_scores: PerSplit
   cf_model: str
   popularity: str
+  beams: str
+  likelihood: Annotated[int, checks.Range(0, 10**4)]
+  fusion: str
   batch_size: Annotated[int, checks.ROWS]
   block_items: Annotated[int, checks.SOME]
   bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]
@@ -100,5 +103,7 @@ class GroundConfig:
         "config.ground.cutoffs: nothing found, at least one rank expected"
       )
     gammas(self.gamma_grid)
+    checks.choice("ground.beams", self.beams, ("first", "all"))
+    checks.choice("ground.fusion", self.fusion, ("paper", "calibrated"))
     if self.cf_model:
       checks.choice("ground.cf_model", self.cf_model, CF_MODELS)

@@ -88,6 +88,9 @@ class GroundFile:
     gamma_pairs: of each injection with two, on valid.
     bm25: the parameters of the baseline of that name, of how many pairs tried
       and its NDCG on valid; empty in files of before it.
+    systems: rows beside the published ones (all beams, likelihood, calibrated
+      fusion, ...), on the same users.
+    fitted: what valid taught each of them, by its name.
   """
 
   num_items: int
@@ -98,6 +101,8 @@ class GroundFile:
   gamma_curves: Mapping[str, Curve]
   gamma_pairs: Mapping[str, Pairs]
   bm25: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  systems: Sequence[rows.BaselineRow] = ()
+  fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -130,6 +135,8 @@ class GroundFile:
       "gamma_curves": {k: v.to_json() for k, v in self.gamma_curves.items()},
       "gamma_pairs": {k: v.to_json() for k, v in self.gamma_pairs.items()},
       "bm25": self.bm25,
+      "systems": [row.to_json() for row in self.systems],
+      "fitted": self.fitted,
     }
 
   @classmethod
@@ -153,6 +160,8 @@ class GroundFile:
       file.optional("gamma_curves", curves, {}),
       file.optional("gamma_pairs", fields.mapping(Pairs.from_json), {}),
       file.optional("bm25", fields.mapping(fields.number), {}),
+      file.optional("systems", baselines, ()),
+      file.optional("fitted", fields.of_object, {}),
     )
 
 

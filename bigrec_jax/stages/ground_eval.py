@@ -21,6 +21,7 @@ from bigrec_jax.stages import (
   history_titles,
   oracle,
   predictions,
+  systems,
   train_cf,
 )
 from bigrec_jax.stages.session import Asked, Session, say
@@ -97,7 +98,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
     "cf": {s: cf[s].fingerprint for s in SPLITS},
     "popularity": fingerprints.of_value(popularity.tolist()),
-    "ground": {key: ground[key] for key in shown},
+    "ground": {key: ground[key] for key in shown} | systems.asked_for(session),
     "bm25": options["bm25"],
     "seed": session.config.seed,
   }
@@ -127,7 +128,14 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
-    result = _result(session, found, made_from, cf, parts.once)
+    beside = systems.measure(session, splits, items, popularity, parts)
+    for split, ranks in beside.ranks.items():
+      found.ranks[split].update(ranks)
+    result = dataclasses.replace(
+      _result(session, found, made_from, cf, parts.once),
+      systems=beside.rows,
+      fitted=beside.fitted,
+    )
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -352,6 +360,7 @@ def _table(result: ground_file.GroundFile) -> str:
     if injected.injection != "none":
       name = f"BIGRec + {injected.injection}"
       found.append((name, injected.protocol, injected))
+  found += [(r.name, "", r) for r in result.systems if r.split == "test"]
   found += [(row.name, "", row) for row in oracles]
   cutoffs = list(result.results[0].hr) if result.results else []
   headers = ["test", "gamma by"]
