@@ -105,7 +105,7 @@ class Ours:
       next_title.Titles(examples, catalogue, self._prompt),
       self._tokenizer,
       self.config,
-      rows=self.config.micro_batch_size,
+      rows=trainer.micro_batch_rows(self.config, self.mesh),
       seed=0,
       share_header=trainer.shares_header(self.config, self.model),
     )
