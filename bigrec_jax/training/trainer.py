@@ -81,9 +81,6 @@ def fit(
   if model.lora is None:
     raise ValueError("a model with the configuration of its adapter expected")
   shape = model.config, model.lora
-  sharding.check_batch(
-    mesh, config.micro_batch_size, "config.train.micro_batch_size"
-  )
   rows = micro_batch_rows(config, mesh)
   lora = _start(shape, model.scan_layers, lora, seed, mesh)
   _log_sizes(lora_lib.count(lora), lora_lib.count(params))
@@ -121,11 +118,15 @@ def micro_batch_rows(config: config_lib.TrainConfig, mesh: Mesh) -> int:
   Where programs run side by side on the cores of a CPU, so few tokens already
   fill a product. More rows only need more memory, leave more places of a
   step's last micro-batch empty, and divide worse over the threads.
+
+  Raises:
+    UserError: the rows don't divide over the mesh.
   """
+  wanted = config.micro_batch_size
+  sharding.check_batch(mesh, wanted, "config.train.micro_batch_size")
   if executor.Executor.of(mesh).runs_ahead or not config.packing:
-    return config.micro_batch_size
-  fitting = max(_CPU_TOKENS // config.max_length, 1)
-  return min(fitting, config.micro_batch_size)
+    return wanted
+  return min(wanted, max(_CPU_TOKENS // config.max_length, 1))
 
 
 def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:

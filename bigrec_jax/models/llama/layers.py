@@ -78,7 +78,7 @@ def rotary_tables(
     config: for the head size, theta and scaling.
     lengths: [...] int32, of each token's text; see `rope.tables`.
   """
-  tables = rope.tables(
+  cos_sin = rope.tables(
     positions,
     lengths,
     config.head_dim,
@@ -86,8 +86,11 @@ def rotary_tables(
     config.rope_scaling,
     config.max_position_embeddings,
   )
-  # Once: XLA would compute them anew in every layer that is fused with them.
-  return jax.lax.optimization_barrier(tables)
+  # XLA's CPU backend computes the sines anew for every head of every layer,
+  # fused into what turns by them, unless they come out of one array.
+  both = jax.lax.optimization_barrier(jnp.concatenate(cos_sin, axis=-1))
+  cos, sin = jnp.split(both, 2, axis=-1)
+  return cos, sin
 
 
 @jax.custom_vjp
