@@ -30,6 +30,7 @@ from bigrec_jax import config as config_lib, models, progress
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_export, hf_import, last_state
 from bigrec_jax.results import table
+from bigrec_jax.workdir import large_pages
 from configs import common
 
 
@@ -145,6 +146,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
   """Parses arguments, measures, prints a table and writes JSON."""
+  large_pages.ask()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--peer", action="store_true")
   parser.add_argument("--json", default="")

@@ -5,12 +5,13 @@
 A micro-batch of the first step of benchmarks.train, with the shape of `--size`
 (135m unless given), is timed with 2 and with 6 layers: the difference is what
 a layer costs, the rest is the head's. Each way is a process of its own, since
-what malloc is told counts for all of it. CPU time is that of all threads.
+malloc's pages are the process's. CPU time is that of all threads.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -25,13 +26,15 @@ import jax.numpy as jnp
 
 from benchmarks import scratch, sizes, train
 from bigrec_jax.data.text import packing
-from bigrec_jax.devices import host_memory, noise
+from bigrec_jax.devices import noise
 from bigrec_jax.models import low_rank, stacking
 from bigrec_jax.results import table
 from bigrec_jax.training import step
+from bigrec_jax.workdir import large_pages
 
 _FEW, _MANY = 2, 6  # Layers.
 _CALLS = 5
+_SMALL_PAGES = "pages of 4 KiB"
 
 
 def _autodiff(
@@ -60,9 +63,7 @@ WAYS: dict[str, Callable[[], Any]] = {
   "layers in a scan": lambda: mock.patch.object(
     stacking, "_MOST_UNROLLED_LAYERS", 0
   ),
-  "freed pages given back": lambda: mock.patch.object(
-    host_memory, "keep_freed", lambda: None
-  ),
+  _SMALL_PAGES: _as_it_is,
 }
 
 
@@ -133,14 +134,22 @@ def measure(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
 def _apart(way: str) -> dict[str, Any]:
   """Measures a way in a process of its own."""
   command = [sys.executable, "-m", "benchmarks.layers", f"--way={way}"]
+  environment = dict(os.environ)
+  if way == _SMALL_PAGES:
+    environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
   done = subprocess.run(
-    [*command, *sys.argv[1:]], stdout=subprocess.PIPE, text=True, check=True
+    [*command, *sys.argv[1:]],
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+    env=environment,
   )
   return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
   """Measures all ways, prints a table and writes JSON; or measures one."""
+  large_pages.ask()
   parser = argparse.ArgumentParser(add_help=False)
   parser.add_argument("--way", choices=WAYS)
   parser.add_argument("--json", default="")

@@ -22,6 +22,7 @@ import jax
 from benchmarks import scratch, train
 from bigrec_jax.results import table
 from bigrec_jax.training import step
+from bigrec_jax.workdir import large_pages
 
 _GROUPS = (
   ("loss: products with the head", r"cross_entropy.*dot_general"),
@@ -128,6 +129,7 @@ def _compiled_text(side: train.Ours) -> str:
 
 def main() -> None:
   """Profiles an epoch, prints a table and writes JSON."""
+  large_pages.ask()
   if not any(option.startswith("--examples") for option in sys.argv):
     sys.argv.append("--examples=128")
   arguments = train._arguments()

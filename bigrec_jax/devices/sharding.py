@@ -19,7 +19,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax import errors
 from bigrec_jax.config import MeshConfig
-from bigrec_jax.devices import host_memory
 
 MESH_AXES = ("data", "fsdp", "tensor")
 
@@ -71,9 +70,7 @@ def make_mesh(
   Raises:
     UserError: the sizes do not multiply to the number of devices.
   """
-  if devices is None:
-    host_memory.keep_freed()
-    devices = jax.devices()
+  devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp, config.tensor]
   known = math.prod(size for size in sizes if size != -1)
   if -1 in sizes and len(devices) % known == 0:
