@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.results import rows
+from bigrec_jax.results import comparisons, rows
 from bigrec_jax.workdir import fields, storage
 
 _SERIES = fields.sequence(fields.number)
@@ -91,6 +91,8 @@ class GroundFile:
     systems: rows beside the published ones (all beams, likelihood, calibrated
       fusion, ...), on the same users.
     fitted: what valid taught each of them, by its name.
+    tests: paired tests between rows of test, corrected as one family
+      (results/paired_tests.py); empty in files of before them.
   """
 
   num_items: int
@@ -103,6 +105,7 @@ class GroundFile:
   bm25: Mapping[str, float] = dataclasses.field(default_factory=dict)
   systems: Sequence[rows.BaselineRow] = ()
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  tests: Sequence[comparisons.Comparison] = ()
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -137,6 +140,7 @@ class GroundFile:
       "bm25": self.bm25,
       "systems": [row.to_json() for row in self.systems],
       "fitted": self.fitted,
+      "tests": [row.to_json() for row in self.tests],
     }
 
   @classmethod
@@ -162,6 +166,9 @@ class GroundFile:
       file.optional("bm25", fields.mapping(fields.number), {}),
       file.optional("systems", baselines, ()),
       file.optional("fitted", fields.of_object, {}),
+      file.optional(
+        "tests", fields.sequence(comparisons.Comparison.from_json), ()
+      ),
     )
 
 
