@@ -68,7 +68,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from benchmarks.quality import lm_cells
 
     lm_cells.make(
-      at, arguments.system or "smollm2", arguments.rows or 0, arguments.seed or 0
+      at,
+      arguments.system or "smollm2",
+      arguments.rows or 0,
+      arguments.seed or 0,
     )
 
 

@@ -127,9 +127,7 @@ def network(
 
 def _workdir(at: product.Place, system: str, rows: int) -> pathlib.Path:
   shown = "all" if rows == ALL else str(rows)
-  return product.copied(
-    product.prepared(at), at.work / f"cf-{system}-{shown}"
-  )
+  return product.copied(product.prepared(at), at.work / f"cf-{system}-{shown}")
 
 
 def _chosen(
@@ -196,7 +194,7 @@ def _train(
     entry = storage.read_object(made.paths.metrics / "cf.json")[own.model]
   kept = ("train_rows", "epochs", "best_epoch", "seconds_per_epoch")
   settings = {
-    **{key: value for key, value in own.keys.items()},
+    **{key.replace("__", "."): value for key, value in own.keys.items()},
     **chosen,
     **{key: entry[key] for key in kept if key in entry},
   }
