@@ -16,6 +16,8 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.stages import embed, prepare, session as session_lib
 from bigrec_jax.workdir import locks
 
+# What a copy of a workdir makes again: locks, and the base as it is loaded.
+_OWN = (".lock*", "converted_base")
 SCRATCH = pathlib.Path(__file__).parents[2] / ".scratch" / "quality"
 
 
@@ -28,13 +30,15 @@ class Place:
     folder: of the data.
     users: rows of valid and of test.
     results: where cells are written.
-    work: of the workdirs of this data set and number of users.
+    common: of what any number of users has in common.
+    work: of the workdirs of this number of users.
   """
 
   data: str
   folder: pathlib.Path
   users: int
   results: pathlib.Path
+  common: pathlib.Path
   work: pathlib.Path
 
   def changes(self, **keys: Any) -> dict[str, Any]:
@@ -60,8 +64,8 @@ def place(data: str, folder: pathlib.Path, users: int) -> Place:
   results = cells.RESULTS
   if users != datasets.USERS:
     results = SCRATCH / f"results-{users}"
-  work = SCRATCH / f"{data}-{users}"
-  return Place(data, folder.resolve(), users, results, work)
+  common, work = SCRATCH / data, SCRATCH / f"{data}-{users}"
+  return Place(data, folder.resolve(), users, results, common, work)
 
 
 def set_up_jax() -> None:
@@ -75,7 +79,7 @@ def set_up_jax() -> None:
 def session(
   workdir: pathlib.Path, changes: Mapping[str, Any], adapter: str = ""
 ) -> Iterator[session_lib.Session]:
-  """Yields a session that writes to a workdir, alone.
+  """Yields a session that writes to a workdir, alone; waits for others.
 
   Args:
     workdir: of the cell.
@@ -84,13 +88,14 @@ def session(
   """
   config: config_lib.Config = datasets.configuration(dict(changes))
   asked = session_lib.Asked(adapter=adapter, flags=(f"--workdir={workdir}",))
-  with locks.writer(workdir, "benchmarks.quality"):
+  workdir.parent.mkdir(parents=True, exist_ok=True)
+  with locks.turn(workdir), locks.writer(workdir, "benchmarks.quality"):
     yield session_lib.Session(config, workdir, asked)
 
 
 def prepared(at: Place) -> pathlib.Path:
   """Returns a workdir that holds the prepared data; others are copies."""
-  own = at.work / "prepared"
+  own = at.common / "prepared"
   with session(own, at.changes()) as made:
     made.make(prepare.STAGE)
   return own
@@ -108,7 +113,7 @@ def embedded(
     encoder: directory of the text encoder; "" = the base.
     source: the prepared workdir.
   """
-  own = copied(source, at.work / name)
+  own = copied(source, at.common / name)
   keys = {"model__path": base, "embed__model__path": encoder}
   with session(own, at.changes(**keys)) as made:
     made.make(embed.STAGE)
@@ -118,8 +123,9 @@ def embedded(
 def copied(source: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
   """Returns a workdir that began as a copy of another; whole or not at all."""
   if not target.exists():
+    target.parent.mkdir(parents=True, exist_ok=True)
     half = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copytree(source, half, ignore=shutil.ignore_patterns(".lock*"))
+    shutil.copytree(source, half, ignore=shutil.ignore_patterns(*_OWN))
     half.rename(target)
   return target
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import scratch
 from benchmarks.quality import cells, product
 from bigrec_jax.data.prepared import examples as examples_lib
 from bigrec_jax.data.prepared.examples import Examples
@@ -35,8 +36,10 @@ def target_labels(targets: np.ndarray, popularity: np.ndarray) -> np.ndarray:
 
 
 def transitions(train: Examples, num_items: int) -> np.ndarray:
-  """Returns the sorted distinct pairs of neighbours in train rows, as one
-  number each: first item times I plus second."""
+  """Returns the distinct pairs of neighbours in train rows, sorted.
+
+  A pair is one number: its first item times I plus its second.
+  """
   rows = np.concatenate([train.history, train.target[:, None]], axis=1)
   lengths = (train.history >= 0).sum(axis=1)
   # The target comes behind the last item, before the padding.
@@ -97,7 +100,5 @@ def write(at: product.Place) -> None:
     }
   path = at.results / at.data / cells.USERS
   path.parent.mkdir(parents=True, exist_ok=True)
-  from benchmarks import scratch
-
   scratch.write_json(path, result)
   print(f"wrote {path}", flush=True)
