@@ -27,6 +27,7 @@ from bigrec_jax.stages import (
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   fingerprints,
+  origins,
   parts as parts_lib,
   processes,
   records,
@@ -317,6 +318,7 @@ def _result(
     found.gamma_curves,
     found.gamma_pairs,
     parameters,
+    base_origin=(_reads_base(session) and session.base_origin) or {},
   )
 
 
@@ -328,6 +330,9 @@ def finish(session: Session) -> None:
   result = session.load(STAGE)
   _keep_choice(session, result)
   say(_table(result))
+  if result.base_origin:
+    line = origins.describe(result.base_origin)
+    say(f"BIGRec's base is a dequantised copy of {line}")
   found: dict[str, rows.BaselineRow | rows.MetricRow] = {
     row.name: row for row in result.baselines_of("test")
   }
