@@ -120,9 +120,10 @@ def injected(at: product.Place, seed: int) -> tuple[str, pathlib.Path]:
   by_system: dict[str, dict[int, float]] = {}
   for cell in cells.read_all(at.results):
     if cell["data"] == at.data and cell["rows"] == cf_cells.ALL:
-      own = cell["measured"].get(cell["system"])
+      own = cell["measured"][cell["system"]]
       folder = cf_cells.scores(at, at.name(cell["system"], -1, cell["seed"]))
-      if own and cell["system"] != "most_pop" and folder.exists():
+      # Counted models know nothing of some users: all their scores are equal.
+      if cell["system"] in cf_cells.NETWORKS and folder.exists():
         found = by_system.setdefault(cell["system"], {})
         found[cell["seed"]] = own["valid"]["ndcg"]["20"]
   if not by_system:
@@ -138,8 +139,7 @@ def injected(at: product.Place, seed: int) -> tuple[str, pathlib.Path]:
 
 def _keys(at: product.Place, name: cells.Name) -> dict[str, Any]:
   """Returns the keys that all groundings of a seed have in common."""
-  model, folder = injected(at, name.seed)
-  del model
+  _, folder = injected(at, name.seed)
   return {
     "seed": name.seed,
     "model__path": str(base()),
