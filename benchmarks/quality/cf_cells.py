@@ -32,19 +32,24 @@ class Network:
 
   Attributes:
     model: of `cf.model`.
-    keys: further keys, dots written as `__`.
+    loss: of `cf.loss`; "" = nothing is trained.
   """
 
   model: str
-  keys: dict[str, Any] = dataclasses.field(default_factory=dict)
+  loss: str = ""
+
+  @property
+  def keys(self) -> dict[str, Any]:
+    """Its keys beside `cf.model`, dots written as `__`."""
+    return {"cf__loss": self.loss} if self.loss else {}
 
 
 NETWORKS = {
-  "gru4rec": Network("gru4rec"),
-  "caser": Network("caser"),
-  "sasrec": Network("sasrec"),
-  "sasrec-softmax": Network("sasrec", {"cf__loss": "softmax"}),
-  "dros": Network("dros"),
+  "gru4rec": Network("gru4rec", "bce"),
+  "caser": Network("caser", "bce"),
+  "sasrec": Network("sasrec", "bce"),
+  "sasrec-softmax": Network("sasrec", "softmax"),
+  "dros": Network("dros", "bce"),
 }
 COUNTED = ("most_pop", "item_knn")
 
