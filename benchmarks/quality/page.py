@@ -5,112 +5,22 @@ all, `--table --write` puts them into the page.
 """
 
 import collections
-import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.quality import cells, cf_cells, claims, datasets, segments
+from benchmarks.quality import (
+  cells,
+  cf_cells,
+  claims,
+  datasets,
+  segments,
+  systems,
+)
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "quality.md"
-_LM = "smollm2"
-_TITLES = {
-  "random": "random",
-  "most_pop": "most popular",
-  "item_knn": "ItemKNN",
-  "bm25": "BM25 of history titles",
-  "gru4rec": "GRU4Rec",
-  "caser": "Caser",
-  "sasrec": "SASRec (BCE)",
-  "sasrec-softmax": "SASRec (full cross-entropy)",
-  "dros": "DROS",
-  _LM: "SmolLM2",
-  f"{_LM}-minilm": "SmolLM2, grounded by MiniLM",
-  f"{_LM}-constrained": "SmolLM2, titles only",
-}
-_GAMMAS = {
-  "": "",
-  "bigrec": "published gammas",
-  "two_gammas": "two gammas",
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class System:
-  """A row of the tables: cells that differ by their seed alone.
-
-  Attributes:
-    data: the data set.
-    system: of the cells.
-    rows: train rows; -1 = all.
-    row: within the cells.
-    cells: one a seed.
-  """
-
-  data: str
-  system: str
-  rows: int
-  row: str
-  cells: tuple[dict[str, Any], ...]
-
-  @property
-  def title(self) -> str:
-    """What the row is called."""
-    name = _TITLES.get(self.system, self.system)
-    if self.row in (self.system, "bigrec"):
-      return name
-    kind, _, gammas = self.row.removeprefix("bigrec+").partition(":")
-    if not self.row.startswith("bigrec+"):
-      return f"{name}: {self.row}"
-    shown = f"{name} + {kind.replace('cf', 'CF').replace('+', ' + ')}"
-    gammas = _GAMMAS.get(gammas, gammas)
-    return f"{shown}, {gammas or 'one gamma'}"
-
-  def metric(self, split: str, metric: str, k: int) -> float:
-    """Returns the mean over seeds."""
-    return float(
-      np.mean(
-        [c["measured"][self.row][split][metric][str(k)] for c in self.cells]
-      )
-    )
-
-  @functools.cached_property
-  def has_ranks(self) -> bool:
-    """Whether the rank of every user is known."""
-    return all("ranks" in c["measured"][self.row]["test"] for c in self.cells)
-
-  @functools.cached_property
-  def ranks(self) -> np.ndarray:
-    """[S, N] ranks on test."""
-    rows = [c["measured"][self.row]["test"]["ranks"] for c in self.cells]
-    return np.stack([cells.unpack(text) for text in rows])
-
-
-def systems(found: Sequence[dict[str, Any]]) -> list[System]:
-  """Returns the rows of all tables, in the order of the tables."""
-  groups = collections.defaultdict(list)
-  for cell in found:
-    for row in cell["measured"]:
-      key = cell["data"], cell["system"], cell["rows"], row
-      groups[key].append(cell)
-  listed = [
-    System(*key, tuple(sorted(own, key=lambda c: c["seed"])))
-    for key, own in groups.items()
-  ]
-  order, names = list(_TITLES), list(datasets.DATA)
-
-  def place(one: System) -> tuple:
-    known = one.system in order
-    rows = one.rows if one.rows >= 0 else float("inf")
-    position = order.index(one.system) if known else len(order)
-    is_lm = one.system.startswith(_LM)
-    few = (rows, position) if is_lm else (position, rows)
-    return names.index(one.data), is_lm, *few, one.row
-
-  return sorted(listed, key=place)
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -131,7 +41,7 @@ def _rows(count: int) -> str:
   return {-1: "all", 0: ""}.get(count, f"{count:,}")
 
 
-def results(data: str, listed: Sequence[System]) -> str:
+def results(data: str, listed: Sequence[systems.System]) -> str:
   """Returns the table of a data set: every row, on test."""
   headers = ["test users", "train rows", "seeds"]
   for metric in ("HR", "NDCG"):
@@ -145,26 +55,22 @@ def results(data: str, listed: Sequence[System]) -> str:
       *(_number(one.metric("test", "ndcg", k)) for k in cells.CUTOFFS),
     ]
     for one in listed
-    if one.data == data and not _is_try(one)
+    if one.data == data
   ]
   return markdown(headers, lines) if lines else "No cells yet."
 
 
-def _is_try(one: System) -> bool:
-  return one.system.startswith(f"{_LM}-") and one.system not in _TITLES
-
-
 def _find(
-  listed: Sequence[System], data: str, system: str, rows: int, row: str
-) -> System | None:
+  listed: Sequence[systems.System], data: str, system: str, rows: int, row: str
+) -> systems.System | None:
   for one in listed:
     if (one.data, one.system, one.rows, one.row) == (data, system, rows, row):
       return one
   return None
 
 
-def _few(listed: Sequence[System], data: str) -> System | None:
-  return _find(listed, data, _LM, cf_cells.FEW, "bigrec")
+def _few(listed: Sequence[systems.System], data: str) -> systems.System | None:
+  return _find(listed, data, systems.LM, cf_cells.FEW, "bigrec")
 
 
 _HEADERS = ["data", "against", *(f"HR@{k}" for k in cells.CUTOFFS), "verdict"]
@@ -188,7 +94,7 @@ def _stars(answer: claims.Answer) -> str:
   return "*" if answer.p_holm < claims.LEVEL else ""
 
 
-def few_shot(listed: Sequence[System]) -> str:
+def few_shot(listed: Sequence[systems.System]) -> str:
   """Does few-shot BIGRec beat few-shot CF at every K?"""
   lines = []
   for data, own in datasets.DATA.items():
@@ -205,7 +111,7 @@ def few_shot(listed: Sequence[System]) -> str:
   return markdown(_HEADERS, lines) if lines else "No cells yet."
 
 
-def more_rows(listed: Sequence[System]) -> str:
+def more_rows(listed: Sequence[systems.System]) -> str:
   """What do more train rows bring to BIGRec, and to CF?"""
   lines = []
   for data, own in datasets.DATA.items():
@@ -213,7 +119,7 @@ def more_rows(listed: Sequence[System]) -> str:
     for one in listed:
       if one.data != data or not one.has_ranks or one.rows in (0, cf_cells.FEW):
         continue
-      if one.row not in ("bigrec", one.system) or _is_try(one):
+      if one.row not in ("bigrec", one.system):
         continue
       few = _find(listed, data, one.system, cf_cells.FEW, one.row)
       if few is not None:
@@ -223,7 +129,9 @@ def more_rows(listed: Sequence[System]) -> str:
   return markdown(_HEADERS, lines) if lines else "No cells yet."
 
 
-def _injected(listed: Sequence[System], first: System) -> dict[str, System]:
+def _injected(
+  listed: Sequence[systems.System], first: systems.System
+) -> dict[str, systems.System]:
   """Returns the injected rows of the same cells that have ranks."""
   return {
     one.title: one
@@ -235,7 +143,7 @@ def _injected(listed: Sequence[System], first: System) -> dict[str, System]:
   }
 
 
-def injection(listed: Sequence[System]) -> str:
+def injection(listed: Sequence[systems.System]) -> str:
   """Does injection help, more at large K, and does rank 1 never move?"""
   headers = ["data", "injected", *(f"HR@{k}" for k in cells.CUTOFFS)]
   headers += [
@@ -277,7 +185,7 @@ def injection(listed: Sequence[System]) -> str:
   return markdown(headers, lines) if lines else "No cells yet."
 
 
-def by_segment(listed: Sequence[System], folder: pathlib.Path) -> str:
+def by_segment(listed: Sequence[systems.System], folder: pathlib.Path) -> str:
   """Returns HR@10 of the segments of users."""
   groups = [
     ("target", segments.TARGETS),
@@ -301,7 +209,7 @@ def by_segment(listed: Sequence[System], folder: pathlib.Path) -> str:
     ]
     lines.append([own.title, "users", "", *counts])
     for one in listed:
-      if one.data != data or not one.has_ranks or _is_try(one):
+      if one.data != data or not one.has_ranks:
         continue
       hit = claims.hits(one.ranks, 10).mean(axis=0)  # [N]
       cells_of = []
@@ -328,7 +236,7 @@ def settings(found: Sequence[dict[str, Any]]) -> str:
     lines.append(
       [
         datasets.DATA[data].title,
-        _TITLES[system],
+        systems.TITLES[system],
         _rows(rows),
         f"{chosen['learning_rate']:g}",
         f"{chosen['weight_decay']:g}",
@@ -341,34 +249,30 @@ def settings(found: Sequence[dict[str, Any]]) -> str:
   return markdown(headers, lines) if lines else "No cells yet."
 
 
-def tries(listed: Sequence[System]) -> str:
-  """Returns what was tried for the language model, on valid."""
-  headers = ["data", "rank", "learning rate", "epochs", "valid NDCG@20"]
-  headers += ["valid HR@20", "seeds"]
-  lines = []
-  for one in listed:
-    if one.row != "bigrec" or one.rows != cf_cells.FEW:
-      continue
-    if one.system == _LM or _is_try(one):
-      own = one.cells[0]["settings"]
-      lines.append(
-        [
-          datasets.DATA[one.data].title,
-          str(own["lora.rank"]),
-          f"{own['train.learning_rate']:g}",
-          str(own["train.num_epochs"]),
-          _number(one.metric("valid", "ndcg", 20)),
-          _number(one.metric("valid", "hr", 20)),
-          str(len(one.cells)),
-        ]
-      )
+def tries(found: Sequence[dict[str, Any]]) -> str:
+  """Returns what was tried for the language model, by its loss on valid."""
+  headers = ["data", "train rows", "seed", "rank", "learning rate", "epochs"]
+  headers += ["valid loss after each epoch"]
+  lines = [
+    [
+      datasets.DATA[cell["data"]].title,
+      _rows(cell["rows"]),
+      str(cell["seed"]),
+      str(own["lora.rank"]),
+      f"{own['train.learning_rate']:g}",
+      str(own["train.num_epochs"]),
+      ", ".join(f"{loss:.4f}" for loss in own["valid_loss"]),
+    ]
+    for cell in found
+    if "valid_loss" in (own := cell["settings"])
+  ]
   return markdown(headers, lines) if lines else "No cells yet."
 
 
 def tables(folder: pathlib.Path) -> dict[str, str]:
   """Returns every table by its name."""
   found = cells.read_all(folder)
-  listed = systems(found)
+  listed = systems.listed(found)
   return {
     **{data: results(data, listed) for data in datasets.DATA},
     "few-shot": few_shot(listed),
@@ -376,7 +280,7 @@ def tables(folder: pathlib.Path) -> dict[str, str]:
     "injection": injection(listed),
     "segments": by_segment(listed, folder),
     "settings of CF": settings(found),
-    "settings of the language model": tries(listed),
+    "settings of the language model": tries(found),
   }
 
 

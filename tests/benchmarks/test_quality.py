@@ -14,6 +14,7 @@ from benchmarks.quality import (
   page,
   product,
   segments,
+  systems,
 )
 from bigrec_jax import errors
 from bigrec_jax.data.prepared.examples import Examples
@@ -167,6 +168,7 @@ def write(folder, system, rows, seed, ranks, row=None):
     "lora.rank": 16,
     "train.learning_rate": 1e-3,
     "train.num_epochs": 1,
+    "valid_loss": [2.5],
   }
   cells.write(folder, name, measured, settings, prints, {"train": 1.0})
 
@@ -187,7 +189,7 @@ def made_up(tmp_path):
 def test_tables_are_made_of_cells(made_up):
   found = cells.read_all(made_up)
   assert len(found) == 9
-  listed = page.systems(found)
+  listed = systems.listed(found)
   names = [(one.title, one.rows, len(one.cells)) for one in listed]
   assert names == [
     ("SASRec (BCE)", 1024, 3),
@@ -215,7 +217,8 @@ def test_tables_are_made_of_cells(made_up):
 def test_a_page_is_filled_and_nothing_else_in_it_changes(made_up):
   tables = page.tables(made_up)
   empty = "\n".join(
-    f"text {name}\n<!-- {name} -->\nformer\n<!-- end {name} -->" for name in tables
+    f"text {name}\n<!-- {name} -->\nformer\n<!-- end {name} -->"
+    for name in tables
   )
   once = page.filled(empty, tables)
   assert "former" not in once and page.filled(once, tables) == once
