@@ -40,6 +40,8 @@ def _arguments() -> argparse.Namespace:
   arguments = parser.parse_args()
   if not arguments.table and not (arguments.what and arguments.data):
     parser.error("a command and --data, or --table, expected")
+  if arguments.what == "cf" and arguments.rows not in (None, 1024, -1):
+    parser.error(f"--rows: {arguments.rows} found, 1024 or -1 expected of cf")
   return arguments
 
 

@@ -73,7 +73,7 @@ def _few(listed: Sequence[systems.System], data: str) -> systems.System | None:
   return _find(listed, data, systems.LM, cf_cells.FEW, "bigrec")
 
 
-_HEADERS = ["data", "against", *(f"HR@{k}" for k in cells.CUTOFFS), "verdict"]
+_HEADERS = ["data", "compared", *(f"HR@{k}" for k in cells.CUTOFFS), "verdict"]
 
 
 def _answers(title: str, answers: Sequence[claims.Answer]) -> list[list[str]]:
@@ -185,6 +185,46 @@ def injection(listed: Sequence[systems.System]) -> str:
   return markdown(headers, lines) if lines else "No cells yet."
 
 
+def best_single(
+  listed: Sequence[systems.System], data: str
+) -> systems.System | None:
+  """Returns the one model that valid likes best (NDCG@20), whatever its rows.
+
+  Of the language model only the few-shot run competes, since that is the part
+  of what is compared with it.
+  """
+  single = [
+    one
+    for one in listed
+    if one.data == data
+    and one.row in ("bigrec", one.system)
+    and (one.row != "bigrec" or one.rows == cf_cells.FEW)
+    and one.system != "random"
+  ]
+  return max(
+    single, key=lambda one: one.metric("valid", "ndcg", 20), default=None
+  )
+
+
+def against_best(listed: Sequence[systems.System]) -> str:
+  """Is what combines several better than the best single model?"""
+  lines = []
+  for data, own in datasets.DATA.items():
+    best = best_single(listed, data)
+    if best is None or _few(listed, data) is None:
+      continue
+    answers = []
+    for one in listed:
+      is_part = one.row in ("bigrec", one.system)
+      if one.data != data or is_part or one.rows != cf_cells.FEW:
+        continue
+      if one.has_ranks:
+        name = f"{one.title} less {best.title}"
+        answers += claims.against(one.ranks, {name: best.ranks})
+    lines += _answers(own.title, claims.corrected(answers)) if answers else []
+  return markdown(_HEADERS, lines) if lines else "No cells yet."
+
+
 def by_segment(listed: Sequence[systems.System], folder: pathlib.Path) -> str:
   """Returns HR@10 of the segments of users."""
   groups = [
@@ -278,6 +318,7 @@ def tables(folder: pathlib.Path) -> dict[str, str]:
     "few-shot": few_shot(listed),
     "more rows": more_rows(listed),
     "injection": injection(listed),
+    "best single": against_best(listed),
     "segments": by_segment(listed, folder),
     "settings of CF": settings(found),
     "settings of the language model": tries(found),

@@ -211,6 +211,8 @@ def test_tables_are_made_of_cells(made_up):
   injected = tables["injection"].split("\n")[-1]
   assert "0 of 6,000" in injected and "| holds |" in injected
   assert "not shown" in tables["more rows"]
+  best = tables["best single"].split("\n")[-1]
+  assert "SmolLM2 + CF, one gamma less SmolLM2" in best
   assert tables["amazon-books"] == "No cells yet."
 
 
