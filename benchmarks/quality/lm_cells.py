@@ -152,6 +152,7 @@ def _keys(at: product.Place, name: cells.Name) -> dict[str, Any]:
     "data__num_train": name.rows or 1,  # Of none: nothing is trained.
     "ground__cf_scores__valid": str(folder / "valid.npy"),
     "ground__cf_scores__test": str(folder / "test.npy"),
+    "ground__cf_model": "",  # Those scores, and no training beside.
     **_BESIDE,
   }
 
