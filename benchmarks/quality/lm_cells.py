@@ -43,6 +43,8 @@ TRIES: dict[str, dict[str, Any]] = {
 _BESIDE = {"ground__beams": "all", "ground__fusion": "calibrated"}
 # Candidates scored by the model itself, of each user.
 _LIKELIHOOD = 20
+# Titles only: the longest has to fit. An answer ends where its title does.
+_LONGEST_TITLE = 256
 _TRAINING = (
   "lora.rank",
   "lora.alpha",
@@ -199,6 +201,7 @@ def _by_base(at: product.Place, name: cells.Name, variant: str) -> None:
   adapter, trains = "", True
   if variant:  # Titles only.
     keys["generate__constrained"] = True
+    keys["generate__max_new_tokens"] = _LONGEST_TITLE
     first = _workdir(at, at.name(MODEL, name.rows, name.seed)) / "adapter"
     adapter, trains = str(first), False
     if name.rows and not first.is_dir():
