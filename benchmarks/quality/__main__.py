@@ -3,6 +3,7 @@
   python -m benchmarks.quality counted --data=amazon-toys
   python -m benchmarks.quality cf --data=amazon-toys --system=sasrec --rows=1024
   python -m benchmarks.quality lm --data=amazon-toys --rows=1024 --seed=0
+  python -m benchmarks.quality --todo
   python -m benchmarks.quality --table [--write]
 
 Started again, a command goes on where it was; a cell that is there is left as
@@ -35,11 +36,16 @@ def _arguments() -> argparse.Namespace:
   parser.add_argument("--seed", type=int, help="empty = all of the page")
   parser.add_argument("--users", type=int, default=datasets.USERS)
   parser.add_argument("--table", action="store_true")
+  parser.add_argument(
+    "--todo", action="store_true", help="the commands that are left"
+  )
   parser.add_argument("--write", action="store_true", help="into the page")
   parser.add_argument("--results", type=pathlib.Path, default=cells.RESULTS)
   arguments = parser.parse_args()
-  if not arguments.table and not (arguments.what and arguments.data):
-    parser.error("a command and --data, or --table, expected")
+  if not (arguments.table or arguments.todo) and not (
+    arguments.what and arguments.data
+  ):
+    parser.error("a command and --data, --todo or --table expected")
   if arguments.what == "cf" and arguments.rows not in (None, 1024, -1):
     parser.error(f"--rows: {arguments.rows} found, 1024 or -1 expected of cf")
   return arguments
@@ -80,6 +86,12 @@ def _run(arguments: argparse.Namespace) -> None:
 def main() -> int:
   """Returns the exit status."""
   arguments = _arguments()
+  if arguments.todo:
+    from benchmarks.quality import todo
+
+    for line in todo.commands(arguments.results):
+      print(f"python -m benchmarks.quality {line}")
+    return 0
   if arguments.table:
     from benchmarks.quality import page
 

@@ -15,6 +15,7 @@ from benchmarks.quality import (
   product,
   segments,
   systems,
+  todo,
 )
 from bigrec_jax import errors
 from bigrec_jax.data.prepared.examples import Examples
@@ -214,6 +215,23 @@ def test_tables_are_made_of_cells(made_up):
   best = tables["best single"].split("\n")[-1]
   assert "SmolLM2 + CF, one gamma less SmolLM2" in best
   assert tables["amazon-books"] == "No cells yet."
+
+
+def test_what_is_made_is_no_longer_to_do(made_up):
+  def of_sasrec():
+    lines = todo.commands(made_up)
+    return [x for x in lines if "toys" in x and "--system=sasrec" in x]
+
+  lines = of_sasrec()
+  few = "cf --data=amazon-toys --rows=1024 --system=sasrec"
+  assert few in lines  # Three of five seeds are there.
+  lm = "lm --data=amazon-toys --rows=1024 --seed={} --system=smollm2"
+  left = list(todo.commands(made_up))
+  assert not {lm.format(seed) for seed in range(3)} & set(left)
+  assert lm.format(0) + "-minilm" in left
+  for seed in (3, 4):
+    write(made_up, "sasrec", 1024, seed, np.arange(2000))
+  assert few not in of_sasrec() and len(of_sasrec()) == len(lines) - 1
 
 
 def test_a_page_is_filled_and_nothing_else_in_it_changes(made_up):
