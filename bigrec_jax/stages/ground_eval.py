@@ -33,6 +33,7 @@ from bigrec_jax.stages import (
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   fingerprints,
+  origins,
   parts as parts_lib,
   processes,
   records,
@@ -338,6 +339,7 @@ def _result(
     parameters,
     beside.rows,
     bm25.fitted | beside.fitted,
+    base_origin=(_reads_base(session) and session.base_origin) or {},
   )
   ground = session.config.ground
   effort = significance.Effort(
@@ -355,6 +357,9 @@ def finish(session: Session) -> None:
   result = session.load(STAGE)
   _keep_choice(session, result)
   say(ground_table.of_rows(result))
+  if result.base_origin:
+    line = origins.describe(result.base_origin)
+    say(f"BIGRec's base is a dequantised copy of {line}")
   if tests := ground_table.of_tests(result):
     say(tests)
   else:
