@@ -64,6 +64,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   given = all(ground.cf_scores.get(split) for split in SPLITS)
   if ground.cf_model and not given:
     yield train_cf.stage(ground.cf_model)
+  yield from systems.needed(session)
 
 
 def _reads_base(session: Session) -> bool:
@@ -80,6 +81,7 @@ def _check(session: Session) -> None:
         raw_files.given(f"ground.{section}.{split}", given)
   if ground.popularity:
     raw_files.given("ground.popularity", ground.popularity)
+  systems.check(session)
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -129,7 +131,8 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
-    beside = systems.measure(session, splits, items, popularity, parts)
+    plain = {split: found.ranks[split]["none"] for split in SPLITS}
+    beside = systems.measure(session, splits, items, popularity, parts, plain)
     for split, ranks in beside.ranks.items():
       found.ranks[split].update(ranks)
     result = dataclasses.replace(
