@@ -86,8 +86,14 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
 def check(session: Session) -> None:
   """Raises UserError for what the systems that are asked for can't use."""
-  if session.config.ground.likelihood:
-    train.check_used(session)
+  if not session.config.ground.likelihood:
+    return
+  train.check_used(session)
+  if not session.asked.dry_run:  # Which has no need of devices.
+    from bigrec_jax.devices import sharding
+
+    size = session.config.generate.batch_size
+    sharding.check_batch(session.mesh, size, "config.generate.batch_size")
 
 
 def measure(
