@@ -58,6 +58,7 @@ MODES = (
   "embed",
   "ground_eval",
   "evaluate",
+  "contamination",
   "recommend",
   "report",
   "export",

@@ -1,6 +1,7 @@
 """Linen modules that families share: norm, and linear with an adapter."""
 
 import zlib
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +11,27 @@ import numpy as np
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import noise
 from bigrec_jax.models import low_rank, quantize
+
+
+class Matrix(nn.Module):
+  """One matrix, returned when called.
+
+  Attributes:
+    leaf: its name in the tree.
+    shape: rows and columns.
+    initializer: of a fresh one.
+    dtype: of the parameter.
+  """
+
+  leaf: str
+  shape: tuple[int, int]
+  initializer: Any
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self) -> jax.Array:
+    """Returns the matrix."""
+    return self.param(self.leaf, self.initializer, self.shape, self.dtype)
 
 
 class RMSNorm(nn.Module):

@@ -64,9 +64,9 @@ class Llama(nn.Module):
     config = self.config
     init = nn.initializers.normal(config.initializer_range)
     shape = (config.vocab_size, config.hidden_size)
-    self.embed_tokens = _Matrix("embedding", shape, init, self.dtype)
+    self.embed_tokens = modules.Matrix("embedding", shape, init, self.dtype)
     if not config.tie_word_embeddings:
-      self.lm_head = _Matrix("kernel", shape[::-1], init, self.dtype)
+      self.lm_head = modules.Matrix("kernel", shape[::-1], init, self.dtype)
     self.norm = modules.RMSNorm(config.rms_norm_eps, self.dtype)
     layer = layers.Layer
     if self.remat != "none":
@@ -292,6 +292,47 @@ class Llama(nn.Module):
     count = self.config.num_hidden_layers
     return noise.at(seed, jnp.arange(count, dtype=jnp.uint32))
 
+  def continue_prompts(
+    self,
+    tokens: jax.Array,
+    offsets: jax.Array,
+    segment_ids: jax.Array,
+    owners: jax.Array,
+    prompt: kv_cache.PromptCache,
+  ) -> jax.Array:
+    """Reads whole texts that continue prompts, several to a row.
+
+    What `decode` computes of the same texts token by token.
+
+    Args:
+      tokens: [R, T] int32.
+      offsets: [R, T] int32, places in each text, from 0.
+      segment_ids: [R, T] int32, 0 = padding; a token sees its row's prompt
+        and earlier tokens of its own segment.
+      owners: [R] int32, whose prompt the texts of a row continue: users of
+        `prompt`, counted within the row's shard.
+      prompt: of the users.
+
+    Returns:
+      [R, T, D] hidden states after the final norm.
+    """
+    lengths = kv_cache.rows_of(prompt.lengths, owners, self.mesh)
+    valid = kv_cache.rows_of(prompt.valid, owners, self.mesh)
+    positions = lengths[:, None] + offsets
+    # As `decode`: what a text has read so far.
+    cos, sin = layers.rotary_tables(
+      positions, self.config, positions + jnp.int32(1)
+    )
+    context = layers.Context(
+      cos,
+      sin,
+      segment_ids,
+      prompt_mask=valid[:, None, None],
+      owners=owners,
+    )
+    past = layers.Past(prompt.prefix, (prompt.k, prompt.v))
+    return self._run(tokens, past, context)[0]
+
   def _text_lengths(
     self,
     positions: jax.Array,
@@ -345,19 +386,6 @@ class Llama(nn.Module):
         rows.append(row)
       keys = tuple(zip(*rows, strict=True)) if context.keep_keys else None
     return self.norm(x), keys
-
-
-class _Matrix(nn.Module):
-  """One matrix, returned when called."""
-
-  leaf: str
-  shape: tuple[int, int]
-  initializer: Any
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self) -> jax.Array:
-    return self.param(self.leaf, self.initializer, self.shape, self.dtype)
 
 
 _unstacked = jax.jit(stacking.unstack_layers)
