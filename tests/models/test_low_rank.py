@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import noise
-from bigrec_jax.models import low_rank
+from bigrec_jax.models import low_rank, modules
 
 _SCALE = 1.5
 
@@ -58,3 +59,35 @@ def test_no_large_array_is_turned():
   assert turned not in compiled(
     lambda x, a, b: low_rank.update(x, a, b, _SCALE, 0.1, seed)
   )
+
+
+def test_adapters_of_a_layer_draw_masks_of_their_own_at_the_right_rate():
+  """Of ones through identities: what comes out is the mask, scaled."""
+  width, rate = 128, 0.05
+  names = ("q_proj", "k_proj", "v_proj")
+  lora = LoraConfig(width, float(width), rate, names)
+  eye = jnp.eye(width)
+  ones = jnp.ones((256, width))
+
+  def dropped(name, layer):
+    linear = modules.Linear(width, False, jnp.float32, lora, name=name)
+    variables = {
+      "params": {"kernel": jnp.zeros((width, width))},
+      "lora": {"lora_a": eye, "lora_b": eye},
+    }
+    y = linear.apply(variables, ones, noise.at(jnp.uint32(7), layer))
+    kept = np.asarray(y) > 0
+    np.testing.assert_allclose(np.asarray(y)[kept], 1 / (1 - rate), rtol=1e-6)
+    return ~kept
+
+  masks = [
+    dropped(name, jnp.uint32(layer)) for name in names for layer in range(3)
+  ]
+  count = ones.size
+  for mask in masks:
+    assert abs(mask.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
+  both = rate * rate
+  for one in range(len(masks)):
+    for other in range(one):
+      share = (masks[one] & masks[other]).mean()
+      assert abs(share - both) < 5 * np.sqrt(both * (1 - both) / count)
