@@ -7,7 +7,7 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.results import comparisons, rows
-from bigrec_jax.workdir import fields, storage
+from bigrec_jax.workdir import fields, origins, storage
 
 _SERIES = fields.sequence(fields.number)
 _BY_CUTOFF = rows.by_cutoff(_SERIES)
@@ -93,6 +93,8 @@ class GroundFile:
     fitted: what valid taught each of them, by its name.
     tests: paired tests between rows of test, corrected as one family
       (results/paired_tests.py); empty in files of before them.
+    base_origin: what the base was made from, where it is a dequantised copy
+      (workdir/origins.py); else empty.
   """
 
   num_items: int
@@ -106,6 +108,7 @@ class GroundFile:
   systems: Sequence[rows.BaselineRow] = ()
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   tests: Sequence[comparisons.Comparison] = ()
+  base_origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -141,6 +144,7 @@ class GroundFile:
       "systems": [row.to_json() for row in self.systems],
       "fitted": self.fitted,
       "tests": [row.to_json() for row in self.tests],
+      **({"base_origin": self.base_origin} if self.base_origin else {}),
     }
 
   @classmethod
@@ -169,6 +173,7 @@ class GroundFile:
       file.optional(
         "tests", fields.sequence(comparisons.Comparison.from_json), ()
       ),
+      file.optional("base_origin", origins.checked, {}),
     )
 
 

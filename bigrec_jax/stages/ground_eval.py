@@ -33,6 +33,7 @@ from bigrec_jax.stages import (
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   fingerprints,
+  origins,
   parts as parts_lib,
   processes,
   records,
@@ -70,6 +71,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   given = all(ground.cf_scores.get(split) for split in SPLITS)
   if ground.cf_model and not given:
     yield train_cf.stage(ground.cf_model)
+  yield from systems.needed(session)
 
 
 def _reads_base(session: Session) -> bool:
@@ -86,6 +88,7 @@ def _check(session: Session) -> None:
         raw_files.given(f"ground.{section}.{split}", given)
   if ground.popularity:
     raw_files.given("ground.popularity", ground.popularity)
+  systems.check(session)
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -110,6 +113,7 @@ def _inputs(session: Session) -> graph.Inputs:
       **_tests_asked_for(ground["permutations"]),
     },
     "bm25": options["bm25"],
+    **systems.inputs(session),
     "seed": session.config.seed,
   }
 
@@ -146,7 +150,8 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
-    beside = systems.measure(session, splits, items, popularity, parts)
+    plain = {split: found.ranks[split]["none"] for split in SPLITS}
+    beside = systems.measure(session, splits, items, popularity, parts, plain)
     result = _result(session, found, beside, made_from, cf, parts.once)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
@@ -338,6 +343,7 @@ def _result(
     parameters,
     beside.rows,
     bm25.fitted | beside.fitted,
+    base_origin=(_reads_base(session) and session.base_origin) or {},
   )
   ground = session.config.ground
   effort = significance.Effort(
@@ -355,6 +361,9 @@ def finish(session: Session) -> None:
   result = session.load(STAGE)
   _keep_choice(session, result)
   say(ground_table.of_rows(result))
+  if result.base_origin:
+    line = origins.describe(result.base_origin)
+    say(f"BIGRec's base is a dequantised copy of {line}")
   if tests := ground_table.of_tests(result):
     say(tests)
   else:

@@ -24,7 +24,7 @@ from bigrec_jax.results import (
 )
 from bigrec_jax.stages import contamination, ground_eval, report
 from bigrec_jax.stages.session import Session
-from bigrec_jax.workdir import paths as paths_lib
+from bigrec_jax.workdir import parts as parts_lib, paths as paths_lib
 from tests import demo_workdir
 
 TITLES = 31
@@ -172,6 +172,37 @@ def test_the_probe_is_of_the_base_alone(probed, data):
   assert f"{found.num_titles:,} titles" in _plain(
     significance_sections.probe(found)
   )
+
+
+def _alone(base, first, second) -> float:
+  """One text without padding, a token at a time."""
+  text = np.array([[*first, *second]], np.int32)
+  places = np.arange(text.shape[1], dtype=np.int32)[None]
+  given = {"params": base.params}
+  hidden = base.model.apply(given, text, places, np.ones_like(text), True)
+  logits = base.model.apply(given, hidden, method="logits")
+  total = 0.0
+  for place in range(len(first), text.shape[1]):
+    row = np.asarray(logits)[0, place - 1].astype(np.float64)
+    row -= row.max()
+    total += row[text[0, place]] - np.log(np.exp(row).sum())
+  return total / len(second)
+
+
+def test_scores_are_those_of_each_text_alone(probed, tmp_path):
+  tree = demo_workdir.config()
+  mesh = dataclasses.replace(tree.mesh, data=1, fsdp=8)
+  changed = dataclasses.replace(_config(contamination=9), mesh=mesh)
+  session = Session(changed, probed)
+  assert session.make(*contamination._needed(session)) == set()
+  cut = contamination._cut(session)
+  with parts_lib.Parts(tmp_path / "parts", "x") as parts:
+    own, exchanged = contamination._scores(session, cut, parts)
+  assert len(own) == 8
+  for n in range(8):
+    for found, first in ((own, n), (exchanged, n ^ 1)):
+      want = _alone(session.base, cut.first[first], cut.second[n])
+      assert found[n] == pytest.approx(want, abs=1e-4)
 
 
 def test_a_kept_probe_is_current_and_the_same_again(probed, tmp_path, capsys):
