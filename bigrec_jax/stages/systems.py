@@ -29,7 +29,8 @@ class Measured:
     rows: of both splits, one a system and split.
     ranks: by split and system [N].
     fitted: what valid taught each system, by its name; for the report and for
-      recommendations.
+      recommendations. The report shows its optional keys "says", a list of
+      sentences, and "tried", how many settings valid chose from.
   """
 
   rows: list[rows_lib.BaselineRow] = dataclasses.field(default_factory=list)
