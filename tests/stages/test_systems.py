@@ -116,10 +116,11 @@ def test_odd_beams_are_refused(measured, tmp_path, change, message):
   rows[1] |= change
   path = tmp_path / "valid.json"
   path.write_text(json.dumps(rows))
-  config = _config(beams="all")
-  given = dataclasses.replace(config.ground.predictions, valid=str(path))
-  config = dataclasses.replace(
-    config, ground=dataclasses.replace(config.ground, predictions=given)
-  )
-  with pytest.raises(errors.UserError, match=message):
-    predictions.beams(Session(config, measured), "valid")
+  for asked in ({"beams": "all"}, {"likelihood": 5}):
+    config = _config(**asked)
+    given = dataclasses.replace(config.ground.predictions, valid=str(path))
+    config = dataclasses.replace(
+      config, ground=dataclasses.replace(config.ground, predictions=given)
+    )
+    with pytest.raises(errors.UserError, match=message):
+      predictions.beams(Session(config, measured), "valid")
