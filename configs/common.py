@@ -238,6 +238,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.report = cfg()
   config.report.num_examples = 12
+  # Titles that the base alone is asked to complete; 0 = none.
+  config.report.contamination = 0
 
   # --mode=plan compiles for devices that need not be there.
   config.plan = cfg()

@@ -71,6 +71,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   given = all(ground.cf_scores.get(split) for split in SPLITS)
   if ground.cf_model and not given:
     yield train_cf.stage(ground.cf_model)
+  yield from systems.needed(session)
 
 
 def _reads_base(session: Session) -> bool:
@@ -87,6 +88,7 @@ def _check(session: Session) -> None:
         raw_files.given(f"ground.{section}.{split}", given)
   if ground.popularity:
     raw_files.given("ground.popularity", ground.popularity)
+  systems.check(session)
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -111,6 +113,7 @@ def _inputs(session: Session) -> graph.Inputs:
       **_tests_asked_for(ground["permutations"]),
     },
     "bm25": options["bm25"],
+    **systems.inputs(session),
     "seed": session.config.seed,
   }
 
@@ -147,7 +150,8 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
-    beside = systems.measure(session, splits, items, popularity, parts)
+    plain = {split: found.ranks[split]["none"] for split in SPLITS}
+    beside = systems.measure(session, splits, items, popularity, parts, plain)
     result = _result(session, found, beside, made_from, cf, parts.once)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
