@@ -113,7 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = cfg()
   config.train.batch_size = 128  # Examples per optimizer step.
-  config.train.micro_batch_size = 4  # Rows per forward pass, all devices.
+  config.train.micro_batch_size = 4  # Most rows a forward pass, all devices.
   config.train.num_epochs = 50
   config.train.learning_rate = 1e-4
   config.train.warmup_steps = 20

@@ -118,7 +118,8 @@ def _prefill_one(
 ) -> kv_cache.PromptCache:
   """Reads one unpadded row [1, P]."""
   lengths = jnp.full((1,), tokens.shape[1], jnp.int32)
-  _, cache = model.apply(variables, tokens, lengths, method="prefill")
+  network, variables = model.executable(variables)
+  _, cache = network.apply(variables, tokens, lengths, method="prefill")
   return cache.as_prefix()
 
 
@@ -143,19 +144,18 @@ def read(
     prefix: what all prompts begin with, already read, or None.
     trie: the titles that may be written, or None.
   """
-  hidden, prompt = model.apply(
+  network, variables = model.executable(variables)
+  hidden, prompt = network.apply(
     variables, batch.tokens, batch.lengths, prefix, method="prefill"
   )
   last = (batch.lengths - 1)[:, None, None]
   hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [R, D]
-  logits = model.apply(variables, hidden, method="logits")
+  logits = network.apply(variables, hidden, method="logits")
   search, keys = settings.search, None
   if isinstance(search, sampling.Sampling):
     keys = sampling.row_keys(seed, batch.numbers)
   rows = stepping.RowFacts(batch.norms, keys)
   state = search.start(logits, batch.active, rows, _expand(trie))
-  if model.unrolled:
-    prompt = prompt.per_layer()
   users = slots_lib.Users(state, rows, prompt.replace(prefix=None))
   return slots_lib.split(users, model.mesh)
 
@@ -184,9 +184,7 @@ def advance(
     trie: the titles that may be written, or None.
   """
   users, search = slots.users, settings.search
-  shared = None
-  if prefix is not None:
-    shared = (prefix.per_layer() if model.unrolled else prefix).prefix
+  shared = None if prefix is None else prefix.prefix
   prompt = users.prompt.replace(prefix=shared)
   network, variables = model.executable(variables)
 

@@ -98,12 +98,6 @@ class PromptCache(flax.struct.PyTreeNode):
       v=jax.tree.map(lambda x: fit(x, x.ndim - 2), self.v),
     )
 
-  def per_layer(self) -> "PromptCache":
-    """Returns the same cache as tuples of layers."""
-    split = lambda stack: tuple(stack[i] for i in range(len(stack)))  # noqa: E731
-    prefix = self.prefix and (split(self.prefix[0]), split(self.prefix[1]))
-    return self.replace(k=split(self.k), v=split(self.v), prefix=prefix)
-
 
 class SuffixCache(flax.struct.PyTreeNode):
   """Keys and values that the beams wrote after their prompts.

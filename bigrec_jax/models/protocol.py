@@ -103,6 +103,14 @@ class LanguageModel(Protocol):
     what is kept outside of programs never depends on it.
     """
 
+  def prepare(self, params: Any) -> Any:
+    """Returns parameters as `executable` would arrange them, once for many.
+
+    Called outside of programs, by whoever calls one many times. `executable`
+    takes what is prepared as well. Nothing is copied where programs read
+    parameters as they are.
+    """
+
   def __call__(
     self,
     tokens: jax.Array,

@@ -31,6 +31,7 @@ class Decoder:
     self._loaded = loaded
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
+    self._lora = self._model.prepare(self._lora)
     self._trie = _trie(loaded) if loaded.config.generate.constrained else None
 
   def __call__(
@@ -72,7 +73,7 @@ class Decoder:
 
     generate.generate(
       self._model,
-      loaded.base.params,
+      loaded.base.prepared,
       self._lora,
       tokens,
       config,
@@ -139,7 +140,7 @@ class Decoder:
 
     base = self._loaded.base
     return generate.read_prefix(
-      self._model, base.params, self._lora, ids, self._loaded.mesh
+      self._model, base.prepared, self._lora, ids, self._loaded.mesh
     )
 
 
