@@ -105,6 +105,9 @@ def in_one_room(settings: Settings) -> Settings:
   That of a few users is small at any size, and with a single one no text that
   is longer than those before it has to wait for a program.
   """
+  if isinstance(settings.search, lookahead.Lookahead):
+    # All passes that may be are many times those that nearly all titles take.
+    return settings._replace(sizes=settings.sizes[-2:])
   return settings._replace(sizes=settings.sizes[-1:])
 
 

@@ -470,6 +470,22 @@ def test_lookahead_needs_few_passes(setup, monkeypatch):
   assert max(steps) == 3  # The first token has no pass of its own.
 
 
+def test_titles_are_added_without_compiling(setup):
+  titles = chained_titles(5, 50, 9)
+  for lookahead in (0, 2):
+    options = dict(max_new_tokens=60, lookahead=lookahead)
+    setup(make_prompts(3), trie=constraints.build_trie(titles), **options)
+    compiled = program.read._cache_size(), program.advance._cache_size()
+    more = [*titles, [8, 9, 10, EOS]]
+    trie = constraints.build_trie(more)
+    found = setup(make_prompts(3), trie=trie, **options)
+    assert compiled == (
+      program.read._cache_size(),
+      program.advance._cache_size(),
+    )
+    assert all(ids in more for row in found.tokens for ids in row)
+
+
 def test_nothing_and_mistakes(setup):
   assert setup([]).tokens == []
   with pytest.raises(errors.UserError, match="prompt 1"):
@@ -558,6 +574,7 @@ WAYS = {
   "sampling": {"sample": True, "top_k": 5, "top_p": 0.9},
   "trie": {"trie": constraints.build_trie([[4, 5, EOS], [4, EOS], [7, EOS]])},
 }
+WAYS["lookahead"] = {**WAYS["trie"], "lookahead": 2}
 
 
 @pytest.mark.parametrize(
@@ -567,6 +584,7 @@ WAYS = {
     ("greedy", "up_proj", np.nan),
     ("sampling", "lora_b", np.inf),
     ("trie", "lora_b", np.nan),
+    ("lookahead", "lora_b", np.nan),
   ],
 )
 def test_logits_that_are_not_finite_name_a_row(way, where, value):
