@@ -102,7 +102,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  config.prompt.style = "consistent"  # consistent | bigrec | tallrec | chat
+  # consistent | bigrec | tallrec | chat | d3
+  config.prompt.style = "consistent"
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
     " a new video game that the user likes to the user."

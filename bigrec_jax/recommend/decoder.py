@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigrec_jax import config as config_lib, progress as reports
-from bigrec_jax.data.text import prompts
+from bigrec_jax.data.text import encoding, prompts
 from bigrec_jax.recommend import loaded as loaded_lib
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -114,13 +114,13 @@ class Decoder:
 
   def _prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
     prompt, newest = self._loaded.prompt, self._loaded.config.data.max_history
-    texts = [
-      prompt.inference_text(
-        prompt.instruction, prompt.input_text(own[-newest:])
-      )
-      for own in titles
+    asked = [
+      (prompt.instruction, prompt.input_text(own[-newest:])) for own in titles
     ]
-    return self._loaded.tokenizer.encode_data(texts)
+    return encoding.encode_questions(
+      self._loaded.tokenizer,
+      [(prompt.inference_text(*own), prompt.seams(*own)) for own in asked],
+    )
 
   @functools.cached_property
   def _probes(self) -> list[list[int]]:
@@ -153,7 +153,7 @@ def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
 
   sequences = constraints.title_tokens(
     loaded.task.legal_answers(),
-    prompts.RESPONSE_MARKER,
+    loaded.prompt.answer_context,
     loaded.tokenizer.encode_data,
     loaded.tokenizer.eos_id,
   )

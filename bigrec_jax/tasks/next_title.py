@@ -78,7 +78,10 @@ def text_of(parts: Parts, prompt: prompts.Prompt) -> source.Text:
   """Returns how a row of BIGRec's JSON files reads."""
   asked = parts.instruction, parts.input
   return source.Text(
-    prompt.prompt_text(*asked), parts.output, prompt.inference_text(*asked)
+    prompt.prompt_text(*asked),
+    parts.output,
+    prompt.inference_text(*asked),
+    prompt.seams(*asked),
   )
 
 
