@@ -35,6 +35,8 @@ Tree = Any
 
 def adapter_variables(base: Tree, params: Tree) -> dict[str, Tree]:
   """Variables of the model where the adapter is trained and the base isn't."""
+  if isinstance(base, objective_lib.Told):
+    base = base.base
   return {"params": base, "lora": params}
 
 

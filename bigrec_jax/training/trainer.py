@@ -100,10 +100,14 @@ def fit(
     dropout_seed=seed if model.lora.dropout else None,
     objective=objective,
   )
+  base = params
+  if objective.tables:
+    tables = sharding.put_replicated(mesh, dict(objective.tables))
+    base = objective_lib.Told(params, tables)
   return loop.TrainingRun(
     config,
     steps,
-    params,
+    base,
     lora,
     *texts,
     mesh=mesh,
