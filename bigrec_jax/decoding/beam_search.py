@@ -147,6 +147,11 @@ class BeamSearch(NamedTuple):
   eos_ids: tuple[int, ...]
   early_stopping: bool
 
+  @property
+  def num_kept(self) -> int:
+    """K, the continuations of a row that a step looks at."""
+    return max(2, 1 + len(self.eos_ids)) * self.num_beams
+
   def start(
     self,
     first_logits: jax.Array,
@@ -179,7 +184,7 @@ class BeamSearch(NamedTuple):
       broken=jnp.zeros_like(active),
     )
     # One beam: all are the same.
-    found = expand(first_logits[:, None], zeros[:, :1])
+    found = expand(first_logits[:, None], zeros[:, :1], self.num_kept)
     return self._choose(state, found, rows.norms)[0]
 
   def advance(
@@ -201,7 +206,8 @@ class BeamSearch(NamedTuple):
       The new state, and the parents [B, W] int32: which beam each running
       hypothesis continues.
     """
-    return self._choose(state, expand(logits, state.nodes), rows.norms)
+    found = expand(logits, state.nodes, self.num_kept)
+    return self._choose(state, found, rows.norms)
 
   def done(self, state: BeamState) -> jax.Array:
     """Says which rows will not change any more, [B] bool."""
@@ -230,8 +236,9 @@ class BeamSearch(NamedTuple):
     norms: stepping.LengthNorms,
   ) -> tuple[BeamState, jax.Array]:
     """Returns the state with one more token, and parents [B, W]."""
-    num_kept = max(2, 1 + len(self.eos_ids)) * self.num_beams
-    scores, parents, tokens, nodes = _best_continuations(state, found, num_kept)
+    scores, parents, tokens, nodes = _best_continuations(
+      state, found, self.num_kept
+    )
     hypotheses = _take_beams(state.tokens, parents)  # [B, K, T]
     hypotheses = stepping.write(hypotheses, state.step, tokens)
     ended = selection.is_eos(tokens, self.eos_ids)

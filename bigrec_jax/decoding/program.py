@@ -224,4 +224,4 @@ def advance(
 def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
   if trie is not None:
     return trie.expand
-  return lambda logits, nodes: selection.all_tokens(logits)
+  return selection.all_tokens

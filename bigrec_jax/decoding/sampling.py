@@ -184,7 +184,9 @@ class Sampling(NamedTuple):
       rows: Their keys.
       expand: Which tokens may follow.
     """
-    found = expand(logits, state.nodes)
+    # Without top-k a draw is from all there are.
+    needed = 1 if self.warpers is None else self.warpers.top_k or None
+    found = expand(logits, state.nodes, needed)
     keys = None
     if self.warpers is not None and rows.keys is not None:
       keys = sample_keys(rows.keys, self.num_beams)

@@ -21,8 +21,9 @@ from bigrec_jax.decoding import selection
 # A model step: (tokens [B, W], tokens fed back before [B], carry)
 # -> (logits [B, W, V], carry).
 StepFn = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
-# (logits [B, W, V], trie nodes [B, W]) -> candidates.
-ExpandFn = Callable[[jax.Array, jax.Array], selection.Candidates]
+# (logits [B, W, V], trie nodes [B, W], how many of the best candidates of a
+# beam are needed at least; None = all) -> candidates.
+ExpandFn = Callable[[jax.Array, jax.Array, int | None], selection.Candidates]
 # Follows the beams: (carry, parents [B, W]) -> carry.
 ReorderFn = Callable[[Any, jax.Array], Any]
 # tokens [B, W, T], scores [B, W], lengths [B, W]; best first.

@@ -151,13 +151,15 @@ def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
   from bigrec_jax.decoding import constraints
   from bigrec_jax.devices import sharding
 
-  sequences = constraints.title_tokens(
+  tokenizer = loaded.tokenizer
+  encoded = constraints.title_tokens(
     loaded.task.legal_answers(),
     loaded.prompt.answer_context,
-    loaded.tokenizer.encode_data,
-    loaded.tokenizer.eos_id,
+    tokenizer.encode_data,
+    tokenizer.decode,
+    tokenizer.eos_id,
   )
-  trie = constraints.build_trie(sequences)
+  trie = constraints.build_trie(*encoded)
   return sharding.put_replicated(loaded.mesh, trie)
 
 

@@ -76,7 +76,7 @@ class LegalTokens:
     rows = batch["tokens"], batch["segment_ids"], batch["loss_mask"]
     labels, mask = loss.next_token_targets(*rows)
     nodes = title_nodes(trie, rows[0], batch["loss_mask"], mask)
-    known = mask & (child(trie, nodes, labels) != nowhere(trie))
+    known = mask & (child(trie, nodes, labels) != trie.nowhere)
     several = trie.first_child[nodes + 1] - trie.first_child[nodes] > 1
     legal = loss.Legal(
       nodes, trie.tokens, trie.first_child, jnp.float32(self.temperature)
@@ -94,15 +94,10 @@ class LegalTokens:
     )
 
 
-def nowhere(trie: constraints.Trie) -> int:
-  """Returns a node without children: the last one is."""
-  return trie.tokens.shape[0] - 1
-
-
 def child(
   trie: constraints.Trie, nodes: jax.Array, tokens: jax.Array
 ) -> jax.Array:
-  """Returns the node that a token leads to; `nowhere` if there is none.
+  """Returns the node that a token leads to; `trie.nowhere` if none.
 
   Args:
     trie: the titles; children are in the order of their tokens.
@@ -110,7 +105,7 @@ def child(
     tokens: int32, of the same shape.
   """
   low, end = trie.first_child[nodes], trie.first_child[nodes + 1]
-  last = nowhere(trie)
+  last = trie.nowhere
 
   def halve(_, bounds):
     low, high = bounds
@@ -150,7 +145,7 @@ def title_nodes(
   begins = mask & (loss_mask == 0)
   start = jax.lax.cummax(jnp.where(begins, place, -1), axis=1)
   depth = jnp.where(mask & (start >= 0), place - start, -1)  # [R, T]
-  nodes = jnp.where(depth == 0, 0, nowhere(trie))
+  nodes = jnp.where(depth == 0, 0, trie.nowhere)
 
   def walk(turn, nodes):
     before = jnp.roll(nodes, 1, axis=1)

@@ -269,5 +269,5 @@ def test_nodes_follow_each_answer_of_a_row():
     for token in prefix:
       low, end = TRIE.first_child[node], TRIE.first_child[node + 1]
       below = {int(TRIE.tokens[n]): n for n in range(low, end)}
-      node = below.get(token, len(TRIE.tokens) - 1)
+      node = below.get(token, TRIE.nowhere)
     assert nodes[row, column] == node, (row, column)
