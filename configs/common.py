@@ -128,6 +128,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
+  # language_model | legal_tokens: over the tokens that a title may go on with.
+  config.train.objective = "language_model"
+  config.train.temperature = 1.0  # Of legal_tokens.
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.
@@ -141,6 +144,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.generate.early_stopping = False
   config.generate.length_norm_includes_prompt = False
   config.generate.constrained = False
+  # A CF model that has a say in titles while they are written; empty = none.
+  config.generate.prior = ""
+  config.generate.prior_weight = 0.5  # Its part of a token's score.
   config.generate.prompt_buckets = (64, 128, 160, 192, 224, 256, 384, 512)
   config.generate.sample = False  # Sampling in place of beams.
   config.generate.temperature = 1.0

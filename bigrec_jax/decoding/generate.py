@@ -99,6 +99,7 @@ def generate(
   prefix: Prefix | None = None,
   finished: Finished | None = None,
   rest: Sequence[int] | None = None,
+  log_masses: lanes.Masses | None = None,
 ) -> Hypotheses:
   """Writes `config.num_beams` hypotheses for every prompt.
 
@@ -122,6 +123,7 @@ def generate(
       two at a time.
     rest: Of which prompts to write, when the others were done before; the
       programs, the slots and the random keys are those of all. None = all.
+    log_masses: The priors of prompts by their numbers, for `trie.prior`.
 
   Raises:
     UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
@@ -158,6 +160,7 @@ def generate(
     buckets=config.prompt_buckets,
     length_penalty=config.length_penalty,
     norm_lengths=None if norm_lengths is None else norm_lengths[numbers],
+    log_masses=log_masses,
   )
 
   collector = _Collector(numbers, found, finished, progress)
