@@ -131,6 +131,8 @@ def get_config() -> ml_collections.ConfigDict:
   # language_model | legal_tokens: over the tokens that a title may go on with.
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
+  # It follows the logits, and `temperature` is where it starts.
+  config.train.adaptive_temperature = False
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.

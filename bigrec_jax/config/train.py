@@ -41,6 +41,7 @@ class TrainConfig:
   loss_chunk: Annotated[int, checks.SOME]
   objective: str
   temperature: Annotated[float, checks.Range(1e-3, 1e3)]
+  adaptive_temperature: bool
   keep_checkpoints: Annotated[int, checks.SOME]
   save_every_steps: Annotated[int, checks.ANY]
   profile_steps: Annotated[int, checks.ANY]

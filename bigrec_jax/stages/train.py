@@ -17,7 +17,7 @@ from bigrec_jax.workdir import contents, fingerprints, given_models, processes
 _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
 # Read where `objective` isn't the default alone; else the inputs are those of
 # before there was a choice.
-_OBJECTIVE_KEYS = ("objective", "temperature")
+_OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 

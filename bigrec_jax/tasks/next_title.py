@@ -127,7 +127,7 @@ class Task(protocol.Task):
     if train.objective == "language_model":
       return super().objective()
     from bigrec_jax.decoding import constraints
-    from bigrec_jax.training import legal_tokens
+    from bigrec_jax.training import adaptive, legal_tokens
 
     tokenizer = self.store.tokenizer
     encoded = constraints.title_tokens(
@@ -138,6 +138,8 @@ class Task(protocol.Task):
       tokenizer.eos_id,
     )
     trie = constraints.build_trie(*encoded)
+    if train.adaptive_temperature:
+      return adaptive.AdaptiveLegalTokens(trie, train.temperature)
     return legal_tokens.LegalTokens(trie, train.temperature)
 
   def _titles(self, examples: Examples) -> Titles:

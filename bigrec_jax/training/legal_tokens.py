@@ -8,15 +8,15 @@ vocabulary: the model is not taught to tell titles from texts that constrained
 decoding could never write.
 
 Where a node has one child its probability is 1, so the loss and its gradient
-are 0 there, exactly. Such positions count and never see the head: in BIGRec's
-Games titles they are 7 of 10 tokens of an answer.
+are 0 there, exactly. Such positions count and never see the head; after its
+first few tokens most of a title is of this kind.
 
 Letters: R rows, T positions, N nodes of the trie.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -76,22 +76,68 @@ class LegalTokens:
     rows = batch["tokens"], batch["segment_ids"], batch["loss_mask"]
     labels, mask = loss.next_token_targets(*rows)
     nodes = title_nodes(trie, rows[0], batch["loss_mask"], mask)
-    known = mask & (child(trie, nodes, labels) != trie.nowhere)
-    several = trie.first_child[nodes + 1] - trie.first_child[nodes] > 1
-    legal = loss.Legal(
-      nodes, trie.tokens, trie.first_child, jnp.float32(self.temperature)
+    places = Places(
+      nodes,
+      mask & (child(trie, nodes, labels) != trie.nowhere),
+      trie.first_child[nodes + 1] - trie.first_child[nodes] > 1,
     )
+    temperature, factor, counts = self._terms(batch, places)
     model, variables, hidden = objective_lib.states(
       model, variables, batch, key, prefix
     )
     total, _ = loss.of_labels(
-      model, variables, hidden, labels, known & several, chunk, mesh, legal
+      model,
+      variables,
+      hidden,
+      labels,
+      places.known & places.several,
+      chunk,
+      mesh,
+      loss.Legal(nodes, trie.tokens, trie.first_child, temperature),
     )
-    count = jnp.sum(known, dtype=jnp.int32)
-    unknown = jnp.sum(mask, dtype=jnp.int32) - count
+    unknown = jnp.sum(mask & ~places.known, dtype=jnp.float32)
+    head = model.apply(variables, method="head_weight")
     return objective_lib.Terms(
-      total, count, {"unknown": unknown.astype(jnp.float32)}
+      factor * total,
+      jnp.sum(counts, dtype=jnp.int32),
+      {
+        "unknown": unknown,
+        **self._statistics(hidden, head, labels, places, trie),
+      },
     )
+
+  def _terms(
+    self, batch: objective_lib.Batch, places: "Places"
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns temperature, factor of the loss, and which positions count."""
+    del batch
+    return jnp.float32(self.temperature), jnp.float32(1), places.known
+
+  def _statistics(
+    self,
+    hidden: jax.Array,
+    head: jax.Array,
+    labels: jax.Array,
+    places: "Places",
+    trie: constraints.Trie,
+  ) -> dict[str, jax.Array]:
+    """Returns further extras."""
+    del hidden, head, labels, places, trie
+    return {}
+
+
+class Places(NamedTuple):
+  """What is known of the positions of rows.
+
+  Attributes:
+    nodes: int32 [R, T], where in the trie each label is chosen.
+    known: bool [R, T], labels that some title has there.
+    several: bool [R, T], where more than one token is legal.
+  """
+
+  nodes: jax.Array
+  known: jax.Array
+  several: jax.Array
 
 
 def child(

@@ -7,7 +7,7 @@ model, with or without the header that examples share.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -86,6 +86,30 @@ class Objective(Protocol):
       chunk: positions of every row whose logits are held at once.
       mesh: for sharding constraints; None = one device.
       prefix: as in `batch_loss`.
+    """
+    ...
+
+
+@runtime_checkable
+class Adaptive(Objective, Protocol):
+  """An objective with numbers that change from step to step.
+
+  They are part of the state of training: checkpoints hold them, a step finds
+  them by name in its batches, and evaluations don't.
+  """
+
+  def start(self) -> dict[str, float]:
+    """Returns what the first step is told, by name."""
+    ...
+
+  def follow(
+    self, told: Mapping[str, jax.Array], sums: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Returns what the next step is told.
+
+    Args:
+      told: what a step was told, float32 scalars.
+      sums: of its extras, over all micro-batches.
     """
     ...
 

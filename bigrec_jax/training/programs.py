@@ -66,7 +66,7 @@ class Programs:
     """Adds loss and gradients of one micro-batch."""
     key = self._key(state, sums.micro)
     prefix = None if header is None else header.prefix
-    told = objective_lib.Told.rows(base, rows)
+    told = {**objective_lib.Told.rows(base, rows), **state_lib.told(state)}
 
     def objective(params: Tree, prefix: Tree) -> tuple[jax.Array, Any]:
       found = self.objective(

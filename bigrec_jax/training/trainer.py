@@ -100,20 +100,24 @@ def fit(
     dropout_seed=seed if model.lora.dropout else None,
     objective=objective,
   )
-  base = params
-  if objective.tables:
-    tables = sharding.put_replicated(mesh, dict(objective.tables))
-    base = objective_lib.Told(params, tables)
   return loop.TrainingRun(
     config,
     steps,
-    base,
+    _told(params, objective, mesh),
     lora,
     *texts,
     mesh=mesh,
     files=files,
     selection=selection,
   ).run()
+
+
+def _told(params: Tree, objective: objective_lib.Objective, mesh: Mesh) -> Tree:
+  """Returns the base, with the tables of an objective that has some."""
+  if not objective.tables:
+    return params
+  tables = sharding.put_replicated(mesh, dict(objective.tables))
+  return objective_lib.Told(params, tables)
 
 
 def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:
