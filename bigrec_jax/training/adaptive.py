@@ -24,6 +24,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bigrec_jax.decoding import constraints
 from bigrec_jax.training import legal_tokens, objective as objective_lib
@@ -63,8 +64,8 @@ class AdaptiveLegalTokens(legal_tokens.LegalTokens):
       sums: of its extras.
     """
     starts, label, legal, all_legal, square = (sums[n] for n in _STATISTICS)
-    first_child = self.trie.first_child
-    choices = jnp.float32(int(first_child[1] - first_child[0]))
+    first_child = np.asarray(self.trie.first_child)
+    choices = jnp.float32(first_child[1] - first_child[0])
     difference = label / starts - all_legal / legal
     # Of a sample, as torch's var.
     variance = (square - all_legal * all_legal / legal) / (legal - 1.0)
