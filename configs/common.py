@@ -146,6 +146,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.generate.early_stopping = False
   config.generate.length_norm_includes_prompt = False
   config.generate.constrained = False
+  config.generate.lookahead = 0  # Tokens of a constrained beam and pass.
   # A CF model that has a say in titles while they are written; empty = none.
   config.generate.prior = ""
   config.generate.prior_weight = 0.5  # Its part of a token's score.

@@ -20,6 +20,7 @@ class GenerateConfig:
   early_stopping: bool
   length_norm_includes_prompt: bool
   constrained: bool
+  lookahead: Annotated[int, checks.Range(0, 64)]
   prior: str
   prior_weight: Annotated[float, checks.Range(0, 1)]
   prompt_buckets: Annotated[tuple[int, ...], checks.Range(1, 2**24)]

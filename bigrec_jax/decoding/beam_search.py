@@ -82,7 +82,7 @@ def _best_continuations(
   )
 
 
-def _take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
+def take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
   """Gathers axis 1 of [B, N, ...] by [B, M]."""
   index = beams.reshape(beams.shape + (1,) * (values.ndim - 2))
   return jnp.take_along_axis(values, index, axis=1)
@@ -126,9 +126,9 @@ def _finish(
   all_tokens = jnp.concatenate([state.finished_tokens, hypotheses], axis=1)
   all_lengths = jnp.concatenate([state.finished_lengths, new_lengths], axis=1)
   return state.replace(
-    finished_tokens=_take_beams(all_tokens, best),
+    finished_tokens=take_beams(all_tokens, best),
     finished_scores=best_scores,
-    finished_lengths=_take_beams(all_lengths, best),
+    finished_lengths=take_beams(all_lengths, best),
   )
 
 
@@ -146,6 +146,11 @@ class BeamSearch(NamedTuple):
   max_new_tokens: int
   eos_ids: tuple[int, ...]
   early_stopping: bool
+
+  @property
+  def width(self) -> int:
+    """Q, tokens of a pass."""
+    return self.num_beams
 
   @property
   def num_kept(self) -> int:
@@ -185,7 +190,7 @@ class BeamSearch(NamedTuple):
     )
     # One beam: all are the same.
     found = expand(first_logits[:, None], zeros[:, :1], self.num_kept)
-    return self._choose(state, found, rows.norms)[0]
+    return self.choose(state, found, rows.norms)[0]
 
   def advance(
     self,
@@ -207,7 +212,7 @@ class BeamSearch(NamedTuple):
       hypothesis continues.
     """
     found = expand(logits, state.nodes, self.num_kept)
-    return self._choose(state, found, rows.norms)
+    return self.choose(state, found, rows.norms)
 
   def done(self, state: BeamState) -> jax.Array:
     """Says which rows will not change any more, [B] bool."""
@@ -229,7 +234,7 @@ class BeamSearch(NamedTuple):
       state.finished_lengths,
     )
 
-  def _choose(
+  def choose(
     self,
     state: BeamState,
     found: selection.Candidates,
@@ -239,7 +244,7 @@ class BeamSearch(NamedTuple):
     scores, parents, tokens, nodes = _best_continuations(
       state, found, self.num_kept
     )
-    hypotheses = _take_beams(state.tokens, parents)  # [B, K, T]
+    hypotheses = take_beams(state.tokens, parents)  # [B, K, T]
     hypotheses = stepping.write(hypotheses, state.step, tokens)
     ended = selection.is_eos(tokens, self.eos_ids)
     finished = _finish(self, state, hypotheses, scores, ended, norms)
@@ -257,10 +262,10 @@ class BeamSearch(NamedTuple):
     broken = selection.is_broken(found, holding)
     new_state = finished.replace(
       step=state.step + going_on.astype(jnp.int32),
-      tokens=_take_beams(hypotheses, kept),
+      tokens=take_beams(hypotheses, kept),
       scores=running_scores,
-      nodes=_take_beams(nodes, kept),
+      nodes=take_beams(nodes, kept),
       improvable=state.improvable & hopeful,
       broken=state.broken | (going_on & broken),
     )
-    return new_state, _take_beams(parents, kept)
+    return new_state, take_beams(parents, kept)

@@ -247,10 +247,11 @@ def _check(
 ) -> None:
   """Raises UserError for what would fail, or go wrong unseen, later."""
   sharding.check_batch(mesh, config.batch_size, "config.generate.batch_size")
-  if trie is not None and trie.longest > config.max_new_tokens:
+  title = 0 if trie is None else int(sharding.to_host(trie.longest))
+  if title > config.max_new_tokens:
     raise errors.UserError(
       f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
-      f" least {trie.longest} expected: the longest title has that many tokens"
+      f" least {title} expected: the longest title has that many tokens"
     )
   for row, prompt in enumerate(prompts):
     if not len(prompt):

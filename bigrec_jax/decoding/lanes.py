@@ -250,6 +250,7 @@ class Lane:
           users,
           len(self._users),
           work.settings.search.num_beams,
+          work.settings.search.width,
           work.settings.sizes[0],
           work.model.mesh,
         )

@@ -17,6 +17,7 @@ from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import (
   beam_search,
   constraints,
+  lookahead,
   sampling,
   selection,
   slots as slots_lib,
@@ -29,7 +30,7 @@ from bigrec_jax.models import LanguageModel, kv_cache
 _FIRST_SIZE = 32
 
 
-Search = beam_search.BeamSearch | sampling.Sampling
+Search = beam_search.BeamSearch | lookahead.Lookahead | sampling.Sampling
 
 
 class Settings(NamedTuple):
@@ -64,7 +65,7 @@ class Outcome(NamedTuple):
 
   Attributes:
     done: [B] bool.
-    step: [B] int32, tokens chosen so far.
+    step: [B] int32, tokens chosen so far, or 1 + passes with lookahead.
     found: tokens [B, W, T], scores [B, W], lengths [B, W] of those done.
     broken: [B] bool, of those done whose logits were NaN or infinite.
   """
@@ -84,6 +85,7 @@ def settings_of(
   # No title is longer than the trie is deep.
   most = config.max_new_tokens if trie is None else trie.depth
   common = (config.num_beams, most, tuple(eos_ids))
+  first = _FIRST_SIZE
   # One beam is greedy search, as in Hugging Face generate.
   if config.sample or config.num_beams == 1:
     warpers = None
@@ -92,7 +94,11 @@ def settings_of(
     search: Search = sampling.Sampling(*common, warpers)
   else:
     search = beam_search.BeamSearch(*common, config.early_stopping)
-  return Settings(search, stepping.sizes(most, _FIRST_SIZE))
+    if trie is not None and config.lookahead:
+      width = config.lookahead * config.num_beams
+      search = lookahead.Lookahead(search, width)
+      first = max(_FIRST_SIZE // config.lookahead, 8)  # Passes, no tokens.
+  return Settings(search, stepping.sizes(most, first))
 
 
 def in_one_room(settings: Settings) -> Settings:
@@ -185,30 +191,32 @@ def advance(
     prefix: what all prompts begin with, or None.
     trie: the titles that may be written, or None.
   """
-  users, search = slots.users, settings.search
+  users = slots.users
+  search: Any = settings.search  # Each kind has a state of its own.
   shared = None
   if prefix is not None:
     shared = (prefix.per_layer() if model.unrolled else prefix).prefix
   prompt = users.prompt.replace(prefix=shared)
   network, variables = model.executable(variables)
 
-  def step_fn(tokens, step, suffix):
+  def step_fn(tokens, step, suffix, chains=None):
     hidden, suffix = network.apply(
-      variables, tokens, step, prompt, suffix, method="decode"
+      variables, tokens, step, prompt, suffix, chains, method="decode"
     )
     return network.apply(variables, hidden, method="logits"), suffix
 
-  state, suffix = stepping.run(
-    search,
-    users.state,
-    slots.suffix,
-    users.rows,
+  common: dict[str, Any] = dict(
     step_fn=step_fn,
     reorder=lambda cache, parents: cache.reorder(parents),
     expand=_expand(trie, users.rows),
     room=slots.suffix.room,
     wanted=wanted,
   )
+  loop = (users.state, slots.suffix, users.rows)
+  if isinstance(search, lookahead.Lookahead) and trie is not None:
+    state, suffix = search.run(*loop, trie=trie, **common)
+  else:
+    state, suffix = stepping.run(search, *loop, **common)
   outcome = Outcome(
     search.done(state),
     state.step,

@@ -138,6 +138,11 @@ class Sampling(NamedTuple):
   eos_ids: tuple[int, ...]
   warpers: Warpers | None
 
+  @property
+  def width(self) -> int:
+    """Q, tokens of a pass."""
+    return self.num_beams
+
   def start(
     self,
     first_logits: jax.Array,

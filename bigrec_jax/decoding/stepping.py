@@ -78,6 +78,11 @@ class Search(Protocol[StateT]):
     """W."""
     ...
 
+  @property
+  def width(self) -> int:
+    """Q, tokens of a pass of the network."""
+    ...
+
   def start(
     self,
     first_logits: jax.Array,
@@ -162,6 +167,14 @@ def at_step(table: jax.Array | np.ndarray, step: jax.Array) -> jax.Array:
   return jnp.take_along_axis(table, place, axis=1)  # [B, 1]
 
 
+def goes_on(search: Any, state: Any, room: int, wanted: jax.Array) -> jax.Array:
+  """Says whether too few rows are done and the cache has room, [] bool."""
+  done = search.done(state)
+  # A step feeds back token number `step - 1`.
+  full = jnp.any(~done & (state.step > room))
+  return (jnp.sum(done, dtype=jnp.int32) < wanted) & ~full
+
+
 def run(
   search: Search[StateT],
   state: StateT,
@@ -189,10 +202,7 @@ def run(
   """
 
   def more(loop: tuple[StateT, Any]) -> jax.Array:
-    done = search.done(loop[0])
-    # A step feeds back token number `step - 1`.
-    full = jnp.any(~done & (loop[0].step > room))
-    return (jnp.sum(done, dtype=jnp.int32) < wanted) & ~full
+    return goes_on(search, loop[0], room, wanted)
 
   def body(loop: tuple[StateT, Any]) -> tuple[StateT, Any]:
     state, carry = loop

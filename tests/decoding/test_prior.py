@@ -252,8 +252,10 @@ def setup():
   return test_generate.Setup()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
-def test_users_of_any_batch_have_their_own_prior(setup, shape):
+@pytest.mark.parametrize(
+  "shape, lookahead", [((1, 1, 1), 0), ((1, 1, 1), 3), ((2, 2, 2), 3)]
+)
+def test_users_of_any_batch_have_their_own_prior(setup, shape, lookahead):
   """A tiny LLaMA, more users than slots, against scores of whole texts."""
   eos = test_generate.EOS
   titles = [list(t) for t in sorted(set(map(tuple, _titles(7, 14, 5, eos))))]
@@ -272,6 +274,7 @@ def test_users_of_any_batch_have_their_own_prior(setup, shape):
     length_penalty=0.0,
     log_masses=lambda numbers: masses(scores[numbers]),
     batch_size=8,
+    lookahead=lookahead,
   )
   totals = np.array(test_generate.rescored(own, prompts, found))
   place = 0

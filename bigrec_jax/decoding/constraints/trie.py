@@ -80,6 +80,19 @@ class Trie(flax.struct.PyTreeNode):
       found.append(min(found[-1] * _WIDER, self.max_children))
     return tuple(found)
 
+  def is_leaf(self, nodes: jax.Array) -> jax.Array:
+    """Says which nodes have no children; the shape stays."""
+    return self.first_child[nodes] == self.first_child[nodes + 1]
+
+  def only_child(self, nodes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the nodes' only children, and which nodes have just one.
+
+    The child of others is `nowhere`. Shapes stay.
+    """
+    first = self.first_child[nodes]
+    only = self.first_child[nodes + 1] - first == 1
+    return jnp.where(only, first, self.nowhere), only
+
   def expand(
     self,
     logits: jax.Array,
