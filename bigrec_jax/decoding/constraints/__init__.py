@@ -8,7 +8,11 @@ model's own probability of the title.
 
 from bigrec_jax.decoding.constraints.building import build_trie
 from bigrec_jax.decoding.constraints.prior import Masses, Prior
-from bigrec_jax.decoding.constraints.titles import Encoded, title_tokens
+from bigrec_jax.decoding.constraints.titles import (
+  Encoded,
+  continuations,
+  title_tokens,
+)
 from bigrec_jax.decoding.constraints.trie import TitleRows, Trie
 
 __all__ = [
@@ -18,5 +22,6 @@ __all__ = [
   "TitleRows",
   "Trie",
   "build_trie",
+  "continuations",
   "title_tokens",
 ]
