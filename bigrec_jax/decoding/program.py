@@ -49,6 +49,7 @@ class Batch(NamedTuple):
     numbers: [R] int32, places among all prompts; 0 for padding rows.
     active: [R] bool, False for rows that only fill the group.
     norms: length norms, [R, T] each.
+    log_masses: see `stepping.RowFacts`.
   """
 
   tokens: jax.Array
@@ -56,6 +57,7 @@ class Batch(NamedTuple):
   numbers: jax.Array
   active: jax.Array
   norms: stepping.LengthNorms
+  log_masses: jax.Array | None = None
 
 
 class Outcome(NamedTuple):
@@ -163,8 +165,8 @@ def read(
   search, keys = settings.search, None
   if isinstance(search, sampling.Sampling):
     keys = sampling.row_keys(seed, batch.numbers)
-  rows = stepping.RowFacts(batch.norms, keys)
-  state = search.start(logits, batch.active, rows, _expand(trie))
+  rows = stepping.RowFacts(batch.norms, keys, batch.log_masses)
+  state = search.start(logits, batch.active, rows, _expand(trie, rows))
   users = slots_lib.Users(state, rows, prompt.replace(prefix=None))
   return slots_lib.split(users, model.mesh)
 
@@ -207,6 +209,7 @@ def advance(
   common: dict[str, Any] = dict(
     step_fn=step_fn,
     reorder=lambda cache, parents: cache.reorder(parents),
+    expand=_expand(trie, users.rows),
     room=slots.suffix.room,
     wanted=wanted,
   )
@@ -214,7 +217,7 @@ def advance(
   if isinstance(search, lookahead.Lookahead) and trie is not None:
     state, suffix = search.run(*loop, trie=trie, **common)
   else:
-    state, suffix = stepping.run(search, *loop, expand=_expand(trie), **common)
+    state, suffix = stepping.run(search, *loop, **common)
   outcome = Outcome(
     search.done(state),
     state.step,
@@ -229,7 +232,12 @@ def advance(
   return slots_lib.split(slots, model.mesh), outcome
 
 
-def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
-  if trie is not None:
+def _expand(
+  trie: constraints.Trie | None, rows: stepping.RowFacts
+) -> stepping.ExpandFn:
+  if trie is None:
+    return selection.all_tokens
+  if trie.prior is None or rows.log_masses is None:
     return trie.expand
-  return selection.all_tokens
+  adjust = trie.prior.of_users(rows.log_masses)
+  return functools.partial(trie.expand, adjust=adjust)
