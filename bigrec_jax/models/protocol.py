@@ -149,8 +149,9 @@ class LanguageModel(Protocol):
     step: jax.Array,
     prompt: kv_cache.PromptCache,
     suffix: kv_cache.SuffixCache,
+    chains: kv_cache.Chains | None = None,
   ) -> tuple[jax.Array, kv_cache.SuffixCache]:
-    """Maps one more token of every beam [B, W] to states [B, W, D]."""
+    """Maps one more token of every beam, or chains [B, Q], to states."""
 
   def continue_prompts(
     self,

@@ -103,13 +103,21 @@ def fit(
   return loop.TrainingRun(
     config,
     steps,
-    params,
+    _told(params, objective, mesh),
     lora,
     *texts,
     mesh=mesh,
     files=files,
     selection=selection,
   ).run()
+
+
+def _told(params: Tree, objective: objective_lib.Objective, mesh: Mesh) -> Tree:
+  """Returns the base, with the tables of an objective that has some."""
+  if not objective.tables:
+    return params
+  tables = sharding.put_replicated(mesh, dict(objective.tables))
+  return objective_lib.Told(params, tables)
 
 
 def micro_batch_rows(config: config_lib.TrainConfig, mesh: Mesh) -> int:

@@ -34,7 +34,9 @@ class Context:
     prompt_mask: after prompts: [B, 1, 1, S] bool; else None.
     owners: texts that continue prompts: [B] int32, the prompt of each row
       (kv_cache.rows_of); else None.
-    suffix_mask: decoding: [B, 1, W*G, T*W] bool; else None.
+    suffix_mask: decoding: [B, 1, Q*G, T*Q] bool; else None.
+    own_mask: decoding chains: [B, 1, Q*G, Q] bool; None = each token sees
+      itself alone among those of its pass.
     keep_keys: return each layer's keys and values; static.
   """
 
@@ -44,6 +46,7 @@ class Context:
   prompt_mask: jax.Array | None = None
   suffix_mask: jax.Array | None = None
   owners: jax.Array | None = None
+  own_mask: jax.Array | None = None
   keep_keys: bool = flax.struct.field(pytree_node=False, default=False)
 
 
@@ -54,7 +57,7 @@ class Past(Generic[Keys]):
   Attributes:
     prefix: ([K, H, P], [K, P, H]).
     prompt: ([B, K, H, S], [B, K, S, H]).
-    suffix: ([B, K, H, T, W], [B, K, T, W, H]).
+    suffix: ([B, K, H, T, Q], [B, K, T, Q, H]).
   """
 
   prefix: tuple[Keys, Keys] | None = None
@@ -185,7 +188,7 @@ class Attention(nn.Module):
     v = project("v_proj", keys, "kv_heads")
     if past.prompt is not None and past.suffix is not None:
       parts = _cached_parts(past.prefix, past.prompt, past.suffix, context)
-      mixed = _decode_attention(q, k, v, parts)
+      mixed = _decode_attention(q, k, v, parts, context.own_mask)
     elif past.prompt is not None:
       mixed = _continued_attention(q, k, v, past, context, self.mesh)
     elif context.segment_ids is not None:
@@ -228,29 +231,39 @@ def _cached_parts(
 
 
 def _decode_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, parts: list[attention.Part]
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  parts: list[attention.Part],
+  own_mask: jax.Array | None,
 ) -> jax.Array:
-  """Each beam sees the prefix, its prompt, its ancestors and itself.
+  """Each token sees the prefix, its prompt, its ancestors and itself.
 
   Args:
-    q: [B, W, N, H].
-    k: [B, W, K, H].
-    v: [B, W, K, H].
-    parts: all of them but itself.
+    q: [B, Q, N, H].
+    k: [B, Q, K, H].
+    v: [B, Q, K, H].
+    parts: all that was read before this pass.
+    own_mask: which ancestors are in this pass, see `Context`.
 
   Returns:
-    [B, W, N, H].
+    [B, Q, N, H].
   """
-  _, beams, keys, _ = k.shape
+  _, tokens, keys, _ = k.shape
+  query = attention.by_key_head(q, keys)
+  if own_mask is not None:
+    here = attention.Part(
+      jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2), own_mask
+    )
+    mixed = attention.attend_parts(query, [*parts, here])
+    return attention.by_position(mixed, tokens)
   group = q.shape[2] // keys
 
   def own(x: jax.Array) -> jax.Array:  # [B, K, W*G, H]
     return attention.by_key_head(jnp.repeat(x, group, axis=2), keys)
 
-  mixed = attention.attend_parts(
-    attention.by_key_head(q, keys), parts, (own(k), own(v))
-  )
-  return attention.by_position(mixed, beams)
+  mixed = attention.attend_parts(query, parts, (own(k), own(v)))
+  return attention.by_position(mixed, tokens)
 
 
 def _continued_attention(

@@ -237,33 +237,43 @@ class Llama(nn.Module):
     step: jax.Array,
     prompt: kv_cache.PromptCache,
     suffix: kv_cache.SuffixCache,
+    chains: kv_cache.Chains | None = None,
   ) -> tuple[jax.Array, kv_cache.SuffixCache]:
-    """Reads one more token of every beam.
+    """Reads one more token of every beam, or chains of tokens of some.
 
     Args:
-      tokens: [B, W] int32.
+      tokens: [B, Q] int32; without chains Q is W.
       step: [B] int32: how many tokens the user's beams fed back before; the
         position of this one is `prompt.lengths + step`.
       prompt: of the users.
       suffix: what the beams wrote, reordered to the present hypotheses.
+      chains: whose each token is; None = token w is beam w's.
 
     Returns:
-      [B, W, D] hidden states after the final norm, and the longer suffix.
+      [B, Q, D] hidden states after the final norm, and the longer suffix.
     """
     positions = (prompt.lengths + step.astype(jnp.int32))[:, None]
+    visible = suffix.visible  # [B, W, T, Q]
+    visible = jnp.reshape(visible, (*visible.shape[:2], -1))
+    group = self.config.num_attention_heads // self.config.num_key_value_heads
+    own_mask = None
+    if chains is not None:
+      positions = positions + chains.depths
+      # An empty place sees what some beam does: nobody reads it.
+      beams = jnp.minimum(chains.beams, jnp.int32(visible.shape[1] - 1))
+      visible = jnp.take_along_axis(visible, beams[:, :, None], axis=1)
+      own_mask = jnp.repeat(chains.sees, group, axis=1)[:, None]
     positions = jnp.broadcast_to(positions, tokens.shape)
     # What a beam has read so far: as transformers, earlier keys stay as they
     # are when a text outgrows the trained context.
     read = positions + jnp.int32(1)
     cos, sin = layers.rotary_tables(positions, self.config, read)
-    group = self.config.num_attention_heads // self.config.num_key_value_heads
-    visible = suffix.visible  # [B, W, T, W]
-    visible = jnp.reshape(visible, (*visible.shape[:2], -1))
     context = layers.Context(
       cos,
       sin,
       prompt_mask=prompt.valid[:, None, None],
       suffix_mask=jnp.repeat(visible, group, axis=1)[:, None],
+      own_mask=own_mask,
       keep_keys=True,
     )
     past = layers.Past(
@@ -275,10 +285,10 @@ class Llama(nn.Module):
     # written depends on `hidden`, by adding zeros, because XLA copies a cache
     # that it cannot prove to be read by every layer before it is written
     # (measured with layers one by one: 139 -> 82 ms CPU a step).
-    zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, W]
+    zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, Q]
     k = jax.tree.map(lambda x: x + _like(zeros[:, None, None, :], x), k)
     v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
-    return hidden, suffix.append(k, v)
+    return hidden, suffix.append(k, v, chains)
 
   def _dropout_seeds(self, deterministic: bool) -> jax.Array | None:
     """Returns a seed for each layer, uint32 [L]; None without dropout.
