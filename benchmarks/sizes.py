@@ -1,5 +1,7 @@
 """The networks that benchmarks run, as the config.json of their shapes."""
 
+from typing import Any
+
 from bigrec_jax.models import Architecture, registry
 
 _LLAMA = dict(
@@ -17,6 +19,18 @@ _SIZES = {
     intermediate_size=768,
     num_hidden_layers=6,
     num_attention_heads=6,
+    tie_word_embeddings=True,
+  ),
+  "135m": _LLAMA  # SmolLM2-135M; EOS is 2 in its Instruct version as well.
+  | dict(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    rope_theta=1e5,
     tie_word_embeddings=True,
   ),
   "0.5b": dict(  # Qwen2-0.5B, but with the tokenizer's EOS.
@@ -45,6 +59,11 @@ _SIZES = {
 NAMES = tuple(_SIZES)
 
 
+def shape(name: str) -> dict[str, Any]:
+  """Returns the values of config.json of a size, one of `NAMES`."""
+  return _SIZES[name]
+
+
 def llama_config(name: str) -> Architecture:
   """Returns the network of a size, one of `NAMES`."""
-  return registry.read_architecture(_SIZES[name], f"size {name}")
+  return registry.read_architecture(shape(name), f"size {name}")

@@ -170,18 +170,22 @@ class Lookahead(NamedTuple):
     *,
     step_fn: ChainStepFn,
     reorder: stepping.ReorderFn,
+    expand: stepping.ExpandFn,
     trie: constraints.Trie,
     room: int,
     wanted: jax.Array,
   ) -> tuple[AheadState, Any]:
-    """Does what `stepping.run` does; `room` counts passes."""
+    """Does what `stepping.run` does; `room` counts passes.
+
+    `expand` gives the children of any nodes of `trie`.
+    """
 
     def body(loop: tuple[AheadState, Any]) -> tuple[AheadState, Any]:
       state, carry = loop
       plan = self._plan(state, trie)
       before = state.beams.step - 1
       logits, carry = step_fn(plan.tokens, before, carry, plan.chains)
-      found = trie.expand(logits, plan.nodes, self.beams.num_kept)
+      found = expand(logits, plan.nodes, self.beams.num_kept)
       going_on = ~self.done(state)
       state = state.replace(
         passes=state.passes + going_on.astype(jnp.int32),

@@ -49,6 +49,7 @@ class Batch(NamedTuple):
     numbers: [R] int32, places among all prompts; 0 for padding rows.
     active: [R] bool, False for rows that only fill the group.
     norms: length norms, [R, T] each.
+    log_masses: see `stepping.RowFacts`.
   """
 
   tokens: jax.Array
@@ -56,6 +57,7 @@ class Batch(NamedTuple):
   numbers: jax.Array
   active: jax.Array
   norms: stepping.LengthNorms
+  log_masses: jax.Array | None = None
 
 
 class Outcome(NamedTuple):
@@ -127,7 +129,8 @@ def _prefill_one(
 ) -> kv_cache.PromptCache:
   """Reads one unpadded row [1, P]."""
   lengths = jnp.full((1,), tokens.shape[1], jnp.int32)
-  _, cache = model.apply(variables, tokens, lengths, method="prefill")
+  network, variables = model.executable(variables)
+  _, cache = network.apply(variables, tokens, lengths, method="prefill")
   return cache.as_prefix()
 
 
@@ -152,19 +155,18 @@ def read(
     prefix: what all prompts begin with, already read, or None.
     trie: the titles that may be written, or None.
   """
-  hidden, prompt = model.apply(
+  network, variables = model.executable(variables)
+  hidden, prompt = network.apply(
     variables, batch.tokens, batch.lengths, prefix, method="prefill"
   )
   last = (batch.lengths - 1)[:, None, None]
   hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [R, D]
-  logits = model.apply(variables, hidden, method="logits")
+  logits = network.apply(variables, hidden, method="logits")
   search, keys = settings.search, None
   if isinstance(search, sampling.Sampling):
     keys = sampling.row_keys(seed, batch.numbers)
-  rows = stepping.RowFacts(batch.norms, keys)
-  state = search.start(logits, batch.active, rows, _expand(trie))
-  if model.unrolled:
-    prompt = prompt.per_layer()
+  rows = stepping.RowFacts(batch.norms, keys, batch.log_masses)
+  state = search.start(logits, batch.active, rows, _expand(trie, rows))
   users = slots_lib.Users(state, rows, prompt.replace(prefix=None))
   return slots_lib.split(users, model.mesh)
 
@@ -194,9 +196,7 @@ def advance(
   """
   users = slots.users
   search: Any = settings.search  # Each kind has a state of its own.
-  shared = None
-  if prefix is not None:
-    shared = (prefix.per_layer() if model.unrolled else prefix).prefix
+  shared = None if prefix is None else prefix.prefix
   prompt = users.prompt.replace(prefix=shared)
   network, variables = model.executable(variables)
 
@@ -209,6 +209,7 @@ def advance(
   common: dict[str, Any] = dict(
     step_fn=step_fn,
     reorder=lambda cache, parents: cache.reorder(parents),
+    expand=_expand(trie, users.rows),
     room=slots.suffix.room,
     wanted=wanted,
   )
@@ -216,7 +217,7 @@ def advance(
   if isinstance(search, lookahead.Lookahead) and trie is not None:
     state, suffix = search.run(*loop, trie=trie, **common)
   else:
-    state, suffix = stepping.run(search, *loop, expand=_expand(trie), **common)
+    state, suffix = stepping.run(search, *loop, **common)
   outcome = Outcome(
     search.done(state),
     state.step,
@@ -231,7 +232,12 @@ def advance(
   return slots_lib.split(slots, model.mesh), outcome
 
 
-def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
-  if trie is not None:
+def _expand(
+  trie: constraints.Trie | None, rows: stepping.RowFacts
+) -> stepping.ExpandFn:
+  if trie is None:
+    return selection.all_tokens
+  if trie.prior is None or rows.log_masses is None:
     return trie.expand
-  return selection.all_tokens
+  adjust = trie.prior.of_users(rows.log_masses)
+  return functools.partial(trie.expand, adjust=adjust)

@@ -52,10 +52,13 @@ class RowFacts(flax.struct.PyTreeNode):
   Attributes:
     norms: length norms, [B, T] each.
     keys: [B, ...] uint32, data of each row's random key; None for beams.
+    log_masses: [B, K] float32, what each row's prior gives the titles of a
+      range of the trie (constraints/prior.py); None without a prior.
   """
 
   norms: LengthNorms
   keys: jax.Array | None
+  log_masses: jax.Array | None = None
 
 
 class _State(Protocol):

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig, LoraConfig, ModelConfig
 from bigrec_jax.models import kv_cache, layout
 from bigrec_jax.progress import Reports
@@ -55,14 +54,6 @@ class Architecture(abc.ABC):
     Args:
       dtype: of the weights beside it, `float32` or `bfloat16`.
     """
-
-  def check_length(self, length: int, what: str) -> None:
-    """Raises UserError if `length` tokens exceed the model's positions."""
-    if length > self.max_position_embeddings:
-      raise errors.UserError(
-        f"{what}: {length} tokens found, at most max_position_embeddings"
-        f" {self.max_position_embeddings} of the base model expected"
-      )
 
 
 class LanguageModel(Protocol):
@@ -112,6 +103,14 @@ class LanguageModel(Protocol):
     what is kept outside of programs never depends on it.
     """
 
+  def prepare(self, params: Any) -> Any:
+    """Returns parameters as `executable` would arrange them, once for many.
+
+    Called outside of programs, by whoever calls one many times. `executable`
+    takes what is prepared as well. Nothing is copied where programs read
+    parameters as they are.
+    """
+
   def __call__(
     self,
     tokens: jax.Array,
@@ -153,6 +152,16 @@ class LanguageModel(Protocol):
     chains: kv_cache.Chains | None = None,
   ) -> tuple[jax.Array, kv_cache.SuffixCache]:
     """Maps one more token of every beam, or chains [B, Q], to states."""
+
+  def continue_prompts(
+    self,
+    tokens: jax.Array,
+    offsets: jax.Array,
+    segment_ids: jax.Array,
+    owners: jax.Array,
+    prompt: kv_cache.PromptCache,
+  ) -> jax.Array:
+    """Maps texts that continue prompts, tokens [R, T], to states [R, T, D]."""
 
 
 class Family(Protocol):

@@ -5,12 +5,13 @@ section `ground`; what it has to learn, it learns on valid alone.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax.results import rows as rows_lib
+from bigrec_jax.stages import graph, likelihood, predictions, pretrain, train
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -28,7 +29,8 @@ class Measured:
     rows: of both splits, one a system and split.
     ranks: by split and system [N].
     fitted: what valid taught each system, by its name; for the report and for
-      recommendations.
+      recommendations. The report shows its optional keys "says", a list of
+      sentences, and "tried", how many settings valid chose from.
   """
 
   rows: list[rows_lib.BaselineRow] = dataclasses.field(default_factory=list)
@@ -36,6 +38,19 @@ class Measured:
     default_factory=lambda: {split: {} for split in SPLITS}
   )
   fitted: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def add(
+    self,
+    name: str,
+    rows: Iterable[rows_lib.BaselineRow],
+    ranks: Mapping[str, np.ndarray],
+    fitted: Mapping[str, Any],
+  ) -> None:
+    """Adds a system: its rows, its ranks [N] by split, what valid taught it."""
+    self.rows.extend(rows)
+    for split, own in ranks.items():
+      self.ranks[split][name] = own
+    self.fitted[name] = dict(fitted)
 
 
 def asked_for(session: Session) -> dict[str, Any]:
@@ -53,12 +68,45 @@ def asked_for(session: Session) -> dict[str, Any]:
   return {key: own for key, (own, plain) in found.items() if own != plain}
 
 
+def inputs(session: Session) -> dict[str, Any]:
+  """Returns what else the systems that are asked for are made from."""
+  ground = session.config.ground
+  found: dict[str, Any] = {}
+  if ground.beams == "all" or ground.likelihood:
+    found["beams"] = predictions.made_from(session)
+  if ground.likelihood:
+    found["likelihood"] = likelihood.inputs(session)
+  return found
+
+
+def needed(session: Session) -> Iterator[graph.Stage]:
+  """Yields what the systems that are asked for need beside predictions."""
+  ground = session.config.ground
+  if ground.beams == "all" or ground.likelihood:
+    yield from pretrain.needed(session)  # Lengths of beams, by its tokenizer.
+  if ground.likelihood:
+    yield from train.needed(session)
+
+
+def check(session: Session) -> None:
+  """Raises UserError for what the systems that are asked for can't use."""
+  if not session.config.ground.likelihood:
+    return
+  train.check_used(session)
+  if not session.asked.dry_run:  # Which has no need of devices.
+    from bigrec_jax.devices import sharding
+
+    size = session.config.generate.batch_size
+    sharding.check_batch(session.mesh, size, "config.generate.batch_size")
+
+
 def measure(
   session: Session,
   splits: "Mapping[str, evaluate.Split]",
   items: np.ndarray,
   popularity: np.ndarray,
   parts: parts_lib.Parts,
+  plain: Mapping[str, np.ndarray],
 ) -> Measured:
   """Ranks the users of valid and test by every system that is asked for.
 
@@ -68,6 +116,18 @@ def measure(
     items: [I, D] embeddings of the catalogue.
     popularity: [I] counts.
     parts: what of this evaluation was finished before a kill.
+    plain: by split, [N] ranks by the published distance.
   """
-  del session, splits, items, popularity, parts
-  return Measured()
+  del popularity
+  found = Measured()
+  if session.config.ground.beams == "all":
+    # Not at the top: a result that is current needs none of this.
+    from bigrec_jax.stages import all_beams
+
+    own = all_beams.measure(session, splits, items, parts)
+    found.add(all_beams.NAME, *own)
+  if session.config.ground.likelihood:
+    scored = likelihood.score(session, splits, items, parts)
+    for system in likelihood.measure(session, splits, items, scored, plain):
+      found.add(*system)
+  return found

@@ -114,6 +114,7 @@ class Setup:
       progress=changes.pop("progress", progress.NullProgress()),
       finished=changes.pop("finished", None),
       rest=changes.pop("rest", None),
+      log_masses=changes.pop("log_masses", None),
     )
     return generate.generate(
       self.model,

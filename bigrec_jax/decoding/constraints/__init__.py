@@ -7,7 +7,21 @@ model's own probability of the title.
 """
 
 from bigrec_jax.decoding.constraints.building import build_trie
-from bigrec_jax.decoding.constraints.titles import Encoded, title_tokens
+from bigrec_jax.decoding.constraints.prior import Masses, Prior
+from bigrec_jax.decoding.constraints.titles import (
+  Encoded,
+  continuations,
+  title_tokens,
+)
 from bigrec_jax.decoding.constraints.trie import TitleRows, Trie
 
-__all__ = ["Encoded", "TitleRows", "Trie", "build_trie", "title_tokens"]
+__all__ = [
+  "Encoded",
+  "Masses",
+  "Prior",
+  "TitleRows",
+  "Trie",
+  "build_trie",
+  "continuations",
+  "title_tokens",
+]

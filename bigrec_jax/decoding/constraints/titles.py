@@ -24,6 +24,42 @@ class Encoded(NamedTuple):
   rows: np.ndarray
 
 
+def continuations(
+  titles: Sequence[str],
+  context: str,
+  encode_batch: Callable[[Sequence[str]], list[list[int]]],
+  eos_id: int,
+) -> list[list[int]]:
+  """Tokenises titles as they continue a prompt, each with EOS at its end.
+
+  A tokenizer may write a text differently at its start than after something
+  (SentencePiece puts a blank before it), so a title is encoded behind the
+  end of a prompt whose own tokens are then cut off.
+
+  Args:
+    titles: As the model writes them, with quotes.
+    context: The end of every prompt, e.g. its response marker.
+    encode_batch: The tokenizer.
+    eos_id: Ends a hypothesis.
+
+  Raises:
+    UserError: the tokenizer merges the end of the prompt with a title, so no
+      sequence of tokens continues a prompt with this title.
+  """
+  (prefix,) = encode_batch([context])
+  found = []
+  for title, ids in zip(
+    titles, encode_batch([context + title for title in titles]), strict=True
+  ):
+    if ids[: len(prefix)] != prefix:
+      raise errors.UserError(
+        f"generate.constrained: the tokenizer merges {context[-12:]!r} with the"
+        f" title {title!r}; a tokenizer that splits after it is expected"
+      )
+    found.append([*ids[len(prefix) :], eos_id])
+  return found
+
+
 def title_tokens(
   titles: Sequence[str],
   context: str,
@@ -31,11 +67,7 @@ def title_tokens(
   decode: Callable[[Sequence[int]], str],
   eos_id: int,
 ) -> Encoded:
-  """Tokenises titles as they continue a prompt, each with EOS at its end.
-
-  A tokenizer may write a text differently at its start than after something
-  (SentencePiece puts a blank before it), so a title is encoded behind the
-  end of a prompt whose own tokens are then cut off.
+  """Returns the titles that can be written, as `continuations` has them.
 
   A title is left out, with a warning, where what the model would write does
   not read as this title again: unknown characters, text that the tokenizer
@@ -54,26 +86,17 @@ def title_tokens(
       sequence of tokens continues a prompt with this title; or no title is
       left.
   """
-  (prefix,) = encode_batch([context])
   sequences, rows, lost = [], [], []
-  for row, (title, ids) in enumerate(
-    zip(
-      titles, encode_batch([context + title for title in titles]), strict=True
-    )
-  ):
-    if ids[: len(prefix)] != prefix:
-      raise errors.UserError(
-        f"generate.constrained: the tokenizer merges {context[-12:]!r} with the"
-        f" title {title!r}; a tokenizer that splits after it is expected"
-      )
-    own = ids[len(prefix) :]
+  every = continuations(titles, context, encode_batch, eos_id)
+  for row, (title, ids) in enumerate(zip(titles, every, strict=True)):
+    own = ids[:-1]
     clean = prompts.clean_title(title)
     if (
       clean
       and eos_id not in own
       and prompts.extract_title(decode(own)) == clean
     ):
-      sequences.append([*own, eos_id])
+      sequences.append(ids)
       rows.append(row)
     else:
       lost.append(title)

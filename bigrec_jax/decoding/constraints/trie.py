@@ -1,6 +1,8 @@
 """The trie on the devices, and a step's candidates in it."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.struct
 import jax
@@ -13,6 +15,8 @@ from bigrec_jax.decoding import selection
 # by how much more in the next kind of step. In BIGRec's Games titles 99.8 %
 # of the nodes have at most 16 children, and one has 905.
 _NARROW, _WIDER = 16, 8
+# Changes the candidates of nodes [B, W] before the best are chosen.
+Adjust = Callable[[selection.Candidates, jax.Array], selection.Candidates]
 
 
 class TitleRows(flax.struct.PyTreeNode):
@@ -50,6 +54,7 @@ class Trie(flax.struct.PyTreeNode):
     first_child: [N + 1] int32.
     longest: [] int32, tokens of the longest sequence, EOS included.
     titles: The titles under each node; None where nothing asks for them.
+    prior: What a model of items thinks of them (prior.py), or None.
     max_children: No node has more children.
     depth: No sequence is longer, EOS included.
   """
@@ -60,6 +65,7 @@ class Trie(flax.struct.PyTreeNode):
   titles: TitleRows | None
   max_children: int = flax.struct.field(pytree_node=False)
   depth: int = flax.struct.field(pytree_node=False)
+  prior: Any = None
 
   @property
   def nowhere(self) -> int:
@@ -88,7 +94,11 @@ class Trie(flax.struct.PyTreeNode):
     return jnp.where(only, first, self.nowhere), only
 
   def expand(
-    self, logits: jax.Array, nodes: jax.Array, keep: int | None
+    self,
+    logits: jax.Array,
+    nodes: jax.Array,
+    keep: int | None,
+    adjust: Adjust | None = None,
   ) -> selection.Candidates:
     """Makes the children of each beam's node its candidates.
 
@@ -99,23 +109,31 @@ class Trie(flax.struct.PyTreeNode):
       nodes: [B, W] int32.
       keep: C, the best candidates of each beam, best first, equal ones in the
         order of their tokens; None = all of them, in the order of tokens.
+      adjust: Changes what the best are chosen by.
     """
     if keep is None:
-      return self._children(logits, nodes, self.max_children)
+      return self._children(logits, nodes, self.max_children, adjust)
     count = self.first_child[nodes + 1] - self.first_child[nodes]
     most = jnp.max(count)
     kind = sum((most > width).astype(jnp.int32) for width in self.widths[:-1])
     ways = [
-      functools.partial(self._best_children, width=width, keep=keep)
+      functools.partial(
+        self._best_children, width=width, keep=keep, adjust=adjust
+      )
       for width in self.widths
     ]
     return jax.lax.switch(jnp.int32(kind), ways, logits, nodes)
 
   def _best_children(
-    self, logits: jax.Array, nodes: jax.Array, width: int, keep: int
+    self,
+    logits: jax.Array,
+    nodes: jax.Array,
+    width: int,
+    keep: int,
+    adjust: Adjust | None,
   ) -> selection.Candidates:
     """Returns `keep` candidates; no node has more than `width` children."""
-    found = self._children(logits, nodes, width)
+    found = self._children(logits, nodes, width, adjust)
     values, slots = selection.top_k(found.logits, min(keep, width))
     pad = ((0, 0), (0, 0), (0, max(keep - width, 0)))
     return selection.Candidates(
@@ -128,7 +146,11 @@ class Trie(flax.struct.PyTreeNode):
     )
 
   def _children(
-    self, logits: jax.Array, nodes: jax.Array, width: int
+    self,
+    logits: jax.Array,
+    nodes: jax.Array,
+    width: int,
+    adjust: Adjust | None,
   ) -> selection.Candidates:
     """Returns all candidates; no node has more than `width` children."""
     first = self.first_child[nodes][:, :, None]  # [B, W, 1]
@@ -139,9 +161,10 @@ class Trie(flax.struct.PyTreeNode):
     children = jnp.where(exists, children, self.nowhere)
     tokens = jnp.where(exists, self.tokens[children], 0)
     child_logits = jnp.take_along_axis(logits, tokens, axis=-1)
-    return selection.Candidates(
+    found = selection.Candidates(
       logits=jnp.where(exists, child_logits, -jnp.inf),
       log_normaliser=jax.nn.logsumexp(logits, axis=-1),
       tokens=tokens,
       nodes=children,
     )
+    return found if adjust is None else adjust(found, nodes)

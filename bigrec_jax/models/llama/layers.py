@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
@@ -30,11 +31,12 @@ class Context:
     cos: [B, T, H/2] float32 (decoding: T is the beams).
     sin: [B, T, H/2] float32.
     segment_ids: [B, T] int32, or None when decoding.
-    prompt_mask: decoding: [B, 1, 1, S] bool; else None.
+    prompt_mask: after prompts: [B, 1, 1, S] bool; else None.
+    owners: texts that continue prompts: [B] int32, the prompt of each row
+      (kv_cache.rows_of); else None.
     suffix_mask: decoding: [B, 1, Q*G, T*Q] bool; else None.
     own_mask: decoding chains: [B, 1, Q*G, Q] bool; None = each token sees
       itself alone among those of its pass.
-    deterministic: no dropout; static.
     keep_keys: return each layer's keys and values; static.
   """
 
@@ -43,8 +45,8 @@ class Context:
   segment_ids: jax.Array | None = None
   prompt_mask: jax.Array | None = None
   suffix_mask: jax.Array | None = None
+  owners: jax.Array | None = None
   own_mask: jax.Array | None = None
-  deterministic: bool = flax.struct.field(pytree_node=False, default=True)
   keep_keys: bool = flax.struct.field(pytree_node=False, default=False)
 
 
@@ -83,7 +85,7 @@ def rotary_tables(
     config: for the head size, theta and scaling.
     lengths: [...] int32, of each token's text; see `rope.tables`.
   """
-  return rope.tables(
+  cos_sin = rope.tables(
     positions,
     lengths,
     config.head_dim,
@@ -91,10 +93,19 @@ def rotary_tables(
     config.rope_scaling,
     config.max_position_embeddings,
   )
+  # XLA's CPU backend computes the sines anew for every head of every layer,
+  # fused into what turns by them, unless they come out of one array.
+  both = jax.lax.optimization_barrier(jnp.concatenate(cos_sin, axis=-1))
+  cos, sin = jnp.split(both, 2, axis=-1)
+  return cos, sin
 
 
+@jax.custom_vjp
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Turns pair (i, i + H/2) of every head by its angle, as Hugging Face.
+
+  Its gradient is turned back by the same angle: autodiff would take the
+  concatenation apart into padded sums. None goes to the angles.
 
   Args:
     x: [B, T, heads, H].
@@ -105,6 +116,18 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   cos, sin = cos[:, :, None], sin[:, :, None]
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def _rotate_forward(x, cos, sin):
+  return rotate(x, cos, sin), (cos, sin)
+
+
+def _rotate_backward(angles, cotangent):
+  cos, sin = angles
+  return rotate(cotangent, cos, -sin), None, None
+
+
+rotate.defvjp(_rotate_forward, _rotate_backward)
 
 
 class Attention(nn.Module):
@@ -126,9 +149,19 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, past: Past[jax.Array], context: Context
+    self,
+    x: jax.Array,
+    past: Past[jax.Array],
+    context: Context,
+    seed: jax.Array | None,
   ) -> tuple[jax.Array, Any]:
     """Mixes [B, T, D] over what each token may see.
+
+    Args:
+      x: normalised states.
+      past: cached keys and values of the layer.
+      context: what all layers share.
+      seed: of dropout, see `Linear`.
 
     Returns:
       [B, T, D], and the keys [B, K, H, T] and values [B, K, T, H] of these
@@ -145,7 +178,7 @@ class Attention(nn.Module):
       layer = Linear(
         count * size, config.qkv_bias, self.dtype, self.lora, name=name
       )
-      y = layer(x, context.deterministic)
+      y = layer(x, seed)
       y = jnp.reshape(y, (*x.shape[:2], count, size))
       names = ("batch", "length", axis, "head_dim")
       return sharding.constrain(y, self.mesh, names)
@@ -156,6 +189,8 @@ class Attention(nn.Module):
     if past.prompt is not None and past.suffix is not None:
       parts = _cached_parts(past.prefix, past.prompt, past.suffix, context)
       mixed = _decode_attention(q, k, v, parts, context.own_mask)
+    elif past.prompt is not None:
+      mixed = _continued_attention(q, k, v, past, context, self.mesh)
     elif context.segment_ids is not None:
       mixed = attention.self_attention(
         q,
@@ -171,7 +206,7 @@ class Attention(nn.Module):
     mixed = jnp.reshape(mixed, (*x.shape[:2], heads * size))
     out = Linear(
       x.shape[-1], config.o_bias, self.dtype, self.lora, name="o_proj"
-    )(mixed, context.deterministic)
+    )(mixed, seed)
     if not context.keep_keys:
       return out, None
     return out, (jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2))
@@ -231,6 +266,43 @@ def _decode_attention(
   return attention.by_position(mixed, tokens)
 
 
+def _continued_attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  past: Past[jax.Array],
+  context: Context,
+  mesh: Mesh | None,
+) -> jax.Array:
+  """Each token sees the prefix, its row's prompt and its own text so far.
+
+  Args:
+    q: [B, T, N, H].
+    k: [B, T, K, H].
+    v: [B, T, K, H].
+    past: `prompt` of all users, rows of which `context.owners` names.
+    context: of texts that continue prompts.
+    mesh: the rows' shards.
+
+  Returns:
+    [B, T, N, H].
+  """
+  if past.prompt is None or context.segment_ids is None:
+    raise ValueError("texts that continue prompts need both")
+  length, keys = k.shape[1:3]
+  ids, owners = context.segment_ids, context.owners
+  own = (ids[:, :, None] == ids[:, None]) & np.tri(length, dtype=np.bool_)[None]
+  own = jnp.repeat(own, q.shape[2] // keys, axis=1)[:, None]  # [B, 1, T*G, T]
+  prompt = [kv_cache.rows_of(x, owners, mesh) for x in past.prompt]
+  parts = [] if past.prefix is None else [attention.Part(*past.prefix)]
+  parts += [
+    attention.Part(prompt[0], prompt[1], context.prompt_mask),
+    attention.Part(jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2), own),
+  ]
+  mixed = attention.attend_parts(attention.by_key_head(q, keys), parts)
+  return attention.by_position(mixed, length)
+
+
 class Mlp(nn.Module):
   """down(silu(gate(x)) * up(x)); attributes as in Attention."""
 
@@ -240,19 +312,19 @@ class Mlp(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Maps [B, T, D] to [B, T, D]."""
+  def __call__(self, x: jax.Array, seed: jax.Array | None) -> jax.Array:
+    """Maps [B, T, D] to [B, T, D]; `seed` as in `Linear`."""
     config = self.config
 
     def linear(name, features):
       return Linear(features, config.mlp_bias, self.dtype, self.lora, name=name)
 
-    gate = linear("gate_proj", config.intermediate_size)(x, deterministic)
-    up = linear("up_proj", config.intermediate_size)(x, deterministic)
+    gate = linear("gate_proj", config.intermediate_size)(x, seed)
+    up = linear("up_proj", config.intermediate_size)(x, seed)
     hidden = nn.silu(gate) * up
     names = ("batch", "length", "mlp")
     hidden = sharding.constrain(hidden, self.mesh, names)
-    return linear("down_proj", x.shape[-1])(hidden, deterministic)
+    return linear("down_proj", x.shape[-1])(hidden, seed)
 
 
 class Layer(nn.Module):
@@ -266,7 +338,11 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, past: Past[jax.Array], context: Context
+    self,
+    x: jax.Array,
+    past: Past[jax.Array],
+    context: Context,
+    seed: jax.Array | None,
   ) -> tuple[jax.Array, Any]:
     """Maps [B, T, D] to ([B, T, D], keys and values or None)."""
     config = self.config
@@ -281,12 +357,12 @@ class Layer(nn.Module):
         self.implementation,
         self.mesh,
         name="self_attn",
-      )(normal, past, context)
+      )(normal, past, context, seed)
       x = sharding.constrain(x + mixed, self.mesh, names)
     with jax.named_scope("mlp"):
       norm = RMSNorm(epsilon, self.dtype, name="post_attention_layernorm")
       hidden = Mlp(config, self.lora, self.dtype, self.mesh, name="mlp")(
-        norm(x), context.deterministic
+        norm(x), seed
       )
       x = sharding.constrain(x + hidden, self.mesh, names)
     return x, keys
