@@ -273,7 +273,12 @@ def main() -> None:
   share = measured["share_of_common_beginnings"]
   print(f"a trie of a user's titles would spare {share:.1%} of their tokens")
   result = {
-    "what": vars(arguments) | {"data": str(arguments.data)},
+    # Names alone: where files lie is nobody's business.
+    "what": vars(arguments)
+    | {
+      name: pathlib.Path(str(vars(arguments)[name])).name
+      for name in ("data", "json", "tokenizer")
+    },
     "hardware": {
       "devices": [str(device) for device in jax.devices()],
       "processor": platform.processor() or platform.machine(),

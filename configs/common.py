@@ -113,7 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = cfg()
   config.train.batch_size = 128  # Examples per optimizer step.
-  config.train.micro_batch_size = 4  # Rows per forward pass, all devices.
+  config.train.micro_batch_size = 4  # Most rows a forward pass, all devices.
   config.train.num_epochs = 50
   config.train.learning_rate = 1e-4
   config.train.warmup_steps = 20
@@ -140,6 +140,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.generate.early_stopping = False
   config.generate.length_norm_includes_prompt = False
   config.generate.constrained = False
+  config.generate.lookahead = 0  # Tokens a beam a pass, constrained; 0 = off.
   config.generate.prompt_buckets = (64, 128, 160, 192, 224, 256, 384, 512)
   config.generate.sample = False  # Sampling in place of beams.
   config.generate.temperature = 1.0

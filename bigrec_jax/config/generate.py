@@ -18,6 +18,7 @@ class GenerateConfig:
   early_stopping: bool
   length_norm_includes_prompt: bool
   constrained: bool
+  lookahead: Annotated[int, checks.Range(0, 64)]
   prompt_buckets: Annotated[tuple[int, ...], checks.Range(1, 2**24)]
   sample: bool
   temperature: Annotated[float, checks.Range(1e-6, 1e6)]

@@ -79,7 +79,7 @@ def read_prefix(
   mesh: Mesh,
 ) -> Prefix:
   """Reads what prompts begin with; the arguments are those of `generate`."""
-  variables = _variables(params, lora)
+  variables = _variables(model, params, lora)
   return Prefix(ids, program.read_prefix(model, variables, ids, mesh))
 
 
@@ -147,7 +147,7 @@ def generate(
   work = lanes.Job(
     model=model,
     settings=settings,
-    variables=_variables(params, lora),
+    variables=_variables(model, params, lora),
     seed=sharding.put_replicated(mesh, np.uint32(seed % 2**32)),
     prefix=prefix.cache,
     trie=sharding.put_replicated(mesh, trie),
@@ -220,9 +220,12 @@ class _Collector:
     return ""
 
 
-def _variables(params: Any, lora: Any | None) -> dict[str, Any]:
+def _variables(
+  model: LanguageModel, params: Any, lora: Any | None
+) -> dict[str, Any]:
   """Returns the collections that the network is applied to."""
-  return {"params": params} | ({} if lora is None else {"lora": lora})
+  variables = {"params": model.prepare(params)}
+  return variables | ({} if lora is None else {"lora": model.prepare(lora)})
 
 
 def _check(
@@ -234,10 +237,11 @@ def _check(
 ) -> None:
   """Raises UserError for what would fail, or go wrong unseen, later."""
   sharding.check_batch(mesh, config.batch_size, "config.generate.batch_size")
-  if trie is not None and trie.depth > config.max_new_tokens:
+  title = 0 if trie is None else int(sharding.to_host(trie.longest))
+  if title > config.max_new_tokens:
     raise errors.UserError(
       f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
-      f" least {trie.depth} expected: the longest title has that many tokens"
+      f" least {title} expected: the longest title has that many tokens"
     )
   for row, prompt in enumerate(prompts):
     if not len(prompt):

@@ -245,6 +245,7 @@ class Lane:
           users,
           len(self._users),
           work.settings.search.num_beams,
+          work.settings.search.width,
           work.settings.sizes[0],
           work.model.mesh,
         )

@@ -31,6 +31,7 @@ class Decoder:
     self._loaded = loaded
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
+    self._lora = self._model.prepare(self._lora)
     self._trie = _trie(loaded) if loaded.config.generate.constrained else None
 
   def __call__(
@@ -72,7 +73,7 @@ class Decoder:
 
     generate.generate(
       self._model,
-      loaded.base.params,
+      loaded.base.prepared,
       self._lora,
       tokens,
       config,
@@ -139,7 +140,7 @@ class Decoder:
 
     base = self._loaded.base
     return generate.read_prefix(
-      self._model, base.params, self._lora, ids, self._loaded.mesh
+      self._model, base.prepared, self._lora, ids, self._loaded.mesh
     )
 
 
@@ -151,13 +152,15 @@ def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
   from bigrec_jax.decoding import constraints
   from bigrec_jax.devices import sharding
 
-  sequences = constraints.title_tokens(
+  tokenizer = loaded.tokenizer
+  encoded = constraints.title_tokens(
     loaded.task.legal_answers(),
     prompts.RESPONSE_MARKER,
-    loaded.tokenizer.encode_data,
-    loaded.tokenizer.eos_id,
+    tokenizer.encode_data,
+    tokenizer.decode,
+    tokenizer.eos_id,
   )
-  trie = constraints.build_trie(sequences)
+  trie = constraints.build_trie(*encoded)
   return sharding.put_replicated(loaded.mesh, trie)
 
 

@@ -75,7 +75,7 @@ class TitleScorer:
     )
     return likelihood.score(
       self._model,
-      loaded.base.params,
+      loaded.base.prepared,
       self._lora,
       tokens,
       self._answers(rows),

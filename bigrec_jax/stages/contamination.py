@@ -154,7 +154,7 @@ def _written(
     with session.stage("contamination", count, "titles") as bar:
       found = generate.generate(
         base.model,
-        base.params,
+        base.prepared,
         None,
         cut.first,
         config,
@@ -188,7 +188,7 @@ def _scores(
   candidates = np.stack([np.arange(count), others], axis=1).astype(np.int32)
   found = likelihood.score(
     base.model,
-    base.params,
+    base.prepared,
     None,
     cut.first,
     cut.second,

@@ -21,7 +21,7 @@ from bigrec_jax.workdir import (
 )
 
 # Keys that change how decoding runs but not what comes out.
-_RUNTIME_KEYS = ("split", "prompt_buckets")
+_RUNTIME_KEYS = ("split", "prompt_buckets", "lookahead")
 
 
 def run(

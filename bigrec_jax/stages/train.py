@@ -166,7 +166,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
   )
   network = protocol.Network(
     session.build(lora_config),
-    session.base.params,
+    session.base.prepared,
     session.tokenizer,
     session.mesh,
   )

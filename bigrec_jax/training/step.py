@@ -49,6 +49,8 @@ class Steps:
   """Compiled functions of one training run.
 
   Attributes:
+    prepare: base -> base, arranged as programs read it (`model.prepare`); the
+      functions below take either.
     init: params -> (TrainState, Sums), placed as the parameters are.
     fork: (sums, header, number) -> (zero sums, header without gradients), for
       micro-batches from `number` on.
@@ -67,6 +69,7 @@ class Steps:
     executor: of the micro-batches of a step.
   """
 
+  prepare: Callable[[Tree], Tree]
   init: jax.stages.Wrapped
   fork: jax.stages.Wrapped
   join: jax.stages.Wrapped
@@ -258,6 +261,7 @@ def make_steps(
     return state_lib.init_state(params, adamw), sums
 
   return Steps(
+    prepare=model.prepare,
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),
     fork=jax.jit(made.fork, out_shardings=(sums_placed, replicated)),
     join=jax.jit(
