@@ -120,7 +120,7 @@ def read(arguments: argparse.Namespace) -> tuple[list, list, np.ndarray]:
   path = arguments.data / "amazon-toys" / "id2name.json.gz"
   with gzip.open(path, "rt", encoding="utf-8") as file:
     titles = list(dict.fromkeys(json.load(file).values()))
-  answers = constraints.title_tokens(
+  answers = constraints.continuations(
     [f'"{title}"' for title in titles],
     prompts_lib.RESPONSE_MARKER,
     tokenizer.encode_data,

@@ -202,7 +202,10 @@ class Recommender:
     lists = []
     with self._lock, log_handlers.left_alone():
       written = self._decoder.continue_histories(
-        histories.titles, seed, progress
+        histories.titles,
+        histories.padded(self._loaded.config.data.max_history),
+        seed,
+        progress,
       )
       texts = [prompts.extract_title(w["predict"][0]) for w in written]
       queries = self._embed(texts)

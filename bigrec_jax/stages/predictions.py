@@ -130,7 +130,7 @@ def _logs(
 ) -> list[list[float]]:
   """Returns the log-probability of every beam, its length norm taken out."""
   config, tokenizer = session.config.generate, session.tokenizer
-  marker = prompts.RESPONSE_MARKER
+  marker = session.prompt.answer_context
   flat = [marker + text for row in rows for text in row["predict"]]
   (before,) = tokenizer.encode_data([marker])
   written = iter(tokenizer.encode_data(flat))
