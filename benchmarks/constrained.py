@@ -326,7 +326,11 @@ def main() -> None:
   flags = _arguments()
   tokenizer, titles = llama_tokenizer(flags.data), games_titles(flags.data)
   result: dict[str, Any] = {
-    "what": {**vars(flags), "data": str(flags.data)},
+    "what": {
+      name: value
+      for name, value in vars(flags).items()
+      if name not in ("data", "json")
+    },
     "hardware": {
       "devices": [str(device) for device in jax.devices()],
       "processor": platform.processor() or platform.machine(),
