@@ -100,6 +100,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "popularity": fingerprints.of_value(popularity.tolist()),
     "ground": {key: ground[key] for key in shown} | systems.asked_for(session),
     "bm25": options["bm25"],
+    **systems.inputs(session),
     "seed": session.config.seed,
   }
 

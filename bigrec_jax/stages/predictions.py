@@ -1,12 +1,30 @@
 """The predictions that are evaluated: our own, or a file of somebody else's."""
 
 import glob
+import math
 import pathlib
+from typing import Any, NamedTuple
 
-from bigrec_jax.data.text import prompts
+from bigrec_jax import errors
+from bigrec_jax.data.text import pipeline, prompts
+from bigrec_jax.rankers import beam_texts
+from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import generate, rows_of
 from bigrec_jax.stages.session import Session
-from bigrec_jax.workdir import storage
+from bigrec_jax.workdir import fingerprints, storage
+
+
+class Beams(NamedTuple):
+  """All beams of a split.
+
+  Attributes:
+    texts: the different titles of every user with their log-probabilities.
+    by_order: whether these are made up from the order of the beams, because
+      a row has no scores.
+  """
+
+  texts: beam_texts.BeamTexts
+  by_order: bool
 
 
 def titles(session: Session, split: str) -> list[str]:
@@ -20,13 +38,100 @@ def titles(session: Session, split: str) -> list[str]:
   Raises:
     UserError: the rows of a file are not those of the split.
   """
-  given = session.config.ground.predictions.get(split)
-  if given:
-    path = pathlib.Path(given)
-    name = glob.escape(path.name)  # It is no pattern.
-    session.ledger.of_folder(path.parent, name)  # Says if it changed.
-    rows = storage.read_json(path)
-    rows_of.check(path, rows, session.task.samples(split), split)
-  else:
-    rows = session.load(generate.stage(split))
+  rows = _rows(session, split)
   return [prompts.extract_title(row["predict"][0]) for row in rows]
+
+
+def fingerprint(session: Session, split: str) -> str:
+  """Names all beams of a split and their scores."""
+  return fingerprints.of_value(
+    [[row["predict"], row.get("scores")] for row in _rows(session, split)]
+  )
+
+
+def beams(session: Session, split: str) -> Beams:
+  """Returns all beams of every user, cleaned, equal titles as one.
+
+  A score is a sum of log-probabilities over a length norm (section
+  `generate`), which is taken out: the length of a beam is that of its text as
+  the tokenizer writes it behind a prompt. Where a row has no scores, beams of
+  all rows weigh 1, 1/2, 1/3, ... in their order.
+
+  Args:
+    session: configuration and workdir.
+    split: valid or test.
+
+  Raises:
+    UserError: the rows of a file are not those of the split; a beam is no
+      text, or its score no number.
+  """
+  rows = _rows(session, split)
+  texts = [row["predict"] for row in rows]
+  cleaned = [[prompts.extract_title(text) for text in own] for own in texts]
+  by_order = not all(row.get("scores") for row in rows)
+  if by_order:
+    logs = beam_texts.from_order([len(own) for own in texts])
+  else:
+    logs = _logs(session, split, rows)
+  return Beams(beam_texts.merged(cleaned, logs), by_order)
+
+
+def _rows(session: Session, split: str) -> list[dict[str, Any]]:
+  """Returns the rows of a split's predictions."""
+  given = session.config.ground.predictions.get(split)
+  if not given:
+    return session.load(generate.stage(split))
+  path = pathlib.Path(given)
+  name = glob.escape(path.name)  # It is no pattern.
+  session.ledger.of_folder(path.parent, name)  # Says if it changed.
+  rows = storage.read_json(path)
+  rows_of.check(path, rows, session.task.samples(split), split)
+  if session.config.ground.beams == "all":
+    _check_beams(path, rows)
+  return rows
+
+
+def _check_beams(path: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+  """Raises UserError for beams that are no texts, or scores no numbers."""
+  for n, row in enumerate(rows):
+    odd = [text for text in row["predict"] if not isinstance(text, str)]
+    if odd:
+      raise errors.UserError(
+        f'{path}: row {n}: {odd[0]!r} in "predict" found, texts expected'
+      )
+    scores = row.get("scores")
+    if not scores:
+      continue
+    whole = isinstance(scores, list) and len(scores) == len(row["predict"])
+    if not whole or not all(map(_is_number, scores)):
+      raise errors.UserError(
+        f'{path}: row {n}: "scores" are no list of a number for each of'
+        f" {len(row['predict'])} beams, expected; without the key their order"
+        " counts"
+      )
+
+
+def _is_number(value: Any) -> bool:
+  number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  return number and math.isfinite(value)
+
+
+def _logs(
+  session: Session, split: str, rows: list[dict[str, Any]]
+) -> list[list[float]]:
+  """Returns the log-probability of every beam, its length norm taken out."""
+  config, tokenizer = session.config.generate, session.tokenizer
+  marker = prompts.RESPONSE_MARKER
+  flat = [marker + text for row in rows for text in row["predict"]]
+  (before,) = tokenizer.encode_data([marker])
+  written = iter(tokenizer.encode_data(flat))
+  lengths = [
+    [len(next(written)) - len(before) for _ in row["predict"]] for row in rows
+  ]
+  norm_lengths = None
+  if config.length_norm_includes_prompt:
+    samples = session.task.samples(split)
+    tokens = pipeline.question_tokens(samples, tokenizer)
+    norm_lengths = decoder.norm_lengths(tokens, config)
+  scores = [row["scores"] for row in rows]
+  return beam_texts.from_scores(scores, lengths, norm_lengths, config)

@@ -5,12 +5,13 @@ section `ground`; what it has to learn, it learns on valid alone.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax.results import rows as rows_lib
+from bigrec_jax.stages import predictions
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -37,6 +38,19 @@ class Measured:
   )
   fitted: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+  def add(
+    self,
+    name: str,
+    rows: Iterable[rows_lib.BaselineRow],
+    ranks: Mapping[str, np.ndarray],
+    fitted: Mapping[str, Any],
+  ) -> None:
+    """Adds a system: its rows, its ranks [N] by split, what valid taught it."""
+    self.rows.extend(rows)
+    for split, own in ranks.items():
+      self.ranks[split][name] = own
+    self.fitted[name] = dict(fitted)
+
 
 def asked_for(session: Session) -> dict[str, Any]:
   """Returns the keys that ask for systems, without those at their default.
@@ -51,6 +65,13 @@ def asked_for(session: Session) -> dict[str, Any]:
     "fusion": (ground.fusion, "paper"),
   }
   return {key: own for key, (own, plain) in found.items() if own != plain}
+
+
+def inputs(session: Session) -> dict[str, Any]:
+  """Returns what else the systems that are asked for are made from."""
+  if session.config.ground.beams != "all":
+    return {}
+  return {"beams": {s: predictions.fingerprint(session, s) for s in SPLITS}}
 
 
 def measure(
@@ -69,5 +90,12 @@ def measure(
     popularity: [I] counts.
     parts: what of this evaluation was finished before a kill.
   """
-  del session, splits, items, popularity, parts
-  return Measured()
+  del popularity
+  found = Measured()
+  if session.config.ground.beams == "all":
+    # Not at the top: a result that is current needs none of this.
+    from bigrec_jax.stages import all_beams
+
+    own = all_beams.measure(session, splits, items, parts)
+    found.add(all_beams.NAME, *own)
+  return found

@@ -1,0 +1,109 @@
+"""The row `all beams`: every beam of a user is a query."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigrec_jax.results import rows as rows_lib
+from bigrec_jax.stages import embed, predictions
+from bigrec_jax.stages.session import Session
+from bigrec_jax.workdir import parts as parts_lib
+
+if TYPE_CHECKING:
+  from bigrec_jax.rankers import all_beams as ranker_lib, evaluate
+
+NAME = "all beams"
+SPLITS = ("valid", "test")
+
+
+def measure(
+  session: Session,
+  splits: "Mapping[str, evaluate.Split]",
+  items: np.ndarray,
+  parts: parts_lib.Parts,
+) -> tuple[list[rows_lib.BaselineRow], dict[str, np.ndarray], dict[str, Any]]:
+  """Returns the rows of both splits, ranks [N] by split, and what was fitted.
+
+  Args:
+    session: configuration and workdir.
+    splits: for the targets.
+    items: [I, D] embeddings of the catalogue.
+    parts: of the evaluation.
+  """
+  from bigrec_jax.rankers import (
+    all_beams as ranker_lib,
+    all_beams_choice,
+    duplicates,
+    engine,
+    evaluate,
+  )
+
+  ground, groups = session.config.ground, session.catalogue.groups
+  once = parts_lib.within(parts.once, NAME)
+  table = ranker_lib.table(items, groups, session.mesh)
+  found = {s: predictions.beams(session, s) for s in SPLITS}
+  beams = {s: _beams(session, s, found[s], items, table, parts) for s in SPLITS}
+  ranks_of = {
+    s: engine.Ranks(
+      duplicates.targets_by(ground.duplicates, splits[s].targets, groups),
+      len(groups),
+      session.mesh,
+      # A user's beams are as many queries.
+      most_users=max(1, ground.batch_size // beams[s].logs.shape[1]),
+      groups=duplicates.groups_by(ground.duplicates, groups),
+    )
+    for s in SPLITS
+  }
+  choice = all_beams_choice.choose(
+    table, beams["valid"], ranks_of["valid"], once
+  )
+  ranks = {
+    s: engine.ranks_once(
+      once,
+      s,
+      ranks_of[s],
+      ranker_lib.AllBeams(table, beams[s], choice.settings),
+    )
+    for s in SPLITS
+  }
+  measured = [
+    evaluate.report_row(
+      ranks[s], ground, session.config.seed, name=NAME, split=s
+    )
+    for s in SPLITS
+  ]
+  by = "the order of the beams" if found["valid"].by_order else "their scores"
+  says = [f"{NAME}: beams are weighted by {by}."]
+  if not choice.settings.beam_temperature:
+    says.append(f"{NAME}: valid likes the first beam alone best.")
+  return measured, ranks, choice.to_json() | {"says": says}
+
+
+def _beams(
+  session: Session,
+  split: str,
+  found: predictions.Beams,
+  items: np.ndarray,
+  table: "ranker_lib.Table",
+  parts: parts_lib.Parts,
+) -> "ranker_lib.Beams":
+  """Returns a split's beams, embedded and measured against the catalogue."""
+  from bigrec_jax.rankers import all_beams as ranker_lib, all_beams_choice
+
+  own = found.texts
+  flat = [text for texts in own.texts for text in texts]
+  label = f"embed all beams of {split}"
+  vectors = embed.embed_queries(session, flat, items, label, parts)
+  there = np.zeros(own.logs.shape, bool)
+  for row, texts in zip(there, own.texts, strict=True):
+    row[: len(texts)] = True
+  queries = np.zeros((*there.shape, items.shape[1]), np.float32)
+  queries[there] = vectors
+  titles = np.full(there.shape, -1, np.int32)
+  find = session.catalogue.index_of_clean_title
+  rows = [find(text) for text in flat]
+  titles[there] = [-1 if row is None else row for row in rows]
+  return ranker_lib.measure(
+    table, queries, titles, own.logs, all_beams_choice.ITEM_TEMPERATURES
+  )
