@@ -103,7 +103,7 @@ class Decoder:
     """
     from bigrec_jax.decoding import generate
 
-    tokens = self._prompt_tokens(titles)
+    tokens = self.prompt_tokens(titles)
     prefix = self._prefix
     if not all(map(prefix.begins, tokens)):
       # A first title that the tokenizer merges with what comes before it.
@@ -112,7 +112,8 @@ class Decoder:
       )
     return self(tokens, seed, progress, prefix)
 
-  def _prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
+  def prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Returns the prompt of each history, the newest titles named."""
     prompt, newest = self._loaded.prompt, self._loaded.config.data.max_history
     texts = [
       prompt.inference_text(
@@ -125,7 +126,7 @@ class Decoder:
   @functools.cached_property
   def _probes(self) -> list[list[int]]:
     """Prompts that have nothing in common but what all have."""
-    return self._prompt_tokens([["0"], ["A"], []])
+    return self.prompt_tokens([["0"], ["A"], []])
 
   @functools.cached_property
   def _prefix(self) -> "generate.Prefix":

@@ -129,7 +129,9 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
-    beside = systems.measure(session, splits, items, popularity, parts)
+    beside = systems.measure(
+      session, splits, items, popularity, found.ranks, parts
+    )
     for split, ranks in beside.ranks.items():
       found.ranks[split].update(ranks)
     result = dataclasses.replace(
@@ -198,17 +200,23 @@ def best_on_valid(
   found: ground_file.GroundFile,
   tell: Callable[[str], object] = lambda line: None,
 ) -> chosen.Chosen:
-  """Returns the injection that valid likes best, of those for new histories.
+  """Returns what valid likes best, of what knows new histories.
 
   Args:
     session: configuration and workdir.
     found: the evaluation.
-    tell: told of injections that new histories can't have.
+    tell: told of what new histories can't have.
   """
   ground = session.config.ground
   given = ground.cf_scores.valid or ground.cf_scores.test
   known = dict.fromkeys(one.injection for one in chosen.candidates(found))
-  without = [n for n in known if "cf" in n and (given or not ground.cf_model)]
+  fused = [
+    name
+    for name, own in found.fitted.items()
+    if chosen.models_of(own.get("parameters", {}))
+  ]
+  of_cf = [*(name for name in known if "cf" in name), *fused]
+  without = of_cf if given or not ground.cf_model else []
   for name in without:
     tell(f"recommend: {name} is left out: it knows no new histories")
   return chosen.best(found, ground.cf_model, lambda name: name not in without)

@@ -79,6 +79,7 @@ def measure(
   splits: "Mapping[str, evaluate.Split]",
   items: np.ndarray,
   popularity: np.ndarray,
+  published: Mapping[str, Mapping[str, np.ndarray]],
   parts: parts_lib.Parts,
 ) -> Measured:
   """Ranks the users of valid and test by every system that is asked for.
@@ -88,14 +89,20 @@ def measure(
     splits: what the published rows were made of: queries, targets, CF scores.
     items: [I, D] embeddings of the catalogue.
     popularity: [I] counts.
+    published: ranks of the published rows, by split and injection.
     parts: what of this evaluation was finished before a kill.
   """
-  del popularity
-  found = Measured()
-  if session.config.ground.beams == "all":
-    # Not at the top: a result that is current needs none of this.
-    from bigrec_jax.stages import all_beams
+  # Not at the top: a result that is current needs none of these.
+  from bigrec_jax.stages import all_beams, fusion
 
-    own = all_beams.measure(session, splits, items, parts)
+  ground, found = session.config.ground, Measured()
+  texts = None
+  if ground.beams == "all":
+    texts = {s: all_beams.embedded(session, s, items, parts) for s in SPLITS}
+    own = all_beams.measure(session, splits, items, texts, parts)
     found.add(all_beams.NAME, *own)
+  if ground.fusion == "calibrated":
+    about = fusion.About(session, splits, items, popularity, published, texts)
+    for name, rows, ranks, fitted in fusion.measure(about, parts):
+      found.add(name, rows, ranks, fitted)
   return found

@@ -23,6 +23,7 @@ from bigrec_jax.workdir import parts as parts_lib
 # Items that each part gives. Metrics go to the 50th place, which the text and
 # a CF model alone should be able to fill.
 FIRST_TEXT, OTHER_TEXTS, CF, POPULAR = 64, 32, 64, 32
+_LEAST_LOG = -700.0  # About what exp makes more than 0 of.
 _FEW = 64  # Users of a call whose blocks have its size, up to a power of two.
 _MOST_USERS = 512  # Of a block.
 _MOST_CF_SCORES = (
@@ -70,6 +71,32 @@ class Users:
       self.history[part],
       self.name,
     )
+
+
+def repeated(
+  queries: np.ndarray, log_probs: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns queries and log-probabilities of a fixed number of texts.
+
+  A user with fewer gets the first again, with no probability: it changes no
+  candidate and no feature.
+
+  Args:
+    queries: [N, W, D] float32; anything where a user has no more texts.
+    log_probs: [N, W], -inf there.
+    count: B, at least W; at least 2 are returned, so that features of several
+      texts are there whatever was written.
+  """
+  queries, log_probs = queries.copy(), log_probs.astype(np.float32)
+  log_probs[:, 0] = np.maximum(log_probs[:, 0], _LEAST_LOG)  # It is there.
+  missing = np.isneginf(log_probs)
+  users = np.nonzero(missing)[0]
+  queries[missing] = queries[users, 0]
+  more = max(count, 2) - queries.shape[1]
+  return (
+    np.concatenate([queries, *[queries[:, :1]] * more], axis=1),
+    np.pad(log_probs, [(0, 0), (0, more)], constant_values=-np.inf),
+  )
 
 
 class Candidates(NamedTuple):

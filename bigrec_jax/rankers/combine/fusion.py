@@ -82,7 +82,8 @@ class Fusion:
 
   Attributes:
     name: calibrated fusion or reciprocal-rank fusion.
-    parts: what candidates come from: text, CF models, popularity.
+    texts: first or all: which of a user's texts candidates come from.
+    parts: that order the catalogue: text, CF models, popularity.
     base: the part that decides ties and orders all other items.
     columns: of the candidates; of reciprocal-rank fusion none.
     gates: of the users.
@@ -91,6 +92,7 @@ class Fusion:
   """
 
   name: str
+  texts: str
   parts: Sequence[str]
   base: str
   columns: Standard = Standard((), (), ())
@@ -139,6 +141,7 @@ class Fusion:
     own = fields.Fields(value, where)
     found = cls(
       own.get("name", fields.text),
+      own.get("texts", fields.text),
       own.get("parts", fields.sequence(fields.text)),
       own.get("base", fields.text),
       own.get("columns", Standard.from_json),

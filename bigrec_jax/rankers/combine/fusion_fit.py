@@ -130,6 +130,12 @@ def _ndcg(ranks: np.ndarray) -> float:
   return metrics.ndcg(ranks, calibrate.SINGLE_CUTOFF)
 
 
+def _gains(ranks: np.ndarray) -> np.ndarray:
+  """Returns each user's share [N] in NDCG@20."""
+  gains = 1.0 / np.log2(ranks + 2.0)
+  return np.where(ranks < calibrate.SINGLE_CUTOFF, gains, 0.0)
+
+
 class _Fit:
   """One call of `fit`."""
 
@@ -191,6 +197,8 @@ class _Fit:
   ) -> tuple[Setting, list[float]]:
     """Returns the setting that ranks folds best which it wasn't fitted on.
 
+    The base stays where the gain over it is within its standard error.
+
     Args:
       numbers: of the folds.
       without: those that nothing is to be known of.
@@ -198,15 +206,26 @@ class _Fit:
     Returns:
       (the setting, NDCG@20 of each).
     """
-    ndcg = []
+    folds = [fold for fold in numbers if fold not in without]
+    if not folds:
+      return SETTINGS[0], [0.0] * len(SETTINGS)
+    own = np.isin(self._folds, folds)
+    gains = []
     for setting in SETTINGS:
-      places = [
-        self._ranked(without | {fold}, setting)[self._folds == fold]
-        for fold in numbers
-        if fold not in without
-      ]
-      ndcg.append(_ndcg(np.concatenate(places)) if places else 0.0)
-    return SETTINGS[int(np.argmax(ndcg))], ndcg
+      places = sum(self._only(without, fold, setting) for fold in folds)
+      gains.append(_gains(np.asarray(places)[own]))
+    best = int(np.argmax([gain.mean() for gain in gains]))
+    more = gains[best] - gains[0]
+    if more.mean() <= more.std() / np.sqrt(len(more)):
+      best = 0
+    return SETTINGS[best], [float(gain.mean()) for gain in gains]
+
+  def _only(
+    self, without: frozenset[int], fold: int, setting: Setting
+  ) -> np.ndarray:
+    """Returns the places [N] of a fold, 0 of the others."""
+    places = self._ranked(without | {fold}, setting)
+    return np.where(self._folds == fold, places, 0)
 
   def _ranked(self, without: frozenset[int], setting: Setting) -> np.ndarray:
     """Returns the places [N] by weights fitted without some folds.
@@ -271,6 +290,7 @@ class _Fit:
   def _fusion(self, base: str, weights: np.ndarray) -> fusion.Fusion:
     return fusion.Fusion(
       fusion.CALIBRATED,
+      "first" if self._valid.found.places.shape[2] == 1 else "all",
       self._valid.items.parts,
       base,
       self._columns,

@@ -75,24 +75,23 @@ def fit(
   Args:
     users: N of them.
     included: [N'] bool, N' <= N: who counts.
-    penalty: [A, F], above 0; infinite for a weight that stays 0.
+    penalty: [A, F], above 0.
     start: [A, F], where to begin.
   """
-  free = np.isfinite(penalty).ravel()
-  weights = np.where(free, start.ravel(), 0.0)
-  shape, number = start.shape, max(int(included.sum()), 1)
+  weights, shape = start.astype(np.float64).ravel(), start.shape
+  number = max(int(included.sum()), 1)
   counted = np.zeros(len(users.taken), np.float32)
   counted[: len(included)] = included
-  ridge = np.where(free, penalty.ravel(), 0.0) / number
+  ridge = penalty.ravel() / number
 
   def look(at: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     loss, slope, curve = _derivatives(
       users, counted, at.reshape(shape).astype(np.float32)
     )
     whole = float(loss) / number + 0.5 * float(ridge @ at**2)
-    slope = np.float64(slope).ravel() / number + ridge * at
-    curve = np.float64(curve) / number + np.diag(ridge)
-    return whole, slope[free], curve[np.ix_(free, free)]
+    slope = np.asarray(slope, np.float64).ravel() / number + ridge * at
+    curve = np.asarray(curve, np.float64) / number + np.diag(ridge)
+    return whole, slope, curve
 
   loss, slope, curve = look(weights)
   for _ in range(_MOST_STEPS):
@@ -100,8 +99,7 @@ def fit(
     if 0.5 * slope @ step < _ENOUGH:
       break
     for _ in range(_HALVINGS):
-      moved = weights.copy()
-      moved[free] -= step
+      moved = weights - step
       found = look(moved)
       if found[0] < loss:
         break
