@@ -3,15 +3,15 @@
   python -m benchmarks.generate --peer --json=results.json
 
 Both sides get the same random weights, the same Amazon Toys prompts (token
-ids of the LLaMA-2 tokenizer), the same precision and the same cores, and take
-turns; medians of the rounds are compared. Compilation is timed apart. The
-published setting is batches of 8 in file order (docs/protocol.md); for the
-peer's best, its prompts are sorted by length and its batch size is searched.
+ids of the LLaMA-2 tokenizer or, with `--tokenizer`, of a GGUF file's, in both
+of which EOS is 2), the same precision and the same cores, and take turns;
+medians of the rounds are compared. Compilation is timed apart. The published
+setting is batches of 8 in file order (docs/protocol.md); for the peer's best,
+its prompts are sorted by length and its batch size is searched.
 """
 
 import argparse
 import dataclasses
-import gzip
 import json
 import os
 import pathlib
@@ -23,38 +23,17 @@ import time
 from unittest import mock
 
 import jax
-import numpy as np
 
-from benchmarks import scratch, sizes
+from benchmarks import scratch, sizes, toys
 from bigrec_jax import config, models, progress
-from bigrec_jax.data.text import prompts as prompts_lib, tokenization
 from bigrec_jax.decoding import generate, lanes
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_export, hf_import
 from bigrec_jax.results import table
 from configs import common
 
-_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 _EOS = 2
 _WHOLE = "ours, whole batches"
-
-
-def read_prompts(data: pathlib.Path, count: int, seed: int) -> list[list[int]]:
-  """Returns token ids of `count` test prompts, drawn with a seed."""
-  with tempfile.TemporaryDirectory() as folder:
-    model = data / "tokenizers" / "llama2_tokenizer.model"
-    (pathlib.Path(folder) / "tokenizer.model").symlink_to(model)
-    tokenizer = tokenization.load_tokenizer(folder)
-  path = data / "amazon-toys" / "test.json.gz"
-  with gzip.open(path, "rt", encoding="utf-8") as file:
-    rows = json.load(file)
-  chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-  prompt = prompts_lib.Prompt("consistent", "", "")
-  texts = [
-    prompt.inference_text(rows[row]["instruction"], rows[row]["input"])
-    for row in chosen
-  ]
-  return tokenizer.encode_batch(texts)
 
 
 class Ours:
@@ -222,9 +201,10 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--peer", action="store_true")
   parser.add_argument("--json", default="")
-  parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
+  parser.add_argument("--data", type=pathlib.Path, default=toys.SHARED)
   parser.add_argument("--size", choices=sizes.NAMES, default="15m")
   parser.add_argument("--dtype", default="float32")
+  parser.add_argument("--tokenizer", default="", help=toys.TOKENIZER_HELP)
   parser.add_argument("--users", type=int, default=64)
   parser.add_argument("--beams", type=int, default=4)
   parser.add_argument("--max-new-tokens", type=int, default=128)
@@ -251,7 +231,10 @@ def main() -> None:
     max_new_tokens=arguments.max_new_tokens,
     batch_size=arguments.batch,
   )
-  prompts = read_prompts(arguments.data, arguments.users, arguments.seed)
+  tokenizer = toys.load_tokenizer(arguments.data, arguments.tokenizer)
+  prompts = toys.read_prompts(
+    arguments.data, tokenizer, arguments.users, arguments.seed
+  )
   ours = Ours(arguments.size, arguments.dtype, settings, arguments.eos_scale)
   measured = _measure(arguments, ours, prompts)
   rows, rates = _summary(measured, len(prompts))

@@ -75,7 +75,14 @@ def _run(
   return {"seconds": seconds, "tokens": collator.tokens, "losses": losses}
 
 
-def main(directory: str, rows_path: str, threads: int, dtype: str) -> None:
+def main(
+  directory: str,
+  rows_path: str,
+  threads: int,
+  dtype: str,
+  rank: int,
+  targets: list[str],
+) -> None:
   """Loads the model, says what it runs on, then answers orders."""
   torch.set_num_threads(threads)
   base = transformers.AutoModelForCausalLM.from_pretrained(
@@ -83,10 +90,10 @@ def main(directory: str, rows_path: str, threads: int, dtype: str) -> None:
   )
   base.config.use_cache = False
   lora = peft.LoraConfig(
-    r=8,
+    r=rank,
     lora_alpha=16,
     lora_dropout=0.05,
-    target_modules=["q_proj", "v_proj"],
+    target_modules=targets,
     task_type="CAUSAL_LM",
   )
   model = peft.get_peft_model(base, lora)
@@ -110,4 +117,11 @@ def main(directory: str, rows_path: str, threads: int, dtype: str) -> None:
 
 
 if __name__ == "__main__":
-  main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
+  main(
+    sys.argv[1],
+    sys.argv[2],
+    int(sys.argv[3]),
+    sys.argv[4],
+    int(sys.argv[5]),
+    sys.argv[6].split(","),
+  )

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import scratch, train as train_benchmark
+from benchmarks import scratch, toys
 from bigrec_jax import config as config_lib, models
 from bigrec_jax.data.text import pipeline, prompts, tokenization
 from bigrec_jax.devices import sharding
@@ -97,7 +97,7 @@ class Runs:
     )
     tokenizer = tokenization.load_tokenizer(folder)
     count = setting.examples + setting.held_out
-    examples, catalogue, _ = train_benchmark.read_examples(data, count)
+    examples, catalogue = toys.read_examples(data, count)
     prompt = prompts.Prompt("consistent", "", "")
     self._train = next_title.Titles(
       examples.take(slice(setting.examples)), catalogue, prompt

@@ -19,6 +19,18 @@ _SIZES = {
     num_attention_heads=6,
     tie_word_embeddings=True,
   ),
+  "135m": _LLAMA  # SmolLM2-135M; EOS is 2 in its Instruct version as well.
+  | dict(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    rope_theta=1e5,
+    tie_word_embeddings=True,
+  ),
   "0.5b": dict(  # Qwen2-0.5B, but with the tokenizer's EOS.
     model_type="qwen2",
     vocab_size=151936,

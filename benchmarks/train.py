@@ -3,12 +3,13 @@
   python -m benchmarks.train --peer --json=results.json
 
 Both sides get the same random weights, the same Amazon Toys examples (token
-ids of the LLaMA-2 tokenizer, cut at 512), rank 8 on q_proj and v_proj with
-dropout 0.05, optimizer steps of 128 examples, the same precision and the same
-cores. They take turns; medians of the rounds are compared. Only real tokens
-count, padding does not. Compilation is timed apart. The peer groups its
-examples by length, as the published train.py does, and gets the micro-batch
-it is fastest with.
+ids of the LLaMA-2 tokenizer or, with `--tokenizer`, of a GGUF file's, cut at
+512), the same adapter (`--lora-rank`, `--lora-targets`) with dropout 0.05,
+optimizer steps of `--batch` examples, the same precision and the same cores.
+They take turns; medians of the rounds are compared. Only real tokens count,
+padding does not. Compilation is timed apart. The peer groups its examples by
+length, as the published train.py does, and gets the micro-batch it is fastest
+with.
 
 Model FLOPs, for MFU: per real token and frozen weight 2 forward and 2
 backward (no gradient of the weight itself), the head's among them; per real
@@ -21,7 +22,6 @@ only as often as they are done. `--whole-examples` repeats it, as the peer does.
 
 import argparse
 import dataclasses
-import gzip
 import json
 import os
 import pathlib
@@ -35,13 +35,11 @@ from unittest import mock
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from benchmarks import scratch, sizes
+from benchmarks import scratch, sizes, toys
 from bigrec_jax import config as config_lib, models
-from bigrec_jax.data.prepared import catalogue as catalogue_lib
-from bigrec_jax.data.prepared.examples import Examples
-from bigrec_jax.data.text import pipeline, prompts, tokenization
+from bigrec_jax.config import LoraConfig
+from bigrec_jax.data.text import pipeline, prompts
 from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.results import table
@@ -50,42 +48,7 @@ from bigrec_jax.training import loop, optimizer, run_files, step, trainer
 from bigrec_jax.workdir import paths as paths_lib
 from configs import common
 
-_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 _ALONE = "ours, one thread"
-
-
-def read_examples(
-  data: pathlib.Path, count: int
-) -> tuple[Examples, catalogue_lib.Catalogue, tokenization.Tokenizer]:
-  """Returns the first rows of the published 5,000-row sample of Toys."""
-  with tempfile.TemporaryDirectory() as folder:
-    model = data / "tokenizers" / "llama2_tokenizer.model"
-    (pathlib.Path(folder) / "tokenizer.model").symlink_to(model)
-    tokenizer = tokenization.load_tokenizer(folder)
-  path = data / "amazon-toys" / "train_5000.json.gz"
-  with gzip.open(path, "rt", encoding="utf-8") as file:
-    rows = json.load(file)[:count]
-  outputs = [row["output"].strip('"\n ') for row in rows]
-  titles = sorted(set(outputs))
-  number = {title: i for i, title in enumerate(titles)}
-  catalogue = catalogue_lib.Catalogue(
-    tuple(map(str, range(len(titles)))),
-    tuple(titles),
-    np.zeros(len(titles), np.int64),
-  )
-  everyone = np.arange(len(rows), dtype=np.int64)
-  examples = Examples(
-    split="train",
-    rows=everyone,
-    history=np.full((len(rows), 1), -1, np.int32),
-    target=np.array([number[title] for title in outputs], np.int32),
-    user=everyone,
-    timestamp=everyone,
-    overrides={
-      n: (row["instruction"], row["input"]) for n, row in enumerate(rows)
-    },
-  )
-  return examples, catalogue, tokenizer
 
 
 class Ours:
@@ -112,7 +75,11 @@ class Ours:
       scan_layers=not arguments.unroll,
       remat=arguments.remat,
     )
-    self.lora = defaults.lora
+    self.lora = dataclasses.replace(
+      defaults.lora,
+      rank=arguments.lora_rank,
+      target_modules=tuple(arguments.lora_targets),
+    )
     self.model = models.build(self.arch, model_config, self.lora, self.mesh)
     scan = model_config.scan_layers
     self.base = hf_import.init_base(
@@ -128,14 +95,15 @@ class Ours:
       dropout_seed=0,
     )
     self._prompt = prompts.Prompt("consistent", "", "")
-    self._data = read_examples(arguments.data, arguments.examples)
+    self._data = toys.read_examples(arguments.data, arguments.examples)
+    self._tokenizer = toys.load_tokenizer(arguments.data, arguments.tokenizer)
 
   def stream(self) -> pipeline.TrainStream:
     """Returns one epoch."""
-    examples, catalogue, tokenizer = self._data
+    examples, catalogue = self._data
     return pipeline.TrainStream(
       next_title.Titles(examples, catalogue, self._prompt),
-      tokenizer,
+      self._tokenizer,
       self.config,
       rows=self.config.micro_batch_size,
       seed=0,
@@ -195,6 +163,7 @@ class Peer:
     script = pathlib.Path(__file__).with_name("peer_train.py")
     command = [scratch.interpreter(), script, pathlib.Path(folder) / "model"]
     command += [path, str(arguments.threads), arguments.dtype]
+    command += [str(arguments.lora_rank), ",".join(arguments.lora_targets)]
     self._process = subprocess.Popen(
       command,
       stdin=subprocess.PIPE,
@@ -220,14 +189,25 @@ class Peer:
 
 
 def model_flops(
-  arch: models.Architecture, rank: int, lengths: list[int]
+  arch: models.Architecture, lora: LoraConfig, lengths: list[int]
 ) -> float:
   """Returns forward and backward FLOPs of an epoch; see the module's text."""
   width, keys = arch.hidden_size, arch.num_key_value_heads * arch.head_dim
   queries = arch.num_attention_heads * arch.head_dim
-  layer = width * (2 * queries + 2 * keys) + 3 * width * arch.intermediate_size
+  inner = arch.intermediate_size
+  shapes = {
+    "q_proj": (width, queries),
+    "k_proj": (width, keys),
+    "v_proj": (width, keys),
+    "o_proj": (queries, width),
+    "gate_proj": (width, inner),
+    "up_proj": (width, inner),
+    "down_proj": (inner, width),
+  }
+  layer = sum(rows * columns for rows, columns in shapes.values())
   frozen = arch.num_hidden_layers * layer + width * arch.vocab_size
-  adapter = arch.num_hidden_layers * rank * (2 * width + queries + keys)
+  targets = [sum(shapes[name]) for name in lora.target_modules]
+  adapter = arch.num_hidden_layers * lora.rank * sum(targets)
   tokens = sum(lengths)
   squares = sum(n * n for n in lengths)
   attention = 6 * queries * squares * arch.num_hidden_layers
@@ -280,9 +260,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, found in runs.items()
   }
   lengths = [len(x) for x in ids]
-  whole = model_flops(ours.arch, ours.lora.rank, lengths)
+  whole = model_flops(ours.arch, ours.lora, lengths)
   spared, header = ours.repeated_headers()
-  done = whole - spared * model_flops(ours.arch, ours.lora.rank, [header])
+  done = whole - spared * model_flops(ours.arch, ours.lora, [header])
   flops = dict.fromkeys(rates, whole / sum(lengths))
   flops["ours"] = flops[_ALONE] = done / sum(lengths)
   peak = matmul_peak(arguments.dtype)
@@ -303,9 +283,12 @@ def _arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--peer", action="store_true")
   parser.add_argument("--json", default="")
-  parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
+  parser.add_argument("--data", type=pathlib.Path, default=toys.SHARED)
   parser.add_argument("--size", choices=sizes.NAMES, default="15m")
   parser.add_argument("--dtype", default="float32")
+  parser.add_argument("--tokenizer", default="", help=toys.TOKENIZER_HELP)
+  parser.add_argument("--lora-rank", type=int, default=8)
+  parser.add_argument("--lora-targets", nargs="+", default=["q_proj", "v_proj"])
   parser.add_argument("--examples", type=int, default=256)
   parser.add_argument("--batch", type=int, default=128)
   parser.add_argument("--rows", type=int, default=2)

@@ -20,6 +20,9 @@ decodes faster on a CPU, where slicing a layer out of a stack is a copy.
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from bigrec_jax.devices import sharding
 
 Layers = jax.Array | tuple[jax.Array, ...]
 
@@ -184,6 +187,30 @@ class SuffixCache(flax.struct.PyTreeNode):
       origin=fit(self.origin, 2, value=-1),
       cursor=jnp.int32(old if room > old else 0),
     )
+
+
+def rows_of(
+  x: jax.Array, owners: jax.Array | None, mesh: Mesh | None
+) -> jax.Array:
+  """Picks a user's row for each of R rows of texts.
+
+  Args:
+    x: [B, ...], users split over the mesh.
+    owners: [R] int32, users counted within the shard that has the row, so
+      that nothing crosses devices; None = row r is user r's.
+    mesh: None = one device.
+
+  Returns:
+    [R, ...].
+  """
+  if owners is None:
+    return x
+  shards = 1 if mesh is None else sharding.batch_size_unit(mesh)
+  parts = x.reshape(shards, -1, *x.shape[1:])
+  picked = jax.vmap(lambda part, own: jnp.take(part, own, axis=0))(
+    parts, owners.reshape(shards, -1)
+  )
+  return picked.reshape(-1, *x.shape[1:])
 
 
 def init_suffix(

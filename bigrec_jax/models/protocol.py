@@ -153,6 +153,16 @@ class LanguageModel(Protocol):
   ) -> tuple[jax.Array, kv_cache.SuffixCache]:
     """Maps one more token of every beam [B, W] to states [B, W, D]."""
 
+  def continue_prompts(
+    self,
+    tokens: jax.Array,
+    offsets: jax.Array,
+    segment_ids: jax.Array,
+    owners: jax.Array,
+    prompt: kv_cache.PromptCache,
+  ) -> jax.Array:
+    """Maps texts that continue prompts, tokens [R, T], to states [R, T, D]."""
+
 
 class Family(Protocol):
   """A package of `models/` whose `__init__` has these names."""

@@ -12,7 +12,7 @@ from bigrec_jax.results import metrics
 from bigrec_jax.workdir import parts as parts_lib
 
 # Powers of two, so that a single beam's distances are scaled unrounded.
-ITEM_TEMPERATURES = (1 / 16, 1 / 32, 1 / 64, 1 / 128)
+ITEM_TEMPERATURES = (1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64)
 _BEAM_TEMPERATURES = (0.5, 1.0, 2.0, 4.0)
 _RESTS = (0.1, 0.5)
 

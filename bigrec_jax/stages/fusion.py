@@ -15,7 +15,7 @@ from bigrec_jax.rankers.combine import (
 )
 from bigrec_jax.rankers.distance import streamed
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import all_beams
+from bigrec_jax.stages import all_beams, likelihood
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -30,16 +30,18 @@ class About(NamedTuple):
     splits: queries, targets and CF scores.
     items: [I, D] embeddings of the catalogue.
     popularity: [I] counts.
-    published: ranks of the published rows, by split and injection.
+    plain: by split, [N] ranks by the published distance.
     texts: all beams of both splits; None = the first ones alone.
+    scored: what the model makes of some titles; None = it was not asked.
   """
 
   session: Session
   splits: Mapping[str, evaluate.Split]
   items: np.ndarray
   popularity: np.ndarray
-  published: Mapping[str, Mapping[str, np.ndarray]]
+  plain: Mapping[str, np.ndarray]
   texts: Mapping[str, all_beams.Embedded] | None
+  scored: Mapping[str, likelihood.Scored] | None
 
 
 # A system's name, its rows, its ranks [N] by split, and what was fitted.
@@ -112,15 +114,27 @@ def _known(
     about.items,
     targets,
     duplicates.groups_by(ground.duplicates, groups),
-    about.published[split]["none"],
+    about.plain[split],
   )
   return fusion_fit.Valid(
     found,
-    features.of(found, users, items),
+    features.of(found, users, items, _likely(about, split, found)),
     items,
     judged,
     targets,
     owners,
+  )
+
+
+def _likely(
+  about: About, split: str, found: candidates.Candidates
+) -> dict[str, np.ndarray] | None:
+  """Returns what the model makes of candidates, where it was asked."""
+  if about.scored is None:
+    return None
+  own, groups = about.scored[split], about.session.catalogue.groups
+  return features.likelihood(
+    found.items, groups, own.candidates, own.after, own.alone
   )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import glob
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +13,13 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import popularity as popularity_lib
-from bigrec_jax.results import chosen, ground_file, rows, table
+from bigrec_jax.results import ground_file, rows, table
 from bigrec_jax.stages import (
   embed,
   generate,
   graph,
   history_titles,
+  kept_choice,
   oracle,
   predictions,
   systems,
@@ -29,7 +30,6 @@ from bigrec_jax.workdir import (
   fingerprints,
   parts as parts_lib,
   processes,
-  records,
   storage,
 )
 
@@ -64,6 +64,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   given = all(ground.cf_scores.get(split) for split in SPLITS)
   if ground.cf_model and not given:
     yield train_cf.stage(ground.cf_model)
+  yield from systems.needed(session)
 
 
 def _reads_base(session: Session) -> bool:
@@ -80,6 +81,7 @@ def _check(session: Session) -> None:
         raw_files.given(f"ground.{section}.{split}", given)
   if ground.popularity:
     raw_files.given("ground.popularity", ground.popularity)
+  systems.check(session)
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -129,9 +131,8 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
-    beside = systems.measure(
-      session, splits, items, popularity, found.ranks, parts
-    )
+    plain = {split: found.ranks[split]["none"] for split in SPLITS}
+    beside = systems.measure(session, splits, items, popularity, parts, plain)
     for split, ranks in beside.ranks.items():
       found.ranks[split].update(ranks)
     result = dataclasses.replace(
@@ -154,7 +155,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     storage.write_json(session.paths.ground_eval, result.to_json())
 
   processes.on_first(write)
-  _keep_choice(session, result)
+  kept_choice.keep(session, result)
   return result
 
 
@@ -193,50 +194,6 @@ def _keep_examples(session: Session, examples: list[dict[str, Any]]) -> None:
       path.unlink(missing_ok=True)
   except OSError as error:
     logging.warning("ground_eval: examples are not kept: %s", error)
-
-
-def best_on_valid(
-  session: Session,
-  found: ground_file.GroundFile,
-  tell: Callable[[str], object] = lambda line: None,
-) -> chosen.Chosen:
-  """Returns what valid likes best, of what knows new histories.
-
-  Args:
-    session: configuration and workdir.
-    found: the evaluation.
-    tell: told of what new histories can't have.
-  """
-  ground = session.config.ground
-  given = ground.cf_scores.valid or ground.cf_scores.test
-  known = dict.fromkeys(one.injection for one in chosen.candidates(found))
-  fused = [
-    name
-    for name, own in found.fitted.items()
-    if chosen.models_of(own.get("parameters", {}))
-  ]
-  of_cf = [*(name for name in known if "cf" in name), *fused]
-  without = of_cf if given or not ground.cf_model else []
-  for name in without:
-    tell(f"recommend: {name} is left out: it knows no new histories")
-  return chosen.best(found, ground.cf_model, lambda name: name not in without)
-
-
-def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
-  """Writes chosen.json: what valid likes best, and of which artefacts."""
-
-  def write() -> None:
-    made_from = found.fingerprints
-    named = ("base", "encoder", "catalogue", "predictions")
-    prints = {key: made_from[key] for key in named if key in made_from}
-    # Predictions that are given are of nobody knows which adapter.
-    record = records.read(session.paths.record("predictions_valid"))
-    if not session.config.ground.predictions.valid and record:
-      prints["adapter"] = record.get("adapter")
-    best = best_on_valid(session, found)
-    chosen.write(session.paths.chosen, best, found.chosen_by, prints)
-
-  processes.on_first(write)
 
 
 def _evaluate(
@@ -335,7 +292,7 @@ def finish(session: Session) -> None:
   That is a table and, in a made-up world, how far the oracle is.
   """
   result = session.load(STAGE)
-  _keep_choice(session, result)
+  kept_choice.keep(session, result)
   say(_table(result))
   found: dict[str, rows.BaselineRow | rows.MetricRow] = {
     row.name: row for row in result.baselines_of("test")

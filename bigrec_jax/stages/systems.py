@@ -5,13 +5,13 @@ section `ground`; what it has to learn, it learns on valid alone.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import predictions
+from bigrec_jax.stages import graph, likelihood, predictions, train
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -69,9 +69,25 @@ def asked_for(session: Session) -> dict[str, Any]:
 
 def inputs(session: Session) -> dict[str, Any]:
   """Returns what else the systems that are asked for are made from."""
-  if session.config.ground.beams != "all":
-    return {}
-  return {"beams": {s: predictions.fingerprint(session, s) for s in SPLITS}}
+  ground = session.config.ground
+  found: dict[str, Any] = {}
+  if ground.beams == "all" or ground.likelihood:
+    found["beams"] = {s: predictions.fingerprint(session, s) for s in SPLITS}
+  if ground.likelihood:
+    found["likelihood"] = likelihood.inputs(session)
+  return found
+
+
+def needed(session: Session) -> Iterator[graph.Stage]:
+  """Yields what the systems that are asked for need beside predictions."""
+  if session.config.ground.likelihood:
+    yield from train.needed(session)
+
+
+def check(session: Session) -> None:
+  """Raises UserError for what the systems that are asked for can't use."""
+  if session.config.ground.likelihood:
+    train.check_used(session)
 
 
 def measure(
@@ -79,8 +95,8 @@ def measure(
   splits: "Mapping[str, evaluate.Split]",
   items: np.ndarray,
   popularity: np.ndarray,
-  published: Mapping[str, Mapping[str, np.ndarray]],
   parts: parts_lib.Parts,
+  plain: Mapping[str, np.ndarray],
 ) -> Measured:
   """Ranks the users of valid and test by every system that is asked for.
 
@@ -89,8 +105,8 @@ def measure(
     splits: what the published rows were made of: queries, targets, CF scores.
     items: [I, D] embeddings of the catalogue.
     popularity: [I] counts.
-    published: ranks of the published rows, by split and injection.
     parts: what of this evaluation was finished before a kill.
+    plain: by split, [N] ranks by the published distance.
   """
   # Not at the top: a result that is current needs none of these.
   from bigrec_jax.stages import all_beams, fusion
@@ -101,8 +117,15 @@ def measure(
     texts = {s: all_beams.embedded(session, s, items, parts) for s in SPLITS}
     own = all_beams.measure(session, splits, items, texts, parts)
     found.add(all_beams.NAME, *own)
+  scored = None
+  if ground.likelihood:
+    scored = likelihood.score(session, splits, items, parts)
+    for system in likelihood.measure(session, splits, items, scored, plain):
+      found.add(*system)
   if ground.fusion == "calibrated":
-    about = fusion.About(session, splits, items, popularity, published, texts)
+    about = fusion.About(
+      session, splits, items, popularity, plain, texts, scored
+    )
     for name, rows, ranks, fitted in fusion.measure(about, parts):
       found.add(name, rows, ranks, fitted)
   return found

@@ -36,7 +36,7 @@ LOGS[5] = -np.inf  # and none that is possible.
 SETTINGS = [
   all_beams.Settings(0.0, 1 / 16, 0.1),
   all_beams.Settings(1.0, 1 / 16, 0.1),
-  all_beams.Settings(2.0, 1 / 128, 0.5),
+  all_beams.Settings(2.0, 1 / 64, 0.5),
 ]
 
 

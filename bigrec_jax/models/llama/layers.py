@@ -10,6 +10,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
@@ -30,7 +31,9 @@ class Context:
     cos: [B, T, H/2] float32 (decoding: T is the beams).
     sin: [B, T, H/2] float32.
     segment_ids: [B, T] int32, or None when decoding.
-    prompt_mask: decoding: [B, 1, 1, S] bool; else None.
+    prompt_mask: after prompts: [B, 1, 1, S] bool; else None.
+    owners: texts that continue prompts: [B] int32, the prompt of each row
+      (kv_cache.rows_of); else None.
     suffix_mask: decoding: [B, 1, W*G, T*W] bool; else None.
     deterministic: no dropout; static.
     keep_keys: return each layer's keys and values; static.
@@ -41,6 +44,7 @@ class Context:
   segment_ids: jax.Array | None = None
   prompt_mask: jax.Array | None = None
   suffix_mask: jax.Array | None = None
+  owners: jax.Array | None = None
   deterministic: bool = flax.struct.field(pytree_node=False, default=True)
   keep_keys: bool = flax.struct.field(pytree_node=False, default=False)
 
@@ -153,6 +157,8 @@ class Attention(nn.Module):
     if past.prompt is not None and past.suffix is not None:
       parts = _cached_parts(past.prefix, past.prompt, past.suffix, context)
       mixed = _decode_attention(q, k, v, parts)
+    elif past.prompt is not None:
+      mixed = _continued_attention(q, k, v, past, context, self.mesh)
     elif context.segment_ids is not None:
       mixed = attention.self_attention(
         q,
@@ -216,6 +222,43 @@ def _decode_attention(
     attention.by_key_head(q, keys), parts, (own(k), own(v))
   )
   return attention.by_position(mixed, beams)
+
+
+def _continued_attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  past: Past[jax.Array],
+  context: Context,
+  mesh: Mesh | None,
+) -> jax.Array:
+  """Each token sees the prefix, its row's prompt and its own text so far.
+
+  Args:
+    q: [B, T, N, H].
+    k: [B, T, K, H].
+    v: [B, T, K, H].
+    past: `prompt` of all users, rows of which `context.owners` names.
+    context: of texts that continue prompts.
+    mesh: the rows' shards.
+
+  Returns:
+    [B, T, N, H].
+  """
+  if past.prompt is None or context.segment_ids is None:
+    raise ValueError("texts that continue prompts need both")
+  length, keys = k.shape[1:3]
+  ids, owners = context.segment_ids, context.owners
+  own = (ids[:, :, None] == ids[:, None]) & np.tri(length, dtype=np.bool_)[None]
+  own = jnp.repeat(own, q.shape[2] // keys, axis=1)[:, None]  # [B, 1, T*G, T]
+  prompt = [kv_cache.rows_of(x, owners, mesh) for x in past.prompt]
+  parts = [] if past.prefix is None else [attention.Part(*past.prefix)]
+  parts += [
+    attention.Part(prompt[0], prompt[1], context.prompt_mask),
+    attention.Part(jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2), own),
+  ]
+  mixed = attention.attend_parts(attention.by_key_head(q, keys), parts)
+  return attention.by_position(mixed, length)
 
 
 class Mlp(nn.Module):

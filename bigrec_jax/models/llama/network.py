@@ -271,6 +271,47 @@ class Llama(nn.Module):
     v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
     return hidden, suffix.append(k, v)
 
+  def continue_prompts(
+    self,
+    tokens: jax.Array,
+    offsets: jax.Array,
+    segment_ids: jax.Array,
+    owners: jax.Array,
+    prompt: kv_cache.PromptCache,
+  ) -> jax.Array:
+    """Reads whole texts that continue prompts, several to a row.
+
+    What `decode` computes of the same texts token by token.
+
+    Args:
+      tokens: [R, T] int32.
+      offsets: [R, T] int32, places in each text, from 0.
+      segment_ids: [R, T] int32, 0 = padding; a token sees its row's prompt
+        and earlier tokens of its own segment.
+      owners: [R] int32, whose prompt the texts of a row continue: users of
+        `prompt`, counted within the row's shard.
+      prompt: of the users.
+
+    Returns:
+      [R, T, D] hidden states after the final norm.
+    """
+    lengths = kv_cache.rows_of(prompt.lengths, owners, self.mesh)
+    valid = kv_cache.rows_of(prompt.valid, owners, self.mesh)
+    positions = lengths[:, None] + offsets
+    # As `decode`: what a text has read so far.
+    cos, sin = layers.rotary_tables(
+      positions, self.config, positions + jnp.int32(1)
+    )
+    context = layers.Context(
+      cos,
+      sin,
+      segment_ids,
+      prompt_mask=valid[:, None, None],
+      owners=owners,
+    )
+    past = layers.Past(prompt.prefix, (prompt.k, prompt.v))
+    return self._run(tokens, past, context)[0]
+
   def _text_lengths(
     self,
     positions: jax.Array,

@@ -15,6 +15,7 @@ import numpy as np
 from bigrec_jax.rankers.combine import candidates
 
 TEXT, POPULARITY = "text", "popularity"
+LIKELIHOOD, RATIO = "likelihood", "likelihood ratio"
 _AGREED = 10  # Places that count as agreement of text and CF.
 # Normalised distance over which closeness falls by e, and the least of it.
 _CLOSE, _FAR = 0.05, 1e-6
@@ -54,7 +55,7 @@ def of(
   found: candidates.Candidates,
   users: candidates.Users,
   items: Items,
-  likelihood: Mapping[str, np.ndarray] | None = None,
+  asked: Mapping[str, np.ndarray] | None = None,
 ) -> Features:
   """Returns the features of candidates.
 
@@ -62,9 +63,9 @@ def of(
     found: candidates of the users.
     users: with `history` and `log_probs`.
     items: of the catalogue.
-    likelihood: by name [n, S], what the model itself says of some candidates,
-      NaN of the others; None = it was not asked. A user's others count as the
-      least of theirs, and a column of its own says which they are.
+    asked: by name [n, S], what the model itself says of some candidates, NaN
+      of the others (`likelihood`); None = it was not asked. A user's others
+      count as the least of theirs, and a column says which they are.
   """
   columns, gates = _text(found, users)
   for n, model in enumerate(items.models):
@@ -84,12 +85,41 @@ def of(
     found.items[:, :, None] == users.history[:, None, :]
   ).any(axis=2)
   gates["log history length"] = np.log1p((users.history >= 0).sum(axis=1))
-  for key, own in (likelihood or {}).items():
+  for key, own in (asked or {}).items():
     columns |= _partly_known(key, own)
   return Features(
     {key: own.astype(np.float64) for key, own in columns.items()},
     {key: own.astype(np.float64) for key, own in gates.items()},
   )
+
+
+def likelihood(
+  items: np.ndarray,
+  groups: np.ndarray,
+  titles: np.ndarray,
+  after: np.ndarray,
+  alone: np.ndarray,
+) -> dict[str, np.ndarray]:
+  """Returns log-probabilities of the titles of slots, by name [n, S].
+
+  Args:
+    items: [n, S] catalogue rows, -1 = empty.
+    groups: [I] int32, `Catalogue.groups`.
+    titles: [n, L] numbers of the titles that the model was asked of, -1 = none.
+    after: [n, L] log p(title | history).
+    alone: [n, L] log p(title | no history).
+  """
+  own = np.where(items >= 0, groups[np.maximum(items, 0)], -2)
+  found = np.full((2, *items.shape), np.nan)
+  for n, asked in enumerate(titles):
+    order = np.argsort(asked)
+    at = order[
+      np.searchsorted(asked, own[n], sorter=order).clip(0, len(asked) - 1)
+    ]
+    known = asked[at] == own[n]
+    found[0, n, known] = after[n, at[known]]
+    found[1, n, known] = after[n, at[known]] - alone[n, at[known]]
+  return {LIKELIHOOD: found[0], RATIO: found[1]}
 
 
 def own_columns(part: str) -> tuple[str, ...]:
@@ -202,4 +232,4 @@ def _partly_known(key: str, own: np.ndarray) -> dict[str, np.ndarray]:
   least = np.where(known, own, np.inf).min(axis=1, keepdims=True)
   least = np.where(np.isfinite(least), least, 0.0)
   found = {key: np.where(known, own, least)}
-  return found if known.all() else found | {f"{key}: asked": known}
+  return found | {f"{key}: asked": known}

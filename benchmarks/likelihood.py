@@ -1,0 +1,262 @@
+"""Users per second whose 100 candidate titles a model scores, and a peer's.
+
+  python -m benchmarks.likelihood --size=135m --json=results.json
+
+Both sides get the same random weights, the same Amazon Toys prompts and titles
+(token ids of the LLaMA-2 tokenizer or, with `--tokenizer`, of a GGUF file's),
+the same precision and the same cores, and take turns. The peer is a loop over
+batches of prompt and title together; "prompt cached" is a better one, which
+reads the prompt once a user and repeats its keys. Compilation is timed apart.
+
+The floor is what a core at its measured GEMM peak needs for the products that
+no order of work avoids: every token of prompt and titles once through the
+layers, and the head once for every token of a title.
+"""
+
+import argparse
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import scratch, sizes, toys, train
+from bigrec_jax import config, models, progress
+from bigrec_jax.data.text import prompts as prompts_lib
+from bigrec_jax.decoding import constraints, likelihood
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import Architecture, hf_export, hf_import
+from bigrec_jax.results import table
+from configs import common
+
+_EOS = 2
+
+
+class Ours:
+  """Our side: weights, and timed runs."""
+
+  def __init__(self, size: str, dtype: str):
+    section = config.from_config_dict(common.get_config())
+    self.arch = sizes.llama_config(size)
+    self.mesh = sharding.make_mesh(section.mesh)
+    model = dataclasses.replace(section.model, dtype=dtype)
+    self.model = models.build(self.arch, model, None, self.mesh)
+    self.params = hf_import.init_base(self.arch, 0, dtype, self.mesh)
+    self.buckets = section.generate.prompt_buckets
+
+  def run(
+    self, prompts: list, answers: list, candidates: np.ndarray, batch: int
+  ) -> tuple[float, np.ndarray]:
+    """Returns seconds and log-probabilities [N, M]."""
+    start = time.perf_counter()
+    found = likelihood.score(
+      self.model,
+      self.params,
+      None,
+      prompts,
+      answers,
+      candidates,
+      self.mesh,
+      batch_size=batch,
+      buckets=self.buckets,
+      progress=progress.NullProgress(),
+    )
+    return time.perf_counter() - start, found
+
+
+class Peer:
+  """The other side, in a process of its own."""
+
+  def __init__(self, folder: str, users: list, threads: int, dtype: str):
+    path = pathlib.Path(folder) / "users.json"
+    path.write_text(json.dumps(users), encoding="utf-8")
+    script = pathlib.Path(__file__).with_name("peer_likelihood.py")
+    self.process = subprocess.Popen(
+      [
+        *(scratch.interpreter(), str(script)),
+        *(str(pathlib.Path(folder) / "model"), str(path), str(threads), dtype),
+      ],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      env={**os.environ, "HF_HUB_OFFLINE": "1"},
+      text=True,
+    )
+    self.versions = json.loads(self.process.stdout.readline())
+
+  def run(self, **order: Any) -> tuple[float, np.ndarray]:
+    """Returns seconds and log-probabilities [users, M]."""
+    self.process.stdin.write(json.dumps(order) + "\n")
+    self.process.stdin.flush()
+    answer = json.loads(self.process.stdout.readline())
+    return answer["seconds"], np.array(answer["logs"])
+
+  def close(self) -> None:
+    """Ends the process."""
+    self.process.stdin.close()
+    self.process.wait()
+
+
+def read(arguments: argparse.Namespace) -> tuple[list, list, np.ndarray]:
+  """Returns prompts, all titles' tokens, and each user's candidates."""
+  tokenizer = toys.load_tokenizer(arguments.data, arguments.tokenizer)
+  prompts = toys.read_prompts(
+    arguments.data, tokenizer, arguments.users, arguments.seed
+  )
+  path = arguments.data / "amazon-toys" / "id2name.json.gz"
+  with gzip.open(path, "rt", encoding="utf-8") as file:
+    titles = list(dict.fromkeys(json.load(file).values()))
+  answers = constraints.title_tokens(
+    [f'"{title}"' for title in titles],
+    prompts_lib.RESPONSE_MARKER,
+    tokenizer.encode_data,
+    _EOS,
+  )
+  draw = np.random.default_rng(arguments.seed)
+  candidates = [
+    draw.permutation(len(titles))[: arguments.candidates] for _ in prompts
+  ]
+  return prompts, answers, np.array(candidates, np.int32)
+
+
+def floor_flops(
+  arch: Architecture, prompts: list, answers: list, candidates: np.ndarray
+) -> float:
+  """Returns the products' FLOPs of all users; see the module."""
+  heads, keys = arch.num_attention_heads, arch.num_key_value_heads
+  width, inner = arch.hidden_size, arch.intermediate_size
+  size = arch.head_dim
+  layer = 2 * width * heads * size + 2 * width * keys * size
+  layer += 3 * width * inner
+  head = width * arch.vocab_size
+  shared = len(os.path.commonprefix(prompts))
+  total = 0.0
+  for prompt, own in zip(prompts, candidates, strict=True):
+    lengths = [len(answers[n]) for n in own]
+    read = len(prompt) - shared + sum(lengths) - len(lengths)
+    seen = (len(prompt) ** 2 - shared**2) / 2
+    seen += sum((n - 1) * (len(prompt) + n / 2) for n in lengths)
+    attention = 2 * heads * size * seen
+    total += 2 * arch.num_hidden_layers * (read * layer + attention)
+    total += 2 * head * (sum(lengths) - len(lengths) + 1)
+  return total
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Runs the rounds, sides interleaved; returns everything measured."""
+  prompts, answers, candidates = read(arguments)
+  ours = Ours(arguments.size, arguments.dtype)
+  work = prompts, answers, candidates, arguments.batch
+  first, _ = ours.run(*work)
+  orders: dict[str, dict] = {}
+  for size in arguments.peer_batches:
+    orders[f"hf batch {size}"] = {"batch_size": size, "cached": False}
+  for size in arguments.cached_batches:
+    orders[f"hf batch {size}, prompt cached"] = {
+      "batch_size": size,
+      "cached": True,
+    }
+  seconds: dict[str, list[float]] = {"ours": []} | {n: [] for n in orders}
+  differences: dict[str, float] = {}
+  versions: dict[str, Any] = {}
+  with tempfile.TemporaryDirectory() as folder:
+    hf_export.save_base(
+      pathlib.Path(folder) / "model", ours.arch, ours.params, None
+    )
+    users = [
+      {"prompt": list(prompt), "answers": [list(answers[n]) for n in own]}
+      for prompt, own in zip(prompts, candidates, strict=True)
+    ]
+    peer = Peer(folder, users, arguments.threads, arguments.dtype)
+    versions = peer.versions
+    for _ in range(arguments.rounds):
+      spent, found = ours.run(*work)
+      seconds["ours"].append(spent / len(prompts))
+      for name, order in orders.items():
+        count = arguments.peer_users
+        if not order["cached"]:
+          count = min(count, arguments.whole_users)
+        spent, theirs = peer.run(**order, users=count)
+        seconds[name].append(spent / count)
+        worst = np.abs(theirs - found[:count]).max()
+        differences[name] = max(differences.get(name, 0.0), float(worst))
+    peer.close()
+  peak = train.matmul_peak(arguments.dtype)
+  flops = floor_flops(ours.arch, prompts, answers, candidates) / len(prompts)
+  medians = {name: statistics.median(own) for name, own in seconds.items()}
+  return {
+    "seconds_per_user": medians,
+    "runs": seconds,
+    "largest_difference": differences,
+    "first_run_seconds": first,
+    "flops_per_user": flops,
+    "matmul_peak_flops_per_second": peak,
+    "floor_seconds_per_user": flops / peak,
+    "prompt_tokens_mean": statistics.mean(map(len, prompts)),
+    "title_tokens_mean": float(
+      np.mean([len(answers[n]) for n in candidates.flat])
+    ),
+    "peer": versions,
+  }
+
+
+def main() -> None:
+  """Parses arguments, measures, prints a table and writes JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--json", default="")
+  parser.add_argument("--data", type=pathlib.Path, default=toys.SHARED)
+  parser.add_argument("--size", choices=sizes.NAMES, default="135m")
+  parser.add_argument("--dtype", default="float32")
+  parser.add_argument("--tokenizer", default="", help=toys.TOKENIZER_HELP)
+  parser.add_argument("--users", type=int, default=8)
+  parser.add_argument("--candidates", type=int, default=100)
+  parser.add_argument("--batch", type=int, default=8)
+  parser.add_argument("--peer-users", type=int, default=2)
+  parser.add_argument(
+    "--whole-users", type=int, default=1, help="of the loop without a cache"
+  )
+  parser.add_argument("--peer-batches", type=int, nargs="*", default=[20])
+  parser.add_argument("--cached-batches", type=int, nargs="*", default=[50])
+  parser.add_argument("--rounds", type=int, default=1)
+  parser.add_argument("--seed", type=int, default=0)
+  arguments = parser.parse_args()
+  arguments.threads = len(os.sched_getaffinity(0))
+  measured = measure(arguments)
+  own = measured["seconds_per_user"]["ours"]
+  rows = [
+    [
+      name,
+      f"{spent:.2f}",
+      f"{spent / own:.2f}x",
+      f"{measured['largest_difference'].get(name, 0.0):.1e}",
+    ]
+    for name, spent in measured["seconds_per_user"].items()
+  ]
+  floor = measured["floor_seconds_per_user"]
+  rows.append(["floor at GEMM peak", f"{floor:.2f}", f"{floor / own:.2f}x", ""])
+  headers = ["system", "s a user", "ours is", "largest difference"]
+  print(table.format_table(headers, rows))
+  result = {
+    "what": vars(arguments) | {"data": str(arguments.data)},
+    "hardware": {
+      "devices": [str(device) for device in jax.devices()],
+      "processor": platform.processor() or platform.machine(),
+      "cores": arguments.threads,
+    },
+    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    **measured,
+  }
+  if arguments.json:
+    scratch.write_json(arguments.json, result)
+
+
+if __name__ == "__main__":
+  main()

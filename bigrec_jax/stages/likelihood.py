@@ -1,0 +1,225 @@
+"""The rows `likelihood` and `likelihood ratio`: candidates by the model itself.
+
+The top M candidates of a user are ordered by the tuned model's log-probability
+of their titles: after the user's history, and less a share of that after none,
+which a title's base rate makes.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.data.text import pipeline
+from bigrec_jax.results import metrics, rows as rows_lib
+from bigrec_jax.stages import predictions, train
+from bigrec_jax.stages.session import Session
+from bigrec_jax.workdir import fingerprints, parts as parts_lib
+
+if TYPE_CHECKING:
+  from bigrec_jax.rankers import evaluate
+  from bigrec_jax.recommend import title_scorer
+
+NAME, RATIO = "likelihood", "likelihood ratio"
+SPLITS = ("valid", "test")
+# How much of the log-probability without history is taken off.
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+_CF_SHARE = 4  # A quarter of the candidates at most come from CF.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scored:
+  """The candidates of a split and what the model makes of them.
+
+  Attributes:
+    candidates: [N, M] int32 title numbers (`Catalogue.groups`), -1 = none.
+    after: [N, M] float32 log p(title | history), -inf where there is none.
+    alone: [N, M] float32 log p(title | no history), likewise.
+  """
+
+  candidates: np.ndarray
+  after: np.ndarray
+  alone: np.ndarray
+
+  def scores(self, weight: float) -> np.ndarray:
+    """Returns [N, M]: what a history adds to a share of the base rate."""
+    there = self.candidates >= 0
+    alone = np.where(there, self.alone, np.float32(0))
+    return np.where(there, self.after - np.float32(weight) * alone, -np.inf)
+
+
+def score(
+  session: Session,
+  splits: "Mapping[str, evaluate.Split]",
+  items: np.ndarray,
+  parts: parts_lib.Parts,
+) -> dict[str, Scored]:
+  """Returns the candidates of both splits, scored; what is known is not redone.
+
+  Args:
+    session: configuration and workdir.
+    splits: queries and CF scores.
+    items: [I, D] embeddings of the catalogue.
+    parts: of the evaluation.
+  """
+  from bigrec_jax.recommend import title_scorer
+
+  found = {s: _candidates(session, s, splits[s], items, parts) for s in SPLITS}
+  scorer = title_scorer.TitleScorer(session, train.used(session).directory)
+  after = {s: _after(session, scorer, s, found[s], parts) for s in SPLITS}
+  titles = np.unique(np.concatenate([found[s].ravel() for s in SPLITS]))
+  titles = titles[titles >= 0]
+  alone = np.full(len(session.catalogue) + 1, -np.inf, np.float32)
+  readings = scorer.readings(len(titles))
+  with session.stage("likelihood without history", readings, "times") as bar:
+    key = f"{NAME}: alone {fingerprints.of_value(titles.tolist())}"
+    alone[titles] = scorer.without_history(titles, bar, parts, key)
+  # Place -1 of `alone` is what no candidate has.
+  return {s: Scored(found[s], after[s], alone[found[s]]) for s in SPLITS}
+
+
+def measure(
+  session: Session,
+  splits: "Mapping[str, evaluate.Split]",
+  items: np.ndarray,
+  scored: Mapping[str, Scored],
+  plain: Mapping[str, np.ndarray],
+) -> Iterator[
+  tuple[str, list[rows_lib.BaselineRow], dict[str, np.ndarray], dict[str, Any]]
+]:
+  """Yields both systems: name, rows, ranks [N] by split, what was fitted.
+
+  Args:
+    session: configuration and workdir.
+    splits: what is ranked.
+    items: [I, D] embeddings of the catalogue.
+    scored: by split, of `score`.
+    plain: by split, [N] ranks by the published distance.
+  """
+  from bigrec_jax.rankers import duplicates, evaluate, reranked
+  from bigrec_jax.rankers.combine import calibrate
+
+  ground, groups = session.config.ground, session.catalogue.groups
+  rankers = {
+    s: reranked.Reranked(
+      scored[s].candidates,
+      groups,
+      duplicates.targets_by(ground.duplicates, splits[s].targets, groups),
+      ground.duplicates,
+      items,
+      splits[s].queries,
+      plain[s],
+    )
+    for s in SPLITS
+  }
+  cutoff = calibrate.SINGLE_CUTOFF
+  valid = [
+    metrics.ndcg(rankers["valid"].ranks(scored["valid"].scores(w)), cutoff)
+    for w in WEIGHTS
+  ]
+  best = int(np.argmax(valid))
+  shares = {s: round(rankers[s].found, 4) for s in SPLITS}
+  for name, place, tried in ((NAME, 0, 1), (RATIO, best, len(WEIGHTS))):
+    ranks = {
+      s: rankers[s].ranks(scored[s].scores(WEIGHTS[place])) for s in SPLITS
+    }
+    rows = [
+      evaluate.report_row(
+        ranks[s], ground, session.config.seed, name=name, split=s
+      )
+      for s in SPLITS
+    ]
+    fitted = {
+      "candidates": ground.likelihood,
+      "targets_among_candidates": shares,
+      "weight_without_history": WEIGHTS[place],
+      "tried": tried,
+      f"valid_ndcg@{cutoff}": valid[place],
+      "says": [
+        f"{name}: {shares['test']:.1%} of the test targets are among the"
+        f" {ground.likelihood} candidates that the model scores."
+      ],
+    }
+    yield name, rows, ranks, fitted
+
+
+def inputs(session: Session) -> dict[str, Any]:
+  """Returns what the scores are made from, beside the beams."""
+  options = session.config.to_dict()
+  return {
+    "adapter": train.used(session).fingerprint,
+    "scored_by": session.base_fingerprint,
+    "prompt": options["prompt"],
+  }
+
+
+def _candidates(
+  session: Session,
+  split: str,
+  own: "evaluate.Split",
+  items: np.ndarray,
+  parts: parts_lib.Parts,
+) -> np.ndarray:
+  """Returns a split's candidates [N, M], as title numbers."""
+  from bigrec_jax.rankers import (
+    candidates as candidates_lib,
+    cf as cf_rankers,
+    title_lists,
+  )
+
+  config, catalogue = session.config.ground, session.catalogue
+  groups, most = catalogue.groups, min(config.likelihood, len(catalogue))
+
+  def find() -> parts_lib.Arrays:
+    lists = [_written(session, split)]
+    share = min(most // _CF_SHARE, len(np.unique(groups)))
+    if own.cf_scores is not None and share:
+      lists.append(
+        title_lists.title_lists(
+          cf_rankers.of_scores(own.cf_scores),
+          len(own.targets),
+          groups,
+          session.mesh,
+          k=share,
+          most_users=config.batch_size,
+        )
+      )
+    lists.append(
+      candidates_lib.nearest_titles(
+        items, groups, own.queries, most, config, session.mesh
+      )
+    )
+    return {"titles": candidates_lib.union(lists, most)}
+
+  return parts.once(f"{NAME}: candidates {split}", find)["titles"]
+
+
+def _written(session: Session, split: str) -> np.ndarray:
+  """Returns the titles that beams are exactly, [N, W], -1 where they aren't."""
+  texts = predictions.beams(session, split).texts.texts
+  found = np.full((len(texts), max(map(len, texts))), -1, np.int32)
+  for own, titles in zip(found, texts, strict=True):
+    rows = map(session.catalogue.index_of_clean_title, titles)
+    own[: len(titles)] = [-1 if row is None else row for row in rows]
+  return found
+
+
+def _after(
+  session: Session,
+  scorer: "title_scorer.TitleScorer",
+  split: str,
+  candidates: np.ndarray,
+  parts: parts_lib.Parts,
+) -> np.ndarray:
+  """Returns log p(title | history) [N, M] of a split."""
+  samples = session.task.samples(split)
+  tokens = pipeline.question_tokens(samples, session.tokenizer)
+  key = fingerprints.of_value([tokens, candidates.tolist()])
+  kept = parts_lib.Vectors(parts, f"{NAME}: after {key}", *candidates.shape)
+  with session.stage(f"likelihood {split}", len(tokens), "users") as bar:
+    try:
+      return scorer(tokens, candidates, bar, kept)
+    except errors.NonFiniteError as error:
+      raise error.of(error.row, samples.name(error.row)) from None
