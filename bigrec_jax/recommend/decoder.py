@@ -101,16 +101,18 @@ class Decoder:
       seed: of sampling.
       progress: told of every history done.
     """
+    tokens = self.prompt_tokens(titles)
+    return self(tokens, seed, progress, self.prefix_of(tokens))
+
+  def prefix_of(self, tokens: list[list[int]]) -> "generate.Prefix":
+    """Returns what prompts begin with; mostly what all do, read once."""
     from bigrec_jax.decoding import generate
 
-    tokens = self.prompt_tokens(titles)
-    prefix = self._prefix
-    if not all(map(prefix.begins, tokens)):
-      # A first title that the tokenizer merges with what comes before it.
-      prefix = self._read_prefix(
-        generate.shared_beginning([*self._probes, *tokens])
-      )
-    return self(tokens, seed, progress, prefix)
+    if all(map(self._prefix.begins, tokens)):
+      return self._prefix
+    # A first title that the tokenizer merges with what comes before it.
+    shared = generate.shared_beginning([*self._probes, *tokens])
+    return self._read_prefix(shared)
 
   def prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
     """Returns the prompt of each history, the newest titles named."""

@@ -74,7 +74,8 @@ class Recommender:
     self._popularity = popularity.counts(
       loaded.config.ground.popularity, loaded.catalogue
     )
-    self._list_of = listing.Listing(loaded, items, self._popularity, chosen)
+    given = listing.Given(loaded, adapter, items, self._popularity, chosen)
+    self._list_of = listing.Listing(given)
     self._scorers = {
       model: cf_scorer.load(loaded, model) for model in self._list_of.models
     }
@@ -198,9 +199,10 @@ class Recommender:
         histories.titles, seed, progress
       )
       texts = self._list_of.texts(
-        written, lambda: self._decoder.prompt_tokens(histories.titles)
+        written, lambda: self._prompts(histories.titles)
       )
-      vectors = self._embed([text for own in texts.texts for text in own])
+      needed = self._list_of.embedded(texts)
+      vectors = self._embed([text for own in needed for text in own])
       queries, log_probs = self._list_of.queries(texts, vectors)
       for part in histories.parts():
         # Histories up to the length that the model is told share a program.
@@ -220,6 +222,10 @@ class Recommender:
           for n, user in enumerate(range(part.start, part.stop))
         ]
     return lists
+
+  def _prompts(self, titles: Sequence[Sequence[str]]) -> listing.Prompts:
+    tokens = self._decoder.prompt_tokens(titles)
+    return listing.Prompts(tokens, self._decoder.prefix_of(tokens))
 
   def _embed(self, texts: list[str]) -> np.ndarray:
     """Returns the embeddings of what was written [N, D]."""

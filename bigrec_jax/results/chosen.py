@@ -17,9 +17,10 @@ from bigrec_jax.results import ground_file, rows
 from bigrec_jax.workdir import fields, fingerprints as names, storage
 
 ALL_BEAMS = "all beams"
+LIKELIHOODS = ("likelihood", "likelihood ratio")
 FUSIONS = ("calibrated fusion", "reciprocal-rank fusion")
 # Systems that make lists for new histories.
-SYSTEMS = (ALL_BEAMS, *FUSIONS)
+SYSTEMS = (ALL_BEAMS, *LIKELIHOODS, *FUSIONS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,9 @@ from bigrec_jax.rankers.combine import (
   fusion_fit,
 )
 from bigrec_jax.rankers.distance import streamed
+from bigrec_jax.recommend import likely
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import all_beams, likelihood
+from bigrec_jax.stages import all_beams
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -41,7 +42,7 @@ class About(NamedTuple):
   popularity: np.ndarray
   plain: Mapping[str, np.ndarray]
   texts: Mapping[str, all_beams.Embedded] | None
-  scored: Mapping[str, likelihood.Scored] | None
+  scored: Mapping[str, likely.Likely] | None
 
 
 # A system's name, its rows, its ranks [N] by split, and what was fitted.
@@ -69,6 +70,9 @@ def measure(about: About, parts: parts_lib.Parts) -> Iterator[System]:
     "valid": fitted.ranks,
     "test": _ranked(fitted.fusion, known["test"]),
   }
+  if fitted.fusion.weights:  # Else nobody asks for it.
+    most = session.config.ground.likelihood
+    fitted.report["parameters"]["likelihood"] = most
   name = fitted.fusion.name
   yield name, _rows(session, name, ranks), ranks, fitted.report
   valid = known["valid"]
@@ -133,9 +137,7 @@ def _likely(
   if about.scored is None:
     return None
   own, groups = about.scored[split], about.session.catalogue.groups
-  return features.likelihood(
-    found.items, groups, own.candidates, own.after, own.alone
-  )
+  return features.likelihood(found.items, groups, *own)
 
 
 def _users(about: About, split: str) -> candidates.Users:

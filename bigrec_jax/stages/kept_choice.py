@@ -25,7 +25,7 @@ def best_on_valid(
   fused = [
     name
     for name, own in found.fitted.items()
-    if chosen.models_of(own.get("parameters", {}))
+    if chosen.models_of(own.get("parameters", own))
   ]
   of_cf = [*(name for name in known if "cf" in name), *fused]
   without = of_cf if given or not ground.cf_model else []

@@ -3,7 +3,7 @@
 Letters: n users, S slots, B texts, H hidden, I items, k list size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jax.sharding import Mesh
@@ -59,7 +59,11 @@ class FusedLists:
     self._fused, self._config = fused, config
 
   def __call__(
-    self, users: candidates.Users, hidden: np.ndarray, k: int
+    self,
+    users: candidates.Users,
+    hidden: np.ndarray,
+    k: int,
+    asked: Sequence[np.ndarray] | None = None,
   ) -> grounder.Recommended:
     """Returns the lists of N users, each title once.
 
@@ -70,6 +74,8 @@ class FusedLists:
       users: with CF scores of all that `models` names.
       hidden: [N, H] catalogue rows that aren't listed, padded with -1.
       k: items in a list, at most I are.
+      asked: titles, and log-probabilities after the history and alone, [N, L]
+        each, see `features.likelihood`; None = the model wasn't asked.
     """
     total = len(self._table.host)
     rows = min(_MOST_USERS, self._config.batch_size)
@@ -82,7 +88,8 @@ class FusedLists:
         name: np.asarray(read(slice(0, len(own))), np.float32)
         for name, read in own.cf.items()
       }
-      found.append(self._block(own, cf, hidden[part], min(k, total)))
+      likely = None if asked is None else [array[part] for array in asked]
+      found.append(self._block(own, cf, hidden[part], min(k, total), likely))
     items, scores, distances, places = (
       np.concatenate(x) for x in zip(*found, strict=True)
     )
@@ -96,6 +103,7 @@ class FusedLists:
     cf: Mapping[str, np.ndarray],
     hidden: np.ndarray,
     k: int,
+    asked: Sequence[np.ndarray] | None,
   ) -> tuple[np.ndarray, ...]:
     """Returns items, scores, distances and CF places [n, k]."""
     read = {name: scores.__getitem__ for name, scores in cf.items()}
@@ -103,7 +111,10 @@ class FusedLists:
       users.queries, users.log_probs, read, users.history, users.name
     )
     found = self._gather(users)
-    known = features.of(found, users, self._items)
+    likely = None
+    if asked is not None:
+      likely = features.likelihood(found.items, self._table.groups, *asked)
+    known = features.of(found, users, self._items, likely)
     scores = self._fused.scores(found, known, self._items)
     costs = features.costs(self._fused.base, found, self._items)
     slots = fused_ranks.order(scores, costs, found.items)

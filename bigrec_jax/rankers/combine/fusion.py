@@ -89,6 +89,7 @@ class Fusion:
     gates: of the users.
     weights: [A][F], the first row of everybody, then one a gate; empty where
       the base alone orders.
+    likelihood: of how many titles of a user the model was asked.
   """
 
   name: str
@@ -98,6 +99,7 @@ class Fusion:
   columns: Standard = Standard((), (), ())
   gates: Standard = Standard((), (), ())
   weights: Sequence[Sequence[float]] = ()
+  likelihood: int = 0
 
   def scores(
     self,
@@ -147,6 +149,7 @@ class Fusion:
       own.get("columns", Standard.from_json),
       own.get("gates", Standard.from_json),
       own.get("weights", fields.sequence(_SERIES)),
+      own.get("likelihood", fields.count),
     )
     wide = {len(row) for row in found.weights} - {len(found.columns.names)}
     rows = {0, 1, 1 + len(found.gates.names)}
