@@ -25,7 +25,7 @@ from bigrec_jax.workdir import parts as parts_lib
 FIRST_TEXT, OTHER_TEXTS, CF, POPULAR = 64, 32, 64, 32
 _LEAST_LOG = -700.0  # About what exp makes more than 0 of.
 _FEW = 64  # Users of a call whose blocks have its size, up to a power of two.
-_MOST_USERS = 512  # Of a block.
+_MOST_QUERIES = 512  # Of a block of users.
 _MOST_CF_SCORES = (
   1 << 26
 )  # That a block of users may have; they are whole rows.
@@ -160,7 +160,7 @@ class Gatherer:
     self,
     users: Users,
     once: parts_lib.Once = parts_lib.at_once,
-    most_users: int = _MOST_USERS,
+    most_users: int = _MOST_QUERIES,
   ) -> Candidates:
     """Returns the candidates of N users, at least one.
 
@@ -181,7 +181,7 @@ class Gatherer:
   def _blocks(
     self, users: Users, most: int
   ) -> Iterator[tuple[slice, Callable[[], parts_lib.Arrays]]]:
-    rows = min(most, _MOST_USERS)
+    rows = max(1, min(most, _MOST_QUERIES // users.queries.shape[1]))
     if len(users) <= _FEW:
       rows = min(rows, 1 << (len(users) - 1).bit_length())
     if users.cf:

@@ -129,7 +129,7 @@ class FusedLists:
       listed[n, : len(kept)] = values[n, chosen]
       distances[n, : len(kept)] = found.distances[n, chosen, 0]
     short = (items < 0).any(axis=1)
-    if short.any() and found.items.shape[1] < len(self._table.host):
+    if short.any() and found.real.sum(axis=1).min() < len(self._table.host):
       self._fill(users, cf, hidden, items, distances)
     places = np.zeros_like(items)
     if self.models:  # What is shown is of the first.

@@ -154,11 +154,11 @@ class _Fit:
       part: features.costs(part, found, valid.items)
       for part in valid.items.parts
     }
-    own = columns[self._in], real[self._in]
-    self._data = {
-      "linear": listwise.data(*own, gates[self._in][:, :0], taken),
-      "gated": listwise.data(*own, gates[self._in], taken),
-    }
+    gated = listwise.data(
+      columns[self._in], real[self._in], gates[self._in], taken
+    )
+    linear = gated._replace(gates=gated.gates[:, :1])
+    self._data = {"linear": linear, "gated": gated}
     self._folds = folds_of(valid.owners, seed)
     self._weights: dict[Any, np.ndarray] = {}
     self._ranks: dict[Any, np.ndarray] = {}
