@@ -87,6 +87,8 @@ def test_ranks_and_lists_are_those_of_the_whole_catalogue_in_order(
     seed=3, users=24, items=500, repeats=repeats, text_noise=1.5, cf_noise=2.0
   )
   world.scores["cf"][:] = np.round(world.scores["cf"], 1)  # Many ties.
+  # Half of the targets are what no part expects.
+  world.targets[::2] = np.random.default_rng(4).integers(0, 500, 12)
   valid = world.valid()
   fused = (
     fusion_fit.fit(valid, 0).fusion
@@ -95,8 +97,7 @@ def test_ranks_and_lists_are_those_of_the_whole_catalogue_in_order(
   )
   ranks = _ranks(valid, fused)
   behind = ~valid.judged.own.any(axis=1)
-  if base != "calibrated":
-    assert behind.any() and not behind.all()
+  assert behind.any() and not behind.all()
   lists = fused_lists.FusedLists(
     fused,
     world.vectors,
@@ -148,7 +149,7 @@ def test_reciprocal_ranks_are_those_of_the_paper():
 
 
 def test_a_fusion_beats_its_parts_and_moves_the_first_place():
-  _, valid, fitted = _fitted(users=400, text_noise=1.0)
+  _, valid, fitted = _fitted(users=200, text_noise=1.0)
   alone = {
     part: metrics.ndcg(own, 20) for part, own in valid.judged.alone.items()
   }
@@ -162,7 +163,7 @@ def test_a_fusion_beats_its_parts_and_moves_the_first_place():
 
 
 @pytest.mark.parametrize("bad", ["text_noise", "cf_noise"])
-@pytest.mark.parametrize("users", [40, 600])
+@pytest.mark.parametrize("users", [40, 300])
 def test_a_part_that_knows_nothing_does_little_harm(bad, users):
   kinds = {bad: np.inf}
   world, valid, fitted = _fitted(users=users, seed=5, **kinds)
