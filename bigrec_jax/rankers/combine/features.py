@@ -73,7 +73,7 @@ def of(
     columns |= {f"{model}: {key}": own for key, own in of_model.items()}
     place = found.cf_places[:, :, n]
     both = (found.places[:, :, 0] < _AGREED) & (place < _AGREED)
-    columns[f"{model}: agrees with text"] = both
+    columns[_agreement(model)] = both
     low, high, total = found.cf_range[:, n].astype(np.float64).T
     gates[f"{model}: probability of its first"] = np.exp(high - total)
     gates[f"{model}: knows the user"] = high > low
@@ -122,14 +122,15 @@ def likelihood(
   return {LIKELIHOOD: found[0], RATIO: found[1]}
 
 
-def own_columns(part: str) -> tuple[str, ...]:
-  """Returns the columns that a text or a CF model has of its own list."""
-  scores = ("normalised score", "log probability")
+def is_of(column: str, part: str) -> bool:
+  """Returns whether a column is of the text, or of a CF model, alone."""
   if part == TEXT:
-    scores = ("distance", "normalised distance")
-  return tuple(
-    f"{part}: {kind}" for kind in ("log place", "1 / place", *scores)
-  )
+    return column.startswith(("text: ", "texts: "))
+  return column.startswith(f"{part}: ") and column != _agreement(part)
+
+
+def _agreement(model: str) -> str:
+  return f"{model}: agrees with text"
 
 
 def base_column(part: str) -> tuple[str, float]:

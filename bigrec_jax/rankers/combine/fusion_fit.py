@@ -312,24 +312,37 @@ def _taken(valid: Valid) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _contrasts(valid: Valid) -> dict[str, dict[str, float]]:
-  """Returns by part what its columns lose from its first item to its tenth.
+  """Returns what columns lose from a list's first item to its tenth.
 
-  Means over the users who have both; a part of a list that nobody has is left
-  out.
+  By words for the first item: means over the users who have both; a list that
+  nobody has is left out. Of text all its columns count, as they go together.
   """
-  found, contrasts = valid.found, {}
-  places = {features.TEXT: found.places[:, :, 0]}
+  found = valid.found
+  exact = found.nearest[:, 0] == 0
+  text = found.places[:, :, 0]
+  lists = {
+    "an exact title rather than the tenth nearest item": (text, exact),
+    "the nearest item of a text that is no title rather than the tenth": (
+      text,
+      ~exact,
+    ),
+  }
   for n, model in enumerate(valid.items.models):
-    places[model] = found.cf_places[:, :, n]
-  for part, of_part in places.items():
-    first, tenth = of_part == 0, of_part == fusion_words.TENTH
-    users = np.flatnonzero(first.any(axis=1) & tenth.any(axis=1))
+    everybody = np.ones(len(exact), bool)
+    lists[f"the first by {model} rather than its tenth"] = (
+      found.cf_places[:, :, n],
+      everybody,
+    )
+  parts = (features.TEXT, features.TEXT, *valid.items.models)
+  contrasts = {}
+  for part, (words, (places, who)) in zip(parts, lists.items(), strict=True):
+    first, tenth = places == 0, places == fusion_words.TENTH
+    users = np.flatnonzero(who & first.any(axis=1) & tenth.any(axis=1))
     if users.size:
-      slots = (own[users].argmax(axis=1) for own in (first, tenth))
-      one, other = slots
-      contrasts[part] = {
+      one, other = (own[users].argmax(axis=1) for own in (first, tenth))
+      contrasts[words] = {
         name: float((own[users, one] - own[users, other]).mean())
         for name, own in valid.known.columns.items()
-        if name in features.own_columns(part)
+        if features.is_of(name, part)
       }
   return contrasts

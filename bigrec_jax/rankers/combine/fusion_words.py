@@ -2,7 +2,7 @@
 
 Each compares two candidates that are equal but for one thing, and says what the
 odds of being taken are multiplied by. The first item of a list rather than the
-tenth means with the distance, or the score, that go with it on average.
+tenth means with all that goes with it on average: distances, scores, places.
 """
 
 import math
@@ -22,7 +22,8 @@ def says(fitted: fusion.Fusion, contrasts: Mapping[str, _Change]) -> list[str]:
 
   Args:
     fitted: with its weights.
-    contrasts: by part, what its columns lose from its first item to its tenth.
+    contrasts: by words for the first item of a list, what columns lose from
+      it to the tenth.
   """
   behind = f"All other items follow in the order of {fitted.base}."
   if not fitted.weights:
@@ -39,22 +40,17 @@ def _things(
   fitted: fusion.Fusion, contrasts: Mapping[str, _Change]
 ) -> Iterator[tuple[str, _Change]]:
   """Yields what is compared, as the beginning of a sentence."""
-  exact = "text: exact title", "texts: exact title of one"
-  yield "Being the very title that was written first", dict.fromkeys(exact, 1.0)
-  yield "Being the very title of another beam", {exact[1]: 1.0}
+  for first, columns in contrasts.items():
+    yield f"Being {first}", columns
   for part in fitted.parts:
-    if part == features.POPULARITY:
-      yield "Ten times as many purchases", {"log popularity": math.log(10)}
-      yield "Never having been bought in train", {"cold": 1.0}
-      continue
-    yield f"Being first by {part} rather than tenth", contrasts.get(part, {})
-    if part != features.TEXT:
+    if part not in (features.TEXT, features.POPULARITY):
       agrees = {f"{part}: agrees with text": 1.0}
       yield f"Being among the first ten of both the text and {part}", agrees
+  yield "Ten times as many purchases", {"log popularity": math.log(10)}
+  yield "Never having been bought in train", {"cold": 1.0}
   yield "Being in the history", {"in history": 1.0}
-  for name in fitted.columns.names:
-    if name.startswith("likelihood") and not name.endswith(": asked"):
-      yield f"One nat more of {name}", {name: 1.0}
+  for name in (features.LIKELIHOOD, features.RATIO):
+    yield f"One nat more of {name}", {name: 1.0}
 
 
 def _log_odds(fitted: fusion.Fusion, row: int, change: _Change) -> float:
@@ -83,9 +79,8 @@ def _gates(
       continue
     plain = _log_odds(fitted, 0, contrasts[part])
     yield (
-      f"Where '{gate}' is a deviation above its mean, being first by {part}"
-      f" rather than tenth {_times(plain + changes[part])}; on average it"
-      f" {_times(plain)}."
+      f"Where '{gate}' is a deviation above its mean, being {part}"
+      f" {_times(plain + changes[part])}; on average it {_times(plain)}."
     )
 
 

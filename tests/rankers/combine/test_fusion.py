@@ -158,7 +158,9 @@ def test_a_fusion_beats_its_parts_and_moves_the_first_place():
   assert (fitted.ranks[text > 0] == 0).any()
   assert fitted.report["valid_ndcg@20"] == metrics.ndcg(fitted.ranks, 20)
   says = fitted.report["says"]
-  assert any(s.startswith("Being first by cf rather than tenth") for s in says)
+  assert any(
+    s.startswith("Being the first by cf rather than its tenth") for s in says
+  )
   assert any("purchases multiplies" in s for s in says)
 
 
