@@ -57,6 +57,7 @@ MODES = (
   "embed",
   "ground_eval",
   "evaluate",
+  "contamination",
   "recommend",
   "report",
   "export",

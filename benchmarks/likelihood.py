@@ -8,6 +8,10 @@ the same precision and the same cores, and take turns. The peer is a loop over
 batches of prompt and title together; "prompt cached" is a better one, which
 reads the prompt once a user and repeats its keys. Compilation is timed apart.
 
+The loop is the same work for every batch, so it may be timed on fewer
+candidates (`--whole-candidates`) and scaled. Seconds of CPUs are those of all
+threads, where the machine does other things as well.
+
 The floor is what a core at its measured GEMM peak needs for the products that
 no order of work avoids: every token of prompt and titles once through the
 layers, and the head once for every token of a title.
@@ -55,9 +59,9 @@ class Ours:
 
   def run(
     self, prompts: list, answers: list, candidates: np.ndarray, batch: int
-  ) -> tuple[float, np.ndarray]:
-    """Returns seconds and log-probabilities [N, M]."""
-    start = time.perf_counter()
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns seconds, of the clock and of CPUs, and logs [N, M]."""
+    start = np.array([time.perf_counter(), time.process_time()])
     found = likelihood.score(
       self.model,
       self.params,
@@ -70,7 +74,8 @@ class Ours:
       buckets=self.buckets,
       progress=progress.NullProgress(),
     )
-    return time.perf_counter() - start, found
+    end = np.array([time.perf_counter(), time.process_time()])
+    return end - start, found
 
 
 class Peer:
@@ -92,12 +97,13 @@ class Peer:
     )
     self.versions = json.loads(self.process.stdout.readline())
 
-  def run(self, **order: Any) -> tuple[float, np.ndarray]:
-    """Returns seconds and log-probabilities [users, M]."""
+  def run(self, **order: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns seconds, of the clock and of CPUs, and logs [users, M]."""
     self.process.stdin.write(json.dumps(order) + "\n")
     self.process.stdin.flush()
     answer = json.loads(self.process.stdout.readline())
-    return answer["seconds"], np.array(answer["logs"])
+    seconds = np.array([answer["seconds"], answer["cpu_seconds"]])
+    return seconds, np.array(answer["logs"])
 
   def close(self) -> None:
     """Ends the process."""
@@ -150,6 +156,16 @@ def floor_flops(
   return total
 
 
+def common_share(answers: list, candidates: np.ndarray) -> float:
+  """Returns the share of tokens to read that another title begins with, too."""
+  read = distinct = 0
+  for own in candidates:
+    texts = [tuple(answers[n][:-1]) for n in own]
+    read += sum(map(len, texts))
+    distinct += len({t[:k] for t in texts for k in range(1, len(t) + 1)})
+  return 1 - distinct / read
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
   """Runs the rounds, sides interleaved; returns everything measured."""
   prompts, answers, candidates = read(arguments)
@@ -164,7 +180,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
       "batch_size": size,
       "cached": True,
     }
-  seconds: dict[str, list[float]] = {"ours": []} | {n: [] for n in orders}
+  seconds: dict[str, list[np.ndarray]] = {"ours": []}
+  seconds |= {name: [] for name in orders}
   differences: dict[str, float] = {}
   versions: dict[str, Any] = {}
   with tempfile.TemporaryDirectory() as folder:
@@ -181,22 +198,24 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
       spent, found = ours.run(*work)
       seconds["ours"].append(spent / len(prompts))
       for name, order in orders.items():
-        count = arguments.peer_users
+        count, most = arguments.peer_users, arguments.candidates
         if not order["cached"]:
-          count = min(count, arguments.whole_users)
-        spent, theirs = peer.run(**order, users=count)
-        seconds[name].append(spent / count)
-        worst = np.abs(theirs - found[:count]).max()
+          # A loop over batches: a part of its users and batches is as good.
+          count, most = 1, min(most, arguments.whole_candidates)
+        spent, theirs = peer.run(**order, users=count, most=most)
+        seconds[name].append(spent / count * arguments.candidates / most)
+        worst = np.abs(theirs - found[:count, :most]).max()
         differences[name] = max(differences.get(name, 0.0), float(worst))
     peer.close()
   peak = train.matmul_peak(arguments.dtype)
   flops = floor_flops(ours.arch, prompts, answers, candidates) / len(prompts)
-  medians = {name: statistics.median(own) for name, own in seconds.items()}
+  medians = {name: np.median(own, axis=0) for name, own in seconds.items()}
   return {
-    "seconds_per_user": medians,
-    "runs": seconds,
+    "seconds_per_user": {n: own[0] for n, own in medians.items()},
+    "cpu_seconds_per_user": {n: own[1] for n, own in medians.items()},
+    "runs": {n: np.array(own).tolist() for n, own in seconds.items()},
     "largest_difference": differences,
-    "first_run_seconds": first,
+    "first_run_seconds": float(first[0]),
     "flops_per_user": flops,
     "matmul_peak_flops_per_second": peak,
     "floor_seconds_per_user": flops / peak,
@@ -204,6 +223,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     "title_tokens_mean": float(
       np.mean([len(answers[n]) for n in candidates.flat])
     ),
+    "share_of_common_beginnings": common_share(answers, candidates),
     "peer": versions,
   }
 
@@ -221,7 +241,10 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=8)
   parser.add_argument("--peer-users", type=int, default=2)
   parser.add_argument(
-    "--whole-users", type=int, default=1, help="of the loop without a cache"
+    "--whole-candidates",
+    type=int,
+    default=100,
+    help="that the loop without a cache is timed on, for one user",
   )
   parser.add_argument("--peer-batches", type=int, nargs="*", default=[20])
   parser.add_argument("--cached-batches", type=int, nargs="*", default=[50])
@@ -230,20 +253,25 @@ def main() -> None:
   arguments = parser.parse_args()
   arguments.threads = len(os.sched_getaffinity(0))
   measured = measure(arguments)
-  own = measured["seconds_per_user"]["ours"]
+  clock, cpu = measured["seconds_per_user"], measured["cpu_seconds_per_user"]
   rows = [
     [
       name,
       f"{spent:.2f}",
-      f"{spent / own:.2f}x",
+      f"{spent / clock['ours']:.2f}x",
+      f"{cpu[name]:.2f}",
+      f"{cpu[name] / cpu['ours']:.2f}x",
       f"{measured['largest_difference'].get(name, 0.0):.1e}",
     ]
-    for name, spent in measured["seconds_per_user"].items()
+    for name, spent in clock.items()
   ]
   floor = measured["floor_seconds_per_user"]
-  rows.append(["floor at GEMM peak", f"{floor:.2f}", f"{floor / own:.2f}x", ""])
-  headers = ["system", "s a user", "ours is", "largest difference"]
-  print(table.format_table(headers, rows))
+  share = f"{floor / clock['ours']:.2f}x"
+  rows.append(["floor at GEMM peak", f"{floor:.2f}", share, "", "", ""])
+  headers = ["system", "s a user", "ours is", "CPU s", "ours is"]
+  print(table.format_table([*headers, "largest difference"], rows))
+  share = measured["share_of_common_beginnings"]
+  print(f"a trie of a user's titles would spare {share:.1%} of their tokens")
   result = {
     "what": vars(arguments) | {"data": str(arguments.data)},
     "hardware": {

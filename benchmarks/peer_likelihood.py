@@ -1,8 +1,9 @@
 """Log-probabilities of answers by Hugging Face, behind a pipe.
 
 Run by benchmarks/likelihood.py. One JSON object per line each way:
-{"batch_size", "cached", "users"} in, {"seconds", "logs"} out. An interpreter
-of its own, so that neither side's thread pool disturbs the other.
+{"batch_size", "cached", "users", "most"} in, of which the last says how many
+answers of a user; {"seconds", "cpu_seconds", "logs"} out. An interpreter of
+its own, so that neither side's thread pool disturbs the other.
 
 Not cached, every text is prompt and answer together, as a batched loop over
 candidates has it; the head is asked for the answer's positions alone. Cached,
@@ -91,12 +92,13 @@ def _run(
   model: transformers.PreTrainedModel, users: list[dict], order: dict
 ) -> dict:
   size, logs = order["batch_size"], []
-  start = time.perf_counter()
+  start, cpu = time.perf_counter(), time.process_time()
   with torch.inference_mode():
     for user in users[: order["users"]]:
       # Of one length together: as little padding as can be.
       places = sorted(
-        range(len(user["answers"])), key=lambda n: -len(user["answers"][n])
+        range(len(user["answers"]))[: order["most"]],
+        key=lambda n: -len(user["answers"][n]),
       )
       answers = [user["answers"][n] for n in places]
       if order["cached"]:
@@ -111,7 +113,11 @@ def _run(
       for place, log in zip(places, found, strict=True):
         own[place] = log
       logs.append(own)
-  return {"seconds": time.perf_counter() - start, "logs": logs}
+  return {
+    "seconds": time.perf_counter() - start,
+    "cpu_seconds": time.process_time() - cpu,
+    "logs": logs,
+  }
 
 
 def main(directory: str, users_path: str, threads: int, dtype: str) -> None:

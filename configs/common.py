@@ -181,6 +181,7 @@ def get_config() -> ml_collections.ConfigDict:
   # time; of fewer users where it has more items.
   config.ground.block_items = 32768
   config.ground.bootstrap_samples = 1000
+  config.ground.permutations = 100000  # Sign flips of a paired test.
 
   # BM25 over titles; the pair with the best valid NDCG@20 is kept.
   config.bm25 = cfg()
@@ -237,6 +238,8 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.report = cfg()
   config.report.num_examples = 12
+  # Titles that the base alone is asked to complete; 0 = none.
+  config.report.contamination = 0
 
   # --mode=plan compiles for devices that need not be there.
   config.plan = cfg()
@@ -298,6 +301,7 @@ def variant(config: ml_collections.ConfigDict, arg: str):
   config.generate.batch_size = 8
   config.embed.batch_size = 32
   config.ground.bootstrap_samples = 50
+  config.ground.permutations = 1000
   config.cf.num_epochs = 2
   config.cf.hidden_size = 16
   return config

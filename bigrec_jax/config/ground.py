@@ -87,6 +87,7 @@ class GroundConfig:
   batch_size: Annotated[int, checks.ROWS]
   block_items: Annotated[int, checks.SOME]
   bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]
+  permutations: Annotated[int, checks.Range(1, 10**7)]
 
   def __post_init__(self):
     checks.choice("ground.duplicates", self.duplicates, ("best", "last"))

@@ -11,3 +11,4 @@ class ReportConfig:
   """The HTML report."""
 
   num_examples: Annotated[int, checks.ANY]
+  contamination: Annotated[int, checks.ANY]

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 # Tokens of a row. Each sees its own row's keys, so long rows cost more; short
-# ones leave more places empty behind their answers.
-_ROW = 64
+# ones leave more places empty behind their answers, and longer answers need
+# rows, and calls, of their own: few, so these are smaller.
+_ROW = 128
+_WIDE = 4
 
 
 class Call(NamedTuple):
@@ -60,7 +62,7 @@ def calls(
       for packed in _pack(read[user, columns], width):
         held = columns[packed].tolist()
         rows[user % shards].append(_Row(user // shards, user, held))
-    size = max(1, tokens // width)
+    size = max(1, tokens // width // (1 if width == _ROW else _WIDE))
     for start in range(0, max(map(len, rows)), size):
       part = [own[start : start + size] for own in rows]
       yield _call(part, size, width, answers, candidates)

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax import errors
 from bigrec_jax.config import ArchConfig, LoraConfig, ModelConfig
 from bigrec_jax.models import kv_cache, layout
 from bigrec_jax.progress import Reports
@@ -55,14 +54,6 @@ class Architecture(abc.ABC):
     Args:
       dtype: of the weights beside it, `float32` or `bfloat16`.
     """
-
-  def check_length(self, length: int, what: str) -> None:
-    """Raises UserError if `length` tokens exceed the model's positions."""
-    if length > self.max_position_embeddings:
-      raise errors.UserError(
-        f"{what}: {length} tokens found, at most max_position_embeddings"
-        f" {self.max_position_embeddings} of the base model expected"
-      )
 
 
 class LanguageModel(Protocol):

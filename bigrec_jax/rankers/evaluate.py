@@ -32,7 +32,7 @@ from bigrec_jax.rankers.distance import (
   user_block,
 )
 from bigrec_jax.rankers.splits import Split
-from bigrec_jax.results import ground_file, metrics, rows
+from bigrec_jax.results import ground_file, metrics, paired_tests, rows
 from bigrec_jax.results.chosen import parts_of
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -52,8 +52,8 @@ class Evaluation:
     ranks: {split: arrays for ranks/<split>.npz}: "target" [N]; "none" [N];
       each injection [N] at its single gamma, and for test at all gammas
       chosen: "<injection>:gammas" [g] and "<injection>:ranks" [g, N], and
-      "popularity+cf:two_gammas" [N]. Valid's ranks under injection are exact
-      only below the largest cutoff.
+      "popularity+cf:two_gammas" [N]; "baseline:<name>" [N]. Valid's ranks
+      under injection are exact only below the largest cutoff.
   """
 
   results: list[rows.MetricRow]
@@ -210,8 +210,11 @@ class _Run:
     for split in reversed(ranked):
       about = split, ranked[split], gammas[split], choices
       results += self._results(*about)
-      arrays[split] = self._arrays(*about)
-      others += self._baselines(split)
+      own = self._baselines(split)
+      others += [row for row, _ in own]
+      arrays[split] = self._arrays(*about) | {
+        paired_tests.BASELINE + row.name: ranks for row, ranks in own
+      }
     return Evaluation(results, others, curves, pairs, arrays)
 
   def _curve(self, curve: Mapping[str, Any]) -> ground_file.Curve:
@@ -365,7 +368,8 @@ class _Run:
       arrays[two_gammas.RANKS] = ranked.pairs[:, 0]
     return arrays
 
-  def _baselines(self, split: str) -> list[rows.BaselineRow]:
+  def _baselines(self, split: str) -> list[tuple[rows.BaselineRow, np.ndarray]]:
+    """Returns the rows of a split and the ranks [N] that each is of."""
     own, groups = self._splits[split], self._table.groups
     items = len(groups)
     ranks_of = engine.Ranks(
@@ -381,13 +385,9 @@ class _Run:
     }
     if own.cf_scores is not None:
       rankers["cf"] = cf_rankers.of_scores(own.cf_scores)
-    return [
-      report_row(
-        engine.ranks_once(self._once, f"{name} {split}", ranks_of, ranker),
-        self._config,
-        self._seed,
-        name=name,
-        split=split,
-      )
-      for name, ranker in rankers.items()
-    ]
+    found = []
+    for name, ranker in rankers.items():
+      ranks = engine.ranks_once(self._once, f"{name} {split}", ranks_of, ranker)
+      row = report_row(ranks, self._config, self._seed, name=name, split=split)
+      found.append((row, ranks))
+    return found

@@ -80,7 +80,8 @@ class Reranked:
     """Returns [N] how many candidate rows come after the target by distance."""
     table = _Given(embeddings)
     behind = np.zeros(len(queries), np.int64)
-    for user in np.flatnonzero(~self._own.any(axis=1)):
+    some = (self._candidates >= 0).any(axis=1)
+    for user in np.flatnonzero(some & ~self._own.any(axis=1)):
       titles = self._candidates[user]
       rows = self._members.rows(titles[titles >= 0]).ravel()
       rows = np.append(rows[rows >= 0], self._targets[user])

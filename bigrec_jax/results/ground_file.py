@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.results import rows
-from bigrec_jax.workdir import fields, storage
+from bigrec_jax.results import comparisons, rows
+from bigrec_jax.workdir import fields, origins, storage
 
 _SERIES = fields.sequence(fields.number)
 _BY_CUTOFF = rows.by_cutoff(_SERIES)
@@ -91,6 +91,10 @@ class GroundFile:
     systems: rows beside the published ones (all beams, likelihood, calibrated
       fusion, ...), on the same users.
     fitted: what valid taught each of them, by its name.
+    tests: paired tests between rows of test, corrected as one family
+      (results/paired_tests.py); empty in files of before them.
+    base_origin: what the base was made from, where it is a dequantised copy
+      (workdir/origins.py); else empty.
   """
 
   num_items: int
@@ -103,6 +107,8 @@ class GroundFile:
   bm25: Mapping[str, float] = dataclasses.field(default_factory=dict)
   systems: Sequence[rows.BaselineRow] = ()
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  tests: Sequence[comparisons.Comparison] = ()
+  base_origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -137,6 +143,8 @@ class GroundFile:
       "bm25": self.bm25,
       "systems": [row.to_json() for row in self.systems],
       "fitted": self.fitted,
+      "tests": [row.to_json() for row in self.tests],
+      **({"base_origin": self.base_origin} if self.base_origin else {}),
     }
 
   @classmethod
@@ -162,6 +170,10 @@ class GroundFile:
       file.optional("bm25", fields.mapping(fields.number), {}),
       file.optional("systems", baselines, ()),
       file.optional("fitted", fields.of_object, {}),
+      file.optional(
+        "tests", fields.sequence(comparisons.Comparison.from_json), ()
+      ),
+      file.optional("base_origin", origins.checked, {}),
     )
 
 

@@ -196,7 +196,7 @@ thead th{border-bottom:2px solid var(--line);font-weight:600}
 tbody th{font-weight:500}
 th:first-child{text-align:left;position:sticky;left:0;background:inherit}
 tr{background:var(--paper)}
-tr.bigrec{background:var(--tint)}
+tr.bigrec,tr.system{background:var(--tint)}
 tr.oracle th,tr.oracle td{color:var(--soft)}
 tr:not(.oracle)+tr.oracle>*{border-top:2px solid var(--line)}
 .wide td,.wide th{white-space:normal;text-align:left;overflow-wrap:anywhere}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
+_MOST_LABELS = 30  # Bars with their values above them; more would touch.
 _INK = "#1c2530"
 _SOFT = "#4a5563"
 _GRID = "#e3e7ec"
@@ -175,6 +176,46 @@ def _draw(axis: "Axes", panel: Panel, handles: dict[str, Any]) -> None:
     axis.set_ylim(bottom=0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Interval:
+  """A difference with its interval; a strong one is filled."""
+
+  label: str
+  value: float
+  low: float
+  high: float
+  strong: bool
+
+
+def intervals(
+  name: str, description: str, marks: Sequence[Interval], x_label: str
+) -> str:
+  """Draws intervals one below the other, with a line at 0.
+
+  Args:
+    name: unique in the page.
+    description: read out instead of the picture.
+    marks: from top to bottom.
+    x_label: of the x axis.
+
+  Returns:
+    An `<svg>` element.
+  """
+  with _style(name):
+    figure, (axis,) = _figure(1, height=0.8 + 0.24 * len(marks))
+    for place, mark in enumerate(marks):
+      colour = _COLOURS[0] if mark.strong else _SOFT
+      fill = colour if mark.strong else "white"
+      axis.plot([mark.low, mark.high], [place] * 2, color=colour, lw=1.6)
+      axis.plot([mark.value], [place], "o", ms=5.5, mec=colour, mfc=fill)
+    axis.axvline(0, color=_INK, lw=0.9)
+    axis.set_yticks(range(len(marks)), [mark.label for mark in marks])
+    axis.set_ylim(len(marks) - 0.4, -0.6)
+    axis.set_xlabel(x_label)
+    axis.grid(axis="y", visible=False)
+    return _svg(figure, name, description)
+
+
 def bars(
   name: str,
   description: str,
@@ -203,7 +244,10 @@ def bars(
       offset = (number - (len(series) - 1) / 2) * width
       places = [n + offset for n in range(len(groups))]
       drawn = axis.bar(places, values, width * 0.92, color=looks[number][0])
-      axis.bar_label(drawn, fmt="%.2f", fontsize=7.5, padding=1.5, color=_SOFT)
+      if len(groups) * len(series) <= _MOST_LABELS:
+        axis.bar_label(
+          drawn, fmt="%.2f", fontsize=7.5, padding=1.5, color=_SOFT
+        )
       handles[label] = drawn
     axis.set_xticks(range(len(groups)), groups)
     axis.set_ylabel(y_label)

@@ -7,6 +7,7 @@ import numpy as np
 
 from bigrec_jax.data.text import prompts
 from bigrec_jax.results import metrics, page, plots, run_data
+from bigrec_jax.workdir import origins
 
 _HEADLINE_K = 10
 _GROUND_FIRST = "--mode=ground_eval makes it."
@@ -19,6 +20,10 @@ def headline(data: run_data.RunData) -> page.Html:
   if found:
     parts += [_systems_table(found, metric) for metric in run_data.METRICS]
     parts.append(_table_notes(found))
+  if data.ground is not None and data.ground.base_origin:
+    line = origins.describe(data.ground.base_origin)
+    note = f"All rows of BIGRec are those of a dequantised copy of {line}."
+    parts.append(page.paragraph(note))
   if not any(system.kind == "bigrec" for system in found):
     parts.append(page.missing("test results of BIGRec", _GROUND_FIRST))
   if not any(system.kind == "baseline" for system in found):

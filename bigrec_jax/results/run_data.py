@@ -12,7 +12,13 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import cf_file, ground_file, rows, run_inputs
+from bigrec_jax.results import (
+  cf_file,
+  contamination,
+  ground_file,
+  rows,
+  run_inputs,
+)
 from bigrec_jax.workdir import origins, paths as paths_lib, storage
 
 T = TypeVar("T")
@@ -54,7 +60,8 @@ class System:
   Attributes:
     key: its name in the files, e.g. "most_popular" or "popularity".
     label: its name for people.
-    kind: "baseline", "bigrec" or "oracle".
+    kind: "baseline", "bigrec", "system" (beside the published rows) or
+      "oracle".
     protocol: how gamma was chosen, "" where there is none.
     values: {"hr": {"1": ...}, "ndcg": {...}}.
     ci95: the same with [low, high], where known.
@@ -88,7 +95,9 @@ class RunData:
     predictions: rows of predictions/test.json.
     examples: rows of ranks/test_examples.json.
     catalogue: lines of data/catalogue.jsonl.
-    ranks: [N] of each injection on test, from ranks/*.npz, and "target".
+    ranks: [N] of each injection on test, from ranks/*.npz, and "target"; of
+      baselines and systems, too.
+    contamination: metrics/contamination.json.
     task: whose file `task_rows` are of; "" for BIGRec, which has `ground`.
     task_rows: of metrics/<task>.json.
     records: records/<name>.json by name.
@@ -108,6 +117,7 @@ class RunData:
   examples: list[dict[str, Any]]
   catalogue: list[dict[str, Any]]
   ranks: dict[str, np.ndarray]
+  contamination: contamination.Probe | None
   task: str
   task_rows: tuple[rows.TaskRow, ...]
   records: Mapping[str, Mapping[str, Any]]
@@ -183,6 +193,7 @@ def load(
     examples=read(paths.ground_examples, run_inputs.examples, []),
     catalogue=read(paths.catalogue, run_inputs.catalogue, []),
     ranks=_ranks(paths.ranks, read),
+    contamination=read(paths.contamination, contamination.read, None),
     task=task,
     task_rows=read(paths.task_metrics(task), rows.read_task, ())
     if task
@@ -252,9 +263,12 @@ def systems(data: RunData, split: str) -> list[System]:
       found.append(system)
   for row in () if ground is None else ground.rows_of(split=split):
     found.append(_bigrec(row))
+  for other in () if ground is None else ground.systems:
+    if other.split == split:
+      found.append(dataclasses.replace(_baseline(other), kind="system"))
   # Of two rows of one system the later, ground_eval's, stays.
   unique = {(s.kind, s.key, s.protocol): s for s in found}
-  order = {"baseline": 0, "bigrec": 1, "oracle": 2}
+  order = {"baseline": 0, "bigrec": 1, "system": 2, "oracle": 3}
   simple = {"random": 0, "most_popular": 1}
   return sorted(
     unique.values(), key=lambda s: (order[s.kind], simple.get(s.key, 2))
@@ -277,16 +291,18 @@ def _bigrec(row: rows.MetricRow) -> System:
 
 def _cf_system(row: cf_file.CfRow) -> System:
   name = _ALIASES.get(row.model, row.model)
-  return System(name, _label(name), "baseline", "", _values(row), {})
+  return System(name, label(name), "baseline", "", _values(row), {})
 
 
 def _baseline(row: rows.BaselineRow) -> System:
   name = _ALIASES.get(row.name, row.name)
   kind = "oracle" if name.startswith("oracle") else "baseline"
-  return System(name, _label(name), kind, "", _values(row), row.ci95)
+  return System(name, label(name), kind, "", _values(row), row.ci95)
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+  """Returns a baseline or a system, by its name in files, for people."""
+  name = _ALIASES.get(name, name)
   return _LABELS.get(name, name.replace("_", " "))
 
 

@@ -223,6 +223,7 @@ def _sized(config: config_lib.Config, rows: int) -> config_lib.Config:
       batch_size=16,
       block_items=64,
       bootstrap_samples=2,
+      permutations=2,
     ),
   )
 

@@ -13,7 +13,12 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import popularity as popularity_lib
-from bigrec_jax.results import ground_file, rows, table
+from bigrec_jax.results import (
+  ground_file,
+  ground_table,
+  paired_tests,
+  significance,
+)
 from bigrec_jax.stages import (
   embed,
   generate,
@@ -28,6 +33,7 @@ from bigrec_jax.stages import (
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   fingerprints,
+  origins,
   parts as parts_lib,
   processes,
   storage,
@@ -100,11 +106,23 @@ def _inputs(session: Session) -> graph.Inputs:
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
     "cf": {s: cf[s].fingerprint for s in SPLITS},
     "popularity": fingerprints.of_value(popularity.tolist()),
-    "ground": {key: ground[key] for key in shown} | systems.asked_for(session),
+    "ground": {
+      **{key: ground[key] for key in shown},
+      **systems.asked_for(session),
+      **_tests_asked_for(ground["permutations"]),
+    },
     "bm25": options["bm25"],
     **systems.inputs(session),
     "seed": session.config.seed,
   }
+
+
+def _tests_asked_for(permutations: int) -> dict[str, int]:
+  """Returns the draws of tests where they are not the usual ones.
+
+  A result of before there were tests stays current without.
+  """
+  return {} if permutations == 100_000 else {"permutations": permutations}
 
 
 def _cost(session: Session) -> graph.Cost | None:
@@ -133,13 +151,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     found = _evaluate(session, splits, items, popularity, parts.once)
     plain = {split: found.ranks[split]["none"] for split in SPLITS}
     beside = systems.measure(session, splits, items, popularity, parts, plain)
-    for split, ranks in beside.ranks.items():
-      found.ranks[split].update(ranks)
-    result = dataclasses.replace(
-      _result(session, found, made_from, cf, parts.once),
-      systems=beside.rows,
-      fitted=beside.fitted,
-    )
+    result = _result(session, found, beside, made_from, cf, parts.once)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -266,24 +278,40 @@ def injected_popularity(session: Session) -> np.ndarray:
 def _result(
   session: Session,
   found: "evaluate.Evaluation",
+  beside: systems.Measured,
   made_from: graph.Inputs,
   cf: dict[str, _Cf],
   once: parts_lib.Once,
 ) -> ground_file.GroundFile:
-  """Returns the content of metrics/ground_eval.json."""
-  bm25, parameters = history_titles.rows(
-    session, {split: cf[split].scores for split in SPLITS}, once
-  )
-  return ground_file.GroundFile(
+  """Returns the content of metrics/ground_eval.json.
+
+  The ranks of all other rows go to those of the evaluation.
+  """
+  scores = {split: cf[split].scores for split in SPLITS}
+  bm25, parameters = history_titles.rows(session, scores, once)
+  law = oracle.rows(session, once)
+  for other in (bm25, law, beside):
+    for split, ranks in other.ranks.items():
+      found.ranks[split].update(ranks)
+  result = ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
     made_from,
     found.results,
-    [*found.baselines, *bm25, *oracle.rows(session, once)],
+    [*found.baselines, *bm25.rows, *law.rows],
     found.gamma_curves,
     found.gamma_pairs,
     parameters,
+    beside.rows,
+    bm25.fitted | beside.fitted,
+    base_origin=(_reads_base(session) and session.base_origin) or {},
   )
+  ground = session.config.ground
+  effort = significance.Effort(
+    ground.bootstrap_samples, ground.permutations, session.config.seed
+  )
+  tests = paired_tests.tests(result, found.ranks["test"], effort)
+  return dataclasses.replace(result, tests=tests)
 
 
 def finish(session: Session) -> None:
@@ -293,51 +321,20 @@ def finish(session: Session) -> None:
   """
   result = session.load(STAGE)
   kept_choice.keep(session, result)
-  say(_table(result))
-  found: dict[str, rows.BaselineRow | rows.MetricRow] = {
-    row.name: row for row in result.baselines_of("test")
-  }
-  plain = next(result.rows_of(split="test", injection="none"), None)
-  if "oracle" not in found or plain is None:
-    return
-  found["BIGRec"] = plain
-  for k in ("1", "10"):
-    best = found["oracle"].hr.get(k)
-    if best:
-      shares = (
-        f"{name} {found[name].hr[k] / best:.0%}"
-        for name in ("BIGRec", "most_pop", "random")
-        if name in found and k in found[name].hr
-      )
-      say(f"HR@{k} of the oracle's {best:.4f}: {', '.join(shares)}")
-
-
-def _table(result: ground_file.GroundFile) -> str:
-  """Returns the test rows as a table for people."""
-  others = list(result.baselines_of("test"))
-  oracles = [row for row in others if row.name.startswith("oracle")]
-  found: list[tuple[str, str, rows.BaselineRow | rows.MetricRow]] = [
-    (row.name, "", row) for row in others if row not in oracles
-  ]
-  plain = next(result.rows_of(split="test", injection="none"), None)
-  if plain is not None:  # Without gamma all protocols are one.
-    found.append(("BIGRec", "", plain))
-  for injected in result.rows_of(split="test"):
-    if injected.injection != "none":
-      name = f"BIGRec + {injected.injection}"
-      found.append((name, injected.protocol, injected))
-  found += [(r.name, "", r) for r in result.systems if r.split == "test"]
-  found += [(row.name, "", row) for row in oracles]
-  cutoffs = list(result.results[0].hr) if result.results else []
-  headers = ["test", "gamma by"]
-  headers += [f"NDCG@{k}" for k in cutoffs] + [f"HR@{k}" for k in cutoffs]
-  cells = [
-    [name, protocol]
-    + [row.ndcg.get(k) for k in cutoffs]
-    + [row.hr.get(k) for k in cutoffs]
-    for name, protocol, row in found
-  ]
-  return table.format_table(headers, cells)
+  say(ground_table.of_rows(result))
+  if result.base_origin:
+    line = origins.describe(result.base_origin)
+    say(f"BIGRec's base is a dequantised copy of {line}")
+  if tests := ground_table.of_tests(result):
+    say(tests)
+  else:
+    path = session.paths.ground_eval
+    say(
+      f"ground_eval: {path} is of before there were paired tests; without that"
+      " file --mode=ground_eval makes them"
+    )
+  for line in ground_table.of_oracle(result):
+    say(line)
 
 
 # Its value: the content of metrics/ground_eval.json.

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bigrec_jax.results import rows as rows_lib
+from bigrec_jax.results import paired_tests
+from bigrec_jax.stages import systems
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -15,8 +16,10 @@ SPLITS = ("valid", "test")
 
 def rows(
   session: Session, cf: Mapping[str, Any], once: parts_lib.Once
-) -> tuple[list[rows_lib.BaselineRow], dict[str, float]]:
+) -> tuple[systems.Measured, dict[str, float]]:
   """Returns rows of BM25 and of BM25 with CF, and the former's parameters.
+
+  Ranks go by the names of baselines (results/paired_tests.py).
 
   Args:
     session: configuration and workdir.
@@ -58,6 +61,7 @@ def rows(
     s: index.ranker(terms.history_counts(examples[s].history)) for s in SPLITS
   }
   rankers: dict[str, dict[str, protocol.Ranker]] = {"bm25": {**words}}
+  measured = systems.Measured()
   if all(cf[split] is not None for split in SPLITS):
     parts = {s: [words[s], cf_rankers.of_scores(cf[s])] for s in SPLITS}
     few = bm25_choice.users_to_choose_by(len(valid), len(catalogue))
@@ -65,6 +69,11 @@ def rows(
       session.mesh, most_users=ground.batch_size, groups=groups, once=once
     ).fit(parts["valid"], targets["valid"][:few])
     rankers["bm25+cf"] = {s: combiner(parts[s]) for s in SPLITS}
+    measured.fitted["bm25+cf"] = {
+      "weights": dict(zip(("bm25", "cf"), combiner.weights, strict=True)),
+      "tried": combiner.tried,
+      "says": _says(*combiner.weights),
+    }
   ranks_of = {
     s: engine.Ranks(
       targets[s],
@@ -75,15 +84,19 @@ def rows(
     )
     for s in SPLITS
   }
-  measured = [
-    evaluate.report_row(
-      engine.ranks_once(once, f"{name} {s}", ranks_of[s], by_split[s]),
-      ground,
-      config.seed,
-      name=name,
-      split=s,
-    )
-    for name, by_split in rankers.items()
-    for s in SPLITS
-  ]
+  for name, by_split in rankers.items():
+    for s in SPLITS:
+      ranks = engine.ranks_once(once, f"{name} {s}", ranks_of[s], by_split[s])
+      measured.ranks[s][paired_tests.BASELINE + name] = ranks
+      measured.rows.append(
+        evaluate.report_row(ranks, ground, config.seed, name=name, split=s)
+      )
   return measured, choice.to_json()
+
+
+def _says(words: float, cf: float) -> list[str]:
+  """Returns the weights as the report says them."""
+  return [
+    f"Of a score, {words:.0%} is BM25 of the history's titles and {cf:.0%} the"
+    " CF score, each from 0 to 1 over a user's items."
+  ]

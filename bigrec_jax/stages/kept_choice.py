@@ -1,23 +1,18 @@
 """What valid likes best, kept beside the adapter for lists: chosen.json."""
 
-from collections.abc import Callable
-
 from bigrec_jax.results import chosen, ground_file
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import processes, records
 
 
 def best_on_valid(
-  session: Session,
-  found: ground_file.GroundFile,
-  tell: Callable[[str], object] = lambda line: None,
+  session: Session, found: ground_file.GroundFile
 ) -> chosen.Chosen:
   """Returns what valid likes best, of what knows new histories.
 
   Args:
     session: configuration and workdir.
     found: the evaluation.
-    tell: told of what new histories can't have.
   """
   ground = session.config.ground
   given = ground.cf_scores.valid or ground.cf_scores.test
@@ -29,8 +24,6 @@ def best_on_valid(
   ]
   of_cf = [*(name for name in known if "cf" in name), *fused]
   without = of_cf if given or not ground.cf_model else []
-  for name in without:
-    tell(f"recommend: {name} is left out: it knows no new histories")
   return chosen.best(found, ground.cf_model, lambda name: name not in without)
 
 

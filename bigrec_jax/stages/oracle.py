@@ -3,26 +3,29 @@
 import numpy as np
 
 from bigrec_jax.data.formats import synthetic
-from bigrec_jax.results import rows as rows_lib
+from bigrec_jax.results import paired_tests
+from bigrec_jax.stages import systems
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts
 
 SPLITS = ("valid", "test")
 
 
-def rows(session: Session, once: parts.Once) -> list[rows_lib.BaselineRow]:
+def rows(session: Session, once: parts.Once) -> systems.Measured:
   """Returns what the world's own law reaches; only a made-up world has one.
+
+  Ranks go by the names of baselines (results/paired_tests.py).
 
   Args:
     session: configuration and workdir.
     once: knows the ranks that were counted before a kill.
   """
   if session.config.data.format != "synthetic":
-    return []
+    return systems.Measured()
   from bigrec_jax.rankers import dense, engine, evaluate
 
   world = synthetic.build(session.config.data.synthetic)
-  config, found = session.config, []
+  config, found = session.config, systems.Measured()
   for split in SPLITS:
     examples = session.examples(split)
     ranks_of = engine.Ranks(
@@ -40,7 +43,8 @@ def rows(session: Session, once: parts.Once) -> list[rows_lib.BaselineRow]:
 
       ranker = dense.Dense(law, len(session.catalogue))
       ranks = engine.ranks_once(once, f"{name} {split}", ranks_of, ranker)
-      found.append(
+      found.ranks[split][paired_tests.BASELINE + name] = ranks
+      found.rows.append(
         evaluate.report_row(
           ranks, config.ground, config.seed, name=name, split=split
         )

@@ -4,6 +4,7 @@ import pathlib
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.stages import (
+  contamination,
   evaluate,
   prepare,
   pretrain,
@@ -20,7 +21,8 @@ def run(
 ) -> None:
   """Prepare, pretrain, train, train_cf, evaluate, report.
 
-  Generation and embedding are parts of the evaluation, which makes them. With
+  Generation and embedding are parts of the evaluation, which makes them; a
+  probe for contamination comes after it, where one is asked for. With
   histories to recommend for, their lists come before the report.
   """
   session = Session(config, workdir, asked)
@@ -28,6 +30,8 @@ def run(
   if config.ground.cf_model:
     stages += [train_cf.stage(model) for model in train_cf.models(config)]
   ends = {evaluate.stage(session): evaluate.finish}
+  if contamination.is_asked_for(session):
+    ends[contamination.STAGE] = contamination.finish
   if config.recommend.histories or config.recommend.history:
     ends[recommend.STAGE] = recommend.finish
   if not session.begin(*stages, *ends, report.STAGE):

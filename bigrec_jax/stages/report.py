@@ -5,8 +5,10 @@ import datetime
 import pathlib
 from typing import TYPE_CHECKING
 
+from absl import logging
+
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.data.prepared import doctor
+from bigrec_jax.data.prepared import doctor, examples
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
@@ -19,7 +21,7 @@ from bigrec_jax.workdir import (
 )
 
 if TYPE_CHECKING:
-  from bigrec_jax.results import page, run_data
+  from bigrec_jax.results import page, run_data, segments
 
 # What `run_data.load` reads.
 _READ = (
@@ -60,14 +62,27 @@ def _build(session: Session, _: graph.Inputs) -> None:
 
 
 def _grounded(
-  data: "run_data.RunData", num_examples: int
+  session: Session, data: "run_data.RunData"
 ) -> "list[tuple[str, str, page.Html]]":
   """Returns the sections on titles that are grounded to the catalogue."""
-  from bigrec_jax.results import gamma_sections, quality_sections
+  from bigrec_jax.results import (
+    gamma_sections,
+    quality_sections,
+    segment_sections,
+    significance_sections,
+  )
 
   return [
     ("results", "Results", quality_sections.headline(data)),
+    ("tests", "Paired tests", significance_sections.tests(data)),
+    ("hits", "Where hits come from", segment_sections.where_from(data)),
+    (
+      "segments",
+      "For whom",
+      segment_sections.by_segment(data, _test_users(session)),
+    ),
     ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
+    ("chosen", "Settings tried", significance_sections.chosen(data)),
     ("gamma", "Gamma", gamma_sections.gamma_curves(data)),
     (
       "popularity",
@@ -77,9 +92,27 @@ def _grounded(
     (
       "examples",
       "Examples",
-      quality_sections.examples(data, num_examples),
+      quality_sections.examples(data, session.config.report.num_examples),
+    ),
+    (
+      "contamination",
+      "Contamination",
+      significance_sections.probe(data.contamination),
     ),
   ]
+
+
+def _test_users(session: Session) -> "segments.Users | None":
+  """Returns what the prepared data say of test's users, if they can be read."""
+  from bigrec_jax.results import segments
+
+  try:
+    train = examples.load_examples(session.paths, "train", -1, 0)
+    test, items = session.examples("test"), len(session.catalogue)
+  except (errors.UserError, OSError) as error:
+    logging.info("report: no groups of users: %s", error)
+    return None
+  return segments.users(test, train, items)
 
 
 def _write(session: Session) -> None:
@@ -99,7 +132,7 @@ def _write(session: Session) -> None:
   made = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
   findings = doctor.summary(data.doctor) if data.doctor else []
   if task.grounds:
-    quality = _grounded(data, config.report.num_examples)
+    quality = _grounded(session, data)
   else:
     shown = task_sections.results(task.name, data.task_rows)
     quality = [("results", "Task results", shown)]

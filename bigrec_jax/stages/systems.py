@@ -29,7 +29,8 @@ class Measured:
     rows: of both splits, one a system and split.
     ranks: by split and system [N].
     fitted: what valid taught each system, by its name; for the report and for
-      recommendations.
+      recommendations. The report shows its optional keys "says", a list of
+      sentences, and "tried", how many settings valid chose from.
   """
 
   rows: list[rows_lib.BaselineRow] = dataclasses.field(default_factory=list)
@@ -86,8 +87,14 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
 def check(session: Session) -> None:
   """Raises UserError for what the systems that are asked for can't use."""
-  if session.config.ground.likelihood:
-    train.check_used(session)
+  if not session.config.ground.likelihood:
+    return
+  train.check_used(session)
+  if not session.asked.dry_run:  # Which has no need of devices.
+    from bigrec_jax.devices import sharding
+
+    size = session.config.generate.batch_size
+    sharding.check_batch(session.mesh, size, "config.generate.batch_size")
 
 
 def measure(

@@ -182,7 +182,7 @@ def _files(paths: paths_lib.Paths) -> Iterator[pathlib.Path]:
   yield from (paths.config, paths.chosen, paths.plan, paths.recommendations)
   yield from (paths.catalogue, paths.manifest, paths.doctor)
   yield from (paths.train_metrics, paths.pretrain_metrics, paths.ground_eval)
-  yield from (paths.report, paths.ground_examples)
+  yield from (paths.report, paths.ground_examples, paths.contamination)
   for split in ("valid", "test"):
     yield paths.predictions(split)
     yield paths.ranks / f"{split}.npz"

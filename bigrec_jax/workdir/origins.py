@@ -5,6 +5,7 @@ copy says what it is, and whoever shows results can say it too.
 """
 
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from bigrec_jax.workdir import fields, storage
@@ -24,16 +25,28 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     UserError: it is damaged, or a field is missing or of another kind.
   """
-  value = storage.read_object(path)
-  file = fields.Fields(value, f"{path}:")
+  return checked(storage.read_object(path), f"{path}:")
+
+
+def checked(value: Any, where: str) -> dict[str, Any]:
+  """Returns an origin as it is, if it is one.
+
+  Args:
+    value: of a file.
+    where: the file, or the key in it, for messages.
+
+  Raises:
+    UserError: a field is missing or of another kind.
+  """
+  file = fields.Fields(value, where)
   for key in ("file", "dequantised_to"):
     file.get(key, fields.text)
   file.get("quantisation", fields.mapping(fields.whole))
   file.get("general", fields.of_object)
-  return value
+  return dict(value)
 
 
-def describe(origin: dict[str, Any]) -> str:
+def describe(origin: Mapping[str, Any]) -> str:
   """Returns the line that says that weights are a dequantised copy."""
   kinds = ", ".join(f"{n} {k}" for k, n in origin["quantisation"].items())
   about = origin["general"]

@@ -91,6 +91,10 @@ class Paths:
   def ground_eval(self) -> pathlib.Path:
     return self.metrics / "ground_eval.json"
 
+  @property
+  def contamination(self) -> pathlib.Path:
+    return self.metrics / "contamination.json"
+
   def task_metrics(self, task: str) -> pathlib.Path:
     """Rows of any task but `next_title`, whose file is `ground_eval`."""
     return self.metrics / f"{task}.json"

@@ -4,10 +4,10 @@ import ml_collections
 import pytest
 
 from bigrec_jax import config as config_lib, errors
-from configs import books, common, demo, game, movie, toys
+from configs import books, common, demo, game, movie, real, toys
 
 CONFIGS = {"demo": demo, "movie": movie, "game": game, "toys": toys}
-CONFIGS["books"] = books
+CONFIGS |= {"books": books, "real": real}
 
 
 def changed(**values):

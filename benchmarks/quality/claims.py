@@ -1,0 +1,126 @@
+"""The paper's claims as questions that the cells answer, with paired tests.
+
+Letters: S seeds, N users, K cutoff. A system is its ranks on test, [S, N].
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.quality import cells
+from bigrec_jax.results import significance
+
+EFFORT = significance.Effort(
+  bootstrap_samples=2000, permutations=10_000, seed=0
+)
+LEVEL = 0.05
+_LARGE, _SMALL = 50, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """One paired test.
+
+  Attributes:
+    name: what is compared with what.
+    k: cutoff.
+    difference: of HR@K, or what the question asks.
+    ci95: of it.
+    p: two-sided.
+    p_holm: corrected for all tests of the question and data set.
+  """
+
+  name: str
+  k: int
+  difference: float
+  ci95: tuple[float, float]
+  p: float
+  p_holm: float = float("nan")
+
+  @property
+  def is_larger(self) -> bool:
+    """Whether the first is better beyond chance."""
+    return self.difference > 0 and self.p_holm < LEVEL
+
+  @property
+  def is_smaller(self) -> bool:
+    """Whether the first is worse beyond chance."""
+    return self.difference < 0 and self.p_holm < LEVEL
+
+
+def hits(ranks: np.ndarray, k: int) -> np.ndarray:
+  """Returns what each user adds to HR@K, [S, N] float64."""
+  return significance.gains(ranks, significance.Question("hr", k))
+
+
+def _answer(name: str, k: int, a: np.ndarray, b: np.ndarray) -> Answer:
+  found = significance.compare_gains(a, b, EFFORT)
+  return Answer(name, k, found.difference, found.ci95, found.p)
+
+
+def corrected(answers: Sequence[Answer]) -> list[Answer]:
+  """Returns answers with Holm's correction over all of them."""
+  raised = significance.holm([answer.p for answer in answers])
+  return [
+    dataclasses.replace(answer, p_holm=p)
+    for answer, p in zip(answers, raised, strict=True)
+  ]
+
+
+def against(
+  ranks: np.ndarray, others: Mapping[str, np.ndarray]
+) -> list[Answer]:
+  """Compares one system with others, at every cutoff.
+
+  Args:
+    ranks: [S, N] of the first.
+    others: [S', N] of the same users by name.
+  """
+  return corrected(
+    [
+      _answer(name, k, hits(ranks, k), hits(other, k))
+      for name, other in others.items()
+      for k in cells.CUTOFFS
+    ]
+  )
+
+
+def grows(
+  plain: np.ndarray, injected: Mapping[str, np.ndarray]
+) -> list[Answer]:
+  """Asks whether injections add more hits at K = 50 than at K = 5.
+
+  The difference is that of what they add: (injected - plain at 50) less
+  (injected - plain at 5).
+
+  Args:
+    plain: [S, N].
+    injected: [S, N] of the same seeds by name.
+  """
+  found = []
+  for name, other in injected.items():
+    large = hits(other, _LARGE) - hits(plain, _LARGE)
+    small = hits(other, _SMALL) - hits(plain, _SMALL)
+    # Of one run: seeds of the two stay together.
+    each = significance.compare_gains(
+      large - small, np.zeros_like(large), EFFORT
+    )
+    found.append(Answer(name, _LARGE, each.difference, each.ci95, each.p))
+  return corrected(found)
+
+
+def moved(plain: np.ndarray, injected: np.ndarray) -> int:
+  """Returns at how many (seed, user) pairs a hit at 1 comes or goes."""
+  return int(np.count_nonzero((plain == 0) != (injected == 0)))
+
+
+def verdict(answers: Sequence[Answer]) -> str:
+  """Returns what all tests of a question say together."""
+  if all(answer.is_larger for answer in answers):
+    return "holds"
+  if any(answer.is_smaller for answer in answers):
+    return "does not hold"
+  if any(answer.is_larger for answer in answers):
+    return "holds in part"
+  return "not shown"

@@ -1,0 +1,104 @@
+"""Which users are which: labels by train rows, for the tables of segments.
+
+Target: cold (in no train row), popular (among the tenth of the catalogue that
+most train interactions are of), seen (the others). Transition: memorised where
+some train row goes straight from the user's last item to the target. History:
+its length. All train rows count, whatever a model has seen.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks import scratch
+from benchmarks.quality import cells, product
+from bigrec_jax.data.prepared import examples as examples_lib
+from bigrec_jax.data.prepared.examples import Examples
+
+TARGETS = ("cold", "seen", "popular")
+TRANSITIONS = ("new", "memorised")
+HISTORIES = ("1 to 5", "6 to 9", "10")
+_BOUNDS = (5, 9)
+
+
+def target_labels(targets: np.ndarray, popularity: np.ndarray) -> np.ndarray:
+  """Returns indices [N] into `TARGETS`.
+
+  Args:
+    targets: [N] items.
+    popularity: [I] train interactions.
+  """
+  most = len(popularity) // 10
+  order = np.argsort(-popularity, kind="stable")
+  label = np.where(popularity > 0, 1, 0)
+  label[order[:most]] = np.where(popularity[order[:most]] > 0, 2, 0)
+  return label[targets]
+
+
+def transitions(train: Examples, num_items: int) -> np.ndarray:
+  """Returns the distinct pairs of neighbours in train rows, sorted.
+
+  A pair is one number: its first item times I plus its second.
+  """
+  rows = np.concatenate([train.history, train.target[:, None]], axis=1)
+  lengths = (train.history >= 0).sum(axis=1)
+  # The target comes behind the last item, before the padding.
+  rows[np.arange(len(rows)), lengths] = train.target
+  rows[lengths < train.history.shape[1], -1] = -1
+  first, second = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+  both = (first >= 0) & (second >= 0)
+  return np.unique(first[both] * num_items + second[both])
+
+
+def transition_labels(
+  held: Examples, known: np.ndarray, num_items: int
+) -> np.ndarray:
+  """Returns indices [N] into `TRANSITIONS`; an empty history is new."""
+  lengths = (held.history >= 0).sum(axis=1)
+  last = held.history[np.arange(len(held)), np.maximum(lengths - 1, 0)]
+  pair = last.astype(np.int64) * num_items + held.target
+  return ((lengths > 0) & np.isin(pair, known)).astype(np.int64)
+
+
+def history_labels(held: Examples) -> np.ndarray:
+  """Returns indices [N] into `HISTORIES`."""
+  lengths = (held.history >= 0).sum(axis=1)
+  return np.searchsorted(_BOUNDS, lengths, side="left")
+
+
+def write(at: product.Place) -> None:
+  """Writes users.json of a data set."""
+  workdir = product.prepared(at)
+  with product.session(workdir, at.changes()) as made:
+    items = made.catalogue
+    train = examples_lib.load_examples(made.paths, "train", -1, 0)
+    known = transitions(train, len(items))
+    labels: dict[str, Any] = {}
+    for split in cells.SPLITS:
+      held = made.examples(split)
+      labels[split] = {
+        "target": cells.pack(target_labels(held.target, items.popularity)),
+        "transition": cells.pack(transition_labels(held, known, len(items))),
+        "history": cells.pack(history_labels(held)),
+      }
+    splits = {
+      split: made.manifest.num_examples[split] for split in ("train", "valid")
+    } | {"test": made.manifest.num_examples["test"]}
+    result = {
+      "schema": cells.SCHEMA,
+      "data": at.data,
+      "items": len(items),
+      "splits": splits,
+      "users": at.users,
+      "fingerprints": product.fingerprints(made),
+      "names": {
+        "target": TARGETS,
+        "transition": TRANSITIONS,
+        "history": HISTORIES,
+      },
+      "labels": labels,
+    }
+  path = at.results / at.data / cells.USERS
+  path.parent.mkdir(parents=True, exist_ok=True)
+  scratch.write_json(path, result)
+  print(f"wrote {path}", flush=True)
