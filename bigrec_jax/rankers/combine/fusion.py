@@ -44,9 +44,17 @@ class Standard:
 
     Args:
       numbers: by name; all of `names` are expected among them.
+
+    Raises:
+      UserError: one is missing: the fusion is of another version.
     """
     if not self.names:  # All were constant.
       return np.zeros((*next(iter(numbers.values())).shape, 0))
+    if missing := [name for name in self.names if name not in numbers]:
+      raise errors.UserError(
+        f"a fusion that reads {missing[0]!r} found, which there is not;"
+        " --mode=ground_eval fits one of what there is"
+      )
     found = np.stack([numbers[name] for name in self.names], axis=-1)
     found = (found - np.array(self.mean)) / np.array(self.deviation)
     return np.clip(found, -_FARTHEST, _FARTHEST)
@@ -73,6 +81,8 @@ class Standard:
     )
     if not len(found.names) == len(found.mean) == len(found.deviation):
       raise errors.UserError(f"{where}: lists of unequal lengths found")
+    if any(own <= 0 for own in found.deviation):
+      raise errors.UserError(f"{where}: a deviation of 0 or less found")
     return found
 
 

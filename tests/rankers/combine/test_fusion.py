@@ -282,3 +282,12 @@ def test_json_keeps_every_bit_and_what_is_odd_is_refused():
   odd = json.loads(text) | {"base": "bm25"}
   with pytest.raises(errors.UserError, match="weights don't fit"):
     fusion.Fusion.from_json(odd, "here:")
+  odd = json.loads(text)
+  odd["columns"]["deviation"][0] = 0.0
+  with pytest.raises(errors.UserError, match="a deviation of 0 or less"):
+    fusion.Fusion.from_json(odd, "here:")
+  odd = json.loads(text)
+  odd["columns"]["names"][0] = "horoscope"
+  later = fusion.Fusion.from_json(odd, "here:")
+  with pytest.raises(errors.UserError, match="reads 'horoscope' found"):
+    _scores_of(valid, later)
