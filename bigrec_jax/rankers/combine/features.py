@@ -43,8 +43,8 @@ class Features(NamedTuple):
   """Numbers of the candidates of n users, not standardised.
 
   Attributes:
-    columns: by name, [n, S] float64; anything where a slot is empty.
-    gates: by name, [n] float64.
+    columns: by name, [n, S] float32; anything where a slot is empty.
+    gates: by name, [n] float32.
   """
 
   columns: Mapping[str, np.ndarray]
@@ -88,8 +88,8 @@ def of(
   for key, own in (asked or {}).items():
     columns |= _partly_known(key, own)
   return Features(
-    {key: own.astype(np.float64) for key, own in columns.items()},
-    {key: own.astype(np.float64) for key, own in gates.items()},
+    {key: own.astype(np.float32) for key, own in columns.items()},
+    {key: own.astype(np.float32) for key, own in gates.items()},
   )
 
 

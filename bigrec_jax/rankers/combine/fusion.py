@@ -40,7 +40,7 @@ class Standard:
   deviation: Sequence[float]
 
   def __call__(self, numbers: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns [..., F] float64.
+    """Returns [..., F] float32.
 
     Args:
       numbers: by name; all of `names` are expected among them.
@@ -48,22 +48,25 @@ class Standard:
     Raises:
       UserError: one is missing: the fusion is of another version.
     """
-    if not self.names:  # All were constant.
-      return np.zeros((*next(iter(numbers.values())).shape, 0))
     if missing := [name for name in self.names if name not in numbers]:
       raise errors.UserError(
         f"a fusion that reads {missing[0]!r} found, which there is not;"
         " --mode=ground_eval fits one of what there is"
       )
-    found = np.stack([numbers[name] for name in self.names], axis=-1)
-    found = (found - np.array(self.mean)) / np.array(self.deviation)
-    return np.clip(found, -_FARTHEST, _FARTHEST)
+    shape = next(iter(numbers.values())).shape
+    found = np.empty((*shape, len(self.names)), np.float32)
+    of_all = zip(self.names, self.mean, self.deviation, strict=True)
+    for n, (name, mean, deviation) in enumerate(of_all):
+      own = (numbers[name] - np.float64(mean)) / deviation
+      found[..., n] = np.clip(own, -_FARTHEST, _FARTHEST)
+    return found
 
   @classmethod
   def of(cls, numbers: Mapping[str, np.ndarray]) -> Self:
     """Returns the statistics of numbers [N] each, without constant ones."""
     kept = {}
     for name, own in numbers.items():
+      own = own.astype(np.float64)
       mean, deviation = float(own.mean()), float(own.std())
       if deviation > 1e-9 * max(1.0, abs(mean)):
         kept[name] = mean, deviation

@@ -1,10 +1,13 @@
 """Candidates and their features against loops over whole rows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from bigrec_jax import errors
 from bigrec_jax.rankers.combine import candidates, features
+from bigrec_jax.workdir import parts
 from tests.rankers.combine import fusion_world
 
 
@@ -97,6 +100,21 @@ def test_a_kill_costs_one_block_and_users_are_found_alone_as_together():
     np.testing.assert_allclose(own[9:11], few, rtol=1e-6)
 
 
+@pytest.mark.parametrize("texts", [1, 2])
+def test_blocks_on_disk_are_what_was_gathered(tmp_path, texts):
+  world = fusion_world.make(users=20, texts=texts)
+  bare = dataclasses.replace(world.users, cf={})  # Arrays without any number.
+  gather = world.gatherer()
+  for users in (world.users, bare):
+    path = tmp_path / f"{len(users.cf)}.parts"
+    for _ in range(2):  # Made, then read.
+      with parts.Parts(path, "work") as kept:
+        found = gather(users, kept.once, most_users=8)
+    for own, other in zip(gather(users), found, strict=True):
+      assert own.dtype == other.dtype
+      np.testing.assert_allclose(own, other, rtol=1e-6)
+
+
 def test_scores_that_are_not_finite_are_named():
   world = fusion_world.make(users=20)
   world.scores["cf"][13, 7] = np.nan
@@ -112,8 +130,10 @@ def test_features_are_what_they_say():
   for user in range(9):
     mass = np.exp(logs[user]) / np.exp(logs[user]).sum()
     seen = set(world.users.history[user].tolist()) - {-1}
-    assert gates["log history length"][user] == np.log1p(
-      (world.users.history[user] >= 0).sum()
+    np.testing.assert_allclose(
+      gates["log history length"][user],
+      np.log1p((world.users.history[user] >= 0).sum()),
+      rtol=1e-6,
     )
     scores = world.scores["cf"][user].astype(np.float64)
     softmax = np.exp(scores) / np.exp(scores).sum()
