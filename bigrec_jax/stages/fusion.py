@@ -85,7 +85,8 @@ def measure(about: About, parts: parts_lib.Parts) -> Iterator[System]:
   )
   ranks = {s: _ranked(plain, known[s]) for s in SPLITS}
   name = plain.name
-  report = {"parameters": plain.to_json()}
+  says = f"Nothing is fitted; all other items follow as by {plain.base}."
+  report = {"says": [says], "parameters": plain.to_json()}
   yield name, _rows(session, name, ranks), ranks, report
 
 

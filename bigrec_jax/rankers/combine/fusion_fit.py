@@ -180,7 +180,8 @@ class _Fit:
       "form": setting.form,
       "penalty": setting.penalty,
       "folds": len(numbers),
-      "tried": [
+      "tried": len(SETTINGS),
+      "settings": [
         {**one._asdict(), "valid_ndcg@20": ndcg}
         for one, ndcg in zip(SETTINGS, tried, strict=True)
       ],
