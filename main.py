@@ -16,9 +16,10 @@ each of these with one line on stderr; 1 after anything else, and where
 
 import sys
 
-from bigrec_jax.workdir import interrupts, processes
+from bigrec_jax.workdir import interrupts, large_pages, processes
 
 if __name__ == "__main__":  # First: the imports below take a while.
+  large_pages.ask()
   interrupts.install(processes.are_asked_for(sys.argv))
   processes.expect_others(sys.argv)
 

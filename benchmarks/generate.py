@@ -30,6 +30,7 @@ from bigrec_jax.decoding import generate, lanes
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_export, hf_import
 from bigrec_jax.results import table
+from bigrec_jax.workdir import large_pages
 from configs import common
 
 _EOS = 2
@@ -198,6 +199,7 @@ def _summary(measured: dict, users: int) -> tuple[list[list[str]], dict]:
 
 def main() -> None:
   """Parses arguments, measures, prints a table and writes JSON."""
+  large_pages.ask()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--peer", action="store_true")
   parser.add_argument("--json", default="")

@@ -120,7 +120,7 @@ def read(arguments: argparse.Namespace) -> tuple[list, list, np.ndarray]:
   path = arguments.data / "amazon-toys" / "id2name.json.gz"
   with gzip.open(path, "rt", encoding="utf-8") as file:
     titles = list(dict.fromkeys(json.load(file).values()))
-  answers = constraints.title_tokens(
+  answers = constraints.continuations(
     [f'"{title}"' for title in titles],
     prompts_lib.RESPONSE_MARKER,
     tokenizer.encode_data,
@@ -273,7 +273,12 @@ def main() -> None:
   share = measured["share_of_common_beginnings"]
   print(f"a trie of a user's titles would spare {share:.1%} of their tokens")
   result = {
-    "what": vars(arguments) | {"data": str(arguments.data)},
+    # Names alone: where files lie is nobody's business.
+    "what": vars(arguments)
+    | {
+      name: pathlib.Path(str(vars(arguments)[name])).name
+      for name in ("data", "json", "tokenizer")
+    },
     "hardware": {
       "devices": [str(device) for device in jax.devices()],
       "processor": platform.processor() or platform.machine(),

@@ -31,6 +31,7 @@ from bigrec_jax.models import stacking
 from bigrec_jax.rankers import cf as cf_rankers, engine
 from bigrec_jax.results import table
 from bigrec_jax.training import loss
+from bigrec_jax.workdir import large_pages
 
 _STEPS = {
   "as it is": [],
@@ -70,10 +71,11 @@ def train_step(name: str) -> float:
   batches = next(side.stream())
   real = sum(sum(packing.count_tokens(batch)) for batch in batches)
   state, sums = side.steps.init(side.adapter)
+  base = side.steps.prepare(side.base)
 
   def run():
     nonlocal sums
-    sums = side.steps.add_up(sums, state, side.base, batches)
+    sums = side.steps.add_up(sums, state, base, batches)
     return sums
 
   return real / cpu_seconds(run)
@@ -193,6 +195,7 @@ def caser_step(horizontal: Callable) -> float:
 
 def main() -> None:
   """Measures, prints a table and writes JSON."""
+  large_pages.ask()
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--json", default="")
   flags = parser.parse_args()

@@ -1,5 +1,7 @@
 """The networks that benchmarks run, as the config.json of their shapes."""
 
+from typing import Any
+
 from bigrec_jax.models import Architecture, registry
 
 _LLAMA = dict(
@@ -57,6 +59,11 @@ _SIZES = {
 NAMES = tuple(_SIZES)
 
 
+def shape(name: str) -> dict[str, Any]:
+  """Returns the values of config.json of a size, one of `NAMES`."""
+  return _SIZES[name]
+
+
 def llama_config(name: str) -> Architecture:
   """Returns the network of a size, one of `NAMES`."""
-  return registry.read_architecture(_SIZES[name], f"size {name}")
+  return registry.read_architecture(shape(name), f"size {name}")

@@ -22,6 +22,7 @@ import jax
 from benchmarks import scratch, train
 from bigrec_jax.results import table
 from bigrec_jax.training import step
+from bigrec_jax.workdir import large_pages
 
 _GROUPS = (
   ("loss: products with the head", r"cross_entropy.*dot_general"),
@@ -118,15 +119,17 @@ def _compiled_text(side: train.Ours) -> str:
   placed = step.put_batch(side.mesh, batch)
   rows = {k: v for k, v in placed.items() if not k.startswith("header")}
   state, sums = side.steps.init(side.adapter)
+  base = side.steps.prepare(side.base)
   header = None
   if len(rows) < len(placed):
-    header = side.steps.open_header(state, side.base, placed["header"])
-  lowered = side.steps.accumulate.lower(sums, state, side.base, rows, header)
+    header = side.steps.open_header(state, base, placed["header"])
+  lowered = side.steps.accumulate.lower(sums, state, base, rows, header)
   return lowered.compile().as_text()
 
 
 def main() -> None:
   """Profiles an epoch, prints a table and writes JSON."""
+  large_pages.ask()
   if not any(option.startswith("--examples") for option in sys.argv):
     sys.argv.append("--examples=128")
   arguments = train._arguments()

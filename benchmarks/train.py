@@ -45,7 +45,7 @@ from bigrec_jax.models import hf_export, hf_import, lora as lora_lib
 from bigrec_jax.results import table
 from bigrec_jax.tasks import next_title
 from bigrec_jax.training import loop, optimizer, run_files, step, trainer
-from bigrec_jax.workdir import paths as paths_lib
+from bigrec_jax.workdir import large_pages, paths as paths_lib
 from configs import common
 
 _ALONE = "ours, one thread"
@@ -105,7 +105,7 @@ class Ours:
       next_title.Titles(examples, catalogue, self._prompt),
       self._tokenizer,
       self.config,
-      rows=self.config.micro_batch_size,
+      rows=trainer.micro_batch_rows(self.config, self.mesh),
       seed=0,
       share_header=trainer.shares_header(self.config, self.model),
     )
@@ -314,6 +314,7 @@ def _arguments() -> argparse.Namespace:
 
 def main() -> None:
   """Parses arguments, measures, prints a table and writes JSON."""
+  large_pages.ask()
   arguments = _arguments()
   measured = measure(arguments)
   rates, mfu = measured["tokens_per_second"], measured["mfu"]

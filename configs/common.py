@@ -102,7 +102,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  config.prompt.style = "consistent"  # consistent | bigrec | tallrec | chat
+  # consistent | bigrec | tallrec | chat | d3
+  config.prompt.style = "consistent"
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
     " a new video game that the user likes to the user."
@@ -113,7 +114,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.train = cfg()
   config.train.batch_size = 128  # Examples per optimizer step.
-  config.train.micro_batch_size = 4  # Rows per forward pass, all devices.
+  config.train.micro_batch_size = 4  # Most rows a forward pass, all devices.
   config.train.num_epochs = 50
   config.train.learning_rate = 1e-4
   config.train.warmup_steps = 20
@@ -127,6 +128,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
+  # language_model | legal_tokens: over the tokens that a title may go on with.
+  config.train.objective = "language_model"
+  config.train.temperature = 1.0  # Of legal_tokens.
+  # It follows the logits, and `temperature` is where it starts.
+  config.train.adaptive_temperature = False
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.
@@ -140,6 +146,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.generate.early_stopping = False
   config.generate.length_norm_includes_prompt = False
   config.generate.constrained = False
+  config.generate.lookahead = 0  # Tokens a beam a pass, constrained; 0 = off.
+  # A CF model that has a say in titles while they are written; empty = none.
+  config.generate.prior = ""
+  config.generate.prior_weight = 0.5  # Its part of a token's score.
   config.generate.prompt_buckets = (64, 128, 160, 192, 224, 256, 384, 512)
   config.generate.sample = False  # Sampling in place of beams.
   config.generate.temperature = 1.0

@@ -12,7 +12,7 @@ from benchmarks.quality import cells
 from bigrec_jax.results import significance
 
 EFFORT = significance.Effort(
-  bootstrap_samples=2000, permutations=10_000, seed=0
+  bootstrap_samples=10_000, permutations=10_000, seed=0
 )
 LEVEL = 0.05
 _LARGE, _SMALL = 50, 5
@@ -52,6 +52,12 @@ class Answer:
 def hits(ranks: np.ndarray, k: int) -> np.ndarray:
   """Returns what each user adds to HR@K, [S, N] float64."""
   return significance.gains(ranks, significance.Question("hr", k))
+
+
+def interval(ranks: np.ndarray, k: int) -> tuple[float, float]:
+  """Returns the 95 % interval of HR@K over users, and seeds if several."""
+  own = hits(ranks, k)
+  return significance.compare_gains(own, np.zeros_like(own), EFFORT).ci95
 
 
 def _answer(name: str, k: int, a: np.ndarray, b: np.ndarray) -> Answer:

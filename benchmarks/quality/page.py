@@ -20,6 +20,7 @@ from benchmarks.quality import (
   systems,
 )
 
+_HEADLINE = 10  # The cutoff whose intervals are shown.
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "quality.md"
 
 
@@ -37,6 +38,10 @@ def _signed(value: float) -> str:
   return f"{value:+.4f}".replace("0.", ".", 1)
 
 
+def _interval(low: float, high: float) -> str:
+  return f"{_number(low)} to {_number(high)}"
+
+
 def _rows(count: int) -> str:
   return {-1: "all", 0: ""}.get(count, f"{count:,}")
 
@@ -46,6 +51,7 @@ def results(data: str, listed: Sequence[systems.System]) -> str:
   headers = ["test users", "train rows", "seeds"]
   for metric in ("HR", "NDCG"):
     headers += [f"{metric}@{k}" for k in cells.CUTOFFS]
+  headers.append(f"HR@{_HEADLINE} 95 %")
   lines = [
     [
       one.title,
@@ -53,6 +59,9 @@ def results(data: str, listed: Sequence[systems.System]) -> str:
       str(len(one.cells)),
       *(_number(one.metric("test", "hr", k)) for k in cells.CUTOFFS),
       *(_number(one.metric("test", "ndcg", k)) for k in cells.CUTOFFS),
+      _interval(*claims.interval(one.ranks, _HEADLINE))
+      if one.has_ranks
+      else "",
     ]
     for one in listed
     if one.data == data
@@ -73,7 +82,8 @@ def _few(listed: Sequence[systems.System], data: str) -> systems.System | None:
   return _find(listed, data, systems.LM, cf_cells.FEW, "bigrec")
 
 
-_HEADERS = ["data", "compared", *(f"HR@{k}" for k in cells.CUTOFFS), "verdict"]
+_HEADERS = ["data", "compared", *(f"HR@{k}" for k in cells.CUTOFFS)]
+_HEADERS += [f"95 % at {_HEADLINE}", f"p at {_HEADLINE} (Holm)", "verdict"]
 
 
 def _answers(title: str, answers: Sequence[claims.Answer]) -> list[list[str]]:
@@ -86,7 +96,11 @@ def _answers(title: str, answers: Sequence[claims.Answer]) -> list[list[str]]:
       _signed(shown[k].difference) + _stars(shown[k]) if k in shown else ""
       for k in cells.CUTOFFS
     ]
-    lines.append([title, name, *cells_of, claims.verdict(own)])
+    headline = shown[_HEADLINE]
+    low, high = headline.ci95
+    ends = f"{_signed(low)} to {_signed(high)}"
+    p = f"{headline.p_holm:.3f}"
+    lines.append([title, name, *cells_of, ends, p, claims.verdict(own)])
   return lines
 
 

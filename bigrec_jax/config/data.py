@@ -73,5 +73,7 @@ class PromptConfig:
 
   def __post_init__(self):
     checks.choice(
-      "prompt.style", self.style, ("consistent", "bigrec", "tallrec", "chat")
+      "prompt.style",
+      self.style,
+      ("consistent", "bigrec", "tallrec", "chat", "d3"),
     )

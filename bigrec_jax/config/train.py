@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated
 
+from bigrec_jax import errors
 from bigrec_jax.config import checks
 
 
@@ -38,6 +39,19 @@ class TrainConfig:
   max_grad_norm: Annotated[float, checks.Range(1e-30, 1e30)]
   weight_decay: Annotated[float, checks.Range(0, 1e3)]
   loss_chunk: Annotated[int, checks.SOME]
+  objective: str
+  temperature: Annotated[float, checks.Range(1e-3, 1e3)]
+  adaptive_temperature: bool
   keep_checkpoints: Annotated[int, checks.SOME]
   save_every_steps: Annotated[int, checks.ANY]
   profile_steps: Annotated[int, checks.ANY]
+
+  def __post_init__(self):
+    checks.choice(
+      "train.objective", self.objective, ("language_model", "legal_tokens")
+    )
+    if self.objective == "legal_tokens" and self.train_on_inputs:
+      raise errors.UserError(
+        "config.train.objective: legal_tokens found with train_on_inputs=True;"
+        " only titles have legal tokens, so False expected there"
+      )

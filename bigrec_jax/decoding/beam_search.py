@@ -82,7 +82,7 @@ def _best_continuations(
   )
 
 
-def _take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
+def take_beams(values: jax.Array, beams: jax.Array) -> jax.Array:
   """Gathers axis 1 of [B, N, ...] by [B, M]."""
   index = beams.reshape(beams.shape + (1,) * (values.ndim - 2))
   return jnp.take_along_axis(values, index, axis=1)
@@ -126,9 +126,9 @@ def _finish(
   all_tokens = jnp.concatenate([state.finished_tokens, hypotheses], axis=1)
   all_lengths = jnp.concatenate([state.finished_lengths, new_lengths], axis=1)
   return state.replace(
-    finished_tokens=_take_beams(all_tokens, best),
+    finished_tokens=take_beams(all_tokens, best),
     finished_scores=best_scores,
-    finished_lengths=_take_beams(all_lengths, best),
+    finished_lengths=take_beams(all_lengths, best),
   )
 
 
@@ -146,6 +146,16 @@ class BeamSearch(NamedTuple):
   max_new_tokens: int
   eos_ids: tuple[int, ...]
   early_stopping: bool
+
+  @property
+  def width(self) -> int:
+    """Q, tokens of a pass."""
+    return self.num_beams
+
+  @property
+  def num_kept(self) -> int:
+    """K, the continuations of a row that a step looks at."""
+    return max(2, 1 + len(self.eos_ids)) * self.num_beams
 
   def start(
     self,
@@ -179,8 +189,8 @@ class BeamSearch(NamedTuple):
       broken=jnp.zeros_like(active),
     )
     # One beam: all are the same.
-    found = expand(first_logits[:, None], zeros[:, :1])
-    return self._choose(state, found, rows.norms)[0]
+    found = expand(first_logits[:, None], zeros[:, :1], self.num_kept)
+    return self.choose(state, found, rows.norms)[0]
 
   def advance(
     self,
@@ -201,7 +211,8 @@ class BeamSearch(NamedTuple):
       The new state, and the parents [B, W] int32: which beam each running
       hypothesis continues.
     """
-    return self._choose(state, expand(logits, state.nodes), rows.norms)
+    found = expand(logits, state.nodes, self.num_kept)
+    return self.choose(state, found, rows.norms)
 
   def done(self, state: BeamState) -> jax.Array:
     """Says which rows will not change any more, [B] bool."""
@@ -223,16 +234,17 @@ class BeamSearch(NamedTuple):
       state.finished_lengths,
     )
 
-  def _choose(
+  def choose(
     self,
     state: BeamState,
     found: selection.Candidates,
     norms: stepping.LengthNorms,
   ) -> tuple[BeamState, jax.Array]:
     """Returns the state with one more token, and parents [B, W]."""
-    num_kept = max(2, 1 + len(self.eos_ids)) * self.num_beams
-    scores, parents, tokens, nodes = _best_continuations(state, found, num_kept)
-    hypotheses = _take_beams(state.tokens, parents)  # [B, K, T]
+    scores, parents, tokens, nodes = _best_continuations(
+      state, found, self.num_kept
+    )
+    hypotheses = take_beams(state.tokens, parents)  # [B, K, T]
     hypotheses = stepping.write(hypotheses, state.step, tokens)
     ended = selection.is_eos(tokens, self.eos_ids)
     finished = _finish(self, state, hypotheses, scores, ended, norms)
@@ -250,10 +262,10 @@ class BeamSearch(NamedTuple):
     broken = selection.is_broken(found, holding)
     new_state = finished.replace(
       step=state.step + going_on.astype(jnp.int32),
-      tokens=_take_beams(hypotheses, kept),
+      tokens=take_beams(hypotheses, kept),
       scores=running_scores,
-      nodes=_take_beams(nodes, kept),
+      nodes=take_beams(nodes, kept),
       improvable=state.improvable & hopeful,
       broken=state.broken | (going_on & broken),
     )
-    return new_state, _take_beams(parents, kept)
+    return new_state, take_beams(parents, kept)

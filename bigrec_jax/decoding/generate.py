@@ -79,7 +79,7 @@ def read_prefix(
   mesh: Mesh,
 ) -> Prefix:
   """Reads what prompts begin with; the arguments are those of `generate`."""
-  variables = _variables(params, lora)
+  variables = _variables(model, params, lora)
   return Prefix(ids, program.read_prefix(model, variables, ids, mesh))
 
 
@@ -99,6 +99,7 @@ def generate(
   prefix: Prefix | None = None,
   finished: Finished | None = None,
   rest: Sequence[int] | None = None,
+  log_masses: lanes.Masses | None = None,
 ) -> Hypotheses:
   """Writes `config.num_beams` hypotheses for every prompt.
 
@@ -122,6 +123,7 @@ def generate(
       two at a time.
     rest: Of which prompts to write, when the others were done before; the
       programs, the slots and the random keys are those of all. None = all.
+    log_masses: The priors of prompts by their numbers, for `trie.prior`.
 
   Raises:
     UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
@@ -138,16 +140,12 @@ def generate(
   numbers = np.arange(len(prompts)) if rest is None else np.array(rest, int)
   if not len(numbers):
     return found
-  if config.length_norm_includes_prompt and norm_lengths is None:
-    norm_lengths = np.array([len(p) for p in prompts], np.int64)
-  if not config.length_norm_includes_prompt:
-    norm_lengths = None
   if prefix is None:
     prefix = read_prefix(model, params, lora, shared_beginning(prompts), mesh)
   work = lanes.Job(
     model=model,
     settings=settings,
-    variables=_variables(params, lora),
+    variables=_variables(model, params, lora),
     seed=sharding.put_replicated(mesh, np.uint32(seed % 2**32)),
     prefix=prefix.cache,
     trie=sharding.put_replicated(mesh, trie),
@@ -157,12 +155,27 @@ def generate(
     lengths=np.array([len(p) for p in prompts], int) - len(prefix.ids),
     buckets=config.prompt_buckets,
     length_penalty=config.length_penalty,
-    norm_lengths=None if norm_lengths is None else norm_lengths[numbers],
+    norm_lengths=_norm_lengths(config, norm_lengths, prompts, numbers),
+    log_masses=log_masses,
   )
 
   collector = _Collector(numbers, found, finished, progress)
   lanes.run(work, config.batch_size, executor.Executor.of(mesh), collector)
   return found
+
+
+def _norm_lengths(
+  config: GenerateConfig,
+  given: np.ndarray | None,
+  prompts: Sequence[Sequence[int]],
+  numbers: np.ndarray,
+) -> np.ndarray | None:
+  """Returns what the length norm counts of some prompts' own tokens."""
+  if not config.length_norm_includes_prompt:
+    return None
+  if given is None:
+    given = np.array([len(p) for p in prompts], np.int64)
+  return given[numbers]
 
 
 class _Collector:
@@ -220,9 +233,12 @@ class _Collector:
     return ""
 
 
-def _variables(params: Any, lora: Any | None) -> dict[str, Any]:
+def _variables(
+  model: LanguageModel, params: Any, lora: Any | None
+) -> dict[str, Any]:
   """Returns the collections that the network is applied to."""
-  return {"params": params} | ({} if lora is None else {"lora": lora})
+  variables = {"params": model.prepare(params)}
+  return variables | ({} if lora is None else {"lora": model.prepare(lora)})
 
 
 def _check(
@@ -234,10 +250,11 @@ def _check(
 ) -> None:
   """Raises UserError for what would fail, or go wrong unseen, later."""
   sharding.check_batch(mesh, config.batch_size, "config.generate.batch_size")
-  if trie is not None and trie.depth > config.max_new_tokens:
+  title = 0 if trie is None else int(sharding.to_host(trie.longest))
+  if title > config.max_new_tokens:
     raise errors.UserError(
       f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
-      f" least {trie.depth} expected: the longest title has that many tokens"
+      f" least {title} expected: the longest title has that many tokens"
     )
   for row, prompt in enumerate(prompts):
     if not len(prompt):

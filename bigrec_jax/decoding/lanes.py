@@ -35,6 +35,9 @@ _BUCKET_STEP = 128  # Beyond the last configured bucket.
 _GROUPS = 4
 _FREE = -1
 
+# Numbers of prompts [R] -> the log masses [R, K] of their priors, float32
+# (constraints/prior.py).
+Masses = Callable[[np.ndarray], np.ndarray]
 # Takes row numbers [N], their hypotheses, and [N] bool: whose are broken.
 Collect = Callable[[np.ndarray, stepping.Found, np.ndarray], None]
 
@@ -58,6 +61,7 @@ class Job:
     buckets: Widths to which prompts are padded.
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
+    log_masses: the prompts' priors; None without one.
   """
 
   model: LanguageModel
@@ -73,6 +77,7 @@ class Job:
   buckets: tuple[int, ...]
   length_penalty: float
   norm_lengths: np.ndarray | None
+  log_masses: Masses | None
 
   def width_of(self, numbers: np.ndarray) -> int:
     """Returns the bucket that holds the prompts of all these users."""
@@ -245,6 +250,7 @@ class Lane:
           users,
           len(self._users),
           work.settings.search.num_beams,
+          work.settings.search.width,
           work.settings.sizes[0],
           work.model.mesh,
         )
@@ -318,6 +324,11 @@ class Lane:
       if work.norm_lengths is None
       else np.where(active, work.norm_lengths[numbers], 1),
     )
+    log_masses = None
+    if work.log_masses is not None:
+      found = work.log_masses(work.numbers[numbers[active]])
+      log_masses = np.zeros((len(numbers), found.shape[1]), np.float32)
+      log_masses[active] = found
     split = sharding.batch_sharding(work.mesh)
 
     def put(x: np.ndarray) -> jax.Array:
@@ -329,4 +340,5 @@ class Lane:
       numbers=put(np.where(active, work.numbers[numbers], 0).astype(np.int32)),
       active=put(active),
       norms=jax.tree.map(put, norms),
+      log_masses=None if log_masses is None else put(log_masses),
     )

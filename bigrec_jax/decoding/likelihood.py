@@ -102,7 +102,9 @@ def score(
   if prefix is None:
     ids = generate.shared_beginning(prompts)
     prefix = generate.read_prefix(model, params, lora, ids, mesh)
-  variables = {"params": params} | ({} if lora is None else {"lora": lora})
+  variables = {"params": model.prepare(params)}
+  if lora is not None:
+    variables["lora"] = model.prepare(lora)
   work = _Work(model, variables, prefix, mesh, answers)
   own = [prompt[len(prefix.ids) :] for prompt in prompts]
   for width, users in _groups(own, batch_size, buckets):
@@ -216,15 +218,14 @@ def _read(
     firsts: [B, M] int32, the first token of each answer.
     prefix: the shared beginning, or None.
   """
-  hidden, prompt = model.apply(
+  network, variables = model.executable(variables)
+  hidden, prompt = network.apply(
     variables, tokens, lengths, prefix, method="prefill"
   )
   hidden = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)
-  logits = model.apply(variables, hidden[:, 0], method="logits")  # [B, V]
+  logits = network.apply(variables, hidden[:, 0], method="logits")  # [B, V]
   logs = jnp.take_along_axis(logits, firsts, axis=1)
   logs -= jax.nn.logsumexp(logits, axis=1, keepdims=True)
-  if model.unrolled:
-    prompt = prompt.per_layer()
   prompt = slots_lib.split(prompt.replace(prefix=None), model.mesh)
   return _whole(logs, model.mesh), prompt
 
@@ -251,8 +252,7 @@ def _score(
   """
   network, variables = model.executable(variables)
   if prefix is not None:
-    shared = (prefix.per_layer() if model.unrolled else prefix).prefix
-    prompt = prompt.replace(prefix=shared)
+    prompt = prompt.replace(prefix=prefix.prefix)
   hidden = network.apply(
     variables,
     batch.tokens,

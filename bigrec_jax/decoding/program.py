@@ -17,6 +17,7 @@ from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import (
   beam_search,
   constraints,
+  lookahead,
   sampling,
   selection,
   slots as slots_lib,
@@ -29,7 +30,7 @@ from bigrec_jax.models import LanguageModel, kv_cache
 _FIRST_SIZE = 32
 
 
-Search = beam_search.BeamSearch | sampling.Sampling
+Search = beam_search.BeamSearch | lookahead.Lookahead | sampling.Sampling
 
 
 class Settings(NamedTuple):
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
     numbers: [R] int32, places among all prompts; 0 for padding rows.
     active: [R] bool, False for rows that only fill the group.
     norms: length norms, [R, T] each.
+    log_masses: see `stepping.RowFacts`.
   """
 
   tokens: jax.Array
@@ -55,6 +57,7 @@ class Batch(NamedTuple):
   numbers: jax.Array
   active: jax.Array
   norms: stepping.LengthNorms
+  log_masses: jax.Array | None = None
 
 
 class Outcome(NamedTuple):
@@ -62,7 +65,7 @@ class Outcome(NamedTuple):
 
   Attributes:
     done: [B] bool.
-    step: [B] int32, tokens chosen so far.
+    step: [B] int32, tokens chosen so far, or 1 + passes with lookahead.
     found: tokens [B, W, T], scores [B, W], lengths [B, W] of those done.
     broken: [B] bool, of those done whose logits were NaN or infinite.
   """
@@ -82,6 +85,7 @@ def settings_of(
   # No title is longer than the trie is deep.
   most = config.max_new_tokens if trie is None else trie.depth
   common = (config.num_beams, most, tuple(eos_ids))
+  first = _FIRST_SIZE
   # One beam is greedy search, as in Hugging Face generate.
   if config.sample or config.num_beams == 1:
     warpers = None
@@ -90,7 +94,11 @@ def settings_of(
     search: Search = sampling.Sampling(*common, warpers)
   else:
     search = beam_search.BeamSearch(*common, config.early_stopping)
-  return Settings(search, stepping.sizes(most, _FIRST_SIZE))
+    if trie is not None and config.lookahead:
+      width = config.lookahead * config.num_beams
+      search = lookahead.Lookahead(search, width)
+      first = max(_FIRST_SIZE // config.lookahead, 8)  # Passes, no tokens.
+  return Settings(search, stepping.sizes(most, first))
 
 
 def in_one_room(settings: Settings) -> Settings:
@@ -99,6 +107,9 @@ def in_one_room(settings: Settings) -> Settings:
   That of a few users is small at any size, and with a single one no text that
   is longer than those before it has to wait for a program.
   """
+  if isinstance(settings.search, lookahead.Lookahead):
+    # All passes that may be are many times those that nearly all titles take.
+    return settings._replace(sizes=settings.sizes[-2:])
   return settings._replace(sizes=settings.sizes[-1:])
 
 
@@ -118,7 +129,8 @@ def _prefill_one(
 ) -> kv_cache.PromptCache:
   """Reads one unpadded row [1, P]."""
   lengths = jnp.full((1,), tokens.shape[1], jnp.int32)
-  _, cache = model.apply(variables, tokens, lengths, method="prefill")
+  network, variables = model.executable(variables)
+  _, cache = network.apply(variables, tokens, lengths, method="prefill")
   return cache.as_prefix()
 
 
@@ -143,19 +155,18 @@ def read(
     prefix: what all prompts begin with, already read, or None.
     trie: the titles that may be written, or None.
   """
-  hidden, prompt = model.apply(
+  network, variables = model.executable(variables)
+  hidden, prompt = network.apply(
     variables, batch.tokens, batch.lengths, prefix, method="prefill"
   )
   last = (batch.lengths - 1)[:, None, None]
   hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [R, D]
-  logits = model.apply(variables, hidden, method="logits")
+  logits = network.apply(variables, hidden, method="logits")
   search, keys = settings.search, None
   if isinstance(search, sampling.Sampling):
     keys = sampling.row_keys(seed, batch.numbers)
-  rows = stepping.RowFacts(batch.norms, keys)
-  state = search.start(logits, batch.active, rows, _expand(trie))
-  if model.unrolled:
-    prompt = prompt.per_layer()
+  rows = stepping.RowFacts(batch.norms, keys, batch.log_masses)
+  state = search.start(logits, batch.active, rows, _expand(trie, rows))
   users = slots_lib.Users(state, rows, prompt.replace(prefix=None))
   return slots_lib.split(users, model.mesh)
 
@@ -183,30 +194,30 @@ def advance(
     prefix: what all prompts begin with, or None.
     trie: the titles that may be written, or None.
   """
-  users, search = slots.users, settings.search
-  shared = None
-  if prefix is not None:
-    shared = (prefix.per_layer() if model.unrolled else prefix).prefix
+  users = slots.users
+  search: Any = settings.search  # Each kind has a state of its own.
+  shared = None if prefix is None else prefix.prefix
   prompt = users.prompt.replace(prefix=shared)
   network, variables = model.executable(variables)
 
-  def step_fn(tokens, step, suffix):
+  def step_fn(tokens, step, suffix, chains=None):
     hidden, suffix = network.apply(
-      variables, tokens, step, prompt, suffix, method="decode"
+      variables, tokens, step, prompt, suffix, chains, method="decode"
     )
     return network.apply(variables, hidden, method="logits"), suffix
 
-  state, suffix = stepping.run(
-    search,
-    users.state,
-    slots.suffix,
-    users.rows,
+  common: dict[str, Any] = dict(
     step_fn=step_fn,
     reorder=lambda cache, parents: cache.reorder(parents),
-    expand=_expand(trie),
+    expand=_expand(trie, users.rows),
     room=slots.suffix.room,
     wanted=wanted,
   )
+  loop = (users.state, slots.suffix, users.rows)
+  if isinstance(search, lookahead.Lookahead) and trie is not None:
+    state, suffix = search.run(*loop, trie=trie, **common)
+  else:
+    state, suffix = stepping.run(search, *loop, **common)
   outcome = Outcome(
     search.done(state),
     state.step,
@@ -221,7 +232,12 @@ def advance(
   return slots_lib.split(slots, model.mesh), outcome
 
 
-def _expand(trie: constraints.Trie | None) -> stepping.ExpandFn:
-  if trie is not None:
+def _expand(
+  trie: constraints.Trie | None, rows: stepping.RowFacts
+) -> stepping.ExpandFn:
+  if trie is None:
+    return selection.all_tokens
+  if trie.prior is None or rows.log_masses is None:
     return trie.expand
-  return lambda logits, nodes: selection.all_tokens(logits)
+  adjust = trie.prior.of_users(rows.log_masses)
+  return functools.partial(trie.expand, adjust=adjust)

@@ -138,6 +138,11 @@ class Sampling(NamedTuple):
   eos_ids: tuple[int, ...]
   warpers: Warpers | None
 
+  @property
+  def width(self) -> int:
+    """Q, tokens of a pass."""
+    return self.num_beams
+
   def start(
     self,
     first_logits: jax.Array,
@@ -184,7 +189,9 @@ class Sampling(NamedTuple):
       rows: Their keys.
       expand: Which tokens may follow.
     """
-    found = expand(logits, state.nodes)
+    # Without top-k a draw is from all there are.
+    needed = 1 if self.warpers is None else self.warpers.top_k or None
+    found = expand(logits, state.nodes, needed)
     keys = None
     if self.warpers is not None and rows.keys is not None:
       keys = sample_keys(rows.keys, self.num_beams)

@@ -58,12 +58,17 @@ def top_k(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
   return best, block * _BLOCK + where % _BLOCK
 
 
-def all_tokens(logits: jax.Array) -> Candidates:
-  """Makes every token of the vocabulary a candidate.
+def all_tokens(
+  logits: jax.Array, nodes: jax.Array | None, keep: int | None
+) -> Candidates:
+  """Makes every token of the vocabulary a candidate; an `ExpandFn`.
 
   Args:
     logits: [B, W, V] float32.
+    nodes: of no trie.
+    keep: how many will be asked for; all are returned.
   """
+  del nodes, keep
   return Candidates(
     logits=logits,
     log_normaliser=jax.nn.logsumexp(logits, axis=-1),

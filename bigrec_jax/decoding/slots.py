@@ -60,9 +60,11 @@ def map_users(
   return Users(state, rows, kv_cache.PromptCache(k, v, lengths))
 
 
-@functools.partial(jax.jit, static_argnames=("count", "beams", "room", "mesh"))
+@functools.partial(
+  jax.jit, static_argnames=("count", "beams", "width", "room", "mesh")
+)
 def empty(
-  users: Users, count: int, beams: int, room: int, mesh: Mesh | None
+  users: Users, count: int, beams: int, width: int, room: int, mesh: Mesh | None
 ) -> Slots:
   """Returns free slots.
 
@@ -70,6 +72,7 @@ def empty(
     users: any, for shapes and dtypes.
     count: B.
     beams: W.
+    width: Q, tokens of a pass of a user.
     room: T of the cache of what they write.
     mesh: over whose axes data and fsdp the slots are split.
   """
@@ -79,7 +82,7 @@ def empty(
 
   # Zeros also say that nobody is running: all are done.
   users = map_users(free, users)
-  suffix = kv_cache.init_suffix(users.prompt, beams, room)
+  suffix = kv_cache.init_suffix(users.prompt, beams, room, width)
   return split(Slots(users, suffix), mesh)
 
 
@@ -129,13 +132,13 @@ def place_fitting(
     merged = jax.vmap(one_shard, axes, axis)(cut(old), cut(new), places)
     return merged.reshape(old.shape)
 
-  def clear(old: jax.Array, axis: int, value: int = 0) -> jax.Array:
+  def clear(old: jax.Array, axis: int) -> jax.Array:
     shape = (*old.shape[:axis], places.size, *old.shape[axis + 1 :])
-    return put(old, jnp.full(shape, value, old.dtype), axis)
+    return put(old, jnp.zeros(shape, old.dtype), axis)
 
   suffix = slots.suffix
   suffix = suffix.replace(
-    origin=clear(suffix.origin, 0, -1),
+    visible=clear(suffix.visible, 0),
     # Nothing written is attended to, but with a weight of 0, and 0 x NaN is
     # NaN: it would outlive the user whose network gave it.
     v=jax.tree.map(lambda x: clear(x, x.ndim - 5), suffix.v),
@@ -196,7 +199,7 @@ def axes(tree: Any) -> Any:
     return kv_cache.PromptCache(k, v, _of_user(tree.lengths))
   k, v = jax.tree.map(lambda x: _of_heads(x, 5), (tree.k, tree.v))
   cursor: Any = sharding.Axes((), ())
-  return kv_cache.SuffixCache(k, v, _of_user(tree.origin), cursor)
+  return kv_cache.SuffixCache(k, v, _of_user(tree.visible), cursor)
 
 
 def _of_user(x: jax.Array) -> Any:

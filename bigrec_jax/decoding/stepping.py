@@ -21,8 +21,9 @@ from bigrec_jax.decoding import selection
 # A model step: (tokens [B, W], tokens fed back before [B], carry)
 # -> (logits [B, W, V], carry).
 StepFn = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
-# (logits [B, W, V], trie nodes [B, W]) -> candidates.
-ExpandFn = Callable[[jax.Array, jax.Array], selection.Candidates]
+# (logits [B, W, V], trie nodes [B, W], how many of the best candidates of a
+# beam are needed at least; None = all) -> candidates.
+ExpandFn = Callable[[jax.Array, jax.Array, int | None], selection.Candidates]
 # Follows the beams: (carry, parents [B, W]) -> carry.
 ReorderFn = Callable[[Any, jax.Array], Any]
 # tokens [B, W, T], scores [B, W], lengths [B, W]; best first.
@@ -51,10 +52,13 @@ class RowFacts(flax.struct.PyTreeNode):
   Attributes:
     norms: length norms, [B, T] each.
     keys: [B, ...] uint32, data of each row's random key; None for beams.
+    log_masses: [B, K] float32, what each row's prior gives the titles of a
+      range of the trie (constraints/prior.py); None without a prior.
   """
 
   norms: LengthNorms
   keys: jax.Array | None
+  log_masses: jax.Array | None = None
 
 
 class _State(Protocol):
@@ -72,6 +76,11 @@ class Search(Protocol[StateT]):
   @property
   def num_beams(self) -> int:
     """W."""
+    ...
+
+  @property
+  def width(self) -> int:
+    """Q, tokens of a pass of the network."""
     ...
 
   def start(
@@ -158,6 +167,14 @@ def at_step(table: jax.Array | np.ndarray, step: jax.Array) -> jax.Array:
   return jnp.take_along_axis(table, place, axis=1)  # [B, 1]
 
 
+def goes_on(search: Any, state: Any, room: int, wanted: jax.Array) -> jax.Array:
+  """Says whether too few rows are done and the cache has room, [] bool."""
+  done = search.done(state)
+  # A step feeds back token number `step - 1`.
+  full = jnp.any(~done & (state.step > room))
+  return (jnp.sum(done, dtype=jnp.int32) < wanted) & ~full
+
+
 def run(
   search: Search[StateT],
   state: StateT,
@@ -185,10 +202,7 @@ def run(
   """
 
   def more(loop: tuple[StateT, Any]) -> jax.Array:
-    done = search.done(loop[0])
-    # A step feeds back token number `step - 1`.
-    full = jnp.any(~done & (loop[0].step > room))
-    return (jnp.sum(done, dtype=jnp.int32) < wanted) & ~full
+    return goes_on(search, loop[0], room, wanted)
 
   def body(loop: tuple[StateT, Any]) -> tuple[StateT, Any]:
     state, carry = loop

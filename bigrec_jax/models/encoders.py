@@ -66,9 +66,10 @@ def load(
       " the last token's state is known here, without this file"
     )
   arch, params = hf_import.load_base(directory, model, mesh)
+  network = registry.build(arch, model, None, mesh)
   return last_state.LastState(
-    registry.build(arch, model, None, mesh),
-    params,
+    network,
+    network.prepare(params),
     tokenization.load_tokenizer(directory, directory),
     batch_size,
     mesh,

@@ -1,14 +1,14 @@
 """Keys and values of past tokens: per user for prompts, per beam after.
 
 The W beams of a user share everything up to the end of the prompt, so its
-keys are stored once. What the beams wrote themselves is stored by (time, beam
-that wrote it) and never moves: a beam that continues another one only copies
-that one's row of `origin`, the table that says which beam wrote each of its
-tokens. Reordering thus costs W * T integers a user instead of L layers of
-keys and values.
+keys are stored once. What the beams wrote themselves is stored by (pass, place
+in it) and never moves: a beam that continues another one only copies that
+one's row of `visible`, the table that says which tokens it is made of.
+Reordering thus costs a table a user instead of L layers of keys and values.
 
-Axes: L layers, B users, K key heads, S prompt, P shared prefix, T times,
-W beams, H head size. Attention is one matrix product per (user, head), so
+Axes: L layers, B users, K key heads, S prompt, P shared prefix, T passes,
+Q tokens of a pass (one of each beam, or chains of some), W beams, H head size.
+ Attention is one matrix product per (user, head), so
 heads come before positions, and keys, which are the right-hand side of
 q @ k, have positions last: the CPU's dot is 4 times faster on it.
 
@@ -98,11 +98,29 @@ class PromptCache(flax.struct.PyTreeNode):
       v=jax.tree.map(lambda x: fit(x, x.ndim - 2), self.v),
     )
 
-  def per_layer(self) -> "PromptCache":
-    """Returns the same cache as tuples of layers."""
-    split = lambda stack: tuple(stack[i] for i in range(len(stack)))  # noqa: E731
-    prefix = self.prefix and (split(self.prefix[0]), split(self.prefix[1]))
-    return self.replace(k=split(self.k), v=split(self.v), prefix=prefix)
+
+class Chains(flax.struct.PyTreeNode):
+  """A pass in which a beam may have several tokens, or none.
+
+  Attributes:
+    beams: [B, Q] int32, whose each token is; W where a place is empty.
+    depths: [B, Q] int32, how many tokens of that beam go before it in this
+      pass.
+  """
+
+  beams: jax.Array
+  depths: jax.Array
+
+  @property
+  def sees(self) -> jax.Array:
+    """[B, Q, Q] bool: which tokens of the pass a token sees; itself, too."""
+    same = self.beams[:, :, None] == self.beams[:, None, :]
+    return same & (self.depths[:, :, None] >= self.depths[:, None, :])
+
+  def of_beams(self, num_beams: int) -> jax.Array:
+    """Returns [B, W, Q] bool: which tokens are each beam's."""
+    beams = jnp.arange(num_beams, dtype=jnp.int32)[None, :, None]
+    return self.beams[:, None, :] == beams
 
 
 class SuffixCache(flax.struct.PyTreeNode):
@@ -110,31 +128,24 @@ class SuffixCache(flax.struct.PyTreeNode):
 
   Axis T is a ring: all users write at `cursor`, which goes on to the next
   place and from the last to the first. A user who began later has fewer
-  places with tokens of its own; which ones, `origin` says.
+  places with tokens of its own; which ones, `visible` says.
 
   Attributes:
-    k: [L, B, K, H, T, W], by place and by the beam slot that wrote it.
-    v: [L, B, K, T, W, H].
-    origin: [B, W, T] int32: the slot that wrote place t of hypothesis w, -1
-      where it has written nothing.
+    k: [L, B, K, H, T, Q].
+    v: [L, B, K, T, Q, H].
+    visible: [B, W, T, Q] bool, which tokens hypothesis w is made of.
     cursor: [] int32, the place to write next.
   """
 
   k: Layers
   v: Layers
-  origin: jax.Array
+  visible: jax.Array
   cursor: jax.Array
 
   @property
   def room(self) -> int:
-    """T, the tokens of a beam that it can hold."""
-    return self.origin.shape[-1]
-
-  @property
-  def visible(self) -> jax.Array:
-    """[B, W, T, W] bool: which written (place, slot) a beam descends from."""
-    slots = jnp.arange(self.origin.shape[1], dtype=jnp.int32)
-    return self.origin[:, :, :, None] == slots[None, None, None, :]
+    """T, the passes that it can hold."""
+    return self.visible.shape[2]
 
   def reorder(self, parents: jax.Array) -> "SuffixCache":
     """Lets beam w continue hypothesis `parents[b, w]`.
@@ -142,21 +153,28 @@ class SuffixCache(flax.struct.PyTreeNode):
     Args:
       parents: [B, W] int32.
     """
-    origin = jnp.take_along_axis(self.origin, parents[:, :, None], axis=1)
-    return self.replace(origin=origin)
+    index = parents[:, :, None, None]
+    visible = jnp.take_along_axis(self.visible, index, axis=1)
+    return self.replace(visible=visible)
 
-  def append(self, k: Layers, v: Layers) -> "SuffixCache":
-    """Returns the cache with the keys and values of one more token.
+  def append(
+    self, k: Layers, v: Layers, chains: Chains | None = None
+  ) -> "SuffixCache":
+    """Returns the cache with the keys and values of one more pass.
 
-    What a user wrote `room` tokens ago is lost.
+    What a user wrote `room` passes ago is lost.
 
     Args:
-      k: [L, B, K, H, W].
-      v: [L, B, K, W, H].
+      k: [L, B, K, H, Q].
+      v: [L, B, K, Q, H].
+      chains: Whose tokens they are; None = one of each beam.
     """
-    users, beams, _ = self.origin.shape
-    own = jnp.arange(beams, dtype=jnp.int32)[None, :, None]
-    own = jnp.broadcast_to(own, (users, beams, 1))
+    users, beams, _, width = self.visible.shape
+    if chains is None:
+      own = jnp.eye(beams, width, dtype=jnp.bool_)[None]
+      own = jnp.broadcast_to(own, (users, beams, width))
+    else:
+      own = chains.of_beams(beams)
 
     def write(old, new, axis):
       new = jnp.expand_dims(new, axis)
@@ -165,7 +183,7 @@ class SuffixCache(flax.struct.PyTreeNode):
     return SuffixCache(
       k=jax.tree.map(lambda old, new: write(old, new, -2), self.k, k),
       v=jax.tree.map(lambda old, new: write(old, new, -3), self.v, v),
-      origin=write(self.origin, own[..., 0], -1),
+      visible=write(self.visible, own, -2),
       cursor=(self.cursor + 1) % self.room,
     )
 
@@ -173,18 +191,18 @@ class SuffixCache(flax.struct.PyTreeNode):
     """Returns the cache with T = `room`; a shorter one keeps the newest."""
     old = self.room
 
-    def fit(x, axis, value=0):
+    def fit(x, axis):
       x = jnp.roll(x, -self.cursor, axis)  # The oldest first.
       if room < old:
         return jax.lax.slice_in_dim(x, old - room, old, axis=axis)
       widths = [(0, 0)] * x.ndim
       widths[axis] = (0, room - old)
-      return jnp.pad(x, widths, constant_values=value)
+      return jnp.pad(x, widths)
 
     return SuffixCache(
       k=jax.tree.map(lambda x: fit(x, x.ndim - 2), self.k),
       v=jax.tree.map(lambda x: fit(x, x.ndim - 3), self.v),
-      origin=fit(self.origin, 2, value=-1),
+      visible=fit(self.visible, 2),
       cursor=jnp.int32(old if room > old else 0),
     )
 
@@ -214,28 +232,33 @@ def rows_of(
 
 
 def init_suffix(
-  prompt: PromptCache, num_beams: int, num_steps: int
+  prompt: PromptCache,
+  num_beams: int,
+  num_steps: int,
+  width: int | None = None,
 ) -> SuffixCache:
   """Returns an empty suffix cache for the users of `prompt`.
 
   Args:
     prompt: their prompt cache, for sizes and dtype.
     num_beams: W.
-    num_steps: T, the tokens of a beam that it holds.
+    num_steps: T, the passes that it holds.
+    width: Q, the tokens of a pass; None = one of each beam.
   """
+  width = num_beams if width is None else width
 
   def keys(k):
     *lead, size, _ = k.shape
-    return jnp.zeros((*lead, size, num_steps, num_beams), k.dtype)
+    return jnp.zeros((*lead, size, num_steps, width), k.dtype)
 
   def values(v):
     *lead, _, size = v.shape
-    return jnp.zeros((*lead, num_steps, num_beams, size), v.dtype)
+    return jnp.zeros((*lead, num_steps, width, size), v.dtype)
 
   users = prompt.lengths.shape[0]
   return SuffixCache(
     k=jax.tree.map(keys, prompt.k),
     v=jax.tree.map(values, prompt.v),
-    origin=jnp.full((users, num_beams, num_steps), -1, jnp.int32),
+    visible=jnp.zeros((users, num_beams, num_steps, width), jnp.bool_),
     cursor=jnp.int32(0),
   )

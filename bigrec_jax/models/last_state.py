@@ -97,7 +97,7 @@ def embed_texts(
     kept: see `embedding.embed_tokens`.
   """
   return embedding.embed_tokens(
-    functools.partial(_last_states, model, mesh, params),
+    functools.partial(_last_states, model, mesh, model.prepare(params)),
     token_lists,
     model.config.hidden_size,
     batch_size,
@@ -120,7 +120,8 @@ def _last_states(
   slots = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
   positions = jnp.broadcast_to(slots, tokens.shape)
   segments = (slots <= last[:, None]).astype(jnp.int32)
-  hidden = model.apply({"params": params}, tokens, positions, segments, True)
+  network, variables = model.executable({"params": params})
+  hidden = network.apply(variables, tokens, positions, segments, True)
   states = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
   states = states.astype(jnp.float32)
   return jax.lax.with_sharding_constraint(states, sharding.replicated(mesh))

@@ -1,5 +1,8 @@
 """Linen modules that families share: norm, and linear with an adapter."""
 
+import zlib
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,28 @@ import numpy as np
 
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.devices import noise
-from bigrec_jax.models import quantize
+from bigrec_jax.models import low_rank, quantize
+
+
+class Matrix(nn.Module):
+  """One matrix, returned when called.
+
+  Attributes:
+    leaf: its name in the tree.
+    shape: rows and columns.
+    initializer: of a fresh one.
+    dtype: of the parameter.
+  """
+
+  leaf: str
+  shape: tuple[int, int]
+  initializer: Any
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self) -> jax.Array:
+    """Returns the matrix."""
+    return self.param(self.leaf, self.initializer, self.shape, self.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -52,8 +76,13 @@ class Linear(nn.Module):
   lora: LoraConfig | None
 
   @nn.compact
-  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Maps [..., D] to [..., F]."""
+  def __call__(self, x: jax.Array, seed: jax.Array | None) -> jax.Array:
+    """Maps [..., D] to [..., F].
+
+    Args:
+      x: the input.
+      seed: uint32 scalar, of the layer's dropout masks; None = no dropout.
+    """
     shape = (x.shape[-1], self.features)
     # `param` would compare each leaf of a quantised weight with an array of
     # this shape, so a weight that is there is taken as it is.
@@ -71,10 +100,10 @@ class Linear(nn.Module):
       y = y + jnp.reshape(bias, (1,) * (y.ndim - 1) + (-1,)).astype(y.dtype)
     if self.lora is None or self.name not in self.lora.target_modules:
       return y
-    return y + self._adapter(x, self.lora, deterministic)
+    return y + self._adapter(x, self.lora, seed)
 
   def _adapter(
-    self, x: jax.Array, lora: LoraConfig, deterministic: bool
+    self, x: jax.Array, lora: LoraConfig, seed: jax.Array | None
   ) -> jax.Array:
     def make(name, shape):
       # Real initial values come from lora.init; zeros only give the shape.
@@ -82,10 +111,8 @@ class Linear(nn.Module):
 
     a = make("lora_a", (x.shape[-1], lora.rank)).astype(x.dtype)
     b = make("lora_b", (lora.rank, self.features)).astype(x.dtype)
-    if not deterministic and lora.dropout:
-      seed = jax.random.bits(self.make_rng("dropout"))
-      kept = noise.keep(seed, x.shape, lora.dropout)
-      x = jnp.where(kept, x / np.asarray(1.0 - lora.dropout, x.dtype), 0)
-    return jnp.matmul(jnp.matmul(x, a), b) * np.asarray(
-      lora.alpha / lora.rank, x.dtype
-    )
+    if seed is not None:
+      # As PEFT: a mask for each adapter, those of one input as well.
+      seed = noise.fold(seed, zlib.crc32(str(self.name).encode()))
+    scale = lora.alpha / lora.rank
+    return low_rank.update(x, a, b, scale, lora.dropout, seed)

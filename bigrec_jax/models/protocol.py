@@ -103,6 +103,14 @@ class LanguageModel(Protocol):
     what is kept outside of programs never depends on it.
     """
 
+  def prepare(self, params: Any) -> Any:
+    """Returns parameters as `executable` would arrange them, once for many.
+
+    Called outside of programs, by whoever calls one many times. `executable`
+    takes what is prepared as well. Nothing is copied where programs read
+    parameters as they are.
+    """
+
   def __call__(
     self,
     tokens: jax.Array,
@@ -141,8 +149,9 @@ class LanguageModel(Protocol):
     step: jax.Array,
     prompt: kv_cache.PromptCache,
     suffix: kv_cache.SuffixCache,
+    chains: kv_cache.Chains | None = None,
   ) -> tuple[jax.Array, kv_cache.SuffixCache]:
-    """Maps one more token of every beam [B, W] to states [B, W, D]."""
+    """Maps one more token of every beam, or chains [B, Q], to states."""
 
   def continue_prompts(
     self,

@@ -295,7 +295,7 @@ def _slots(
   """
 
   def empty() -> slots_lib.Slots:
-    sizes = (shape.users, shape.beams, shape.steps, net.mesh)
+    sizes = (shape.users, shape.beams, shape.beams, shape.steps, net.mesh)
     return slots_lib.empty(read(), *sizes)
 
   def placed(x: jax.ShapeDtypeStruct, axes: Any) -> jax.ShapeDtypeStruct:

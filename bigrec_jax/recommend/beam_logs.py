@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from bigrec_jax.data.text import prompts
 from bigrec_jax.rankers import beam_texts
 from bigrec_jax.recommend import loaded as loaded_lib
 
@@ -25,7 +24,7 @@ def of_rows(
     rows: each with `predict` and `scores`.
     norm_lengths: of the prompts, see `decoder.norm_lengths`.
   """
-  tokenizer, marker = loaded.tokenizer, prompts.RESPONSE_MARKER
+  tokenizer, marker = loaded.tokenizer, loaded.prompt.answer_context
   flat = [marker + text for row in rows for text in row["predict"]]
   (before,) = tokenizer.encode_data([marker])
   written = iter(tokenizer.encode_data(flat))

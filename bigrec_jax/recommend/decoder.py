@@ -2,19 +2,21 @@
 
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, progress as reports
-from bigrec_jax.data.text import prompts
-from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.data.text import encoding, prompts
+from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
 from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.decoding import constraints, generate
 
+# Rows [n] of what is decoded to their CF scores, float32 [n, I].
+Scores = Callable[[np.ndarray], np.ndarray]
 _REFERENCE_BATCH = 8  # Of the published script; see norm_lengths below.
 
 
@@ -31,7 +33,10 @@ class Decoder:
     self._loaded = loaded
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
-    self._trie = _trie(loaded) if loaded.config.generate.constrained else None
+    self._lora = self._model.prepare(self._lora)
+    self._trie, self._masses = None, None
+    if loaded.config.generate.constrained:
+      self._trie, self._masses = _trie(loaded)
 
   def __call__(
     self,
@@ -40,6 +45,7 @@ class Decoder:
     progress: reports.Reports,
     prefix: "generate.Prefix | None" = None,
     kept: parts_lib.Rows | None = None,
+    cf: Scores | None = None,
   ) -> list[dict[str, list]]:
     """Returns {"predict": texts, best first, "scores"} of every prompt.
 
@@ -50,6 +56,7 @@ class Decoder:
       prefix: what all prompts begin with, where that was read before.
       kept: the prompts that were done before, and where others go as they are
         done.
+      cf: reads the scores of `generate.prior`, where it names a model.
 
     Raises:
       NonFiniteError: the network gives NaN for a prompt.
@@ -58,6 +65,12 @@ class Decoder:
 
     loaded, config = self._loaded, self._loaded.config.generate
     written = {} if kept is None else dict(kept.known)
+    masses, log_masses = self._masses, None
+    if masses is not None:
+      if cf is None:
+        raise ValueError("no CF scores for generate.prior")
+      read: Scores = cf
+      log_masses = lambda rows: masses(read(rows))  # noqa: E731
 
     def finished(row: int, beams: list[list[int]], scores: np.ndarray) -> None:
       written[row] = {
@@ -72,7 +85,7 @@ class Decoder:
 
     generate.generate(
       self._model,
-      loaded.base.params,
+      loaded.base.prepared,
       self._lora,
       tokens,
       config,
@@ -85,12 +98,14 @@ class Decoder:
       prefix=prefix,
       finished=finished,
       rest=[n for n in range(len(tokens)) if n not in written],
+      log_masses=log_masses,
     )
     return [written[n] for n in range(len(tokens))]
 
   def continue_histories(
     self,
     titles: Sequence[Sequence[str]],
+    items: np.ndarray,
     seed: int,
     progress: reports.Reports,
   ) -> list[dict[str, list]]:
@@ -98,11 +113,19 @@ class Decoder:
 
     Args:
       titles: of each history, oldest first; the newest are named.
+      items: [N, H] their catalogue rows, padded at the right with -1; read
+        where there is a prior.
       seed: of sampling.
       progress: told of every history done.
     """
-    tokens = self.prompt_tokens(titles)
-    return self(tokens, seed, progress, self.prefix_of(tokens))
+    tokens, cf = self.prompt_tokens(titles), self._cf_scorer
+    return self(
+      tokens,
+      seed,
+      progress,
+      self.prefix_of(tokens),
+      cf=None if cf is None else lambda rows: cf(items[rows]),
+    )
 
   def prefix_of(self, tokens: list[list[int]]) -> "generate.Prefix":
     """Returns what prompts begin with; mostly what all do, read once."""
@@ -114,16 +137,23 @@ class Decoder:
     shared = generate.shared_beginning([*self._probes, *tokens])
     return self._read_prefix(shared)
 
+  @functools.cached_property
+  def _cf_scorer(self) -> cf_scorer.Scorer | None:
+    """What scores the items for new histories, where there is a prior."""
+    if self._masses is None:
+      return None
+    return cf_scorer.load(self._loaded, self._loaded.config.generate.prior)
+
   def prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
     """Returns the prompt of each history, the newest titles named."""
     prompt, newest = self._loaded.prompt, self._loaded.config.data.max_history
-    texts = [
-      prompt.inference_text(
-        prompt.instruction, prompt.input_text(own[-newest:])
-      )
-      for own in titles
+    asked = [
+      (prompt.instruction, prompt.input_text(own[-newest:])) for own in titles
     ]
-    return self._loaded.tokenizer.encode_data(texts)
+    return encoding.encode_questions(
+      self._loaded.tokenizer,
+      [(prompt.inference_text(*own), prompt.seams(*own)) for own in asked],
+    )
 
   @functools.cached_property
   def _probes(self) -> list[list[int]]:
@@ -142,26 +172,35 @@ class Decoder:
 
     base = self._loaded.base
     return generate.read_prefix(
-      self._model, base.params, self._lora, ids, self._loaded.mesh
+      self._model, base.prepared, self._lora, ids, self._loaded.mesh
     )
 
 
-def _trie(loaded: loaded_lib.Loaded) -> "constraints.Trie":
-  """Returns the trie of all answers that the task calls legal.
+def _trie(
+  loaded: loaded_lib.Loaded,
+) -> "tuple[constraints.Trie, constraints.Masses | None]":
+  """Returns the trie of all answers that the task calls legal, and its prior.
 
   It lies on the devices: a call that finds it there does not send it again.
   """
   from bigrec_jax.decoding import constraints
   from bigrec_jax.devices import sharding
 
-  sequences = constraints.title_tokens(
+  tokenizer = loaded.tokenizer
+  encoded = constraints.title_tokens(
     loaded.task.legal_answers(),
-    prompts.RESPONSE_MARKER,
-    loaded.tokenizer.encode_data,
-    loaded.tokenizer.eos_id,
+    loaded.prompt.answer_context,
+    tokenizer.encode_data,
+    tokenizer.decode,
+    tokenizer.eos_id,
   )
-  trie = constraints.build_trie(sequences)
-  return sharding.put_replicated(loaded.mesh, trie)
+  config, masses = loaded.config.generate, None
+  trie = constraints.build_trie(*encoded, with_titles=config.has_prior)
+  if config.has_prior:
+    masses = constraints.Masses(trie, loaded.task.answers_of_items())
+    prior = masses.prior(config.prior_weight)
+    trie = trie.replace(titles=None, prior=prior)
+  return sharding.put_replicated(loaded.mesh, trie), masses
 
 
 def norm_lengths(

@@ -196,7 +196,10 @@ class Recommender:
     lists = []
     with self._lock, log_handlers.left_alone():
       written = self._decoder.continue_histories(
-        histories.titles, seed, progress
+        histories.titles,
+        histories.padded(self._loaded.config.data.max_history),
+        seed,
+        progress,
       )
       texts = self._list_of.texts(
         written, lambda: self._prompts(histories.titles)

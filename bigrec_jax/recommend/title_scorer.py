@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigrec_jax import progress as reports
-from bigrec_jax.data.text import prompts as prompts_lib
+from bigrec_jax.data.text import encoding
 from bigrec_jax.recommend import loaded as loaded_lib
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -75,7 +75,7 @@ class TitleScorer:
     )
     return likelihood.score(
       self._model,
-      loaded.base.params,
+      loaded.base.prepared,
       self._lora,
       tokens,
       self._answers(rows),
@@ -119,8 +119,11 @@ class TitleScorer:
   def _nothing(self) -> list[int]:
     """The prompt of a user without history."""
     prompt = self._loaded.prompt
-    text = prompt.inference_text(prompt.instruction, prompt.input_text([]))
-    (tokens,) = self._loaded.tokenizer.encode_data([text])
+    asked = prompt.instruction, prompt.input_text([])
+    (tokens,) = encoding.encode_questions(
+      self._loaded.tokenizer,
+      [(prompt.inference_text(*asked), prompt.seams(*asked))],
+    )
     return tokens
 
   def _answers(self, rows: np.ndarray) -> list[list[int]]:
@@ -129,9 +132,9 @@ class TitleScorer:
 
     loaded = self._loaded
     titles = loaded.catalogue.titles
-    return constraints.title_tokens(
+    return constraints.continuations(
       [loaded.prompt.output_text(titles[row]) for row in rows.tolist()],
-      prompts_lib.RESPONSE_MARKER,
+      loaded.prompt.answer_context,
       loaded.tokenizer.encode_data,
       loaded.tokenizer.eos_id,
     )

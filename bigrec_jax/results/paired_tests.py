@@ -44,7 +44,9 @@ class Ranked:
     name: of `name_of`.
     parts: names of the rows it combines, itself not among them.
     single: whether it combines nothing, and competes.
-    ranks: those that metric@k is of, [N].
+    row: its metrics.
+    arrays: of ranks/<split>.npz.
+    key: of a baseline's or a system's ranks there.
   """
 
   name: str
@@ -52,13 +54,13 @@ class Ranked:
   single: bool
   row: rows.MetricRow | rows.BaselineRow
   arrays: Mapping[str, np.ndarray]
+  key: str = ""
 
   def ranks(self, metric: str, k: int) -> np.ndarray | None:
     """Returns the ranks [N] that metric@k is of; None where not kept."""
     row = self.row
     if isinstance(row, rows.BaselineRow):
-      named = self.arrays.get(BASELINE + row.name)
-      return self.arrays.get(row.name) if named is None else named
+      return self.arrays.get(self.key)
     if row.injection == "none":
       return self.arrays.get("none")
     if row.protocol == "two_gammas":
@@ -100,11 +102,14 @@ def ranked(
     names = other.name.split("+")
     parts = tuple(names) if len(names) > 1 else ()
     single = not parts and other.name not in _NO_COMPETITOR
-    listed[other.name] = Ranked(other.name, parts, single, other, arrays)
+    key = BASELINE + other.name
+    listed[other.name] = Ranked(other.name, parts, single, other, arrays, key)
   whole = (BIGREC, *(_PARTS[part] for part in ("popularity", "cf")))
   for other in found.systems:
     if other.split == split:
-      listed[other.name] = Ranked(other.name, whole, False, other, arrays)
+      listed[other.name] = Ranked(
+        other.name, whole, False, other, arrays, other.name
+      )
   for own, one in listed.items():
     kept = tuple(part for part in one.parts if part in listed)
     listed[own] = dataclasses.replace(one, parts=kept)

@@ -123,7 +123,10 @@ def where_from(data: run_data.RunData) -> page.Html:
   groups = _combinations({n: (r < _K)[hit] for n, r in alone.items()})
   label, total = main_rows.label(best), int(hit.sum())
   shares = [count / total for _, count in groups]
-  names = [f"{name}\nn = {count:,}" for name, count in groups]
+  names = [
+    name.replace(" and ", "\nand ") + f"\nn = {count:,}"
+    for name, count in groups
+  ]
   svg = plots.bars(
     "hits",
     f"What alone hits the users whom {label} hits",

@@ -108,13 +108,14 @@ class World:
     written = [
       store.PROMPT.output_text(title) for title in store.catalogue().titles
     ]
-    sequences = constraints.title_tokens(
+    encoded = constraints.title_tokens(
       written,
       prompts.RESPONSE_MARKER,
       self.tokenizer.encode_batch,
+      self.tokenizer.decode,
       self.tokenizer.eos_id,
     )
-    return constraints.build_trie(sequences)
+    return constraints.build_trie(*encoded)
 
   @functools.cached_property
   def ranking(self) -> Ranking:

@@ -36,6 +36,7 @@ def measure(
   from bigrec_jax.rankers import (
     all_beams as ranker_lib,
     all_beams_choice,
+    bm25_choice,
     duplicates,
     engine,
     evaluate,
@@ -45,19 +46,26 @@ def measure(
   once = parts_lib.within(parts.once, NAME)
   table = ranker_lib.table(items, groups, session.mesh)
   beams = {s: _beams(session, found[s], table) for s in SPLITS}
-  ranks_of = {
-    s: engine.Ranks(
-      duplicates.targets_by(ground.duplicates, splits[s].targets, groups),
+  targets = {
+    s: duplicates.targets_by(ground.duplicates, splits[s].targets, groups)
+    for s in SPLITS
+  }
+
+  def ranks_for(split: str, users: int) -> engine.Ranks:
+    return engine.Ranks(
+      targets[split][:users],
       len(groups),
       session.mesh,
       # A user's beams are as many queries.
-      most_users=max(1, ground.batch_size // beams[s].logs.shape[1]),
+      most_users=max(1, ground.batch_size // beams[split].logs.shape[1]),
       groups=duplicates.groups_by(ground.duplicates, groups),
     )
-    for s in SPLITS
-  }
+
+  ranks_of = {s: ranks_for(s, len(targets[s])) for s in SPLITS}
+  # Of a large catalogue settings are tried on the first users of valid.
+  few = bm25_choice.users_to_choose_by(len(targets["valid"]), len(groups))
   choice = all_beams_choice.choose(
-    table, beams["valid"], ranks_of["valid"], once
+    table, beams["valid"], ranks_for("valid", few), once
   )
   ranks = {
     s: engine.ranks_once(
@@ -78,6 +86,8 @@ def measure(
   says = [f"{NAME}: beams are weighted by {by}."]
   if not choice.settings.beam_temperature:
     says.append(f"{NAME}: valid likes the first beam alone best.")
+  if few < len(targets["valid"]):
+    says.append(f"{NAME}: chosen on the first {few} users of valid.")
   return measured, ranks, choice.to_json() | {"says": says}
 
 

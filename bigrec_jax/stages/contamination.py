@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib, errors, progress
 from bigrec_jax.data.text import prompts
 from bigrec_jax.results import comparisons, contamination, significance, table
 from bigrec_jax.stages import graph, pretrain
@@ -151,10 +151,10 @@ def _written(
 
   def write() -> parts_lib.Arrays:
     base, count = session.base, len(cut.titles)
-    with session.stage("contamination", count, "titles") as progress:
+    with session.stage("contamination", count, "titles") as bar:
       found = generate.generate(
         base.model,
-        base.params,
+        base.prepared,
         None,
         cut.first,
         config,
@@ -163,7 +163,7 @@ def _written(
         seed=session.config.seed,
         norm_lengths=None,
         trie=None,
-        progress=progress,
+        progress=bar,
       )
     block = np.full((count, most), -1, np.int32)
     for row, hypotheses in enumerate(found.tokens):
@@ -181,25 +181,26 @@ def _scores(
   Both [N] are of the same second halves, so how probable a half is in itself
   cancels in their difference.
   """
-  from bigrec_jax.decoding import continuations
+  from bigrec_jax.decoding import likelihood
 
-  others = contamination.other_of_pair(len(cut.titles)).tolist()
-
-  def score() -> parts_lib.Arrays:
-    base = session.base
-    sums = continuations.log_probabilities(
-      base.model,
-      {"params": base.params},
-      [*cut.first, *(cut.first[n] for n in others)],
-      [*cut.second, *cut.second],
-      session.mesh,
-      session.config.generate.batch_size,
-    )
-    return {"sums": sums}
-
-  own, exchanged = parts.once("scores", score)["sums"].reshape(2, -1)
+  base, count = session.base, len(cut.titles)
+  others = contamination.other_of_pair(count)
+  candidates = np.stack([np.arange(count), others], axis=1).astype(np.int32)
+  found = likelihood.score(
+    base.model,
+    base.prepared,
+    None,
+    cut.first,
+    cut.second,
+    candidates,
+    session.mesh,
+    batch_size=session.config.generate.batch_size,
+    buckets=session.config.generate.prompt_buckets,
+    progress=progress.NullProgress(),
+    kept=parts_lib.Vectors(parts, "scores", *candidates.shape),
+  ).astype(np.float64)  # [N, 2], behind each first half.
   lengths = np.array([len(half) for half in cut.second], np.float64)
-  return own / lengths, exchanged / lengths
+  return found[:, 0] / lengths, found[others, 1] / lengths
 
 
 def finish(session: Session) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from bigrec_jax import config as config_lib, errors
+from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.text import pipeline
 from bigrec_jax.recommend import decoder
-from bigrec_jax.stages import graph, rows_of, train
+from bigrec_jax.stages import graph, rows_of, train, train_cf
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import (
   contents,
@@ -21,7 +22,8 @@ from bigrec_jax.workdir import (
 )
 
 # Keys that change how decoding runs but not what comes out.
-_RUNTIME_KEYS = ("split", "prompt_buckets")
+_RUNTIME_KEYS = ("split", "prompt_buckets", "lookahead")
+_PRIOR_KEYS = ("prior", "prior_weight")
 
 
 def run(
@@ -75,6 +77,13 @@ def _needed(session: Session) -> Iterator[graph.Stage]:
       " decoded; a task that writes them expected"
     )
   yield from train.needed(session)
+  yield from needs_prior(session)
+
+
+def needs_prior(session: Session) -> Iterator[graph.Stage]:
+  """Yields the CF model that has a say in what is written, if one has."""
+  if session.config.generate.has_prior:
+    yield train_cf.stage(session.config.generate.prior)
 
 
 def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
@@ -85,13 +94,31 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
   }
   if not session.config.generate.length_norm_includes_prompt:
     del wanted["batch_size"]  # Padding is invisible to the result.
+  prior = {}
+  if session.config.generate.has_prior:
+    model = session.config.generate.prior
+    prior = {"prior": train_cf.inputs(session, model)}
+  else:  # The inputs are those of before there were priors.
+    wanted = {k: v for k, v in wanted.items() if k not in _PRIOR_KEYS}
   return {
     "base": session.base_fingerprint,
     "adapter": adapter.fingerprint,
     "generate": wanted,
     "prompt": options["prompt"],
     "seed": session.config.seed if session.config.generate.sample else None,
+    **prior,
   }
+
+
+def _prior_scores(session: Session, split: str) -> decoder.Scores | None:
+  """Returns what reads the CF scores of a split's rows; None = no prior."""
+  if not session.config.generate.has_prior:
+    return None
+  path = session.paths.cf_scores(session.config.generate.prior, split)
+  found = cf_scores.load_scores(
+    path, session.examples(split), session.catalogue
+  )
+  return lambda rows: found[rows]
 
 
 def _sound(session: Session, split: str) -> None:
@@ -170,7 +197,13 @@ def _build(
     kept = parts_lib.Rows(parts, fingerprints.of_value(tokens))
     progress.skip(len(kept.known))
     try:
-      written = write(tokens, session.config.seed, progress, kept=kept)
+      written = write(
+        tokens,
+        session.config.seed,
+        progress,
+        kept=kept,
+        cf=_prior_scores(session, split),
+      )
     except errors.NonFiniteError as error:
       of = f"adapter {train.used(session).directory}, base {session.base_dir}"
       name = f"{samples.name(error.row)} ({of})"

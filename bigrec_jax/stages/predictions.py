@@ -13,6 +13,8 @@ from bigrec_jax.stages import generate, rows_of
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import fingerprints, storage
 
+SPLITS = ("valid", "test")
+
 
 class Beams(NamedTuple):
   """All beams of a split.
@@ -42,11 +44,17 @@ def titles(session: Session, split: str) -> list[str]:
   return [prompts.extract_title(row["predict"][0]) for row in rows]
 
 
-def fingerprint(session: Session, split: str) -> str:
-  """Names all beams of a split and their scores."""
-  return fingerprints.of_value(
-    [[row["predict"], row.get("scores")] for row in _rows(session, split)]
-  )
+def made_from(session: Session) -> dict[str, Any]:
+  """Returns what all beams, and their probabilities, depend on."""
+  generate_options = session.config.to_dict()["generate"]
+  norm = ("length_penalty", "length_norm_includes_prompt", "max_new_tokens")
+  found = {key: generate_options[key] for key in norm}
+  for split in SPLITS:
+    rows = _rows(session, split)
+    found[split] = fingerprints.of_value(
+      [[row["predict"], row.get("scores")] for row in rows]
+    )
+  return found | {"tokenizer": session.tokenizer.fingerprint}
 
 
 def beams(session: Session, split: str) -> Beams:
@@ -86,7 +94,8 @@ def _rows(session: Session, split: str) -> list[dict[str, Any]]:
   session.ledger.of_folder(path.parent, name)  # Says if it changed.
   rows = storage.read_json(path)
   rows_of.check(path, rows, session.task.samples(split), split)
-  if session.config.ground.beams == "all":
+  ground = session.config.ground
+  if ground.beams == "all" or ground.likelihood:
     _check_beams(path, rows)
   return rows
 

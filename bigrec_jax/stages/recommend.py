@@ -68,6 +68,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   """Yields adapter, embeddings and the CF model that is injected."""
   needs = [*train.needed(session), embed.STAGE]
   yield from needs
+  yield from generate.needs_prior(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
     if model := _choice(session).chosen.model_in_use:
@@ -128,9 +129,12 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
 
 def _recommender(session: Session) -> recommender_lib.Recommender:
   chosen = _choice(session).chosen
-  model = chosen.model_in_use
-  if model and session.asked.make and not cf_scorer.has_weights(session, model):
-    session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
+  models = [chosen.model_in_use]
+  if session.config.generate.has_prior:
+    models.append(session.config.generate.prior)
+  for model in dict.fromkeys(filter(None, models)):
+    if session.asked.make and not cf_scorer.has_weights(session, model):
+      session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
   return recommender_lib.Recommender(
     session,
     train.used(session).directory,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import graph, likelihood, predictions, train
+from bigrec_jax.stages import graph, likelihood, predictions, pretrain, train
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -73,7 +73,7 @@ def inputs(session: Session) -> dict[str, Any]:
   ground = session.config.ground
   found: dict[str, Any] = {}
   if ground.beams == "all" or ground.likelihood:
-    found["beams"] = {s: predictions.fingerprint(session, s) for s in SPLITS}
+    found["beams"] = predictions.made_from(session)
   if ground.likelihood:
     found["likelihood"] = likelihood.inputs(session)
   return found
@@ -81,7 +81,10 @@ def inputs(session: Session) -> dict[str, Any]:
 
 def needed(session: Session) -> Iterator[graph.Stage]:
   """Yields what the systems that are asked for need beside predictions."""
-  if session.config.ground.likelihood:
+  ground = session.config.ground
+  if ground.beams == "all" or ground.likelihood:
+    yield from pretrain.needed(session)  # Lengths of beams, by its tokenizer.
+  if ground.likelihood:
     yield from train.needed(session)
 
 

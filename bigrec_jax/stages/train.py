@@ -15,6 +15,9 @@ from bigrec_jax.workdir import contents, fingerprints, given_models, processes
 
 # What changes how training runs but not what comes out of it.
 _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
+# Read where `objective` isn't the default alone; else the inputs are those of
+# before there was a choice.
+_OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -98,15 +101,16 @@ def _inputs(session: Session) -> graph.Inputs:
   config = session.config
   options = config.to_dict()
   start = config.model.adapter
+  unread: tuple[str, ...] = _RUNTIME_KEYS
+  if config.train.objective == "language_model":
+    unread += _OBJECTIVE_KEYS
   return {
     "base": session.base_fingerprint,
     "start": _adapter(session, pathlib.Path(start)).fingerprint
     if start
     else "",
     "lora": options["lora"],
-    "train": {
-      k: v for k, v in options["train"].items() if k not in _RUNTIME_KEYS
-    },
+    "train": {k: v for k, v in options["train"].items() if k not in unread},
     "prompt": options["prompt"],
     **session.task.made_from("train"),
     **session.task.made_from("valid"),
@@ -166,7 +170,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
   )
   network = protocol.Network(
     session.build(lora_config),
-    session.base.params,
+    session.base.prepared,
     session.tokenizer,
     session.mesh,
   )

@@ -7,12 +7,17 @@ language model; what it writes is grounded to the catalogue (ground_eval).
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.prepared.examples import Examples, load_examples
 from bigrec_jax.data.text import prompts, source
 from bigrec_jax.tasks import protocol
+
+if TYPE_CHECKING:
+  from bigrec_jax.training import objective
 
 
 class Parts(NamedTuple):
@@ -78,7 +83,10 @@ def text_of(parts: Parts, prompt: prompts.Prompt) -> source.Text:
   """Returns how a row of BIGRec's JSON files reads."""
   asked = parts.instruction, parts.input
   return source.Text(
-    prompt.prompt_text(*asked), parts.output, prompt.inference_text(*asked)
+    prompt.prompt_text(*asked),
+    parts.output,
+    prompt.inference_text(*asked),
+    prompt.seams(*asked),
   )
 
 
@@ -88,6 +96,7 @@ class Task(protocol.Task):
   name = "next_title"
   decodes = True
   grounds = True
+  objectives = ("language_model", "legal_tokens")
 
   def samples(self, split: str) -> Titles:
     """Returns the rows of the configuration."""
@@ -105,6 +114,33 @@ class Task(protocol.Task):
     """Returns every title as the model is taught to write it."""
     titles = dict.fromkeys(self.store.catalogue.titles)
     return [self.store.prompt.output_text(title) for title in titles]
+
+  def answers_of_items(self) -> np.ndarray:
+    """Returns the place of each item's title among the answers, [I]."""
+    titles = self.store.catalogue.titles
+    place = {title: n for n, title in enumerate(dict.fromkeys(titles))}
+    return np.array([place[title] for title in titles])
+
+  def objective(self) -> "objective.Objective":
+    """Returns the loss that `train.objective` names."""
+    train = self.store.config.train
+    if train.objective == "language_model":
+      return super().objective()
+    from bigrec_jax.decoding import constraints
+    from bigrec_jax.training import adaptive, legal_tokens
+
+    tokenizer = self.store.tokenizer
+    encoded = constraints.title_tokens(
+      self.legal_answers(),
+      self.store.prompt.answer_context,
+      tokenizer.encode_data,
+      tokenizer.decode,
+      tokenizer.eos_id,
+    )
+    trie = constraints.build_trie(*encoded)
+    if train.adaptive_temperature:
+      return adaptive.AdaptiveLegalTokens(trie, train.temperature)
+    return legal_tokens.LegalTokens(trie, train.temperature)
 
   def _titles(self, examples: Examples) -> Titles:
     return Titles(examples, self.store.catalogue, self.store.prompt)

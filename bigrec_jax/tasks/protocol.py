@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bigrec_jax import config as config_lib
+import numpy as np
+
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   examples as examples_lib,
@@ -120,16 +122,28 @@ class Task(abc.ABC):
       `predictions/{valid,test}.json` exist for it.
     grounds: answers are titles, evaluated by `ground_eval` in place of
       `evaluate`.
+    objectives: what `train.objective` may name.
   """
 
   name: str
   needs_ratings = False
   decodes = False
   grounds = False
+  objectives: tuple[str, ...] = ("language_model",)
 
   def __init__(self, store: Store):
-    """Reads nothing yet."""
+    """Reads nothing yet.
+
+    Raises:
+      UserError: the task has no such objective.
+    """
     self.store = store
+    objective = store.config.train.objective
+    if objective not in self.objectives:
+      raise errors.UserError(
+        f"config.train.objective: {objective} found, {self.objectives[0]}"
+        f" expected for task {self.name}"
+      )
 
   @abc.abstractmethod
   def samples(self, split: str) -> source.TextSource:
@@ -162,6 +176,14 @@ class Task(abc.ABC):
 
   def legal_answers(self) -> Sequence[str]:
     """Returns all that constrained decoding may write.
+
+    Raises:
+      NotImplementedError: the task has no such list.
+    """
+    raise NotImplementedError(f"task {self.name} has no list of answers")
+
+  def answers_of_items(self) -> np.ndarray:
+    """Returns the place of each item's answer in `legal_answers`, [I].
 
     Raises:
       NotImplementedError: the task has no such list.

@@ -8,6 +8,7 @@ from bigrec_jax.tasks import protocol
 # Where each is; its class is called Task there.
 MODULES = {
   "next_title": "bigrec_jax.tasks.next_title",
+  "exact_title": "bigrec_jax.tasks.exact_title",
   "query": "bigrec_jax.tasks.query.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
 }

@@ -97,12 +97,23 @@ def search(
   active: jax.Array,
   rows: stepping.RowFacts,
   expand: stepping.ExpandFn,
+  room: int = 60,
 ) -> Any:
-  """Runs a whole search, in two parts, and returns its final state."""
+  """Runs a whole search, in two parts, and returns its final state.
+
+  Args:
+    method: the search.
+    model: the table.
+    starts: states after the prompts.
+    active: [B] bool.
+    rows: what the search is told of its rows.
+    expand: which tokens may follow.
+    room: as many tokens as any hypothesis has.
+  """
   logits, carry = model.first(starts)
   carry = jnp.broadcast_to(carry, (carry.shape[0], method.num_beams))
   state = method.start(logits, active, rows, expand)
-  for room in (3, 60):
+  for part in (3, room):
     state, carry = stepping.run(
       method,
       state,
@@ -111,7 +122,7 @@ def search(
       step_fn=model.step,
       reorder=model.reorder,
       expand=expand,
-      room=room,
+      room=part,
       wanted=jnp.int32(len(starts)),
     )
   return state

@@ -112,7 +112,7 @@ class TrainingRun:
     """
     self._selection = selection or selection_lib.Selection()
     self._config = config
-    self._base = base
+    self._base = steps.prepare(base)
     self._stream = stream
     self._eval_batches = eval_batches
     self._mesh = mesh

@@ -21,6 +21,52 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel
 
 _STATES = ("batch", "length", "width")
+# Children of a node that are looked up at a time.
+_CHILDREN = 128
+_ILLEGAL = -1e30  # As a logit: its probability is 0, and no sum of it is NaN.
+
+
+class Legal(NamedTuple):
+  """Which tokens a softmax runs over: the children of a node of a trie.
+
+  Attributes:
+    nodes: int32 [B, T], of each position.
+    tokens: int32 [N], of each node.
+    first_child: int32 [N + 1]; the children of node n are the nodes from
+      `first_child[n]` to `first_child[n + 1]`.
+    temperature: float32 scalar that logits are divided by.
+  """
+
+  nodes: jax.Array
+  tokens: jax.Array
+  first_child: jax.Array
+  temperature: jax.Array
+
+  def logits(self, logits: jax.Array, nodes: jax.Array) -> jax.Array:
+    """Returns logits [B, C, V] over the temperature, of legal tokens alone.
+
+    Args:
+      logits: [B, C, V] float32.
+      nodes: int32 [B, C].
+    """
+    first = self.first_child[nodes][:, :, None]  # [B, C, 1]
+    past = self.first_child[nodes + 1][:, :, None]
+    vocabulary, last = logits.shape[2], self.tokens.shape[0] - 1
+    mark = jax.vmap(
+      jax.vmap(lambda row, tokens: row.at[tokens].set(True, mode="drop"))
+    )
+
+    def look(turn, legal):
+      slots = turn * _CHILDREN + jnp.arange(_CHILDREN, dtype=jnp.int32)
+      children = first + slots[None, None]  # [B, C, _CHILDREN]
+      tokens = self.tokens[jnp.minimum(children, last)]
+      return mark(legal, jnp.where(children < past, tokens, vocabulary))
+
+    turns = (jnp.max(past - first) + _CHILDREN - 1) // _CHILDREN
+    legal = jax.lax.fori_loop(
+      0, turns, look, jnp.zeros(logits.shape, jnp.bool_)
+    )
+    return jnp.where(legal, logits / self.temperature, _ILLEGAL)
 
 
 def next_token_targets(
@@ -69,10 +115,37 @@ def of_rows(
     chunk: see `cross_entropy`.
     mesh: likewise.
   """
+  labels, mask = next_token_targets(tokens, segment_ids, loss_mask)
+  return of_labels(model, variables, hidden, labels, mask, chunk, mesh)
+
+
+def of_labels(
+  model: LanguageModel,
+  variables: Mapping[str, Any],
+  hidden: jax.Array,
+  labels: jax.Array,
+  mask: jax.Array,
+  chunk: int,
+  mesh: Mesh | None,
+  legal: Legal | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Returns the model's summed loss over given labels, and their number.
+
+  Args:
+    model: the language model, for its head.
+    variables: its collections.
+    hidden: [B, T, D] final hidden states.
+    labels: see `cross_entropy`, as all after it.
+    mask: bool [B, T].
+    chunk: likewise.
+    mesh: likewise.
+    legal: likewise.
+  """
   head = model.apply(variables, method="head_weight")  # [D, V]
   tied = model.config.tie_word_embeddings
-  labels, mask = next_token_targets(tokens, segment_ids, loss_mask)
-  return cross_entropy(hidden, head, labels, mask, chunk, mesh, tied=tied)
+  return cross_entropy(
+    hidden, head, labels, mask, chunk, mesh, tied=tied, legal=legal
+  )
 
 
 def cross_entropy(
@@ -84,6 +157,7 @@ def cross_entropy(
   mesh: Mesh | None = None,
   *,
   tied: bool = False,
+  legal: Legal | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the summed cross-entropy and the number of labels in it.
 
@@ -104,6 +178,8 @@ def cross_entropy(
     mesh: for sharding constraints; None = one device.
     tied: `head` is the transpose of an embedding table. It is then multiplied
       as the [V, D] that it is in memory, which spares a copy of it.
+    legal: the tokens that the softmax runs over, of which the label is one;
+      None = the whole vocabulary.
 
   Returns:
     float32 scalar sum and int32 scalar count.
@@ -112,22 +188,25 @@ def cross_entropy(
     raise ValueError(f"{chunk=}, at least 1 expected")
   chunk = min(chunk, hidden.shape[1])
   with jax.named_scope("cross_entropy"):
-    total = _loss_sum(hidden, head, labels, mask, chunk, mesh, tied)
+    total = _loss_sum(hidden, head, labels, mask, legal, chunk, mesh, tied)
     return total, jnp.sum(mask, dtype=jnp.int32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _loss_sum(hidden, head, labels, mask, chunk, mesh, tied):
-  given = (hidden, head, labels, mask, chunk, mesh, tied)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+def _loss_sum(hidden, head, labels, mask, legal, chunk, mesh, tied):
+  given = (hidden, head, labels, mask, legal, chunk, mesh, tied)
   return _run_chunks(*given, False, False)[0]
 
 
-def _loss_sum_forward(hidden, head, labels, mask, chunk, mesh, tied):
+def _loss_sum_forward(hidden, head, labels, mask, legal, chunk, mesh, tied):
+  if legal is not None:
+    legal = Legal(*(leaf.value for leaf in legal))
   total, d_hidden, d_head = _run_chunks(
     hidden.value,
     head.value,
     labels.value,
     mask.value,
+    legal,
     chunk,
     mesh,
     tied,
@@ -144,7 +223,7 @@ def _loss_sum_backward(chunk, mesh, tied, residuals, cotangent):
   scaled = [
     None if d is None else d * cotangent.astype(d.dtype) for d in residuals
   ]
-  return *scaled, None, None
+  return *scaled, None, None, None
 
 
 _loss_sum.defvjp(_loss_sum_forward, _loss_sum_backward, symbolic_zeros=True)
@@ -180,6 +259,7 @@ def _run_chunks(
   head: jax.Array,
   labels: jax.Array,
   mask: jax.Array,
+  legal: Legal | None,
   chunk: int,
   mesh: Mesh | None,
   tied: bool,
@@ -207,6 +287,7 @@ def _run_chunks(
 
   hidden_sorted = arrange(hidden)  # [B, T', D]
   labels_sorted, mask_sorted = arrange(labels), arrange(mask)  # [B, T']
+  nodes_sorted = None if legal is None else arrange(legal.nodes)
 
   def body(index, carry):
     total, d_hidden, d_head = carry
@@ -216,9 +297,14 @@ def _run_chunks(
       return jax.lax.dynamic_slice_in_dim(values, start, chunk, axis=1)
 
     states = cut(hidden_sorted)  # [B, C, D]
+    logits = output.logits(states)
+    if legal is not None:
+      logits = legal.logits(logits, cut(nodes_sorted))
     loss, d_logits = _chunk_loss(
-      output.logits(states), cut(labels_sorted), cut(mask_sorted), split
+      logits, cut(labels_sorted), cut(mask_sorted), split
     )
+    if legal is not None:
+      d_logits /= legal.temperature
     d_logits = d_logits.astype(states.dtype)
     if d_hidden is not None:
       d_hidden = jax.lax.dynamic_update_slice_in_dim(

@@ -7,8 +7,9 @@ model, with or without the header that examples share.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -45,6 +46,8 @@ class Objective(Protocol):
     reads_header: it takes rows without the beginning that examples share
       (header.py) and `prefix` in place of it. The loss of that beginning
       itself is added outside: it is a language model's.
+    tables: arrays by name that it reads in every batch, such as a trie; they
+      are arguments of the compiled programs, and whole on every device.
   """
 
   @property
@@ -55,6 +58,11 @@ class Objective(Protocol):
   @property
   def reads_header(self) -> bool:
     """Whether rows may come without their beginning."""
+    ...
+
+  @property
+  def tables(self) -> Mapping[str, Any]:
+    """Arrays by name that it reads in every batch."""
     ...
 
   def __call__(
@@ -82,12 +90,58 @@ class Objective(Protocol):
     ...
 
 
+@runtime_checkable
+class Adaptive(Objective, Protocol):
+  """An objective with numbers that change from step to step.
+
+  They are part of the state of training: checkpoints hold them, a step finds
+  them by name in its batches, and evaluations don't.
+  """
+
+  def start(self) -> dict[str, float]:
+    """Returns what the first step is told, by name."""
+    ...
+
+  def follow(
+    self, told: Mapping[str, jax.Array], sums: Mapping[str, jax.Array]
+  ) -> dict[str, jax.Array]:
+    """Returns what the next step is told.
+
+    Args:
+      told: what a step was told, float32 scalars.
+      sums: of its extras, over all micro-batches.
+    """
+    ...
+
+
+class Told(flax.struct.PyTreeNode):
+  """What a run reads and never changes, where its objective has tables.
+
+  Attributes:
+    base: the frozen base.
+    tables: of the objective, on the mesh.
+  """
+
+  base: Tree
+  tables: Mapping[str, Any]
+
+  @staticmethod
+  def rows(base: Tree, rows: Batch) -> Batch:
+    """Returns rows with the tables that `base` holds, if it holds any."""
+    return {**rows, **base.tables} if isinstance(base, Told) else rows
+
+
 @dataclasses.dataclass(frozen=True)
 class LanguageModelling:
   """Next-token cross-entropy over the labels of the text."""
 
   extras: tuple[str, ...] = ()
   reads_header: bool = True
+
+  @property
+  def tables(self) -> Mapping[str, Any]:
+    """None."""
+    return {}
 
   def __call__(
     self,
@@ -129,21 +183,38 @@ def batch_loss(
     prefix: keys and values of the header that the examples begin with, whose
       own loss is not counted here (header.py); None = rows hold whole texts.
   """
+  model, variables, hidden = states(
+    model, variables, batch, dropout_key, prefix
+  )
+  rows = (batch["tokens"], batch["segment_ids"], batch["loss_mask"])
+  return loss.of_rows(model, variables, hidden, *rows, chunk, mesh)
+
+
+def states(
+  model: LanguageModel,
+  variables: Mapping[str, Tree],
+  batch: Batch,
+  dropout_key: jax.Array | None,
+  prefix: Tree | None,
+) -> tuple[LanguageModel, Mapping[str, Tree], jax.Array]:
+  """Runs the rows of a micro-batch; the arguments are those of `batch_loss`.
+
+  Returns:
+    model and variables that a program calls, and final states [R, T, D].
+  """
   model, variables = model.executable(variables)
   rngs = None if dropout_key is None else {"dropout": dropout_key}
-  tokens, segment_ids = batch["tokens"], batch["segment_ids"]
   with jax.named_scope("forward"):
     hidden = model.apply(
       variables,
-      tokens,
+      batch["tokens"],
       batch["positions"],
-      segment_ids,
+      batch["segment_ids"],
       deterministic=dropout_key is None,
       rngs=rngs,
       prefix=prefix,
     )  # [R, T, D]
-  rows = (tokens, segment_ids, batch["loss_mask"])
-  return loss.of_rows(model, variables, hidden, *rows, chunk, mesh)
+  return model, variables, hidden
 
 
 def whole_terms(

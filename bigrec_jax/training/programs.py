@@ -66,12 +66,13 @@ class Programs:
     """Adds loss and gradients of one micro-batch."""
     key = self._key(state, sums.micro)
     prefix = None if header is None else header.prefix
+    told = {**objective_lib.Told.rows(base, rows), **state_lib.told(state)}
 
     def objective(params: Tree, prefix: Tree) -> tuple[jax.Array, Any]:
       found = self.objective(
         self.model,
         self.variables(base, params),
-        rows,
+        told,
         key,
         chunk=self._chunk(rows),
         mesh=self.mesh,
@@ -149,7 +150,11 @@ class Programs:
     self, params: Tree, base: Tree, batch: objective_lib.Batch
   ) -> tuple[jax.Array, jax.Array]:
     """Returns loss and labels of one micro-batch, without dropout."""
-    given = self.variables(base, params)
     return objective_lib.whole_terms(
-      self.objective, self.model, given, batch, self._chunk(batch), self.mesh
+      self.objective,
+      self.model,
+      self.variables(base, params),
+      objective_lib.Told.rows(base, batch),
+      self._chunk(batch),
+      self.mesh,
     )

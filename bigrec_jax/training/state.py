@@ -27,6 +27,16 @@ class TrainState(flax.struct.PyTreeNode):
   moments: optimizer.AdamState
 
 
+class AdaptiveState(TrainState):
+  """The state where the objective has numbers that change.
+
+  Attributes:
+    told: float32 scalars by name, what the next step is told.
+  """
+
+  told: dict[str, jax.Array] = flax.struct.field(default_factory=dict)
+
+
 class Sums(flax.struct.PyTreeNode):
   """What the micro-batches of one optimizer step add up.
 
@@ -73,11 +83,28 @@ def add_float32(total: Tree, part: Tree) -> Tree:
   return jax.tree.map(lambda a, b: a + b.astype(jnp.float32), total, part)
 
 
-def init_state(params: Tree, adamw: optimizer.AdamW) -> TrainState:
-  """Returns the state before the first step."""
-  return TrainState(
-    step=jnp.zeros((), jnp.int32), params=params, moments=adamw.init(params)
-  )
+def init_state(
+  params: Tree,
+  adamw: optimizer.AdamW,
+  told: Mapping[str, float] | None = None,
+) -> TrainState:
+  """Returns the state before the first step.
+
+  Args:
+    params: the trained parameters.
+    adamw: the optimizer.
+    told: the numbers of an adaptive objective; None = it has none.
+  """
+  step, moments = jnp.zeros((), jnp.int32), adamw.init(params)
+  if told is None:
+    return TrainState(step=step, params=params, moments=moments)
+  numbers = {name: jnp.float32(value) for name, value in told.items()}
+  return AdaptiveState(step=step, params=params, moments=moments, told=numbers)
+
+
+def told(state: TrainState) -> Mapping[str, jax.Array]:
+  """Returns what a step's objective is told."""
+  return state.told if isinstance(state, AdaptiveState) else {}
 
 
 def zero_sums(params: Tree, extras: Sequence[str] = ()) -> Sums:

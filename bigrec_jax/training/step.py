@@ -35,6 +35,8 @@ Tree = Any
 
 def adapter_variables(base: Tree, params: Tree) -> dict[str, Tree]:
   """Variables of the model where the adapter is trained and the base isn't."""
+  if isinstance(base, objective_lib.Told):
+    base = base.base
   return {"params": base, "lora": params}
 
 
@@ -49,6 +51,8 @@ class Steps:
   """Compiled functions of one training run.
 
   Attributes:
+    prepare: base -> base, arranged as programs read it (`model.prepare`); the
+      functions below take either.
     init: params -> (TrainState, Sums), placed as the parameters are.
     fork: (sums, header, number) -> (zero sums, header without gradients), for
       micro-batches from `number` on.
@@ -67,6 +71,7 @@ class Steps:
     executor: of the micro-batches of a step.
   """
 
+  prepare: Callable[[Tree], Tree]
   init: jax.stages.Wrapped
   fork: jax.stages.Wrapped
   join: jax.stages.Wrapped
@@ -177,7 +182,10 @@ def put_batch(
 
 
 def _placements(
-  params: Tree, replicated: NamedSharding, extras: Sequence[str]
+  params: Tree,
+  replicated: NamedSharding,
+  extras: Sequence[str],
+  told: Mapping[str, float] | None,
 ) -> tuple[state_lib.TrainState, state_lib.Sums]:
   """Returns the shardings of state and sums: those of the parameters."""
   placed = jax.tree.map(lambda leaf: leaf.sharding, params)
@@ -187,6 +195,10 @@ def _placements(
     params=placed,
     moments=optimizer.AdamState(mu=placed, nu=placed),
   )
+  if told is not None:
+    state = state_lib.AdaptiveState(
+      state.step, state.params, state.moments, dict.fromkeys(told, whole)
+    )
   sums = state_lib.Sums(
     grads=placed,
     loss=whole,
@@ -199,6 +211,7 @@ def _placements(
 
 def _apply(
   adamw: optimizer.AdamW,
+  objective: objective_lib.Objective,
   state: state_lib.TrainState,
   sums: state_lib.Sums,
   learning_rate: jax.Array,
@@ -212,9 +225,11 @@ def _apply(
     )
   metrics = {"loss": sums.loss / tokens, "grad_norm": norm}
   metrics |= {name: total / tokens for name, total in sums.extras.items()}
-  state = state_lib.TrainState(
-    step=state.step + 1, params=params, moments=moments
-  )
+  metrics |= state_lib.told(state)
+  changed = {"step": state.step + 1, "params": params, "moments": moments}
+  if isinstance(objective, objective_lib.Adaptive):
+    changed["told"] = objective.follow(state_lib.told(state), sums.extras)
+  state = state.replace(**changed)
   return state, jax.tree.map(jnp.zeros_like, sums), metrics
 
 
@@ -245,7 +260,12 @@ def make_steps(
   """
   objective = objective or objective_lib.LanguageModelling()
   replicated = NamedSharding(mesh, PartitionSpec())
-  state_placed, sums_placed = _placements(params, replicated, objective.extras)
+  told = None
+  if isinstance(objective, objective_lib.Adaptive):
+    told = objective.start()
+  state_placed, sums_placed = _placements(
+    params, replicated, objective.extras, told
+  )
   made = programs.Programs(
     model, mesh, loss_chunk, dropout_seed, variables, objective
   )
@@ -255,9 +275,10 @@ def make_steps(
     # the state, which would delete the caller's parameters.
     params = jax.tree.map(jnp.copy, params)
     sums = state_lib.zero_sums(params, objective.extras)
-    return state_lib.init_state(params, adamw), sums
+    return state_lib.init_state(params, adamw, told), sums
 
   return Steps(
+    prepare=model.prepare,
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),
     fork=jax.jit(made.fork, out_shardings=(sums_placed, replicated)),
     join=jax.jit(
@@ -275,7 +296,7 @@ def make_steps(
       made.close_header, donate_argnames="sums", out_shardings=sums_placed
     ),
     apply=jax.jit(
-      functools.partial(_apply, adamw),
+      functools.partial(_apply, adamw, objective),
       donate_argnames=("state", "sums"),
       out_shardings=(state_placed, sums_placed, replicated),
     ),

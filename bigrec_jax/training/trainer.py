@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import pipeline, source, tokenization
-from bigrec_jax.devices import sharding
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import (
   Architecture,
   LanguageModel,
@@ -28,6 +28,7 @@ from bigrec_jax.training import (
 from bigrec_jax.workdir import paths as paths_lib, processes
 
 Tree = Any
+_CPU_TOKENS = 512  # Of a micro-batch.
 
 
 def fit(
@@ -80,8 +81,7 @@ def fit(
   if model.lora is None:
     raise ValueError("a model with the configuration of its adapter expected")
   shape = model.config, model.lora
-  rows = config.micro_batch_size
-  sharding.check_batch(mesh, rows, "config.train.micro_batch_size")
+  rows = micro_batch_rows(config, mesh)
   lora = _start(shape, model.scan_layers, lora, seed, mesh)
   _log_sizes(lora_lib.count(lora), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
@@ -103,13 +103,38 @@ def fit(
   return loop.TrainingRun(
     config,
     steps,
-    params,
+    _told(params, objective, mesh),
     lora,
     *texts,
     mesh=mesh,
     files=files,
     selection=selection,
   ).run()
+
+
+def _told(params: Tree, objective: objective_lib.Objective, mesh: Mesh) -> Tree:
+  """Returns the base, with the tables of an objective that has some."""
+  if not objective.tables:
+    return params
+  tables = sharding.put_replicated(mesh, dict(objective.tables))
+  return objective_lib.Told(params, tables)
+
+
+def micro_batch_rows(config: config_lib.TrainConfig, mesh: Mesh) -> int:
+  """Returns R, the rows of a micro-batch: `train.micro_batch_size` or fewer.
+
+  Where programs run side by side on the cores of a CPU, so few tokens already
+  fill a product. More rows only need more memory, leave more places of a
+  step's last micro-batch empty, and divide worse over the threads.
+
+  Raises:
+    UserError: the rows don't divide over the mesh.
+  """
+  wanted = config.micro_batch_size
+  sharding.check_batch(mesh, wanted, "config.train.micro_batch_size")
+  if executor.Executor.of(mesh).runs_ahead or not config.packing:
+    return wanted
+  return min(wanted, max(_CPU_TOKENS // config.max_length, 1))
 
 
 def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:

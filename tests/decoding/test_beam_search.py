@@ -19,7 +19,7 @@ def _run(model, starts, active, norms, search):
     starts,
     active,
     stepping.RowFacts(norms, None),
-    lambda logits, nodes: selection.all_tokens(logits),
+    selection.all_tokens,
   )
 
 

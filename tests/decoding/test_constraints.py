@@ -62,7 +62,7 @@ def model():
 def test_trie_holds_the_titles_and_no_other():
   sequences = _titles(0, 60, 6)
   trie = constraints.build_trie(sequences)
-  assert trie.depth == max(map(len, sequences))
+  assert trie.longest == max(map(len, sequences)) <= trie.depth
   found = set()
 
   def walk(node, tokens):
@@ -113,7 +113,7 @@ def test_expand_equals_a_mask_over_the_vocabulary(model):
   trie = constraints.build_trie(sequences)
   logits = jnp.asarray(model.table[:6].reshape(2, 3, VOCAB))
   nodes = jnp.asarray([[0, 1, 2], [3, 5, 4]], jnp.int32)
-  found = trie.expand(logits, nodes)
+  found = trie.expand(logits, nodes, None)
   np.testing.assert_allclose(
     found.log_normaliser, jax.nn.logsumexp(logits, axis=-1), rtol=1e-6
   )
@@ -159,15 +159,115 @@ def _encode_batch(texts):
   return [[1, *map(ord, text)] for text in merged]
 
 
+def _decode(ids):
+  """Characters; what is beyond ASCII is unknown."""
+  return "".join(chr(i) if i < 128 else "?" for i in ids)
+
+
+def _title_tokens(titles):
+  return constraints.title_tokens(
+    titles, "Response:\n", _encode_batch, _decode, EOS
+  )
+
+
 def test_titles_are_tokenised_in_context():
   titles = ['"ab"', '"c"']
-  found = constraints.title_tokens(titles, "Response:\n", _encode_batch, 2)
-  assert found == [[*map(ord, t), 2] for t in titles]
+  found = _title_tokens(titles)
+  assert found.sequences == [[*map(ord, t), EOS] for t in titles]
+  assert found.rows.tolist() == [0, 1]
+
+
+def test_what_reads_as_no_title_is_left_out(caplog):
+  titles = [
+    *('"a"', '""', '"caf\u00e9"', '" "', '"y\u0004z"'),
+    *('"b ### Response:\nc"', '"d"'),
+  ]
+  found = _title_tokens(titles)
+  assert [titles[row] for row in found.rows] == ['"a"', '"d"']
+  assert found.sequences == [[*map(ord, t), EOS] for t in ('"a"', '"d"')]
+  assert "5 of 7 titles are never written" in caplog.text
+  with pytest.raises(errors.UserError, match="none of 2 titles"):
+    _title_tokens(titles[1:3])
 
 
 def test_merge_with_the_prompt_is_refused():
   with pytest.raises(errors.UserError, match="xyz"):
-    constraints.title_tokens(['"ab"', '"xyz"'], "Response:\n", _encode_batch, 2)
+    _title_tokens(['"ab"', '"xyz"'])
+
+
+def test_titles_under_every_node():
+  sequences = _titles(6, 80, 7)
+  sequences += sequences[:9]  # Equal ones are neighbours, in their order.
+  names = np.arange(len(sequences)) * 3 + 1
+  trie = constraints.build_trie(sequences, names, with_titles=True)
+  order = sorted(range(len(sequences)), key=lambda row: (sequences[row], row))
+  count = len(order)
+  assert trie.titles.rows[:count].tolist() == names[order].tolist()
+  assert np.all(trie.titles.rows[count:] == -1)
+  seen = set()
+
+  def walk(node, tokens):
+    seen.add(node)
+    places = [
+      place
+      for place, row in enumerate(order)
+      if tuple(sequences[row][: len(tokens)]) == tokens
+    ]
+    assert places == list(range(trie.titles.start[node], trie.titles.end[node]))
+    for child in range(*trie.first_child[node : node + 2]):
+      walk(child, (*tokens, int(trie.tokens[child])))
+
+  walk(0, ())
+  others = np.setdiff1d(np.arange(len(trie.tokens)), list(seen))
+  assert trie.nowhere in others
+  assert np.all(trie.titles.start[others] == trie.titles.end[others])
+  assert np.all(trie.first_child[others] == trie.first_child[others + 1])
+
+
+@pytest.mark.parametrize("keep", [1, 5, 24, 200])
+def test_the_best_children_of_narrow_and_wide_nodes(keep):
+  vocab = 700
+  rng = np.random.default_rng(7)
+  sequences = [[t, EOS] for t in range(5, 655)]
+  sequences += [[3, t, EOS] for t in range(100, 130)] + [[5, 6, 7, EOS]]
+  trie = constraints.build_trie(sequences)
+  assert trie.widths == (16, 128, 704)
+  # Whole numbers: many are equal, and the lower token comes first.
+  logits = rng.integers(0, 9, (2, 2, vocab)).astype(np.float32)
+  expand = jax.jit(lambda trie, *beams: trie.expand(*beams, keep))
+  three, five = (np.flatnonzero(trie.tokens[1:652] == t)[0] + 1 for t in (3, 5))
+  leaf = trie.first_child[five]
+  for nodes in (
+    [[0, three], [five, leaf]],
+    [[five, three], [trie.nowhere, three]],
+    [[five, leaf], [trie.nowhere, five]],
+  ):
+    found = expand(trie, logits, jnp.asarray(nodes, jnp.int32))
+    assert found.logits.shape == (2, 2, keep)
+    for b, w in np.ndindex(2, 2):
+      children = range(*trie.first_child[nodes[b][w] : nodes[b][w] + 2])
+      best = sorted(
+        children, key=lambda c: (-logits[b, w, trie.tokens[c]], trie.tokens[c])
+      )[:keep]
+      count = len(best)
+      assert found.nodes[b, w, :count].tolist() == list(best)
+      assert found.tokens[b, w, :count].tolist() == list(trie.tokens[best])
+      np.testing.assert_array_equal(
+        found.logits[b, w, :count], logits[b, w, trie.tokens[best]]
+      )
+      assert np.all(found.logits[b, w, count:] == -np.inf)
+      assert np.all(found.nodes[b, w, count:] == trie.nowhere)
+
+
+def test_a_trie_with_more_titles_runs_in_the_same_program(model):
+  sequences = _titles(8, 60, 6)
+  _run(model, sequences, 3)
+  compiled = _search._cache_size()
+  more = [*sequences, [7, 8, EOS], [9, EOS]]
+  _, rows = _run(model, more, 3)
+  assert _search._cache_size() == compiled
+  known = {tuple(ids) for ids in more}
+  assert all(tokens in known for row in rows for tokens, _ in row)
 
 
 def test_trie_needs_tokens():

@@ -114,6 +114,7 @@ class Setup:
       progress=changes.pop("progress", progress.NullProgress()),
       finished=changes.pop("finished", None),
       rest=changes.pop("rest", None),
+      log_masses=changes.pop("log_masses", None),
     )
     return generate.generate(
       self.model,
@@ -421,6 +422,71 @@ def test_constrained(setup):
     setup(prompts, trie=trie, max_new_tokens=3)
 
 
+def chained_titles(seed, count, longest):
+  """Titles of which most nodes have one child, and some are beginnings."""
+  rng = np.random.default_rng(seed)
+  titles = []
+  for _ in range(count):
+    start = titles[rng.integers(len(titles))][:-1] if titles else [7]
+    start = start[: rng.integers(1, len(start) + 1)]
+    more = rng.integers(3, VOCAB, size=rng.integers(0, longest)).tolist()
+    titles.append([*start, *more, EOS])
+  return titles
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+@pytest.mark.parametrize("lookahead", [1, 2, 5])
+def test_lookahead_changes_nothing(setup, lookahead, penalty):
+  trie = constraints.build_trie(chained_titles(4, 50, 9))
+  prompts = make_prompts(19)
+  options = dict(trie=trie, max_new_tokens=60, length_penalty=penalty)
+  expected = setup(prompts, **options)
+  found = setup(prompts, **options, lookahead=lookahead)
+  assert_same(found, expected)
+  if lookahead == 2:
+    assert_same(Setup((2, 2, 2))(prompts, **options, lookahead=2), expected)
+
+
+def test_lookahead_needs_few_passes(setup, monkeypatch):
+  # Two branches, at the start and in the middle, and long chains.
+  titles = [
+    [a, *range(10, 16), b, *range(20, 25), EOS] for a in (3, 4) for b in (5, 6)
+  ]
+  trie = constraints.build_trie(titles)
+  steps = []
+  advance = program.advance
+
+  def counted(*args):
+    slots, outcome = advance(*args)
+    steps.append(int(outcome.step.max()))
+    return slots, outcome
+
+  monkeypatch.setattr(program, "advance", counted)
+  prompts = make_prompts(3)
+  options = dict(trie=trie, max_new_tokens=60, num_beams=4)
+  expected = setup(prompts, **options)
+  assert max(steps) == 14
+  steps.clear()
+  assert_same(setup(prompts, **options, lookahead=8), expected)
+  assert max(steps) == 3  # The first token has no pass of its own.
+
+
+def test_titles_are_added_without_compiling(setup):
+  titles = chained_titles(5, 50, 9)
+  for lookahead in (0, 2):
+    options = dict(max_new_tokens=60, lookahead=lookahead)
+    setup(make_prompts(3), trie=constraints.build_trie(titles), **options)
+    compiled = program.read._cache_size(), program.advance._cache_size()
+    more = [*titles, [8, 9, 10, EOS]]
+    trie = constraints.build_trie(more)
+    found = setup(make_prompts(3), trie=trie, **options)
+    assert compiled == (
+      program.read._cache_size(),
+      program.advance._cache_size(),
+    )
+    assert all(ids in more for row in found.tokens for ids in row)
+
+
 def test_nothing_and_mistakes(setup):
   assert setup([]).tokens == []
   with pytest.raises(errors.UserError, match="prompt 1"):
@@ -509,6 +575,7 @@ WAYS = {
   "sampling": {"sample": True, "top_k": 5, "top_p": 0.9},
   "trie": {"trie": constraints.build_trie([[4, 5, EOS], [4, EOS], [7, EOS]])},
 }
+WAYS["lookahead"] = {**WAYS["trie"], "lookahead": 2}
 
 
 @pytest.mark.parametrize(
@@ -518,6 +585,7 @@ WAYS = {
     ("greedy", "up_proj", np.nan),
     ("sampling", "lora_b", np.inf),
     ("trie", "lora_b", np.nan),
+    ("lookahead", "lora_b", np.nan),
   ],
 )
 def test_logits_that_are_not_finite_name_a_row(way, where, value):

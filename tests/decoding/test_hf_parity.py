@@ -72,7 +72,8 @@ def test_equals_hugging_face(setup, reference, num_beams, eos_ids):
   assert endings == {True, False}
 
 
-def test_constrained_equals_hugging_face(setup, reference):
+@pytest.mark.parametrize("lookahead", [0, 1, 3])
+def test_constrained_equals_hugging_face(setup, reference, lookahead):
   rng = np.random.default_rng(3)
   titles = [
     [*rng.integers(3, 9, size=rng.integers(1, 6)).tolist(), ours.EOS]
@@ -103,6 +104,7 @@ def test_constrained_equals_hugging_face(setup, reference):
     max_new_tokens=T,
     length_penalty=0.0,
     trie=constraints.build_trie(titles),
+    lookahead=lookahead,
   )
   assert found.tokens == tokens
   np.testing.assert_allclose(found.scores, scores, atol=1e-4, rtol=1e-5)

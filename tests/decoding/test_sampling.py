@@ -21,7 +21,7 @@ def _sample(model, starts, numbers, active, norms, seed, search):
     starts,
     active,
     rows,
-    lambda logits, nodes: selection.all_tokens(logits),
+    selection.all_tokens,
   )
   return search.found(state, rows)
 
@@ -128,7 +128,9 @@ def test_warpers_and_frequencies(warpers):
   numbers = jnp.arange(draws, dtype=jnp.int32)
   keys = sampling.sample_keys(sampling.row_keys(np.uint32(9), numbers), 1)
   candidates = selection.all_tokens(
-    jnp.broadcast_to(jnp.asarray(logits)[None, None], (draws, 1, VOCAB))
+    jnp.broadcast_to(jnp.asarray(logits)[None, None], (draws, 1, VOCAB)),
+    None,
+    None,
   )
   drawn = sampling._draw(candidates, warpers, keys, jnp.zeros(draws, jnp.int32))
   counts = np.bincount(np.asarray(drawn)[:, 0], minlength=VOCAB)

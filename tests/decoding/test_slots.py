@@ -54,7 +54,7 @@ def who(slots):
 @pytest.mark.parametrize("stacked", [True, False])
 def test_new_users_take_their_places(stacked):
   users = make_users(2, 6, 10, stacked)
-  slots = slots_lib.empty(users, 4, BEAMS, 3, None)
+  slots = slots_lib.empty(users, 4, BEAMS, BEAMS, 3, None)
   assert who(slots) == [0, 0, 0, 0] and slots.suffix.room == 3
   slots = slots_lib.place(slots, users, np.array([3, 1], np.int32), 1, None)
   assert who(slots) == [0, 11, 0, 10]
@@ -67,17 +67,17 @@ def test_new_users_take_their_places(stacked):
 
 def test_who_comes_later_has_written_nothing():
   users = make_users(1, 4, 1)
-  slots = slots_lib.empty(users, 2, BEAMS, 3, None)
-  origin = jnp.ones_like(slots.suffix.origin)
-  slots = slots.replace(suffix=slots.suffix.replace(origin=origin))
+  slots = slots_lib.empty(users, 2, BEAMS, BEAMS, 3, None)
+  visible = jnp.ones_like(slots.suffix.visible)
+  slots = slots.replace(suffix=slots.suffix.replace(visible=visible))
   slots = slots_lib.place(slots, users, np.array([1], np.int32), 1, None)
-  assert np.all(slots.suffix.origin[0] == 1)
+  assert np.all(slots.suffix.visible[0])
   assert not slots.suffix.visible[1].any()
 
 
 def test_who_leaves_leaves_no_nan():
   users = make_users(1, 4, 1)
-  slots = slots_lib.empty(users, 2, BEAMS, 3, None)
+  slots = slots_lib.empty(users, 2, BEAMS, BEAMS, 3, None)
   v = jnp.full_like(slots.suffix.v, np.nan)
   slots = slots.replace(suffix=slots.suffix.replace(v=v))
   slots = slots_lib.place(slots, users, np.array([1], np.int32), 1, None)
@@ -104,7 +104,7 @@ def test_no_cache_crosses_devices(shape):
   mesh = sharding.make_mesh(config.MeshConfig(*shape))
   shards = sharding.batch_size_unit(mesh)
   users = make_users(shards, 6, 10)
-  slots = slots_lib.empty(users, 2 * shards, BEAMS, 3, mesh)
+  slots = slots_lib.empty(users, 2 * shards, BEAMS, BEAMS, 3, mesh)
   places = np.arange(shards, dtype=np.int32) % 2
   users = jax.jit(lambda x: slots_lib.split(x, mesh))(users)
   place = slots_lib.place_fitting
@@ -133,7 +133,7 @@ def test_the_ring_keeps_the_newest():
 
   def tokens(ring):
     """From the oldest place to the newest, None where nothing is written."""
-    written = np.roll(ring.origin[0, 0], -int(ring.cursor)) >= 0
+    written = np.roll(ring.visible[0, 0, :, 0], -int(ring.cursor))
     k = np.roll(ring.k.ravel(), -int(ring.cursor))
     np.testing.assert_array_equal(k, np.roll(ring.v.ravel(), -int(ring.cursor)))
     return [int(x) if w else None for x, w in zip(k, written, strict=True)]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from bigrec_jax import errors, models
+from bigrec_jax.config import MeshConfig
+from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import hf_import, peft_import
 from bigrec_jax.testing import store
 from bigrec_jax.training import trainer
@@ -52,6 +54,27 @@ def test_examples_in_adapter_and_curve_out(tmp_path, caplog):
   jax.tree.map(np.testing.assert_array_equal, saved, result.adapter)
   count = 2 * 3 * (32 + 32)
   assert f"{count:,} trainable of" in caplog.text
+
+
+@pytest.mark.parametrize(
+  ("mesh", "changes", "rows"),
+  [
+    ((1, 1, 1), {"max_length": 512}, 1),
+    ((1, 1, 1), {"max_length": 1024}, 1),
+    ((1, 1, 1), {"max_length": 128}, 4),
+    ((1, 1, 1), {"max_length": 24}, 8),
+    ((1, 1, 1), {"max_length": 512, "packing": False}, 8),
+    ((8, 1, 1), {"max_length": 512}, 8),
+  ],
+)
+def test_a_cpu_takes_no_more_rows_than_fill_it(
+  monkeypatch, mesh, changes, rows
+):
+  monkeypatch.setattr(executor, "_cores", lambda: 2)
+  config = tiny.config(micro_batch_size=8, **changes).train
+  devices = jax.devices()[: mesh[0]]
+  placed = sharding.make_mesh(MeshConfig(*mesh), devices)
+  assert trainer.micro_batch_rows(config, placed) == rows
 
 
 def test_rows_that_do_not_divide_are_the_users_mistake(tmp_path):

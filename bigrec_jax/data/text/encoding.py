@@ -3,9 +3,11 @@
 The rules are those of the published train.py (docs/protocol.md, Training): the
 text is cut at `max_length` from the right, EOS follows if it fits and isn't
 there, and without `train_on_inputs` the tokens of the prompt, tokenised on its
-own, are no labels.
+own, are no labels. Texts in pieces (D3's, code/dataset.py) are encoded piece by
+piece; they always end with EOS and are cut from the left.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +37,37 @@ class Encoded(NamedTuple):
   cut: bool
 
 
+def encode_questions(
+  tokenizer: tokenization.Tokenizer,
+  questions: Sequence[tuple[str, tuple[int, ...]]],
+) -> list[list[int]]:
+  """Returns what decoding continues, BOS first; nothing is cut.
+
+  Args:
+    tokenizer: of the base.
+    questions: texts, and their seams (`source.Text`).
+  """
+  pieces = _encode_pieces(tokenizer, questions)
+  return [list(itertools.chain(*parts)) for parts in pieces]
+
+
+def _encode_pieces(
+  tokenizer: tokenization.Tokenizer,
+  texts: Sequence[tuple[str, tuple[int, ...]]],
+) -> list[list[list[int]]]:
+  """Returns the ids of each text's pieces, BOS before the first alone."""
+  cut = [
+    [text[a:b] for a, b in itertools.pairwise((0, *seams, len(text)))]
+    for text, seams in texts
+  ]
+  ids = iter(tokenizer.encode_data([piece for own in cut for piece in own]))
+  begun = int(tokenizer.add_bos)
+  return [
+    [next(ids)[begun if place else 0 :] for place in range(len(own))]
+    for own in cut
+  ]
+
+
 class Encoder:
   """Encodes texts for training."""
 
@@ -51,6 +84,8 @@ class Encoder:
 
   def encode_batch(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
     """Returns the encoded examples, in order."""
+    if any(text.seams for text in texts):
+      return self._encode_apart(texts)
     whole = self._tokenizer.encode_data([text.training for text in texts])
     if self._train_on_inputs:
       first_labels = [1] * len(whole)
@@ -61,6 +96,20 @@ class Encoder:
       self._finish(ids, first)
       for ids, first in zip(whole, first_labels, strict=True)
     ]
+
+  def _encode_apart(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
+    """Encodes texts in pieces; of a long one the last tokens are kept."""
+    found = []
+    for pieces in _encode_pieces(
+      self._tokenizer, [(text.training, text.seams) for text in texts]
+    ):
+      ids = [*itertools.chain(*pieces), self._tokenizer.eos_id]
+      lost = max(len(ids) - self._max_length, 0)
+      prompt = 0 if self._train_on_inputs else sum(map(len, pieces[:-1]))
+      first_label = max(prompt - lost, 1)
+      kept = np.array(ids[lost:], np.int32)
+      found.append(Encoded(kept, first_label, lost > 0))
+    return found
 
   def _finish(self, ids: list[int], first_label: int) -> Encoded:
     cut = len(ids) > self._max_length
@@ -123,10 +172,11 @@ class EncodedExamples:
       self.truncated += 1
       if self.truncated == 1:
         logging.warning(
-          "%s is longer than max_length %d and loses its end; more such rows"
+          "%s is longer than max_length %d and loses its %s; more such rows"
           " are counted, not told",
           name,
           self._max_length,
+          "beginning" if self._source.text(n).seams else "end",
         )
     if example.first_label >= len(example.tokens):
       self.unlabelled += 1

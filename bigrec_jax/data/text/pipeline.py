@@ -42,8 +42,9 @@ def question_tokens(
   source: source_lib.TextSource, tokenizer: tokenization.Tokenizer
 ) -> list[list[int]]:
   """Returns what decoding or scoring continues, whole, BOS first."""
-  return tokenizer.encode_data(
-    [source.text(n).question for n in range(len(source))]
+  texts = [source.text(n) for n in range(len(source))]
+  return encoding.encode_questions(
+    tokenizer, [(text.question, text.seams) for text in texts]
   )
 
 

@@ -13,6 +13,8 @@ line:
               the text, in training and inference alike.
   chat        instruction and input are the user's turn and the response is the
               assistant's, in an instruct model's own template (chat.py).
+  d3          the published bytes of D3 (arXiv 2406.14900, code/dataset.py): its
+              layout, and header, history and response tokenised apart.
 
 Everything here works on strings alone: it is imported without jax.
 """
@@ -23,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 from bigrec_jax import config, errors
 
-STYLES = ("consistent", "bigrec", "tallrec", "chat")
+STYLES = ("consistent", "bigrec", "tallrec", "chat", "d3")
 RESPONSE_MARKER = "Response:\n"
 
 _WITH_INPUT = (
@@ -94,11 +96,33 @@ class Prompt:
     users with one item.
     """
     quoted = ", ".join(f'"{title}"' for title in titles)
-    return f"{self.history_lead}{quoted}{_INPUT_END}"
+    end = "" if self.style == "d3" else _INPUT_END
+    return f"{self.history_lead}{quoted}{end}"
 
   def output_text(self, title: str) -> str:
     """Returns the response that the model learns for a title."""
-    return f'"{title}"'
+    return f'"{title}"\n' if self.style == "d3" else f'"{title}"'
+
+  @property
+  def answer_context(self) -> str:
+    """What a title is tokenised behind: the end of a prompt, "" for nothing."""
+    return "" if self.style == "d3" else RESPONSE_MARKER
+
+  def seams(self, instruction: str, input: str) -> tuple[int, ...]:
+    """Returns where prompt and response are cut before they are tokenised.
+
+    Args:
+      instruction: of the prompt.
+      input: of the prompt.
+
+    Returns:
+      Ends of pieces, in characters, the last that of the prompt; none where
+      prompt and response are one text.
+    """
+    if self.style != "d3":
+      return ()
+    header = len(_d3_header(instruction))
+    return header, header + len(_d3_question(input))
 
   def prompt_text(self, instruction: str, input: str) -> str:
     """Returns the training text without its response.
@@ -108,6 +132,8 @@ class Prompt:
     """
     if self.style == "chat":
       return self._turn(instruction, input)
+    if self.style == "d3":
+      return _d3_header(instruction) + _d3_question(input)
     return self._render(instruction, input, _TRAINING_END)
 
   def training_text(self, instruction: str, input: str, output: str) -> str:
@@ -116,8 +142,8 @@ class Prompt:
 
   def inference_text(self, instruction: str, input: str) -> str:
     """Returns the prompt that generation continues."""
-    if self.style == "chat":
-      return self._turn(instruction, input)
+    if self.style in ("chat", "d3"):
+      return self.prompt_text(instruction, input)
     return self._render(instruction, input, _INFERENCE_END)
 
   def _turn(self, instruction: str, input: str) -> str:
@@ -136,6 +162,14 @@ class Prompt:
       f"{_WITH_INPUT}{ends[self.style]}\n\n### Instruction:\n{instruction}\n\n"
       f"### Input:\n{input}\n\n### {RESPONSE_MARKER}"
     )
+
+
+def _d3_header(instruction: str) -> str:
+  return f"{_WITH_INPUT} \n\n### Instruction:\n{instruction}\n"
+
+
+def _d3_question(input: str) -> str:
+  return f"### User Input: \n{input}\n\n### Response: \n"
 
 
 def response_text(generated: str) -> str:

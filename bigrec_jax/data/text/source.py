@@ -16,11 +16,15 @@ class Text(NamedTuple):
     answer: what the model learns to write after it.
     question: what decoding or scoring continues: the prompt, but where a
       published style words the two differently.
+    seams: ends of the pieces of `training` that are tokenised on their own, the
+      last that of the prompt, as D3 does; none = it is one text. A text in
+      pieces always ends with EOS, and loses its beginning where it is too long.
   """
 
   prompt: str
   answer: str
   question: str
+  seams: tuple[int, ...] = ()
 
   @property
   def training(self) -> str:

@@ -92,7 +92,7 @@ class _Layer(nn.Module):
 
     def linear(name: str, features: int, x: jax.Array) -> jax.Array:
       layer = Linear(features, True, jnp.dtype("float32"), None, name=name)
-      return layer(x, True)
+      return layer(x, None)
 
     with jax.named_scope("attention"):
       mixed = self._attend(x, visible, linear)

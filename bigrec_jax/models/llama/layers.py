@@ -34,8 +34,9 @@ class Context:
     prompt_mask: after prompts: [B, 1, 1, S] bool; else None.
     owners: texts that continue prompts: [B] int32, the prompt of each row
       (kv_cache.rows_of); else None.
-    suffix_mask: decoding: [B, 1, W*G, T*W] bool; else None.
-    deterministic: no dropout; static.
+    suffix_mask: decoding: [B, 1, Q*G, T*Q] bool; else None.
+    own_mask: decoding chains: [B, 1, Q*G, Q] bool; None = each token sees
+      itself alone among those of its pass.
     keep_keys: return each layer's keys and values; static.
   """
 
@@ -45,7 +46,7 @@ class Context:
   prompt_mask: jax.Array | None = None
   suffix_mask: jax.Array | None = None
   owners: jax.Array | None = None
-  deterministic: bool = flax.struct.field(pytree_node=False, default=True)
+  own_mask: jax.Array | None = None
   keep_keys: bool = flax.struct.field(pytree_node=False, default=False)
 
 
@@ -56,7 +57,7 @@ class Past(Generic[Keys]):
   Attributes:
     prefix: ([K, H, P], [K, P, H]).
     prompt: ([B, K, H, S], [B, K, S, H]).
-    suffix: ([B, K, H, T, W], [B, K, T, W, H]).
+    suffix: ([B, K, H, T, Q], [B, K, T, Q, H]).
   """
 
   prefix: tuple[Keys, Keys] | None = None
@@ -84,7 +85,7 @@ def rotary_tables(
     config: for the head size, theta and scaling.
     lengths: [...] int32, of each token's text; see `rope.tables`.
   """
-  return rope.tables(
+  cos_sin = rope.tables(
     positions,
     lengths,
     config.head_dim,
@@ -92,10 +93,19 @@ def rotary_tables(
     config.rope_scaling,
     config.max_position_embeddings,
   )
+  # XLA's CPU backend computes the sines anew for every head of every layer,
+  # fused into what turns by them, unless they come out of one array.
+  both = jax.lax.optimization_barrier(jnp.concatenate(cos_sin, axis=-1))
+  cos, sin = jnp.split(both, 2, axis=-1)
+  return cos, sin
 
 
+@jax.custom_vjp
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   """Turns pair (i, i + H/2) of every head by its angle, as Hugging Face.
+
+  Its gradient is turned back by the same angle: autodiff would take the
+  concatenation apart into padded sums. None goes to the angles.
 
   Args:
     x: [B, T, heads, H].
@@ -106,6 +116,18 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   cos, sin = cos[:, :, None], sin[:, :, None]
   turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def _rotate_forward(x, cos, sin):
+  return rotate(x, cos, sin), (cos, sin)
+
+
+def _rotate_backward(angles, cotangent):
+  cos, sin = angles
+  return rotate(cotangent, cos, -sin), None, None
+
+
+rotate.defvjp(_rotate_forward, _rotate_backward)
 
 
 class Attention(nn.Module):
@@ -127,9 +149,19 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, past: Past[jax.Array], context: Context
+    self,
+    x: jax.Array,
+    past: Past[jax.Array],
+    context: Context,
+    seed: jax.Array | None,
   ) -> tuple[jax.Array, Any]:
     """Mixes [B, T, D] over what each token may see.
+
+    Args:
+      x: normalised states.
+      past: cached keys and values of the layer.
+      context: what all layers share.
+      seed: of dropout, see `Linear`.
 
     Returns:
       [B, T, D], and the keys [B, K, H, T] and values [B, K, T, H] of these
@@ -146,7 +178,7 @@ class Attention(nn.Module):
       layer = Linear(
         count * size, config.qkv_bias, self.dtype, self.lora, name=name
       )
-      y = layer(x, context.deterministic)
+      y = layer(x, seed)
       y = jnp.reshape(y, (*x.shape[:2], count, size))
       names = ("batch", "length", axis, "head_dim")
       return sharding.constrain(y, self.mesh, names)
@@ -156,7 +188,7 @@ class Attention(nn.Module):
     v = project("v_proj", keys, "kv_heads")
     if past.prompt is not None and past.suffix is not None:
       parts = _cached_parts(past.prefix, past.prompt, past.suffix, context)
-      mixed = _decode_attention(q, k, v, parts)
+      mixed = _decode_attention(q, k, v, parts, context.own_mask)
     elif past.prompt is not None:
       mixed = _continued_attention(q, k, v, past, context, self.mesh)
     elif context.segment_ids is not None:
@@ -174,7 +206,7 @@ class Attention(nn.Module):
     mixed = jnp.reshape(mixed, (*x.shape[:2], heads * size))
     out = Linear(
       x.shape[-1], config.o_bias, self.dtype, self.lora, name="o_proj"
-    )(mixed, context.deterministic)
+    )(mixed, seed)
     if not context.keep_keys:
       return out, None
     return out, (jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2))
@@ -199,29 +231,39 @@ def _cached_parts(
 
 
 def _decode_attention(
-  q: jax.Array, k: jax.Array, v: jax.Array, parts: list[attention.Part]
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  parts: list[attention.Part],
+  own_mask: jax.Array | None,
 ) -> jax.Array:
-  """Each beam sees the prefix, its prompt, its ancestors and itself.
+  """Each token sees the prefix, its prompt, its ancestors and itself.
 
   Args:
-    q: [B, W, N, H].
-    k: [B, W, K, H].
-    v: [B, W, K, H].
-    parts: all of them but itself.
+    q: [B, Q, N, H].
+    k: [B, Q, K, H].
+    v: [B, Q, K, H].
+    parts: all that was read before this pass.
+    own_mask: which ancestors are in this pass, see `Context`.
 
   Returns:
-    [B, W, N, H].
+    [B, Q, N, H].
   """
-  _, beams, keys, _ = k.shape
+  _, tokens, keys, _ = k.shape
+  query = attention.by_key_head(q, keys)
+  if own_mask is not None:
+    here = attention.Part(
+      jnp.transpose(k, (0, 2, 3, 1)), jnp.swapaxes(v, 1, 2), own_mask
+    )
+    mixed = attention.attend_parts(query, [*parts, here])
+    return attention.by_position(mixed, tokens)
   group = q.shape[2] // keys
 
   def own(x: jax.Array) -> jax.Array:  # [B, K, W*G, H]
     return attention.by_key_head(jnp.repeat(x, group, axis=2), keys)
 
-  mixed = attention.attend_parts(
-    attention.by_key_head(q, keys), parts, (own(k), own(v))
-  )
-  return attention.by_position(mixed, beams)
+  mixed = attention.attend_parts(query, parts, (own(k), own(v)))
+  return attention.by_position(mixed, tokens)
 
 
 def _continued_attention(
@@ -270,19 +312,19 @@ class Mlp(nn.Module):
   mesh: Mesh | None
 
   @nn.compact
-  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Maps [B, T, D] to [B, T, D]."""
+  def __call__(self, x: jax.Array, seed: jax.Array | None) -> jax.Array:
+    """Maps [B, T, D] to [B, T, D]; `seed` as in `Linear`."""
     config = self.config
 
     def linear(name, features):
       return Linear(features, config.mlp_bias, self.dtype, self.lora, name=name)
 
-    gate = linear("gate_proj", config.intermediate_size)(x, deterministic)
-    up = linear("up_proj", config.intermediate_size)(x, deterministic)
+    gate = linear("gate_proj", config.intermediate_size)(x, seed)
+    up = linear("up_proj", config.intermediate_size)(x, seed)
     hidden = nn.silu(gate) * up
     names = ("batch", "length", "mlp")
     hidden = sharding.constrain(hidden, self.mesh, names)
-    return linear("down_proj", x.shape[-1])(hidden, deterministic)
+    return linear("down_proj", x.shape[-1])(hidden, seed)
 
 
 class Layer(nn.Module):
@@ -296,7 +338,11 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, past: Past[jax.Array], context: Context
+    self,
+    x: jax.Array,
+    past: Past[jax.Array],
+    context: Context,
+    seed: jax.Array | None,
   ) -> tuple[jax.Array, Any]:
     """Maps [B, T, D] to ([B, T, D], keys and values or None)."""
     config = self.config
@@ -311,12 +357,12 @@ class Layer(nn.Module):
         self.implementation,
         self.mesh,
         name="self_attn",
-      )(normal, past, context)
+      )(normal, past, context, seed)
       x = sharding.constrain(x + mixed, self.mesh, names)
     with jax.named_scope("mlp"):
       norm = RMSNorm(epsilon, self.dtype, name="post_attention_layernorm")
       hidden = Mlp(config, self.lora, self.dtype, self.mesh, name="mlp")(
-        norm(x), context.deterministic
+        norm(x), seed
       )
       x = sharding.constrain(x + hidden, self.mesh, names)
     return x, keys

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.devices import sharding
+from bigrec_jax.devices import noise, sharding
 from bigrec_jax.models import kv_cache, modules, stacking
 from bigrec_jax.models.llama import layers, rope
 from bigrec_jax.models.llama.config import LlamaConfig
@@ -64,9 +64,9 @@ class Llama(nn.Module):
     config = self.config
     init = nn.initializers.normal(config.initializer_range)
     shape = (config.vocab_size, config.hidden_size)
-    self.embed_tokens = _Matrix("embedding", shape, init, self.dtype)
+    self.embed_tokens = modules.Matrix("embedding", shape, init, self.dtype)
     if not config.tie_word_embeddings:
-      self.lm_head = _Matrix("kernel", shape[::-1], init, self.dtype)
+      self.lm_head = modules.Matrix("kernel", shape[::-1], init, self.dtype)
     self.norm = modules.RMSNorm(config.rms_norm_eps, self.dtype)
     layer = layers.Layer
     if self.remat != "none":
@@ -81,8 +81,8 @@ class Llama(nn.Module):
       self.layers = nn.scan(
         layer,
         variable_axes={"params": 0, "lora": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(0, nn.broadcast),
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast, 0),
         length=config.num_hidden_layers,
       )(*arguments)
     else:
@@ -113,8 +113,9 @@ class Llama(nn.Module):
     """
     lengths = self._text_lengths(positions, segment_ids, prefix)
     cos, sin = layers.rotary_tables(positions, self.config, lengths)
-    context = layers.Context(cos, sin, segment_ids, deterministic=deterministic)
-    hidden, _ = self._run(tokens, layers.Past(prefix=prefix), context)
+    context = layers.Context(cos, sin, segment_ids)
+    seeds = self._dropout_seeds(deterministic)
+    hidden, _ = self._run(tokens, layers.Past(prefix=prefix), context, seeds)
     if self.is_initializing():
       self.head_weight()
     return hidden
@@ -132,6 +133,19 @@ class Llama(nn.Module):
       return self, variables
     apart = {k: stacking.unstack_layers(v) for k, v in variables.items()}
     return self.clone(scan_layers=False, unrolled=False), apart
+
+  def prepare(self, params: Any) -> Any:
+    """Returns parameters whose layers are apart, where programs have them so.
+
+    Taking them apart is a copy, which every call of a program would make (10
+    CPU ms a layer of 135 M parameters).
+
+    Args:
+      params: the base or an adapter; None stays None.
+    """
+    if not self.unrolled or not params or "layers" not in params:
+      return params
+    return _unstacked(params)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Maps tokens [B, T] to embeddings [B, T, D], the input of the layers.
@@ -168,14 +182,9 @@ class Llama(nn.Module):
     ones = jnp.ones_like(slots)
     lengths = self._text_lengths(slots, ones, None)
     cos, sin = layers.rotary_tables(slots, self.config, lengths)
-    context = layers.Context(
-      cos,
-      sin,
-      ones,
-      deterministic=deterministic,
-      keep_keys=True,
-    )
-    hidden, keys = self._run(header[None], layers.Past(), context)
+    context = layers.Context(cos, sin, ones, keep_keys=True)
+    seeds = self._dropout_seeds(deterministic)
+    hidden, keys = self._run(header[None], layers.Past(), context, seeds)
     return hidden, jax.tree.map(lambda x: x[..., 0, :, :, :], keys)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
@@ -228,33 +237,43 @@ class Llama(nn.Module):
     step: jax.Array,
     prompt: kv_cache.PromptCache,
     suffix: kv_cache.SuffixCache,
+    chains: kv_cache.Chains | None = None,
   ) -> tuple[jax.Array, kv_cache.SuffixCache]:
-    """Reads one more token of every beam.
+    """Reads one more token of every beam, or chains of tokens of some.
 
     Args:
-      tokens: [B, W] int32.
+      tokens: [B, Q] int32; without chains Q is W.
       step: [B] int32: how many tokens the user's beams fed back before; the
         position of this one is `prompt.lengths + step`.
       prompt: of the users.
       suffix: what the beams wrote, reordered to the present hypotheses.
+      chains: whose each token is; None = token w is beam w's.
 
     Returns:
-      [B, W, D] hidden states after the final norm, and the longer suffix.
+      [B, Q, D] hidden states after the final norm, and the longer suffix.
     """
     positions = (prompt.lengths + step.astype(jnp.int32))[:, None]
+    visible = suffix.visible  # [B, W, T, Q]
+    visible = jnp.reshape(visible, (*visible.shape[:2], -1))
+    group = self.config.num_attention_heads // self.config.num_key_value_heads
+    own_mask = None
+    if chains is not None:
+      positions = positions + chains.depths
+      # An empty place sees what some beam does: nobody reads it.
+      beams = jnp.minimum(chains.beams, jnp.int32(visible.shape[1] - 1))
+      visible = jnp.take_along_axis(visible, beams[:, :, None], axis=1)
+      own_mask = jnp.repeat(chains.sees, group, axis=1)[:, None]
     positions = jnp.broadcast_to(positions, tokens.shape)
     # What a beam has read so far: as transformers, earlier keys stay as they
     # are when a text outgrows the trained context.
     read = positions + jnp.int32(1)
     cos, sin = layers.rotary_tables(positions, self.config, read)
-    group = self.config.num_attention_heads // self.config.num_key_value_heads
-    visible = suffix.visible  # [B, W, T, W]
-    visible = jnp.reshape(visible, (*visible.shape[:2], -1))
     context = layers.Context(
       cos,
       sin,
       prompt_mask=prompt.valid[:, None, None],
       suffix_mask=jnp.repeat(visible, group, axis=1)[:, None],
+      own_mask=own_mask,
       keep_keys=True,
     )
     past = layers.Past(
@@ -266,10 +285,22 @@ class Llama(nn.Module):
     # written depends on `hidden`, by adding zeros, because XLA copies a cache
     # that it cannot prove to be read by every layer before it is written
     # (measured with layers one by one: 139 -> 82 ms CPU a step).
-    zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, W]
+    zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, Q]
     k = jax.tree.map(lambda x: x + _like(zeros[:, None, None, :], x), k)
     v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
-    return hidden, suffix.append(k, v)
+    return hidden, suffix.append(k, v, chains)
+
+  def _dropout_seeds(self, deterministic: bool) -> jax.Array | None:
+    """Returns a seed for each layer, uint32 [L]; None without dropout.
+
+    One key is drawn, and seeds are hashed from it: Linen's key for every
+    adapter was a loop of threefry of its own, 210 of them with 30 layers.
+    """
+    if deterministic or self.lora is None or not self.lora.dropout:
+      return None
+    seed = jax.random.bits(self.make_rng("dropout"))
+    count = self.config.num_hidden_layers
+    return noise.at(seed, jnp.arange(count, dtype=jnp.uint32))
 
   def continue_prompts(
     self,
@@ -341,35 +372,33 @@ class Llama(nn.Module):
     tokens: jax.Array,
     past: layers.Past[kv_cache.Layers],
     context: layers.Context,
+    seeds: jax.Array | None = None,
   ) -> tuple[jax.Array, Any]:
     """Embeds tokens, applies the layers and the final norm.
+
+    Args:
+      tokens: [B, T], or embeddings.
+      past: caches of all layers.
+      context: what the layers share.
+      seeds: of their dropout; None = no dropout.
 
     Returns:
       [B, T, D], and keys [L, B, K, H, T] and values [L, B, K, T, H] or None.
     """
     x = tokens if tokens.ndim == 3 else self.embed(tokens)
     if self.scan_layers:
-      x, keys = self.layers(x, past, context)
+      x, keys = self.layers(x, past, context, seeds)
     else:
       rows = []
       for index, layer in enumerate(self.layers):
-        x, row = layer(x, past.of_layer(index), context)
+        seed = None if seeds is None else seeds[index]
+        x, row = layer(x, past.of_layer(index), context, seed)
         rows.append(row)
       keys = tuple(zip(*rows, strict=True)) if context.keep_keys else None
     return self.norm(x), keys
 
 
-class _Matrix(nn.Module):
-  """One matrix, returned when called."""
-
-  leaf: str
-  shape: tuple[int, int]
-  initializer: Any
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self) -> jax.Array:
-    return self.param(self.leaf, self.initializer, self.shape, self.dtype)
+_unstacked = jax.jit(stacking.unstack_layers)
 
 
 def _like(x: jax.Array, whole: jax.Array) -> jax.Array:

@@ -9,10 +9,7 @@ gives K/m titles (evaluation.py).
 """
 
 import dataclasses
-import pathlib
 from typing import Any
-
-from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.cf import scores as cf_scores
@@ -21,7 +18,7 @@ from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.prepared.examples import Examples, load_examples
 from bigrec_jax.data.text import prompts, source
 from bigrec_jax.results import rows
-from bigrec_jax.tasks import protocol
+from bigrec_jax.tasks import cf_files, protocol
 from bigrec_jax.workdir import fingerprints
 
 
@@ -122,10 +119,7 @@ class Task(protocol.Task):
       "popularity": fingerprints.of_value(
         self.store.catalogue.popularity.tolist()
       ),
-      "cf": {
-        split: fingerprints.of_folder(path.parent, f"{path.stem}*")
-        for split, path in self._cf_files().items()
-      },
+      "cf": cf_files.made_from(self.store),
       "seed": config.seed,
     }
 
@@ -138,14 +132,8 @@ class Task(protocol.Task):
     from bigrec_jax.tasks.query import evaluation
 
     store, splits = self.store, {}
-    ground = store.config.ground
-    files = self._cf_files()
-    if ground.cf_model and not files:
-      logging.warning(
-        "%s: no scores, so there is no row of %s (--mode=train_cf makes them)",
-        store.paths.cf_scores(ground.cf_model, "test"),
-        ground.cf_model,
-      )
+    files = cf_files.find(store)
+    cf_files.tell_missing(store)
     for split in protocol.SPLITS:
       examples = store.examples(split)
       splits[split] = evaluation.Split(
@@ -163,16 +151,3 @@ class Task(protocol.Task):
       store.catalogue, store.config, store.mesh, evidence.parts.once
     )
     return judge.rows(splits, evidence.progress)
-
-  def _cf_files(self) -> dict[str, pathlib.Path]:
-    """Returns the CF scores to show beside, by split; none = no row."""
-    ground, found = self.store.config.ground, {}
-    for split in protocol.SPLITS:
-      given = ground.cf_scores.get(split)
-      if given:
-        found[split] = pathlib.Path(given)
-      elif ground.cf_model:
-        path = self.store.paths.cf_scores(ground.cf_model, split)
-        if cf_scores.exists(path):
-          found[split] = path
-    return found if len(found) == len(protocol.SPLITS) else {}

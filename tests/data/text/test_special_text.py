@@ -182,8 +182,12 @@ def test_the_users_own_phrases_are_meant(tokenizer):
 
 def test_the_trie_writes_the_titles(tokenizer):
   answers = [f'"{title}"' for title in TITLES]
-  rows = constraints.title_tokens(
-    answers, "Response:\n", tokenizer.encode_data, tokenizer.eos_id
+  rows, _ = constraints.title_tokens(
+    answers,
+    "Response:\n",
+    tokenizer.encode_data,
+    tokenizer.decode,
+    tokenizer.eos_id,
   )
   for answer, ids in zip(answers, rows, strict=True):
     assert ids[-1] == tokenizer.eos_id

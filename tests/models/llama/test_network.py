@@ -51,18 +51,18 @@ def decoded(request):
   tokens = generator.integers(0, common.VOCAB, (users, 9)).astype(np.int32)
   tokens[:, :4] = tokens[0, :4]  # A header common to all prompts.
   lengths = np.array([9, 6], np.int32)
+  unrolled, single = model, variables
+  if request.param == "per_layer":
+    unrolled = model.clone(scan_layers=False)
+    single = {name: unstack(tree) for name, tree in variables.items()}
   prefill = jax.jit(
-    lambda *args: model.apply(variables, *args, method="prefill")
+    lambda *args: unrolled.apply(single, *args, method="prefill")
   )
   if request.param != "whole":
     _, header = prefill(tokens[:1, :4], np.array([4], np.int32))
     _, prompt = prefill(tokens[:, 4:], lengths - 4, header.as_prefix())
   else:
     _, prompt = prefill(tokens, lengths)
-  unrolled, single = model, variables
-  if request.param == "per_layer":
-    prompt, unrolled = prompt.per_layer(), model.clone(scan_layers=False)
-    single = {name: unstack(tree) for name, tree in variables.items()}
   decode = jax.jit(lambda *args: unrolled.apply(single, *args, method="decode"))
   suffix = kv_cache.init_suffix(prompt, beams, steps)
   written = np.zeros((users, beams, 0), np.int32)
