@@ -43,8 +43,8 @@ def is_unrolled(mesh: Mesh, scan_layers: bool, num_layers: int) -> bool:
 
   On a CPU a loop over stacked layers copies every layer's weights, caches and
   activations out of and into their stacks (22 % more CPU time a layer of 135 M
-  parameters). Very deep networks stay stacked: each layer adds a second or so
-  of compiling.
+  parameters). Very deep networks stay stacked: each layer adds seconds of
+  compiling.
 
   Args:
     mesh: where the network runs.
