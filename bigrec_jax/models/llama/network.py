@@ -302,17 +302,13 @@ class Llama(nn.Module):
     owners: jax.Array,
     prompt: kv_cache.PromptCache,
   ) -> jax.Array:
-    """Reads whole texts that continue prompts, several to a row.
-
-    What `decode` computes of the same texts token by token.
+    """Reads whole texts that continue prompts, as `decode` would one by one.
 
     Args:
-      tokens: [R, T] int32.
+      tokens: [R, T] int32, several texts to a row.
       offsets: [R, T] int32, places in each text, from 0.
-      segment_ids: [R, T] int32, 0 = padding; a token sees its row's prompt
-        and earlier tokens of its own segment.
-      owners: [R] int32, whose prompt the texts of a row continue: users of
-        `prompt`, counted within the row's shard.
+      segment_ids: [R, T] int32, 0 = padding; see `__call__`.
+      owners: [R] int32, each row's user, counted within the row's shard.
       prompt: of the users.
 
     Returns:
@@ -325,12 +321,9 @@ class Llama(nn.Module):
     cos, sin = layers.rotary_tables(
       positions, self.config, positions + jnp.int32(1)
     )
+    mask = valid[:, None, None]
     context = layers.Context(
-      cos,
-      sin,
-      segment_ids,
-      prompt_mask=valid[:, None, None],
-      owners=owners,
+      cos, sin, segment_ids, prompt_mask=mask, owners=owners
     )
     past = layers.Past(prompt.prefix, (prompt.k, prompt.v))
     return self._run(tokens, past, context)[0]
