@@ -262,3 +262,8 @@ def init_suffix(
     visible=jnp.zeros((users, num_beams, num_steps, width), jnp.bool_),
     cursor=jnp.int32(0),
   )
+
+
+def like(x: jax.Array, whole: jax.Array) -> jax.Array:
+  """Adds leading axes until the ranks agree."""
+  return jnp.reshape(x, (1,) * (whole.ndim - x.ndim) + x.shape)

@@ -280,14 +280,13 @@ class Llama(nn.Module):
       prompt.prefix, (prompt.k, prompt.v), (suffix.k, suffix.v)
     )
     hidden, (k, v) = self._run(tokens, past, context)
-    # One write for all layers, outside their loop: the cache is updated in
-    # place, where a scanned output would be a second copy of it. What is
-    # written depends on `hidden`, by adding zeros, because XLA copies a cache
-    # that it cannot prove to be read by every layer before it is written
-    # (measured with layers one by one: 139 -> 82 ms CPU a step).
+    # One write for all layers: the cache is updated in place, where a scanned
+    # output would be a second copy. What is written depends on `hidden`, by
+    # adding zeros: XLA copies a cache that it cannot prove to be read by every
+    # layer before the write (layers one by one: 139 -> 82 ms CPU a step).
     zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, Q]
-    k = jax.tree.map(lambda x: x + _like(zeros[:, None, None, :], x), k)
-    v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
+    k = jax.tree.map(lambda x: x + kv_cache.like(zeros[:, None, None, :], x), k)
+    v = jax.tree.map(lambda x: x + kv_cache.like(zeros[:, None, :, None], x), v)
     return hidden, suffix.append(k, v, chains)
 
   def _dropout_seeds(self, deterministic: bool) -> jax.Array | None:
@@ -399,8 +398,3 @@ class Llama(nn.Module):
 
 
 _unstacked = jax.jit(stacking.unstack_layers)
-
-
-def _like(x: jax.Array, whole: jax.Array) -> jax.Array:
-  """Adds leading axes until the ranks agree."""
-  return jnp.reshape(x, (1,) * (whole.ndim - x.ndim) + x.shape)
