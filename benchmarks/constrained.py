@@ -225,12 +225,14 @@ def _network(
   for row, prompt in enumerate(prompts):
     tokens[row, : len(prompt)] = prompt
   lengths = np.array([len(p) for p in prompts], np.int32)
-  variables = {"params": ours.params}
-  _, prompt = jax.jit(lambda v, *x: model.apply(v, *x, method="prefill"))(
-    variables, tokens, lengths
-  )
-  if model.unrolled:
-    prompt = prompt.per_layer()
+  variables = {"params": model.prepare(ours.params)}
+
+  @jax.jit
+  def read(variables, tokens, lengths):
+    network, variables = model.executable(variables)
+    return network.apply(variables, tokens, lengths, method="prefill")
+
+  _, prompt = read(variables, tokens, lengths)
   norms = stepping.length_norms(users, most, 1.0, None)
   rows = stepping.RowFacts(norms, None)
   empty = slots_lib.Users({}, rows, prompt)
@@ -326,7 +328,11 @@ def main() -> None:
   flags = _arguments()
   tokenizer, titles = llama_tokenizer(flags.data), games_titles(flags.data)
   result: dict[str, Any] = {
-    "what": {**vars(flags), "data": str(flags.data)},
+    "what": {
+      name: value
+      for name, value in vars(flags).items()
+      if name not in ("data", "json")
+    },
     "hardware": {
       "devices": [str(device) for device in jax.devices()],
       "processor": platform.processor() or platform.machine(),

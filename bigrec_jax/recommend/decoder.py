@@ -118,23 +118,24 @@ class Decoder:
       seed: of sampling.
       progress: told of every history done.
     """
-    from bigrec_jax.decoding import generate
-
-    tokens = self._prompt_tokens(titles)
-    prefix = self._prefix
-    if not all(map(prefix.begins, tokens)):
-      # A first title that the tokenizer merges with what comes before it.
-      prefix = self._read_prefix(
-        generate.shared_beginning([*self._probes, *tokens])
-      )
-    cf = self._cf_scorer
+    tokens, cf = self.prompt_tokens(titles), self._cf_scorer
     return self(
       tokens,
       seed,
       progress,
-      prefix,
+      self.prefix_of(tokens),
       cf=None if cf is None else lambda rows: cf(items[rows]),
     )
+
+  def prefix_of(self, tokens: list[list[int]]) -> "generate.Prefix":
+    """Returns what prompts begin with; mostly what all do, read once."""
+    from bigrec_jax.decoding import generate
+
+    if all(map(self._prefix.begins, tokens)):
+      return self._prefix
+    # A first title that the tokenizer merges with what comes before it.
+    shared = generate.shared_beginning([*self._probes, *tokens])
+    return self._read_prefix(shared)
 
   @functools.cached_property
   def _cf_scorer(self) -> cf_scorer.Scorer | None:
@@ -143,7 +144,8 @@ class Decoder:
       return None
     return cf_scorer.load(self._loaded, self._loaded.config.generate.prior)
 
-  def _prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
+  def prompt_tokens(self, titles: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Returns the prompt of each history, the newest titles named."""
     prompt, newest = self._loaded.prompt, self._loaded.config.data.max_history
     asked = [
       (prompt.instruction, prompt.input_text(own[-newest:])) for own in titles
@@ -156,7 +158,7 @@ class Decoder:
   @functools.cached_property
   def _probes(self) -> list[list[int]]:
     """Prompts that have nothing in common but what all have."""
-    return self._prompt_tokens([["0"], ["A"], []])
+    return self.prompt_tokens([["0"], ["A"], []])
 
   @functools.cached_property
   def _prefix(self) -> "generate.Prefix":

@@ -13,12 +13,14 @@ class Provenance:
     injection: none, popularity, cf or popularity+cf.
     gamma: its strength, or one for each part by name; None = nothing is
       injected.
-    cf_model: whose scores are injected; None = no CF is.
+    cf_model: whose scores are injected, or fused; None = no CF is.
     base: fingerprint of weights, precision and tokenizer.
     encoder: fingerprint of the text encoder; None = it is the base.
     adapter: fingerprint of the adapter.
     catalogue: fingerprint of ids and titles.
     unknown: what of the history the catalogue lacks.
+    system: what valid likes better than any injection, and orders the list;
+      None = the injection does.
   """
 
   injection: str
@@ -29,6 +31,7 @@ class Provenance:
   adapter: str
   catalogue: str
   unknown: tuple[str, ...] = ()
+  system: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Recommendation:
     title: as the user gave it.
     score: 1 minus the geometric mean of the normalised distance and, gamma
       times, of 1 / (1 + w): 1 for the item nearest to the text, 0 for the
-      farthest that nothing favours.
+      farthest that nothing favours. Of a system its own: the probability of a
+      calibrated fusion, the sum of reciprocal places, or the share in the
+      mixture over all beams, that of the best item being 1.
     distance: L2 distance of the text's embedding, 0 for the exact title.
     popularity: purchases in train, or its count of `ground.popularity`.
     cf_rank: its place by the CF model alone, from 1; None where no CF is

@@ -17,13 +17,14 @@ import ml_collections
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
+from bigrec_jax.cf import rows
 from bigrec_jax.data.prepared import histories as histories_lib, popularity
-from bigrec_jax.data.text import prompts
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
   decoder,
   finished,
+  listing,
   loaded as loaded_lib,
   log_handlers,
   queries,
@@ -38,6 +39,7 @@ from bigrec_jax.workdir import paths as paths_lib, settings
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import grounder as grounder_lib
+  from bigrec_jax.rankers.combine import candidates
 
 
 class Recommender:
@@ -63,40 +65,32 @@ class Recommender:
       loaded: configuration and workdir.
       adapter: the PEFT directory of the model that writes.
       items: [I, D] float32, embeddings of the catalogue.
-      chosen: what is injected.
+      chosen: what lists are made with.
 
     Raises:
       UserError: a part is missing, or doesn't fit the others.
     """
-    from bigrec_jax.rankers import grounder
-
     self._loaded, self._items = loaded, items
     self._popularity = popularity.counts(
       loaded.config.ground.popularity, loaded.catalogue
     )
-    self._scorer = None
-    if "cf" in chosen.parts:
-      self._scorer = cf_scorer.load(loaded, chosen.cf_model)
+    given = listing.Given(loaded, adapter, items, self._popularity, chosen)
+    self._list_of = listing.Listing(given)
+    self._scorers = {
+      model: cf_scorer.load(loaded, model) for model in self._list_of.models
+    }
     self._decoder = decoder.Decoder(loaded, adapter)
-    self._ground = grounder.Grounder(
-      items,
-      loaded.catalogue.groups,
-      self._popularity if "popularity" in chosen.parts else None,
-      chosen.gamma,
-      loaded.config.ground,
-      loaded.mesh,
-      most_users=loaded.config.ground.batch_size,
-    )
     self._ready_for_new_texts = loaded.config.generate.constrained
     self._lock = threading.Lock()
     self.provenance = Provenance(
-      injection=chosen.injection,
-      gamma=chosen.report,
-      cf_model=chosen.cf_model or None,
+      injection="none" if chosen.system else chosen.injection,
+      gamma=None if chosen.system else chosen.report,
+      cf_model=", ".join(self._scorers) or None,
       base=loaded.base_fingerprint,
       encoder=loaded.encoder_inputs.get("encoder"),
       adapter=loaded.adapter_fingerprint(adapter),
       catalogue=loaded.catalogue.fingerprint,
+      system=chosen.system or None,
     )
 
   @classmethod
@@ -207,15 +201,23 @@ class Recommender:
         seed,
         progress,
       )
-      texts = [prompts.extract_title(w["predict"][0]) for w in written]
-      queries = self._embed(texts)
+      texts = self._list_of.texts(
+        written, lambda: self._prompts(histories.titles)
+      )
+      needed = self._list_of.embedded(texts)
+      vectors = self._embed([text for own in needed for text in own])
+      queries, log_probs = self._list_of.queries(texts, vectors)
       for part in histories.parts():
         # Histories up to the length that the model is told share a program.
         items = histories[part].padded(self._loaded.config.data.max_history)
-        found = self._ground(
-          queries[part],
+        found = self._list_of(
+          self._users(
+            queries[part],
+            None if log_probs is None else log_probs[part],
+            items,
+          ),
+          texts.of(part),
           items if exclude_history else items[:, :0],
-          self._reader(items),
           k,
         )
         lists += [
@@ -223,6 +225,10 @@ class Recommender:
           for n, user in enumerate(range(part.start, part.stop))
         ]
     return lists
+
+  def _prompts(self, titles: Sequence[Sequence[str]]) -> listing.Prompts:
+    tokens = self._decoder.prompt_tokens(titles)
+    return listing.Prompts(tokens, self._decoder.prefix_of(tokens))
 
   def _embed(self, texts: list[str]) -> np.ndarray:
     """Returns the embeddings of what was written [N, D]."""
@@ -236,12 +242,22 @@ class Recommender:
       self._ready_for_new_texts = True
     return queries.embed_queries(self._loaded, texts, self._items, progress)
 
-  def _reader(self, items: np.ndarray) -> "grounder_lib.ReadScores | None":
-    """Returns what reads the CF scores of histories [N, H] by blocks."""
-    score = self._scorer
-    if score is None:
-      return None
-    return lambda part: score(items[part])
+  def _users(
+    self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
+  ) -> "candidates.Users":
+    """Returns what lists are made from, of histories [N, H]."""
+    from bigrec_jax.rankers.combine import candidates
+
+    def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
+      return lambda part: score(items[part])
+
+    return candidates.Users(
+      queries,
+      log_probs,
+      {model: reader(score) for model, score in self._scorers.items()},
+      rows.newest(items, self._loaded.config.data.max_history),
+      "recommend",
+    )
 
   def _list(
     self,

@@ -1,4 +1,7 @@
-"""The injection that valid likes best: chosen once, kept beside the adapter.
+"""What valid likes best: chosen once, kept beside the adapter.
+
+That is an injection as published, or a system beside it that knows new
+histories as well.
 
 `chosen.json` is what recommendations are made with where nobody says
 otherwise.
@@ -13,21 +16,44 @@ from bigrec_jax import errors
 from bigrec_jax.results import ground_file, rows
 from bigrec_jax.workdir import fields, fingerprints as names, storage
 
+ALL_BEAMS = "all beams"
+LIKELIHOODS = ("likelihood", "likelihood ratio")
+FUSIONS = ("calibrated fusion", "reciprocal-rank fusion")
+# Systems that make lists for new histories.
+SYSTEMS = (ALL_BEAMS, *LIKELIHOODS, *FUSIONS)
+
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-  """What is injected.
+  """What lists are made with.
 
   Attributes:
-    injection: none, popularity, cf or popularity+cf.
+    injection: none, popularity, cf or popularity+cf: the best of them, which
+      nothing follows where there is a `system`.
     gamma: the strength of each part by its name; empty where nothing is
       injected.
-    cf_model: whose scores, "" where no CF is injected.
+    cf_model: whose scores, "" where neither injection nor system needs any.
+    system: one of `SYSTEMS` that valid likes better; "" = the injection.
+    fitted: what valid taught the system.
   """
 
   injection: str
   gamma: Mapping[str, float]
   cf_model: str
+  system: str = ""
+  fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def plain(self) -> "Chosen":
+    """The injection alone."""
+    model = self.cf_model if "cf" in self.parts else ""
+    return Chosen(self.injection, self.gamma, model)
+
+  @property
+  def model_in_use(self) -> str:
+    """The CF model whose scores the lists are made from; "" = none."""
+    used = models_of(self.fitted) if self.system else "cf" in self.parts
+    return self.cf_model if used else ""
 
   @property
   def parts(self) -> tuple[str, ...]:
@@ -130,15 +156,40 @@ def best(
 
   Args:
     found: of ground_eval.
-    cf_model: whose scores are injected.
-    usable: whether an injection of this name is wanted.
+    cf_model: whose scores are injected, or fused.
+    usable: whether an injection, or a system, of this name is wanted.
   """
   tried = [one for one in candidates(found) if usable(one.injection)]
-  if not tried:
-    return NOTHING
-  first = max(tried, key=lambda one: one.ndcg)
-  model = cf_model if "cf" in first.gamma else ""
-  return Chosen(first.injection, first.gamma, model)
+  chosen, ndcg = NOTHING, -1.0
+  if tried:
+    first = max(tried, key=lambda one: one.ndcg)
+    model = cf_model if "cf" in first.gamma else ""
+    chosen, ndcg = Chosen(first.injection, first.gamma, model), first.ndcg
+  for row in found.systems:
+    known = row.name in SYSTEMS and row.name in found.fitted
+    if row.split != "valid" or not known or not usable(row.name):
+      continue
+    own = row.ndcg.get(found.chosen_by, -1.0)
+    if own > ndcg:
+      fitted, ndcg = found.fitted[row.name], own
+      fitted = fitted.get("parameters", fitted)
+      needs = "cf" in chosen.gamma or models_of(fitted)
+      chosen = dataclasses.replace(
+        chosen,
+        cf_model=cf_model if needs else "",
+        system=row.name,
+        fitted=fitted,
+      )
+  return chosen
+
+
+def models_of(fitted: Mapping[str, Any]) -> list[str]:
+  """Returns the CF models among the parts of a system."""
+  return [
+    part
+    for part in fitted.get("parts", ())
+    if part not in ("text", "popularity")
+  ]
 
 
 def single_gammas(results: Iterable[rows.MetricRow]) -> dict[str, float]:
@@ -175,6 +226,8 @@ def write(
     "metric": f"ndcg@{cutoff}",
     "fingerprints": fingerprints,
   }
+  if chosen.system:  # A version that knows of none takes the injection.
+    content |= {"system": chosen.system, "fitted": chosen.fitted}
   content["seal"] = names.of_value(content)
   if storage.read_json_if_whole(path) != content:
     storage.write_json(path, content)
@@ -198,7 +251,20 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
       gamma,
       f"one for each part of {injection}",
     )
-  chosen = Chosen(injection, gamma, file.get("cf_model", fields.text))
+  system = file.optional("system", fields.text, "")
+  if system not in ("", *SYSTEMS):
+    raise fields.refuse(
+      fields.inside(file.where, "system"),
+      system,
+      f"one of {', '.join(SYSTEMS)}",
+    )
+  chosen = Chosen(
+    injection,
+    gamma,
+    file.get("cf_model", fields.text),
+    system,
+    file.optional("fitted", fields.of_object, {}),
+  )
   made_from = file.get("fingerprints", fields.of_object)
   plain = {key: own for key, own in value.items() if key != "seal"}
   # Files of before have none.

@@ -1,7 +1,7 @@
 """The row `all beams`: every beam of a user is a query."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ def measure(
   session: Session,
   splits: "Mapping[str, evaluate.Split]",
   items: np.ndarray,
+  found: Mapping[str, "Embedded"],
   parts: parts_lib.Parts,
 ) -> tuple[list[rows_lib.BaselineRow], dict[str, np.ndarray], dict[str, Any]]:
   """Returns the rows of both splits, ranks [N] by split, and what was fitted.
@@ -29,6 +30,7 @@ def measure(
     session: configuration and workdir.
     splits: for the targets.
     items: [I, D] embeddings of the catalogue.
+    found: all texts of both splits.
     parts: of the evaluation.
   """
   from bigrec_jax.rankers import (
@@ -43,8 +45,7 @@ def measure(
   ground, groups = session.config.ground, session.catalogue.groups
   once = parts_lib.within(parts.once, NAME)
   table = ranker_lib.table(items, groups, session.mesh)
-  found = {s: predictions.beams(session, s) for s in SPLITS}
-  beams = {s: _beams(session, s, found[s], items, table, parts) for s in SPLITS}
+  beams = {s: _beams(session, found[s], table) for s in SPLITS}
   targets = {
     s: duplicates.targets_by(ground.duplicates, splits[s].targets, groups)
     for s in SPLITS
@@ -90,17 +91,36 @@ def measure(
   return measured, ranks, choice.to_json() | {"says": says}
 
 
-def _beams(
-  session: Session,
-  split: str,
-  found: predictions.Beams,
-  items: np.ndarray,
-  table: "ranker_lib.Table",
-  parts: parts_lib.Parts,
-) -> "ranker_lib.Beams":
-  """Returns a split's beams, embedded and measured against the catalogue."""
-  from bigrec_jax.rankers import all_beams as ranker_lib, all_beams_choice
+class Embedded(NamedTuple):
+  """All texts of the N users of a split.
 
+  Attributes:
+    texts: [N][<= W] cleaned, different ones of a user, best first.
+    logs: [N, W] float64 log-probabilities, -inf where there is no text.
+    by_order: whether these are made up from the order of the beams.
+    queries: [N, W, D] float32 embeddings, 0 where there is no text.
+    there: [N, W] bool, where there is one.
+  """
+
+  texts: list[list[str]]
+  logs: np.ndarray
+  by_order: bool
+  queries: np.ndarray
+  there: np.ndarray
+
+
+def embedded(
+  session: Session, split: str, items: np.ndarray, parts: parts_lib.Parts
+) -> Embedded:
+  """Returns all texts of a split, through the encoder.
+
+  Args:
+    session: configuration and workdir.
+    split: valid or test.
+    items: [I, D] embeddings of the catalogue.
+    parts: of the evaluation.
+  """
+  found = predictions.beams(session, split)
   own = found.texts
   flat = [text for texts in own.texts for text in texts]
   label = f"embed all beams of {split}"
@@ -110,10 +130,23 @@ def _beams(
     row[: len(texts)] = True
   queries = np.zeros((*there.shape, items.shape[1]), np.float32)
   queries[there] = vectors
-  titles = np.full(there.shape, -1, np.int32)
+  return Embedded(own.texts, own.logs, found.by_order, queries, there)
+
+
+def _beams(
+  session: Session, found: Embedded, table: "ranker_lib.Table"
+) -> "ranker_lib.Beams":
+  """Returns a split's beams, measured against the catalogue."""
+  from bigrec_jax.rankers import all_beams as ranker_lib, all_beams_choice
+
+  titles = np.full(found.there.shape, -1, np.int32)
   find = session.catalogue.index_of_clean_title
-  rows = [find(text) for text in flat]
-  titles[there] = [-1 if row is None else row for row in rows]
+  rows = [find(text) for texts in found.texts for text in texts]
+  titles[found.there] = [-1 if row is None else row for row in rows]
   return ranker_lib.measure(
-    table, queries, titles, own.logs, all_beams_choice.ITEM_TEMPERATURES
+    table,
+    found.queries,
+    titles,
+    found.logs,
+    all_beams_choice.ITEM_TEMPERATURES,
   )

@@ -3,7 +3,7 @@
 import dataclasses
 import glob
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import popularity as popularity_lib
 from bigrec_jax.results import (
-  chosen,
   ground_file,
   ground_table,
   paired_tests,
@@ -25,6 +24,7 @@ from bigrec_jax.stages import (
   generate,
   graph,
   history_titles,
+  kept_choice,
   oracle,
   predictions,
   systems,
@@ -36,7 +36,6 @@ from bigrec_jax.workdir import (
   origins,
   parts as parts_lib,
   processes,
-  records,
   storage,
 )
 
@@ -168,7 +167,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     storage.write_json(session.paths.ground_eval, result.to_json())
 
   processes.on_first(write)
-  _keep_choice(session, result)
+  kept_choice.keep(session, result)
   return result
 
 
@@ -207,44 +206,6 @@ def _keep_examples(session: Session, examples: list[dict[str, Any]]) -> None:
       path.unlink(missing_ok=True)
   except OSError as error:
     logging.warning("ground_eval: examples are not kept: %s", error)
-
-
-def best_on_valid(
-  session: Session,
-  found: ground_file.GroundFile,
-  tell: Callable[[str], object] = lambda line: None,
-) -> chosen.Chosen:
-  """Returns the injection that valid likes best, of those for new histories.
-
-  Args:
-    session: configuration and workdir.
-    found: the evaluation.
-    tell: told of injections that new histories can't have.
-  """
-  ground = session.config.ground
-  given = ground.cf_scores.valid or ground.cf_scores.test
-  known = dict.fromkeys(one.injection for one in chosen.candidates(found))
-  without = [n for n in known if "cf" in n and (given or not ground.cf_model)]
-  for name in without:
-    tell(f"recommend: {name} is left out: it knows no new histories")
-  return chosen.best(found, ground.cf_model, lambda name: name not in without)
-
-
-def _keep_choice(session: Session, found: ground_file.GroundFile) -> None:
-  """Writes chosen.json: what valid likes best, and of which artefacts."""
-
-  def write() -> None:
-    made_from = found.fingerprints
-    named = ("base", "encoder", "catalogue", "predictions")
-    prints = {key: made_from[key] for key in named if key in made_from}
-    # Predictions that are given are of nobody knows which adapter.
-    record = records.read(session.paths.record("predictions_valid"))
-    if not session.config.ground.predictions.valid and record:
-      prints["adapter"] = record.get("adapter")
-    best = best_on_valid(session, found)
-    chosen.write(session.paths.chosen, best, found.chosen_by, prints)
-
-  processes.on_first(write)
 
 
 def _evaluate(
@@ -359,7 +320,7 @@ def finish(session: Session) -> None:
   That is a table and, in a made-up world, how far the oracle is.
   """
   result = session.load(STAGE)
-  _keep_choice(session, result)
+  kept_choice.keep(session, result)
   say(ground_table.of_rows(result))
   if result.base_origin:
     line = origins.describe(result.base_origin)

@@ -5,7 +5,6 @@ of their titles: after the user's history, and less a share of that after none,
 which a title's base rate makes.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import pipeline
+from bigrec_jax.recommend import likely
 from bigrec_jax.results import metrics, rows as rows_lib
 from bigrec_jax.stages import predictions, train
 from bigrec_jax.stages.session import Session
@@ -26,28 +26,6 @@ NAME, RATIO = "likelihood", "likelihood ratio"
 SPLITS = ("valid", "test")
 # How much of the log-probability without history is taken off.
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_CF_SHARE = 4  # A quarter of the candidates at most come from CF.
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Scored:
-  """The candidates of a split and what the model makes of them.
-
-  Attributes:
-    candidates: [N, M] int32 title numbers (`Catalogue.groups`), -1 = none.
-    after: [N, M] float32 log p(title | history), -inf where there is none.
-    alone: [N, M] float32 log p(title | no history), likewise.
-  """
-
-  candidates: np.ndarray
-  after: np.ndarray
-  alone: np.ndarray
-
-  def scores(self, weight: float) -> np.ndarray:
-    """Returns [N, M]: what a history adds to a share of the base rate."""
-    there = self.candidates >= 0
-    alone = np.where(there, self.alone, np.float32(0))
-    return np.where(there, self.after - np.float32(weight) * alone, -np.inf)
 
 
 def score(
@@ -55,7 +33,7 @@ def score(
   splits: "Mapping[str, evaluate.Split]",
   items: np.ndarray,
   parts: parts_lib.Parts,
-) -> dict[str, Scored]:
+) -> dict[str, likely.Likely]:
   """Returns the candidates of both splits, scored; what is known is not redone.
 
   Args:
@@ -77,14 +55,14 @@ def score(
     key = f"{NAME}: alone {fingerprints.of_value(titles.tolist())}"
     alone[titles] = scorer.without_history(titles, bar, parts, key)
   # Place -1 of `alone` is what no candidate has.
-  return {s: Scored(found[s], after[s], alone[found[s]]) for s in SPLITS}
+  return {s: likely.Likely(found[s], after[s], alone[found[s]]) for s in SPLITS}
 
 
 def measure(
   session: Session,
   splits: "Mapping[str, evaluate.Split]",
   items: np.ndarray,
-  scored: Mapping[str, Scored],
+  scored: Mapping[str, likely.Likely],
   plain: Mapping[str, np.ndarray],
 ) -> Iterator[
   tuple[str, list[rows_lib.BaselineRow], dict[str, np.ndarray], dict[str, Any]]
@@ -104,7 +82,7 @@ def measure(
   ground, groups = session.config.ground, session.catalogue.groups
   rankers = {
     s: reranked.Reranked(
-      scored[s].candidates,
+      scored[s].titles,
       groups,
       duplicates.targets_by(ground.duplicates, splits[s].targets, groups),
       ground.duplicates,
@@ -121,6 +99,7 @@ def measure(
   ]
   best = int(np.argmax(valid))
   shares = {s: round(rankers[s].found, 4) for s in SPLITS}
+  cf = [] if splits["test"].cf_scores is None else [ground.cf_model or "cf"]
   for name, place, tried in ((NAME, 0, 1), (RATIO, best, len(WEIGHTS))):
     ranks = {
       s: rankers[s].ranks(scored[s].scores(WEIGHTS[place])) for s in SPLITS
@@ -133,6 +112,7 @@ def measure(
     ]
     fitted = {
       "candidates": ground.likelihood,
+      "parts": ["text", *cf],
       "targets_among_candidates": shares,
       "weight_without_history": WEIGHTS[place],
       "tried": tried,
@@ -163,47 +143,25 @@ def _candidates(
   parts: parts_lib.Parts,
 ) -> np.ndarray:
   """Returns a split's candidates [N, M], as title numbers."""
-  from bigrec_jax.rankers import (
-    candidates as candidates_lib,
-    cf as cf_rankers,
-    title_lists,
-  )
+  from bigrec_jax.rankers import candidates, cf as cf_rankers
+  from bigrec_jax.rankers.distance import streamed
 
   config, catalogue = session.config.ground, session.catalogue
-  groups, most = catalogue.groups, min(config.likelihood, len(catalogue))
 
   def find() -> parts_lib.Arrays:
-    lists = [_written(session, split)]
-    share = min(most // _CF_SHARE, len(np.unique(groups)))
-    if own.cf_scores is not None and share:
-      lists.append(
-        title_lists.title_lists(
-          cf_rankers.of_scores(own.cf_scores),
-          len(own.targets),
-          groups,
-          session.mesh,
-          k=share,
-          most_users=config.batch_size,
-        )
-      )
-    lists.append(
-      candidates_lib.nearest_titles(
-        items, groups, own.queries, most, config, session.mesh
-      )
+    texts = predictions.beams(session, split).texts.texts
+    scores = own.cf_scores
+    titles = candidates.of_users(
+      streamed.streamed(items, catalogue.groups, session.mesh),
+      likely.written(session, texts),
+      own.queries,
+      None if scores is None else cf_rankers.of_scores(scores),
+      min(config.likelihood, len(catalogue)),
+      config,
     )
-    return {"titles": candidates_lib.union(lists, most)}
+    return {"titles": titles}
 
   return parts.once(f"{NAME}: candidates {split}", find)["titles"]
-
-
-def _written(session: Session, split: str) -> np.ndarray:
-  """Returns the titles that beams are exactly, [N, W], -1 where they aren't."""
-  texts = predictions.beams(session, split).texts.texts
-  found = np.full((len(texts), max(map(len, texts))), -1, np.int32)
-  for own, titles in zip(found, texts, strict=True):
-    rows = map(session.catalogue.index_of_clean_title, titles)
-    own[: len(titles)] = [-1 if row is None else row for row in rows]
-  return found
 
 
 def _after(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bigrec_jax import errors
 from bigrec_jax.data.text import pipeline, prompts
 from bigrec_jax.rankers import beam_texts
-from bigrec_jax.recommend import decoder
+from bigrec_jax.recommend import beam_logs, decoder
 from bigrec_jax.stages import generate, rows_of
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import fingerprints, storage
@@ -129,18 +129,9 @@ def _logs(
   session: Session, split: str, rows: list[dict[str, Any]]
 ) -> list[list[float]]:
   """Returns the log-probability of every beam, its length norm taken out."""
-  config, tokenizer = session.config.generate, session.tokenizer
-  marker = session.prompt.answer_context
-  flat = [marker + text for row in rows for text in row["predict"]]
-  (before,) = tokenizer.encode_data([marker])
-  written = iter(tokenizer.encode_data(flat))
-  lengths = [
-    [len(next(written)) - len(before) for _ in row["predict"]] for row in rows
-  ]
-  norm_lengths = None
+  config, norm_lengths = session.config.generate, None
   if config.length_norm_includes_prompt:
     samples = session.task.samples(split)
-    tokens = pipeline.question_tokens(samples, tokenizer)
+    tokens = pipeline.question_tokens(samples, session.tokenizer)
     norm_lengths = decoder.norm_lengths(tokens, config)
-  scores = [row["scores"] for row in rows]
-  return beam_texts.from_scores(scores, lengths, norm_lengths, config)
+  return beam_logs.of_rows(session, rows, norm_lengths)

@@ -20,7 +20,7 @@ from bigrec_jax.recommend import (
   recommendations,
   recommender as recommender_lib,
 )
-from bigrec_jax.results import table
+from bigrec_jax.results import chosen as chosen_lib, table
 from bigrec_jax.stages import (
   embed,
   generate,
@@ -71,7 +71,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   yield from generate.needs_prior(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
-    if model := _choice(session).chosen.cf_model:
+    if model := _choice(session).chosen.model_in_use:
       yield train_cf.stage(model)
 
 
@@ -129,7 +129,7 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
 
 def _recommender(session: Session) -> recommender_lib.Recommender:
   chosen = _choice(session).chosen
-  models = [chosen.cf_model]
+  models = [chosen.model_in_use]
   if session.config.generate.has_prior:
     models.append(session.config.generate.prior)
   for model in dict.fromkeys(filter(None, models)):
@@ -217,10 +217,11 @@ def _inputs(session: Session) -> graph.Inputs:
     "chosen": {
       "injection": chosen.injection,
       "gamma": chosen.report,
-      "cf_model": chosen.cf_model,
+      "cf_model": chosen.model_in_use,
+      **_system(chosen),
     },
-    "cf": train_cf.inputs(session, chosen.cf_model)
-    if chosen.cf_model
+    "cf": train_cf.inputs(session, chosen.model_in_use)
+    if chosen.model_in_use
     else None,
     "popularity": fingerprints.of_value(
       ground_eval.injected_popularity(session).tolist()
@@ -230,6 +231,14 @@ def _inputs(session: Session) -> graph.Inputs:
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
   }
+
+
+def _system(chosen: chosen_lib.Chosen) -> graph.Inputs:
+  """Returns what lists depend on where no injection orders them."""
+  if not chosen.system:
+    return {}
+  fitted = fingerprints.of_value(chosen.fitted)
+  return {"system": chosen.system, "fitted": fitted}
 
 
 class _Writer:
@@ -307,8 +316,9 @@ class _Writer:
 def _answer(found: recommendations.Recommendations) -> dict[str, Any]:
   """Returns what a line says beside the row's own keys."""
   provenance = dataclasses.asdict(found.provenance)
-  if provenance["encoder"] is None:  # It is the base.
-    del provenance["encoder"]
+  for name in ("encoder", "system"):  # None: it is the base, an injection.
+    if provenance[name] is None:
+      del provenance[name]
   return {
     "predict": list(found.written),
     "scores": list(found.written_scores),

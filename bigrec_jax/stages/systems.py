@@ -118,16 +118,24 @@ def measure(
     parts: what of this evaluation was finished before a kill.
     plain: by split, [N] ranks by the published distance.
   """
-  del popularity
-  found = Measured()
-  if session.config.ground.beams == "all":
-    # Not at the top: a result that is current needs none of this.
-    from bigrec_jax.stages import all_beams
+  # Not at the top: a result that is current needs none of these.
+  from bigrec_jax.stages import all_beams, fusion
 
-    own = all_beams.measure(session, splits, items, parts)
+  ground, found = session.config.ground, Measured()
+  texts = None
+  if ground.beams == "all":
+    texts = {s: all_beams.embedded(session, s, items, parts) for s in SPLITS}
+    own = all_beams.measure(session, splits, items, texts, parts)
     found.add(all_beams.NAME, *own)
-  if session.config.ground.likelihood:
+  scored = None
+  if ground.likelihood:
     scored = likelihood.score(session, splits, items, parts)
     for system in likelihood.measure(session, splits, items, scored, plain):
       found.add(*system)
+  if ground.fusion == "calibrated":
+    about = fusion.About(
+      session, splits, items, popularity, plain, texts, scored
+    )
+    for name, rows, ranks, fitted in fusion.measure(about, parts):
+      found.add(name, rows, ranks, fitted)
   return found

@@ -6,6 +6,7 @@ import pytest
 from bigrec_jax import config as config_lib
 from bigrec_jax.devices import sharding
 from bigrec_jax.rankers import candidates, duplicates, reranked
+from bigrec_jax.rankers.distance import streamed
 from configs import common
 from tests.rankers import published
 
@@ -74,9 +75,8 @@ def test_candidates_by_distance_keep_the_published_order():
 def test_nearest_titles_are_those_of_a_stable_sort():
   ground = config_lib.from_config_dict(common.get_config()).ground
   mesh = sharding.single_device_mesh()
-  found = candidates.nearest_titles(
-    VECTORS, GROUPS, QUERIES, MOST, ground, mesh
-  )
+  table = streamed.streamed(VECTORS, GROUPS, mesh)
+  found = candidates.nearest_titles(table, QUERIES, MOST, ground)
   order = np.argsort(DISTANCES, axis=1, kind="stable")
   want = candidates.union([GROUPS[order]], MOST)
   np.testing.assert_array_equal(found, want)

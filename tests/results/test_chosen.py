@@ -122,3 +122,62 @@ def test_a_choice_that_is_none_is_refused(tmp_path, change, said):
   storage.write_json(path, storage.read_json(path) | change)
   with pytest.raises(errors.UserError, match=f"chosen.json: {said}"):
     chosen.read(path)
+
+
+def _with_systems(**ndcg):
+  """A file whose systems have these NDCG@20 on valid, by name."""
+  names = {name.replace("_", " "): value for name, value in ndcg.items()}
+  systems = [
+    rows.BaselineRow(name, split, {"5": 1.0, "20": own}, KS, {})
+    for name, value in names.items()
+    for split, own in (("test", 1 - value), ("valid", value))
+  ]
+  fitted = {
+    "all beams": {"rest": 0.1},
+    "calibrated fusion": {"parameters": {"parts": ["text", "sasrec"]}},
+    "somebody's": {},
+  }
+  found = _ground(0.1, 0.2, 0.3, 0.4, 0.5)
+  return dataclasses.replace(found, systems=systems, fitted=fitted)
+
+
+@pytest.mark.parametrize(
+  ("ndcg", "system", "fitted", "model"),
+  [
+    ({"all_beams": 0.5}, "", {}, "sasrec"),  # The plainest of equals.
+    ({"all_beams": 0.6}, "all beams", {"rest": 0.1}, ""),
+    (
+      {"all_beams": 0.6, "calibrated_fusion": 0.7},
+      "calibrated fusion",
+      {"parts": ["text", "sasrec"]},
+      "sasrec",
+    ),
+    # What nobody makes lists with is never chosen.
+    ({"somebody's": 0.9, "all_beams": 0.6}, "all beams", {"rest": 0.1}, ""),
+  ],
+)
+def test_a_system_that_valid_likes_better_is_chosen_and_kept(
+  tmp_path, ndcg, system, fitted, model
+):
+  found = _with_systems(**ndcg)
+  best = chosen.best(found, "sasrec", _anything)
+  assert (best.system, best.fitted) == (system, fitted)
+  assert best.model_in_use == model
+  # The injection stays, for whoever reads no systems.
+  assert best.plain == chosen.best(
+    _ground(0.1, 0.2, 0.3, 0.4, 0.5), "sasrec", _anything
+  )
+  path = tmp_path / "chosen.json"
+  chosen.write(path, best, "20", {"base": "b"})
+  assert chosen.read(path) == (best, {"base": "b"})
+  assert ("system" in storage.read_json(path)) == bool(system)
+  without = chosen.best(found, "sasrec", lambda name: name != system)
+  assert without.system != system or not system
+
+
+def test_a_system_of_a_later_version_is_refused(tmp_path):
+  path = tmp_path / "chosen.json"
+  chosen.write(path, chosen.NOTHING, "20", {})
+  storage.write_json(path, storage.read_json(path) | {"system": "oracle"})
+  with pytest.raises(errors.UserError, match="system: 'oracle' found, one of"):
+    chosen.read(path)

@@ -141,3 +141,26 @@ def test_a_tied_head_is_not_copied():
     return f"f32[{D},{V}]" in text
 
   assert exists_transposed(False) and not exists_transposed(True)
+
+
+def test_logits_in_memory_are_those_of_a_chunk_whatever_the_tokens():
+  width, vocabulary, chunk = 8, 4096, 16
+
+  def temporaries(tokens):
+    given = [
+      jax.ShapeDtypeStruct((1, tokens, width), jnp.float32),
+      jax.ShapeDtypeStruct((width, vocabulary), jnp.float32),
+      jax.ShapeDtypeStruct((1, tokens), jnp.int32),
+      jax.ShapeDtypeStruct((1, tokens), jnp.bool_),
+    ]
+
+    def total(hidden, head, labels, mask):
+      return loss.cross_entropy(hidden, head, labels, mask, chunk)[0]
+
+    compiled = jax.jit(jax.grad(total)).lower(*given).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  logits = 4 * chunk * vocabulary
+  few, many = temporaries(64), temporaries(1024)
+  assert few < 4 * logits  # Logits, their gradient, room for a third.
+  assert many - few < 4 * 16 * 1024 * width  # States, not logits: 15 MiB.

@@ -1,7 +1,9 @@
 """The network against itself: plain, cached, scanned, packed, sharded."""
 
 import dataclasses
+import math
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +99,31 @@ def test_cached_decode_equals_full_forward_for_every_beam(decoded):
   np.testing.assert_allclose(
     np.stack([hidden for _, hidden in seen]), np.stack(last), atol=TOLERANCE
   )
+
+
+def test_decoding_copies_no_keys_for_the_heads_that_share_them():
+  config = common.LLAMA  # Two queries a key head.
+  model = common.build(config).clone(scan_layers=False)
+  variables = {"params": unstack(common.noisy_params(config))}
+  users, beams, slots, size = 2, 3, 37, config.head_dim
+  _, prompt = model.apply(
+    variables,
+    np.zeros((users, slots), np.int32),
+    np.full(users, slots, np.int32),
+    method="prefill",
+  )
+  suffix = kv_cache.init_suffix(prompt, beams, 5)
+  given = np.zeros((users, beams), np.int32), np.zeros(users, np.int32)
+  decode = jax.jit(lambda *args: model.apply(variables, *args, method="decode"))
+  text = decode.lower(*given, prompt, suffix).compile().as_text()
+  shapes = [
+    [int(size) for size in dims.split(",")]
+    for dims in set(re.findall(r"f32\[([\d,]+)\]", text))
+  ]
+  of_keys = [x for x in shapes if slots in x and size in x]
+  assert of_keys
+  once = users * config.num_key_value_heads * slots * size
+  assert max(math.prod(x) for x in of_keys) <= once
 
 
 def test_prefill_equals_full_forward():

@@ -1,0 +1,195 @@
+"""Lists by a fused score: the order that ranks are counted in, as items.
+
+Letters: n users, S slots, B texts, H hidden, I items, k list size.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jax.sharding import Mesh
+
+from bigrec_jax.config import GroundConfig
+from bigrec_jax.devices import blocks
+from bigrec_jax.rankers import grounder
+from bigrec_jax.rankers.combine import (
+  candidates,
+  features,
+  fused_ranks,
+  fusion,
+  injection,
+)
+from bigrec_jax.rankers.distance import distance, lists, streamed
+
+_MOST_USERS = 256  # Of a block.
+_MOST_CF_SCORES = 1 << 26
+
+
+class FusedLists:
+  """A catalogue on the mesh, from which lists by a fused score are made."""
+
+  def __init__(
+    self,
+    fused: fusion.Fusion,
+    item_embeddings: np.ndarray,
+    groups: np.ndarray,
+    popularity: np.ndarray,
+    config: GroundConfig,
+    mesh: Mesh,
+  ):
+    """Puts the catalogue on the mesh.
+
+    Args:
+      fused: the score.
+      item_embeddings: [I, D] float32.
+      groups: [I] int32, `Catalogue.groups`: rows of one title.
+      popularity: [I] counts.
+      config: section `ground`.
+      mesh: over which catalogue rows are sharded.
+    """
+    own = features.TEXT, features.POPULARITY
+    self.models = tuple(part for part in fused.parts if part not in own)
+    known = features.POPULARITY in fused.parts
+    self._items = features.Items(popularity if known else None, self.models)
+    self._table = streamed.streamed(item_embeddings, groups, mesh)
+    self._gather = candidates.Gatherer(
+      self._table,
+      popularity if known else np.zeros(len(groups)),
+      block_items=config.block_items,
+    )
+    self._fused, self._config = fused, config
+
+  def __call__(
+    self,
+    users: candidates.Users,
+    hidden: np.ndarray,
+    k: int,
+    asked: Sequence[np.ndarray] | None = None,
+  ) -> grounder.Recommended:
+    """Returns the lists of N users, each title once.
+
+    `scores` are the probabilities of a calibrated fusion, or the sums of
+    reciprocal places; 0 of an item that is no candidate.
+
+    Args:
+      users: with CF scores of all that `models` names.
+      hidden: [N, H] catalogue rows that aren't listed, padded with -1.
+      k: items in a list, at most I are.
+      asked: titles, and log-probabilities after the history and alone, [N, L]
+        each, see `features.likelihood`; None = the model wasn't asked.
+    """
+    total = len(self._table.host)
+    rows = min(_MOST_USERS, self._config.batch_size)
+    if self.models:
+      rows = max(1, min(rows, _MOST_CF_SCORES // total))
+    found = []
+    for part in blocks.user_blocks(len(users), rows):
+      own = users.of(part)
+      cf = {
+        name: np.asarray(read(slice(0, len(own))), np.float32)
+        for name, read in own.cf.items()
+      }
+      likely = None if asked is None else [array[part] for array in asked]
+      found.append(self._block(own, cf, hidden[part], min(k, total), likely))
+    items, scores, distances, places = (
+      np.concatenate(x) for x in zip(*found, strict=True)
+    )
+    return grounder.Recommended(
+      items, scores, distances, places if self.models else None
+    )
+
+  def _block(
+    self,
+    users: candidates.Users,
+    cf: Mapping[str, np.ndarray],
+    hidden: np.ndarray,
+    k: int,
+    asked: Sequence[np.ndarray] | None,
+  ) -> tuple[np.ndarray, ...]:
+    """Returns items, scores, distances and CF places [n, k]."""
+    read = {name: scores.__getitem__ for name, scores in cf.items()}
+    users = candidates.Users(
+      users.queries, users.log_probs, read, users.history, users.name
+    )
+    found = self._gather(users)
+    likely = None
+    if asked is not None:
+      likely = features.likelihood(found.items, self._table.groups, *asked)
+    known = features.of(found, users, self._items, likely)
+    scores = self._fused.scores(found, known, self._items)
+    costs = features.costs(self._fused.base, found, self._items)
+    slots = fused_ranks.order(scores, costs, found.items)
+    values = _shown(scores, found.real, self._fused.name)
+    items = np.full((len(users), k), -1, np.int32)
+    listed = np.zeros((len(users), k))
+    distances = np.zeros((len(users), k))
+    for n, of_user in enumerate(slots):
+      kept = self._new_titles(found.items[n, of_user], hidden[n])[:k]
+      chosen = of_user[kept]
+      items[n, : len(kept)] = found.items[n, chosen]
+      listed[n, : len(kept)] = values[n, chosen]
+      distances[n, : len(kept)] = found.distances[n, chosen, 0]
+    short = (items < 0).any(axis=1)
+    if short.any() and found.real.sum(axis=1).min() < len(self._table.host):
+      self._fill(users, cf, hidden, items, distances)
+    places = np.zeros_like(items)
+    if self.models:  # What is shown is of the first.
+      places = grounder.places(cf[self.models[0]], items)
+    return items, listed, distances, places
+
+  def _new_titles(self, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Returns which of items [S] are the first of a title that isn't hidden."""
+    groups = self._table.groups
+    titles = np.where(items >= 0, groups[np.maximum(items, 0)], -1)
+    first = np.zeros(len(items), bool)
+    first[np.unique(titles, return_index=True)[1]] = True
+    out = groups[hidden[hidden >= 0]]
+    return np.flatnonzero(first & (items >= 0) & ~np.isin(titles, out))
+
+  def _fill(
+    self,
+    users: candidates.Users,
+    cf: Mapping[str, np.ndarray],
+    hidden: np.ndarray,
+    items: np.ndarray,
+    distances: np.ndarray,
+  ) -> None:
+    """Puts items that are no candidates behind those that are, in place."""
+    host, base = self._table.host, self._fused.base
+    without = np.concatenate([hidden, items], axis=1)
+    if base == features.TEXT:
+      behind = lists.new_titles(
+        self._table,
+        lists.Users(
+          users.queries[:, 0],
+          len(users),
+          injection.Injection(None, None),
+          injection.Gammas.of(0.0),
+          0,
+          users.name,
+        ),
+        items.shape[1],
+        without,
+        self._config.block_items,
+      ).items
+    else:
+      behind = np.empty((len(users), len(host)), np.int32)
+      for n in range(len(users)):
+        counts = self._items.popularity
+        by = counts if base == features.POPULARITY else cf[base][n]
+        assert by is not None, base
+        behind[n] = np.argsort(-by, kind="stable")
+    for n, row in enumerate(items):
+      have = int((row >= 0).sum())
+      kept = self._new_titles(behind[n], without[n])[: len(row) - have]
+      row[have : have + len(kept)] = own = behind[n][kept]
+      query = np.broadcast_to(users.queries[n, 0], (len(own), host.shape[1]))
+      distances[n, have : have + len(own)] = distance.exact(query, host[own])
+
+
+def _shown(scores: np.ndarray, real: np.ndarray, name: str) -> np.ndarray:
+  """Returns scores as probabilities, where they are their logarithms."""
+  if name == fusion.RECIPROCAL:
+    return scores
+  top = np.where(real, scores, -np.inf).max(axis=1, keepdims=True)
+  own = np.where(real, np.exp(scores - top), 0.0)
+  return own / own.sum(axis=1, keepdims=True)

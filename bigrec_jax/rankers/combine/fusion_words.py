@@ -1,0 +1,90 @@
+"""What a calibrated fusion has learnt, in plain sentences.
+
+Each compares two candidates that are equal but for one thing, and says what the
+odds of being taken are multiplied by. The first item of a list rather than the
+tenth means with all that goes with it on average: distances, scores, places.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from bigrec_jax.rankers.combine import features, fusion
+
+TENTH = 9  # A place, from 0.
+_LEAST = 0.01  # Of a change in log odds that is worth a sentence.
+
+# One thing: by how much each column changes.
+_Change = Mapping[str, float]
+
+
+def says(fitted: fusion.Fusion, contrasts: Mapping[str, _Change]) -> list[str]:
+  """Returns sentences on the weights.
+
+  Args:
+    fitted: with its weights.
+    contrasts: by words for the first item of a list, what columns lose from
+      it to the tenth.
+  """
+  behind = f"All other items follow in the order of {fitted.base}."
+  if not fitted.weights:
+    return [f"Valid likes the order of {fitted.base} alone best.", behind]
+  found = [
+    f"{thing} {_times(change)}."
+    for thing, columns in _things(fitted, contrasts)
+    if abs(change := _log_odds(fitted, 0, columns)) >= _LEAST
+  ]
+  return [*found, *_gates(fitted, contrasts), behind]
+
+
+def _things(
+  fitted: fusion.Fusion, contrasts: Mapping[str, _Change]
+) -> Iterator[tuple[str, _Change]]:
+  """Yields what is compared, as the beginning of a sentence."""
+  for first, columns in contrasts.items():
+    yield f"Being {first}", columns
+  for part in fitted.parts:
+    if part not in (features.TEXT, features.POPULARITY):
+      agrees = {f"{part}: agrees with text": 1.0}
+      yield f"Being among the first ten of both the text and {part}", agrees
+  yield "Ten times as many purchases", {"log popularity": math.log(10)}
+  yield "Never having been bought in train", {"cold": 1.0}
+  yield "Being in the history", {"in history": 1.0}
+  for name in (features.LIKELIHOOD, features.RATIO):
+    yield f"One nat more of {name}", {name: 1.0}
+
+
+def _log_odds(fitted: fusion.Fusion, row: int, change: _Change) -> float:
+  """Returns the change of the score by one row of weights."""
+  own = fitted.columns
+  return sum(
+    change.get(name, 0.0) * weight / deviation
+    for name, weight, deviation in zip(
+      own.names, fitted.weights[row], own.deviation, strict=True
+    )
+  )
+
+
+def _gates(
+  fitted: fusion.Fusion, contrasts: Mapping[str, _Change]
+) -> Iterator[str]:
+  """Yields a sentence a gate: on the part that it changes most."""
+  if len(fitted.weights) < 2 or not contrasts:
+    return
+  for row, gate in enumerate(fitted.gates.names, start=1):
+    changes = {
+      part: _log_odds(fitted, row, change) for part, change in contrasts.items()
+    }
+    part = max(changes, key=lambda own: abs(changes[own]))
+    if abs(changes[part]) < _LEAST:
+      continue
+    plain = _log_odds(fitted, 0, contrasts[part])
+    yield (
+      f"Where '{gate}' is a deviation above its mean, being {part}"
+      f" {_times(plain + changes[part])}; on average it {_times(plain)}."
+    )
+
+
+def _times(log_odds: float) -> str:
+  """Returns "multiplies the odds by 3.2", or what divides them."""
+  verb = "multiplies" if log_odds >= 0 else "divides"
+  return f"{verb} the odds by {math.exp(min(abs(log_odds), 50.0)):.3g}"

@@ -1,0 +1,158 @@
+"""Lists by whatever valid may choose, against the ranks of the evaluation."""
+
+import collections
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import bigrec_jax
+from bigrec_jax import errors
+from bigrec_jax.results import chosen as chosen_lib, ground_file
+from bigrec_jax.stages import ground_eval, recommend, session
+from bigrec_jax.workdir import paths, settings
+from tests import demo_workdir
+
+pytestmark = pytest.mark.slow
+
+ASKED = {
+  "cf_model": "sasrec",
+  "beams": "all",
+  "fusion": "calibrated",
+  "likelihood": 20,
+}
+
+
+@pytest.fixture(scope="module")
+def workdir(evaluated_demo, tmp_path_factory):
+  """A workdir that is evaluated by every system."""
+  root = tmp_path_factory.mktemp("systems") / "workdir"
+  shutil.copytree(evaluated_demo, root)
+  own = demo_workdir.config(**ASKED)
+  ground_eval.run(own, root)
+  settings.remember(paths.Paths(root), own, "demo", {})
+  return root
+
+
+def _choose(workdir, system):
+  """Makes chosen.json say that valid chose a system."""
+  kept, made_from = chosen_lib.read(workdir / "chosen.json")
+  fitted = ground_file.read(workdir / "metrics" / "ground_eval.json").fitted
+  own = fitted[system].get("parameters", fitted[system])
+  chosen = dataclasses.replace(
+    kept, system=system, fitted=own, cf_model="sasrec"
+  )
+  chosen_lib.write(workdir / "chosen.json", chosen, "20", made_from)
+
+
+def _users(workdir, run):
+  path = workdir / "users.jsonl"
+  with open(path, "w") as file:
+    for n, history in enumerate(run.examples("test").history):
+      ids = [run.catalogue.external_ids[i] for i in history if i >= 0]
+      file.write(json.dumps({"user": f"u{n}", "history": ids}) + "\n")
+  return str(path)
+
+
+@pytest.mark.parametrize("system", chosen_lib.SYSTEMS)
+def test_a_target_is_listed_where_its_rank_says(workdir, system):
+  _choose(workdir, system)
+  run = session.Session(demo_workdir.config(**ASKED), workdir)
+  config = demo_workdir.config(
+    **ASKED, histories=_users(workdir, run), k=150, exclude_history=False
+  )
+  recommend.run(config, workdir)
+  lines = (workdir / "recommendations.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  ranks = np.load(workdir / "ranks" / "test.npz")[system]
+  catalogue, targets = run.catalogue, run.examples("test").target
+  assert len(rows) == len(ranks) == 24
+  rows_of = collections.Counter(catalogue.groups.tolist())
+  for n, row in enumerate(rows):
+    listed = [
+      catalogue.index_of_external_id(entry["external_id"])
+      for entry in row["recommendations"]
+    ]
+    titles = catalogue.groups[listed].tolist()
+    assert len(set(titles)) == len(titles) == len(rows_of)
+    place = titles.index(catalogue.groups[targets[n]])
+    # A rank counts all items, those whose title was listed before among them.
+    again = sum(rows_of[title] - 1 for title in titles[:place])
+    assert place <= ranks[n] <= place + again
+    scores = [entry["score"] for entry in row["recommendations"]]
+    assert scores == sorted(scores, reverse=True)
+    assert row["provenance"]["system"] == system
+    assert row["provenance"]["injection"] == "none"
+    fused = "fusion" in system
+    assert ("cf_rank" in row["recommendations"][0]) == fused
+
+
+def test_a_named_injection_is_the_published_form(workdir):
+  _choose(workdir, "calibrated fusion")
+  kept, _ = chosen_lib.read(workdir / "chosen.json")
+  for injection in {"popularity", kept.injection} - {"none"}:
+    own = bigrec_jax.Recommender.load(workdir, injection=injection)
+    assert own.provenance.system is None
+    assert own.provenance.injection == injection
+    assert own.provenance.gamma is not None
+
+
+@pytest.mark.parametrize("system", chosen_lib.SYSTEMS)
+def test_a_second_call_compiles_nothing_and_writes_nothing(workdir, system):
+  _choose(workdir, system)
+  before = demo_workdir.snapshot(workdir)
+  own = bigrec_jax.Recommender.load(workdir)
+  assert own.provenance.system == system
+  run = session.Session(demo_workdir.config(**ASKED), workdir)
+  titles = run.catalogue.titles
+  first = own([titles[3:7]])
+  compiled = []
+
+  def listen(name, *_, **__):
+    if "compile" in name:
+      compiled.append(name)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    again = own([titles[3:7]])
+    other = own([titles[23:27]])
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert again == first and len(other[0]) == 10
+  assert not compiled
+  assert not {item.title for item in first[0]} & set(titles[3:7])
+  assert demo_workdir.snapshot(workdir) == before
+
+
+def test_valid_chooses_among_systems_too(workdir):
+  found = ground_file.read(workdir / "metrics" / "ground_eval.json")
+  recommend_best = chosen_lib.best(found, "sasrec", lambda name: True)
+  best = max(
+    [one.ndcg for one in chosen_lib.candidates(found)]
+    + [row.ndcg["20"] for row in found.systems if row.split == "valid"]
+  )
+  own = {r.name: r.ndcg["20"] for r in found.systems if r.split == "valid"}
+  ndcg = own.get(recommend_best.system)
+  if ndcg is None:
+    ndcg = max(one.ndcg for one in chosen_lib.candidates(found))
+  assert ndcg == best
+
+
+@pytest.mark.parametrize(
+  ("change", "said"),
+  [
+    ({"base": "bm25"}, "its weights don't fit its columns"),
+    ({"parts": ["text", "caser"], "base": "text"}, "scores of caser found"),
+    ({"likelihood": -1}, "likelihood: -1 found, at least 0 expected"),
+  ],
+)
+def test_a_fusion_that_is_none_is_one_line(workdir, change, said):
+  _choose(workdir, "calibrated fusion")
+  kept, made_from = chosen_lib.read(workdir / "chosen.json")
+  odd = dataclasses.replace(kept, fitted={**kept.fitted, **change})
+  chosen_lib.write(workdir / "chosen.json", odd, "20", made_from)
+  with pytest.raises(errors.UserError, match=said):
+    bigrec_jax.Recommender.load(workdir)
