@@ -18,7 +18,6 @@ import pathlib
 import platform
 import resource
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from benchmarks import (
   generate as generate_bench,
   scratch,
   sizes,
+  toys,
 )
 from bigrec_jax import config, progress
 from bigrec_jax.data.text import prompts as prompts_lib, tokenization
@@ -50,7 +50,6 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.results import table
 from configs import common
 
-_SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 _EOS = 2
 _PARTS = ("index", "step", "lookahead", "legal")
 
@@ -76,14 +75,6 @@ def recombined(titles: list[str], count: int, seed: int) -> list[str]:
     for a, b in rng.integers(len(halves), size=(count, 2)):
       found[f"{halves[a][0]} {halves[b][1]}".strip()] = None
   return list(found)[:count]
-
-
-def llama_tokenizer(data: pathlib.Path) -> tokenization.Tokenizer:
-  """Returns the tokenizer of LLaMA 2."""
-  with tempfile.TemporaryDirectory() as folder:
-    model = data / "tokenizers" / "llama2_tokenizer.model"
-    (pathlib.Path(folder) / "tokenizer.model").symlink_to(model)
-    return tokenization.load_tokenizer(folder)
 
 
 def build_index(
@@ -309,7 +300,7 @@ def lookahead_cost(
 def _arguments() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--json", default="")
-  parser.add_argument("--data", type=pathlib.Path, default=_SHARED)
+  parser.add_argument("--data", type=pathlib.Path, default=toys.SHARED)
   parser.add_argument("--parts", nargs="*", default=_PARTS, choices=_PARTS)
   parser.add_argument("--size", choices=sizes.NAMES, default="15m")
   parser.add_argument("--titles", type=int, default=1_000_000)
@@ -326,7 +317,10 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
   """Measures, prints tables and writes JSON."""
   flags = _arguments()
-  tokenizer, titles = llama_tokenizer(flags.data), games_titles(flags.data)
+  tokenizer, titles = (
+    toys.load_tokenizer(flags.data, ""),
+    games_titles(flags.data),
+  )
   result: dict[str, Any] = {
     "what": {
       name: value
@@ -363,7 +357,7 @@ def main() -> None:
       }
     )
     ours = generate_bench.Ours(flags.size, "float32", settings, 1.0)
-    prompts = generate_bench.read_prompts(flags.data, flags.users, flags.seed)
+    prompts = toys.read_prompts(flags.data, tokenizer, flags.users, flags.seed)
     tries = {
       name: sharding.put_replicated(ours.mesh, trie)
       for name, trie in tries.items()

@@ -262,3 +262,29 @@ def init_suffix(
     visible=jnp.zeros((users, num_beams, num_steps, width), jnp.bool_),
     cursor=jnp.int32(0),
   )
+
+
+def read_before(
+  hidden: jax.Array, k: Layers, v: Layers
+) -> tuple[Layers, Layers]:
+  """Returns keys and values to write, made to depend on what was read.
+
+  One write for all layers, outside their loop: the cache is updated in place,
+  where a scanned output would be a second copy of it. What is written depends
+  on `hidden`, by adding zeros, because XLA copies a cache that it cannot prove
+  to be read by every layer before it is written (measured with layers one by
+  one: 139 -> 82 ms CPU a step).
+
+  Args:
+    hidden: [B, Q, D], after all layers.
+    k: [L, B, K, H, Q].
+    v: [L, B, K, Q, H].
+  """
+  zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, Q]
+
+  def tied(x: jax.Array, own: jax.Array) -> jax.Array:
+    return x + jnp.reshape(own, (1,) * (x.ndim - own.ndim) + own.shape)
+
+  k = jax.tree.map(lambda x: tied(x, zeros[:, None, None, :]), k)
+  v = jax.tree.map(lambda x: tied(x, zeros[:, None, :, None]), v)
+  return k, v

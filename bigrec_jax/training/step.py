@@ -209,6 +209,13 @@ def _placements(
   return state, sums
 
 
+def _prepare(model: LanguageModel, base: Tree) -> Tree:
+  """Returns the base as programs read it, the objective's tables as given."""
+  if isinstance(base, objective_lib.Told):
+    return base.replace(base=model.prepare(base.base))
+  return model.prepare(base)
+
+
 def _apply(
   adamw: optimizer.AdamW,
   objective: objective_lib.Objective,
@@ -278,7 +285,7 @@ def make_steps(
     return state_lib.init_state(params, adamw, told), sums
 
   return Steps(
-    prepare=model.prepare,
+    prepare=functools.partial(_prepare, model),
     init=jax.jit(init, out_shardings=(state_placed, sums_placed)),
     fork=jax.jit(made.fork, out_shardings=(sums_placed, replicated)),
     join=jax.jit(

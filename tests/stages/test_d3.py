@@ -12,6 +12,8 @@ CONFIG = "--config=configs/d3.py:tiny"
 # MSL's loss goes the same way, so one run shows both.
 TRAIN = ("--config.train.objective=legal_tokens",)
 LOSS = (*TRAIN, "--config.train.adaptive_temperature=True")
+# A workdir remembers what other commands said.
+PRIOR = ("--config.generate.prior=sasrec", "--config.generate.prior_weight=0.5")
 
 pytestmark = pytest.mark.slow
 
@@ -76,19 +78,20 @@ def test_a_weight_of_0_is_no_prior_and_another_decoding(workdir):
   assert [row["scores"] for row in plain] != [row["scores"] for row in mixed]
   again = _generate(workdir, "--config.generate.prior=")
   assert "predictions/test.json is current" in again.stdout
-  _generate(workdir)
+  _generate(workdir, *PRIOR)
   assert _predictions(workdir) == mixed
 
 
 def test_new_histories_get_what_the_split_got(workdir):
   """Priors of a split come from its file, others from the trained model."""
-  _generate(workdir)
+  _generate(workdir, *PRIOR)
   command.run(
     CONFIG,
     *LOSS,
     "--mode=embed",
     f"--workdir={workdir}",
     "--config.task.name=next_title",
+    *PRIOR,
     devices=1,
     quick=True,
   )
@@ -104,6 +107,7 @@ def test_new_histories_get_what_the_split_got(workdir):
   assert len(rows) > 8
   with pytest.warns(UserWarning, match="ground_eval finds out"):
     recommender = bigrec_jax.Recommender.load(workdir)
+  assert recommender._decoder._masses is not None
   for found, row in zip(recommender(asked, k=3), rows, strict=True):
     assert list(found.written) == row["predict"]
     np.testing.assert_allclose(found.written_scores, row["scores"], atol=1e-4)

@@ -79,6 +79,7 @@ def _built(mesh_sizes):
     objective=own,
   )
   told = objective.Told(base, sharding.put_replicated(mesh, dict(own.tables)))
+  told = steps.prepare(told)  # As a run does.
   return mesh, model, base, told, adapter, steps
 
 

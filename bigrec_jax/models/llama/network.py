@@ -280,15 +280,7 @@ class Llama(nn.Module):
       prompt.prefix, (prompt.k, prompt.v), (suffix.k, suffix.v)
     )
     hidden, (k, v) = self._run(tokens, past, context)
-    # One write for all layers, outside their loop: the cache is updated in
-    # place, where a scanned output would be a second copy of it. What is
-    # written depends on `hidden`, by adding zeros, because XLA copies a cache
-    # that it cannot prove to be read by every layer before it is written
-    # (measured with layers one by one: 139 -> 82 ms CPU a step).
-    zeros = hidden[:, :, 0] * jnp.zeros((), hidden.dtype)  # [B, Q]
-    k = jax.tree.map(lambda x: x + _like(zeros[:, None, None, :], x), k)
-    v = jax.tree.map(lambda x: x + _like(zeros[:, None, :, None], x), v)
-    return hidden, suffix.append(k, v, chains)
+    return hidden, suffix.append(*kv_cache.read_before(hidden, k, v), chains)
 
   def _dropout_seeds(self, deterministic: bool) -> jax.Array | None:
     """Returns a seed for each layer, uint32 [L]; None without dropout.
@@ -310,17 +302,13 @@ class Llama(nn.Module):
     owners: jax.Array,
     prompt: kv_cache.PromptCache,
   ) -> jax.Array:
-    """Reads whole texts that continue prompts, several to a row.
-
-    What `decode` computes of the same texts token by token.
+    """Reads whole texts that continue prompts, as `decode` would one by one.
 
     Args:
-      tokens: [R, T] int32.
+      tokens: [R, T] int32, several texts to a row.
       offsets: [R, T] int32, places in each text, from 0.
-      segment_ids: [R, T] int32, 0 = padding; a token sees its row's prompt
-        and earlier tokens of its own segment.
-      owners: [R] int32, whose prompt the texts of a row continue: users of
-        `prompt`, counted within the row's shard.
+      segment_ids: [R, T] int32, 0 = padding; see `__call__`.
+      owners: [R] int32, each row's user, counted within the row's shard.
       prompt: of the users.
 
     Returns:
@@ -333,12 +321,9 @@ class Llama(nn.Module):
     cos, sin = layers.rotary_tables(
       positions, self.config, positions + jnp.int32(1)
     )
+    mask = valid[:, None, None]
     context = layers.Context(
-      cos,
-      sin,
-      segment_ids,
-      prompt_mask=valid[:, None, None],
-      owners=owners,
+      cos, sin, segment_ids, prompt_mask=mask, owners=owners
     )
     past = layers.Past(prompt.prefix, (prompt.k, prompt.v))
     return self._run(tokens, past, context)[0]
@@ -399,8 +384,3 @@ class Llama(nn.Module):
 
 
 _unstacked = jax.jit(stacking.unstack_layers)
-
-
-def _like(x: jax.Array, whole: jax.Array) -> jax.Array:
-  """Adds leading axes until the ranks agree."""
-  return jnp.reshape(x, (1,) * (whole.ndim - x.ndim) + x.shape)
