@@ -17,7 +17,7 @@ import sys
 
 from benchmarks.quality import cells, datasets, product
 from bigrec_jax import errors
-from bigrec_jax.workdir import interrupts
+from bigrec_jax.workdir import interrupts, large_pages
 
 COMMANDS = ("users", "counted", "cf", "lm")
 
@@ -96,6 +96,7 @@ def main() -> int:
     from benchmarks.quality import page
 
     return page.show(arguments.results, arguments.write)
+  large_pages.ask()
   interrupts.install()
   product.set_up_jax()
   python_logging.getLogger("absl").setLevel(python_logging.WARNING)

@@ -475,10 +475,11 @@ def test_titles_are_added_without_compiling(setup):
   titles = chained_titles(5, 50, 9)
   for lookahead in (0, 2):
     options = dict(max_new_tokens=60, lookahead=lookahead)
-    setup(make_prompts(3), trie=constraints.build_trie(titles), **options)
+    first = constraints.build_trie(titles)
+    setup(make_prompts(3), trie=first, **options)
     compiled = program.read._cache_size(), program.advance._cache_size()
     more = [*titles, [8, 9, 10, EOS]]
-    trie = constraints.build_trie(more)
+    trie = constraints.build_trie(more, like=first)
     found = setup(make_prompts(3), trie=trie, **options)
     assert compiled == (
       program.read._cache_size(),

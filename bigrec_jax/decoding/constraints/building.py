@@ -13,14 +13,19 @@ def build_trie(
   rows: np.ndarray | None = None,
   *,
   with_titles: bool = False,
+  like: trie_lib.Trie | None = None,
 ) -> trie_lib.Trie:
   """Builds the trie level by level; equal sequences share their nodes.
+
+  There is room for a sixteenth more nodes at least.
 
   Args:
     sequences: Token ids, each ending with EOS; EOS nowhere else.
     rows: [R] int, what `TitleRows.rows` calls each sequence; None = by its
       place in `sequences`.
     with_titles: Whether to find the titles under each node: 8 bytes a node.
+    like: A trie whose sizes are taken where there is room in them, so that
+      the programs that it ran in serve this one, too.
 
   Raises:
     ValueError: there is no sequence, or an empty one.
@@ -34,19 +39,28 @@ def build_trie(
   tokens, parents, nodes = _levels(flat, starts, lengths)
   count = len(tokens)
   children = np.bincount(parents[1:], minlength=count)
-  size = rounded(count + 1)  # One at least that is no node: `nowhere`.
+  # One at least that is no node: `nowhere`.
+  size = rounded(count + 1 + count // 16)
+  most, depth = rounded(int(children.max())), rounded(int(lengths.max()))
+  if like is not None:
+    if count < len(like.tokens):
+      size = len(like.tokens)
+    most, depth = max(most, like.max_children), max(depth, like.depth)
   first_child = np.full(size + 1, count, np.int32)
   first_child[:count] = 1 + np.cumsum(children) - children
   titles = None
   if with_titles:
-    titles = _titles(parents, nodes, rows, size)
+    places = rounded(len(nodes))
+    if like is not None and like.titles is not None:
+      places = max(places, len(like.titles.rows))
+    titles = _titles(parents, nodes, rows, size, places)
   return trie_lib.Trie(
     tokens=np.pad(tokens, (0, size - count)),
     first_child=first_child,
     longest=np.asarray(lengths.max(), np.int32),
     titles=titles,
-    max_children=rounded(int(children.max())),
-    depth=rounded(int(lengths.max())),
+    max_children=most,
+    depth=depth,
   )
 
 
@@ -88,7 +102,11 @@ def _levels(
 
 
 def _titles(
-  parents: np.ndarray, leaves: np.ndarray, rows: np.ndarray | None, size: int
+  parents: np.ndarray,
+  leaves: np.ndarray,
+  rows: np.ndarray | None,
+  size: int,
+  places: int,
 ) -> trie_lib.TitleRows:
   """Finds the range of sorted titles under each node.
 
@@ -97,6 +115,7 @@ def _titles(
     leaves: [R], the node at the end of each sequence.
     rows: [R] what the sequences are called, or None.
     size: N of the trie, nodes that nothing leads to included.
+    places: R of the result, those of no title included.
   """
   count = len(parents)
   under = np.bincount(leaves, minlength=count)
@@ -118,7 +137,7 @@ def _titles(
   end = start.copy()
   end[:count] += under.astype(np.int32)
   order = np.argsort(start[leaves], kind="stable")
-  named = np.full(rounded(len(leaves)), -1, np.int32)
+  named = np.full(places, -1, np.int32)
   named[: len(leaves)] = order if rows is None else np.asarray(rows)[order]
   return trie_lib.TitleRows(start, end, named)
 
