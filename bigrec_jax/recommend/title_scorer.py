@@ -75,7 +75,7 @@ class TitleScorer:
     )
     return likelihood.score(
       self._model,
-      loaded.base.prepared,
+      loaded.base.params,
       self._lora,
       tokens,
       self._answers(rows),
