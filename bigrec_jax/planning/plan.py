@@ -23,6 +23,7 @@ from bigrec_jax.planning import (
   unrolled,
   work,
 )
+from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
 
 _MOST_USERS = 4096  # About a test split; more would only be empty.
@@ -81,6 +82,8 @@ class Plan:
       if part in parts:
         rows = getattr(getattr(self.config, part), key)
         sharding.check_batch(self.mesh, rows, f"config.{part}.{key}")
+    for key in _uncounted(self.config):
+      self._tell(f"plan: config.{key}: not counted; the plain programs are")
     if "ground" in parts and not self._num_items():
       raise errors.UserError(
         f"config.plan.num_items: 0 found and no {self.paths.manifest}; the"
@@ -120,6 +123,7 @@ class Plan:
       else all(row["fits"] for row in self._programs),
       "programs": self._programs,
       **found,
+      "uncounted": _uncounted(self.config),
       "quick": self.config.plan.quick,
       "versions": _versions(),
     }
@@ -164,7 +168,7 @@ class Plan:
 
   def _train(self) -> dict[str, Any]:
     config, train = self.config, self.config.train
-    rows = train.micro_batch_size
+    rows = trainer.micro_batch_rows(train, self.mesh)
     shape = programs.train_shape(config, self.net, rows)
     made = programs.train(self.net, config, shape)
     header = self._header(made, shape) if shape.prefix else []
@@ -359,6 +363,25 @@ class Plan:
     )
     seconds = _sum(first["seconds"], last["seconds"])
     return {"items": items, "users_per_second": _rate(shape.users, seconds)}
+
+
+def _uncounted(config: config_lib.Config) -> list[str]:
+  """Returns the keys in use that make other programs than those compiled."""
+  train, generate = config.train, config.generate
+  found = {
+    "train": {"train.objective": train.objective != "language_model"},
+    "generate": {
+      "generate.constrained": generate.constrained,
+      "generate.lookahead": generate.looks_ahead,
+      "generate.prior": generate.has_prior,
+    },
+  }
+  return [
+    key
+    for part in config.plan.parts
+    for key, used in found.get(part, {}).items()
+    if used
+  ]
 
 
 def _sum(*values: float | None) -> float | None:
