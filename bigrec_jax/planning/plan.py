@@ -20,6 +20,7 @@ from bigrec_jax.planning import (
   programs,
   roofline,
   topology,
+  uncounted,
   unrolled,
   work,
 )
@@ -82,7 +83,7 @@ class Plan:
       if part in parts:
         rows = getattr(getattr(self.config, part), key)
         sharding.check_batch(self.mesh, rows, f"config.{part}.{key}")
-    for key in _uncounted(self.config):
+    for key in uncounted.keys(self.config):
       self._tell(f"plan: config.{key}: not counted; the plain programs are")
     if "ground" in parts and not self._num_items():
       raise errors.UserError(
@@ -123,7 +124,7 @@ class Plan:
       else all(row["fits"] for row in self._programs),
       "programs": self._programs,
       **found,
-      "uncounted": _uncounted(self.config),
+      "uncounted": uncounted.keys(self.config),
       "quick": self.config.plan.quick,
       "versions": _versions(),
     }
@@ -363,25 +364,6 @@ class Plan:
     )
     seconds = _sum(first["seconds"], last["seconds"])
     return {"items": items, "users_per_second": _rate(shape.users, seconds)}
-
-
-def _uncounted(config: config_lib.Config) -> list[str]:
-  """Returns the keys in use that make other programs than those compiled."""
-  train, generate = config.train, config.generate
-  found = {
-    "train": {"train.objective": train.objective != "language_model"},
-    "generate": {
-      "generate.constrained": generate.constrained,
-      "generate.lookahead": generate.looks_ahead,
-      "generate.prior": generate.has_prior,
-    },
-  }
-  return [
-    key
-    for part in config.plan.parts
-    for key, used in found.get(part, {}).items()
-    if used
-  ]
 
 
 def _sum(*values: float | None) -> float | None:
