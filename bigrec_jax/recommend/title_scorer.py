@@ -105,7 +105,8 @@ class TitleScorer:
       key: of these parts.
     """
     rows = self.readings(len(titles))
-    grid = np.full((rows, min(_TITLES, len(titles))), -1, np.int32)
+    # Of one width: any other is another program.
+    grid = np.full((rows, _TITLES), -1, np.int32)
     grid.flat[: len(titles)] = titles
     kept = parts_lib.Vectors(parts, key, *grid.shape)
     found = self([self._nothing] * rows, grid, progress, kept)
