@@ -65,7 +65,12 @@ def measure(
   # Of a large catalogue settings are tried on the first users of valid.
   few = bm25_choice.users_to_choose_by(len(targets["valid"]), len(groups))
   choice = all_beams_choice.choose(
-    table, beams["valid"], ranks_for("valid", few), once
+    table,
+    beams["valid"],
+    ranks_for("valid", few),
+    session.examples("valid").owners[:few],
+    session.config.seed,
+    once,
   )
   ranks = {
     s: engine.ranks_once(
@@ -76,6 +81,8 @@ def measure(
     )
     for s in SPLITS
   }
+  # Who chose is ranked by what others chose; the rest chose nothing.
+  ranks["valid"] = np.concatenate([choice.ranks, ranks["valid"][few:]])
   measured = [
     evaluate.report_row(
       ranks[s], ground, session.config.seed, name=NAME, split=s

@@ -107,9 +107,6 @@ def _known(
   items = features.Items(
     about.popularity if about.popularity.any() else None, tuple(users.cf)
   )
-  # Whose row it is the data may not say: then nobody else's.
-  owners = examples.user
-  owners = np.where(owners < 0, -1 - np.arange(len(owners)), owners)
   groups = session.catalogue.groups
   targets = duplicates.targets_by(ground.duplicates, own.targets, groups)
   judged = fused_ranks.judge(
@@ -127,7 +124,7 @@ def _known(
     items,
     judged,
     targets,
-    owners,
+    examples.owners,
   )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from bigrec_jax.results import rows as rows_lib
 from bigrec_jax.stages import graph, likelihood, predictions, pretrain, train
 from bigrec_jax.stages.session import Session
-from bigrec_jax.workdir import parts as parts_lib
+from bigrec_jax.workdir import fingerprints, parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import evaluate
@@ -76,6 +76,9 @@ def inputs(session: Session) -> dict[str, Any]:
     found["beams"] = predictions.made_from(session)
   if ground.likelihood:
     found["likelihood"] = likelihood.inputs(session)
+  if asked_for(session):  # Users are cut into folds by whose rows they are.
+    owners = session.examples("valid").owners
+    found["owners"] = fingerprints.of_value(owners.tolist())
   return found
 
 
