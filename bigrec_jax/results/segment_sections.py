@@ -59,7 +59,8 @@ def by_segment(
     "Cold targets are not in train, popular ones are the tenth of the catalogue"
     " that it has most often. A transition is memorised where somebody in"
     " train, all of it, went from the last item of the user's history to the"
-    " target. Groups of one kind share all users; those of different kinds overlap."
+    " target. Groups of one kind share all users; those of different kinds"
+    " overlap."
   )
   tables = [_table(rows, kept, metric) for metric in ("hr", "ndcg")]
   figures = page.details("The figures", page.join(tables))

@@ -89,8 +89,15 @@ def measure(
     )
     for s in SPLITS
   ]
-  by = "the order of the beams" if found["valid"].by_order else "their scores"
-  says = [f"{NAME}: beams are weighted by {by}."]
+  by = {
+    s: "the order of the beams" if found[s].by_order else "their scores"
+    for s in SPLITS
+  }
+  says = [f"{NAME}: beams are weighted by {by['valid']}."]
+  if by["test"] != by["valid"]:
+    says.append(
+      f"{NAME}: on test by {by['test']}, for which nothing was chosen."
+    )
   if not choice.settings.beam_temperature:
     says.append(f"{NAME}: valid likes the first beam alone best.")
   if few < len(targets["valid"]):

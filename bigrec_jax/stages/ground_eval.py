@@ -75,8 +75,9 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
 def _reads_base(session: Session) -> bool:
   """Returns whether anything here is made by the base."""
-  given = session.config.ground.predictions
-  return not (session.has_own_encoder and given.valid and given.test)
+  ground = session.config.ground
+  given = ground.predictions.valid and ground.predictions.test
+  return bool(ground.likelihood) or not (session.has_own_encoder and given)
 
 
 def _check(session: Session) -> None:
