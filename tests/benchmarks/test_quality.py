@@ -218,6 +218,19 @@ def test_tables_are_made_of_cells(made_up):
   assert tables["amazon-books"] == "No cells yet."
 
 
+def test_the_same_texts_are_one_row(made_up):
+  ranks = np.arange(2000)
+  for row in ("bigrec", "likelihood ratio"):
+    write(made_up / row, "smollm2-likelihood", 1024, 0, ranks, row)
+  cell = made_up / "bigrec" / "amazon-toys" / "smollm2-likelihood-1024-0.json"
+  found = cells.read_all(made_up)
+  again = [json.loads(cell.read_text())]
+  assert len(systems.listed(found + again)) == len(systems.listed(found))
+  new = cells.read_all(made_up / "likelihood ratio")
+  (one,) = systems.listed(new)
+  assert one.title == "SmolLM2, candidates judged: likelihood ratio"
+
+
 def test_what_is_made_is_no_longer_to_do(made_up):
   def of_sasrec():
     lines = todo.commands(made_up)
