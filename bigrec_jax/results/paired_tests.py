@@ -213,6 +213,18 @@ def tests(
   ]
 
 
+def why_none(found: ground_file.GroundFile) -> str:
+  """Returns why an evaluation has no tests, and what makes them."""
+  reported = {int(k) for row in found.results for k in row.hr}
+  if reported and not reported & set(CUTOFFS):
+    listed = ", ".join(map(str, CUTOFFS))
+    return f"one of {listed} among config.ground.cutoffs makes them."
+  return (
+    "--mode=ground_eval makes them; of an evaluation of before there were any"
+    " remove metrics/ground_eval.json first."
+  )
+
+
 def _questions(a: Ranked, b: Ranked) -> Iterator[significance.Question]:
   """Yields the metrics that both rows have."""
   for metric in ("hr", "ndcg"):

@@ -329,11 +329,7 @@ def finish(session: Session) -> None:
   if tests := ground_table.of_tests(result):
     say(tests)
   else:
-    path = session.paths.ground_eval
-    say(
-      f"ground_eval: {path} is of before there were paired tests; without that"
-      " file --mode=ground_eval makes them"
-    )
+    say(f"ground_eval: no paired tests: {paired_tests.why_none(result)}")
   for line in ground_table.of_oracle(result):
     say(line)
 

@@ -170,6 +170,18 @@ def test_the_table_says_the_tests_of_a_cutoff():
   assert "oracle" not in text
 
 
+def test_an_evaluation_without_tests_says_why():
+  found, arrays = _world()
+  assert "remove metrics/ground_eval.json" in paired_tests.why_none(found)
+  other = [
+    dataclasses.replace(row, hr={"3": 0.1}, ndcg={"3": 0.1})
+    for row in found.results
+  ]
+  found = dataclasses.replace(found, results=other, baselines=[], systems=[])
+  assert paired_tests.tests(found, arrays, EFFORT) == []
+  assert "config.ground.cutoffs" in paired_tests.why_none(found)
+
+
 def test_names_for_people():
   assert main_rows.label("bigrec") == "BIGRec"
   assert main_rows.label("most_pop") == "Most popular"
