@@ -89,6 +89,14 @@ def measure(
     )
     for s in SPLITS
   ]
+  says = _says(choice.settings, found, few)
+  return measured, ranks, choice.to_json() | {"says": says}
+
+
+def _says(
+  settings: "ranker_lib.Settings", found: Mapping[str, "Embedded"], few: int
+) -> list[str]:
+  """Returns sentences for the report; `few` users of valid chose."""
   by = {
     s: "the order of the beams" if found[s].by_order else "their scores"
     for s in SPLITS
@@ -98,11 +106,11 @@ def measure(
     says.append(
       f"{NAME}: on test by {by['test']}, for which nothing was chosen."
     )
-  if not choice.settings.beam_temperature:
+  if not settings.beam_temperature:
     says.append(f"{NAME}: valid likes the first beam alone best.")
-  if few < len(targets["valid"]):
+  if few < len(found["valid"].texts):
     says.append(f"{NAME}: chosen on the first {few} users of valid.")
-  return measured, ranks, choice.to_json() | {"says": says}
+  return says
 
 
 class Embedded(NamedTuple):

@@ -72,13 +72,13 @@ def inputs(session: Session) -> dict[str, Any]:
   """Returns what else the systems that are asked for are made from."""
   ground = session.config.ground
   found: dict[str, Any] = {}
+  if asked_for(session):  # Users are cut into folds by whose rows they are.
+    owners = session.examples("valid").owners
+    found["owners"] = fingerprints.of_value(owners.tolist())
   if ground.beams == "all" or ground.likelihood:
     found["beams"] = predictions.made_from(session)
   if ground.likelihood:
     found["likelihood"] = likelihood.inputs(session)
-  if asked_for(session):  # Users are cut into folds by whose rows they are.
-    owners = session.examples("valid").owners
-    found["owners"] = fingerprints.of_value(owners.tolist())
   return found
 
 
