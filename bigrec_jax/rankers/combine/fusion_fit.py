@@ -297,6 +297,7 @@ class _Fit:
       self._columns,
       self._gates,
       tuple(map(tuple, weights.tolist())),
+      words=self._valid.items.words,
     )
 
 
@@ -330,7 +331,8 @@ def _contrasts(valid: Valid) -> dict[str, dict[str, float]]:
   }
   for n, model in enumerate(valid.items.models):
     everybody = np.ones(len(exact), bool)
-    lists[f"the first by {model} rather than its tenth"] = (
+    named = fusion_words.named(model)
+    lists[f"the first by {named} rather than its tenth"] = (
       found.cf_places[:, :, n],
       everybody,
     )

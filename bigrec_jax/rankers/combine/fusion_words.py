@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from bigrec_jax.rankers.combine import features, fusion
 
 TENTH = 9  # A place, from 0.
+_WORDS = "the words of the history's titles"
 _LEAST = 0.01  # Of a change in log odds that is worth a sentence.
 
 # One thing: by how much each column changes.
@@ -25,15 +26,21 @@ def says(fitted: fusion.Fusion, contrasts: Mapping[str, _Change]) -> list[str]:
     contrasts: by words for the first item of a list, what columns lose from
       it to the tenth.
   """
-  behind = f"All other items follow in the order of {fitted.base}."
+  base = named(fitted.base)
+  behind = f"All other items follow in the order of {base}."
   if not fitted.weights:
-    return [f"Valid likes the order of {fitted.base} alone best.", behind]
+    return [f"Valid likes the order of {base} alone best.", behind]
   found = [
     f"{thing} {_times(change)}."
     for thing, columns in _things(fitted, contrasts)
     if abs(change := _log_odds(fitted, 0, columns)) >= _LEAST
   ]
   return [*found, *_gates(fitted, contrasts), behind]
+
+
+def named(part: str) -> str:
+  """Returns a part as sentences name it."""
+  return _WORDS if part == features.WORDS else part
 
 
 def _things(
@@ -45,7 +52,8 @@ def _things(
   for part in fitted.parts:
     if part not in (features.TEXT, features.POPULARITY):
       agrees = {f"{part}: agrees with text": 1.0}
-      yield f"Being among the first ten of both the text and {part}", agrees
+      both = f"both the text and {named(part)}"
+      yield f"Being among the first ten of {both}", agrees
   yield "Ten times as many purchases", {"log popularity": math.log(10)}
   yield "Never having been bought in train", {"cold": 1.0}
   yield "Being in the history", {"in history": 1.0}
@@ -78,8 +86,10 @@ def _gates(
     if abs(changes[part]) < _LEAST:
       continue
     plain = _log_odds(fitted, 0, contrasts[part])
+    model, colon, number = gate.partition(": ")
     yield (
-      f"Where '{gate}' is a deviation above its mean, being {part}"
+      f"Where '{named(model)}{colon}{number}' is a deviation above its mean,"
+      f" being {part}"
       f" {_times(plain + changes[part])}; on average it {_times(plain)}."
     )
 
