@@ -1,7 +1,8 @@
 """What titles of the history reach by their words, with CF and without."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 SPLITS = ("valid", "test")
 
 
-class Words(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Words:
   """BM25 of the history's titles, as valid likes it best.
 
   Attributes:
