@@ -1,11 +1,12 @@
 """Cells of the language model: SmolLM2-135M-Instruct, grounded.
 
-Systems: `smollm2` grounds by the base's own embeddings, as published, and has
-every row that ground_eval can make beside the published ones; `smollm2-minilm`
-grounds the same texts by MiniLM; `smollm2-constrained` writes titles of the
-catalogue only. `smollm2-<try>` trains with other settings (`TRIES`) and
-measures the loss of valid alone, by which settings are chosen, as the published
-training chooses its epoch. Rows 0: the model as it comes, without training.
+Systems: `smollm2` grounds by the base's own embeddings, as published, with all
+beams and fusion beside the published rows; `smollm2-likelihood` has the tuned
+model score candidates' titles as well; `smollm2-minilm` grounds the same texts
+by MiniLM; `smollm2-constrained` writes titles of the catalogue only.
+`smollm2-<try>` trains with other settings (`TRIES`) and measures the loss of
+valid alone, by which settings are chosen, as the published training chooses its
+epoch. Rows 0: the model as it comes, without training.
 
 Each has a workdir of its own. What takes hours (training, beams, likelihoods)
 is the product's, so a kill costs what docs/workdir.md says.
@@ -41,6 +42,8 @@ TRIES: dict[str, dict[str, Any]] = {
 }
 # Rows beside the published ones (bigrec_jax/stages/systems.py).
 _BESIDE = {"ground__beams": "all", "ground__fusion": "calibrated"}
+# Systems that ground what `smollm2` of the same rows and seed wrote.
+_GIVEN = ("minilm", "likelihood")
 # Candidates scored by the model itself, of each user.
 _LIKELIHOOD = 20
 # Titles only: the longest has to fit. An answer ends where its title does.
@@ -78,7 +81,7 @@ def make(at: product.Place, system: str, rows: int, seed: int) -> None:
   if at.is_made(name):
     return
   variant = system.removeprefix(MODEL).removeprefix("-")
-  known = {"", "minilm", "constrained", *TRIES}
+  known = {"", *_GIVEN, "constrained", *TRIES}
   if not system.startswith(MODEL) or variant not in known:
     listed = ", ".join(sorted(f"{MODEL}-{own}" for own in known if own))
     raise errors.UserError(
@@ -86,8 +89,8 @@ def make(at: product.Place, system: str, rows: int, seed: int) -> None:
     )
   if variant in TRIES:
     _try(at, name, TRIES[variant])
-  elif variant == "minilm":
-    _by_minilm(at, name)
+  elif variant in _GIVEN:
+    _by_texts_of_base(at, name, variant)
   else:
     _by_base(at, name, variant)
 
@@ -197,20 +200,12 @@ def _by_base(at: product.Place, name: cells.Name, variant: str) -> None:
   source = product.embedded(at, "embedded-base", str(made_base), "", source)
   workdir = product.copied(source, _workdir(at, name))
   keys = _keys(at, name)
-  keys["ground__likelihood"] = _LIKELIHOOD
   adapter, trains = "", True
   if variant:  # Titles only.
     keys["generate__constrained"] = True
     keys["generate__max_new_tokens"] = _LONGEST_TITLE
-    first = _workdir(at, at.name(MODEL, name.rows, name.seed)) / "adapter"
-    adapter, trains = str(first), False
-    if name.rows and not first.is_dir():
-      raise errors.UserError(
-        f"{first}: not found, the adapter of {MODEL} on the same rows and seed"
-        " expected: make that cell first"
-      )
-  if not name.rows:
-    adapter, trains = str(_untrained(at, keys)), False
+  if variant or not name.rows:
+    adapter, trains = str(_adapter(at, name, keys)), False
   clock = product.Clock()
   with product.session(workdir, at.changes(**keys), adapter) as made:
     if trains:
@@ -223,6 +218,25 @@ def _by_base(at: product.Place, name: cells.Name, variant: str) -> None:
       made.make(ground_eval.STAGE)
     _write(at, name, made, clock)
   shutil.rmtree(workdir / "converted_base", ignore_errors=True)
+
+
+def _adapter(
+  at: product.Place, name: cells.Name, keys: dict[str, Any]
+) -> pathlib.Path:
+  """Returns the adapter of the cell of the same rows and seed.
+
+  Raises:
+    UserError: that cell was not made here.
+  """
+  if not name.rows:
+    return _untrained(at, keys)
+  first = _workdir(at, at.name(MODEL, name.rows, name.seed)) / "adapter"
+  if not first.is_dir():
+    raise errors.UserError(
+      f"{first}: not found, the adapter of {MODEL} on the same rows and seed"
+      " expected: make that cell first"
+    )
+  return first
 
 
 def _untrained(at: product.Place, keys: dict[str, Any]) -> pathlib.Path:
@@ -241,8 +255,10 @@ def _untrained(at: product.Place, keys: dict[str, Any]) -> pathlib.Path:
   return target
 
 
-def _by_minilm(at: product.Place, name: cells.Name) -> None:
-  """Grounds what the cell of the base wrote by another encoder."""
+def _by_texts_of_base(
+  at: product.Place, name: cells.Name, variant: str
+) -> None:
+  """Grounds what the cell of the base wrote, by MiniLM or with likelihoods."""
   first = _workdir(at, at.name(MODEL, name.rows, name.seed)) / "predictions"
   texts = {split: first / f"{split}.json" for split in cells.SPLITS}
   for path in texts.values():
@@ -251,17 +267,23 @@ def _by_minilm(at: product.Place, name: cells.Name) -> None:
         f"{path}: not found, the texts of {MODEL} on the same rows and seed"
         " expected: make that cell first"
       )
-  encoder, made_base = str(minilm()), str(base())
-  source = product.prepared(at)
-  source = product.embedded(at, "embedded-minilm", made_base, encoder, source)
-  workdir = product.copied(source, _workdir(at, name))
+  made_base = str(base())
   keys = _keys(at, name) | {
-    "embed__model__path": encoder,
     "ground__predictions__valid": str(texts["valid"]),
     "ground__predictions__test": str(texts["test"]),
   }
+  encoder, adapter, folder = "", "", "embedded-base"
+  if variant == "minilm":
+    encoder, folder = str(minilm()), "embedded-minilm"
+    keys["embed__model__path"] = encoder
+  else:
+    adapter = str(_adapter(at, name, keys))
+    keys["ground__likelihood"] = _LIKELIHOOD
+  source = product.prepared(at)
+  source = product.embedded(at, folder, made_base, encoder, source)
+  workdir = product.copied(source, _workdir(at, name))
   clock = product.Clock()
-  with product.session(workdir, at.changes(**keys)) as made:
+  with product.session(workdir, at.changes(**keys), adapter) as made:
     with clock.time("ground"):
       made.make(ground_eval.STAGE)
     _write(at, name, made, clock)

@@ -23,6 +23,7 @@ TITLES = {
   "dros": "DROS",
   LM: "SmolLM2",
   f"{LM}-minilm": "SmolLM2, grounded by MiniLM",
+  f"{LM}-likelihood": "SmolLM2, candidates judged",
   f"{LM}-constrained": "SmolLM2, titles only",
 }
 _GAMMAS = {

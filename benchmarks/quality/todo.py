@@ -50,8 +50,8 @@ def _of(data: str) -> Iterator[tuple[str, list[cells.Name]]]:
   for own in lm_cells.TRIES:
     yield lm(f"{base}-{own}", few, 0)
   for seed in LM_SEEDS:
-    for system in (base, f"{base}-minilm", f"{base}-constrained"):
-      yield lm(system, few, seed)
+    for own in ("", "-minilm", "-likelihood", "-constrained"):
+      yield lm(base + own, few, seed)
   for rows in (0, MORE_ROWS):
     for system in (base, f"{base}-minilm"):
       yield lm(system, rows, 0)
