@@ -196,7 +196,7 @@ def _titles(workdir):
 def test_words_need_no_cf_model(evaluated_demo, tmp_path):
   root = tmp_path / "workdir"
   shutil.copytree(evaluated_demo, root)
-  own = demo_workdir.config(fusion="calibrated")
+  own = demo_workdir.config(fusion="calibrated", cf_model="")
   ground_eval.run(own, root)
   settings.remember(paths.Paths(root), own, "demo", {})
   found, fitted = _fitted(root, "calibrated fusion")
