@@ -17,6 +17,7 @@ from bigrec_jax.workdir import fingerprints, parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import evaluate
+  from bigrec_jax.stages import history_titles
 
 SPLITS = ("valid", "test")
 
@@ -79,6 +80,8 @@ def inputs(session: Session) -> dict[str, Any]:
     found["beams"] = predictions.made_from(session)
   if ground.likelihood:
     found["likelihood"] = likelihood.inputs(session)
+  if ground.fusion == "calibrated":  # Once it had no BM25.
+    found["fusion"] = "with bm25"
   return found
 
 
@@ -110,6 +113,7 @@ def measure(
   popularity: np.ndarray,
   parts: parts_lib.Parts,
   plain: Mapping[str, np.ndarray],
+  words: "history_titles.Words",
 ) -> Measured:
   """Ranks the users of valid and test by every system that is asked for.
 
@@ -120,6 +124,7 @@ def measure(
     popularity: [I] counts.
     parts: what of this evaluation was finished before a kill.
     plain: by split, [N] ranks by the published distance.
+    words: BM25 of the history's titles.
   """
   # Not at the top: a result that is current needs none of these.
   from bigrec_jax.stages import all_beams, fusion
@@ -137,7 +142,7 @@ def measure(
       found.add(*system)
   if ground.fusion == "calibrated":
     about = fusion.About(
-      session, splits, items, popularity, plain, texts, scored
+      session, splits, items, popularity, plain, texts, scored, words
     )
     for name, rows, ranks, fitted in fusion.measure(about, parts):
       found.add(name, rows, ranks, fitted)
