@@ -45,6 +45,12 @@ class GenerateConfig:
     return bool(self.prior) and self.prior_weight > 0
 
   @property
+  def looks_ahead(self) -> bool:
+    """Whether `lookahead` has anything to do: several beams of titles."""
+    beams = self.num_beams > 1 and not self.sample
+    return self.lookahead > 0 and self.constrained and beams
+
+  @property
   def splits(self) -> tuple[str, ...]:
     """The splits to decode, valid first."""
     return ("valid", "test") if self.split == "all" else (self.split,)

@@ -55,3 +55,11 @@ class TrainConfig:
         "config.train.objective: legal_tokens found with train_on_inputs=True;"
         " only titles have legal tokens, so False expected there"
       )
+    bent = self.adaptive_temperature or self.temperature != 1
+    if self.objective == "language_model" and bent:
+      raise errors.UserError(
+        f"config.train.objective: language_model found with temperature="
+        f"{self.temperature} and adaptive_temperature="
+        f"{self.adaptive_temperature}; only legal_tokens has a temperature, so"
+        " 1.0 and False expected there"
+      )

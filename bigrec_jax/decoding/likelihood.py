@@ -23,7 +23,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax import errors
-from bigrec_jax.decoding import generate, packed_answers, slots as slots_lib
+from bigrec_jax.decoding import (
+  generate,
+  lanes,
+  packed_answers,
+  slots as slots_lib,
+)
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import LanguageModel, kv_cache
 from bigrec_jax.progress import Reports
@@ -34,7 +39,7 @@ from bigrec_jax.workdir import parts
 _TOKENS = {"cpu": 1024}
 _ACCELERATOR_TOKENS = 8192
 _CHUNK = 512  # Positions whose logits a device makes at a time.
-_BUCKET_STEP = 128  # Prompts beyond the last bucket.
+_SEEN = 1024  # Tokens of prompts beyond which a call has fewer.
 
 
 class Batch(NamedTuple):
@@ -163,7 +168,7 @@ class _Work(NamedTuple):
       self.prefix.cache,
     )
     calls = packed_answers.calls(
-      self.answers, candidates, shards, self._tokens() // shards
+      self.answers, candidates, shards, self._tokens(width)
     )
     running = []
     for call in calls:
@@ -186,11 +191,18 @@ class _Work(NamedTuple):
       np.add.at(flat, where[there], np.asarray(scored)[there])
     return np.where(candidates >= 0, found, 0.0).astype(np.float32)
 
-  def _tokens(self) -> int:
-    """Returns how many tokens a call has, of all row shards."""
+  def _tokens(self, width: int) -> int:
+    """Returns how many tokens of a row shard a call has, about.
+
+    Each has a score for every token of its prompt: fewer where prompts are
+    long.
+
+    Args:
+      width: S.
+    """
     platform = self.mesh.devices.flat[0].platform
-    own = _TOKENS.get(platform, _ACCELERATOR_TOKENS)
-    return own * sharding.batch_size_unit(self.mesh)
+    most = _TOKENS.get(platform, _ACCELERATOR_TOKENS)
+    return most * _SEEN // max(_SEEN, width + len(self.prefix.ids))
 
   def _put(self, array: np.ndarray) -> jax.Array:
     """Splits rows that every process holds whole over the row shards."""
@@ -296,20 +308,11 @@ def _groups(
   prompts: Sequence[Sequence[int]], size: int, buckets: Sequence[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (padded width, users): each group of one width, longest first."""
-  lengths = np.array([len(prompt) for prompt in prompts])
-  widths = np.array([_width(length, buckets) for length in lengths.tolist()])
+  widths = np.array([lanes.bucket_of(len(p), buckets) for p in prompts])
   for width in np.unique(widths)[::-1].tolist():
     users = np.flatnonzero(widths == width)
     for start in range(0, len(users), size):
       yield width, users[start : start + size]
-
-
-def _width(length: int, buckets: Sequence[int]) -> int:
-  """Returns the bucket of a prompt."""
-  for bucket in buckets:
-    if length <= bucket:
-      return bucket
-  return -(-length // _BUCKET_STEP) * _BUCKET_STEP
 
 
 def _check(

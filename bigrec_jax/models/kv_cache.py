@@ -8,9 +8,9 @@ Reordering thus costs a table a user instead of L layers of keys and values.
 
 Axes: L layers, B users, K key heads, S prompt, P shared prefix, T passes,
 Q tokens of a pass (one of each beam, or chains of some), W beams, H head size.
- Attention is one matrix product per (user, head), so
-heads come before positions, and keys, which are the right-hand side of
-q @ k, have positions last: the CPU's dot is 4 times faster on it.
+Attention is one matrix product per (user, head), so heads come before
+positions, and keys, which are the right-hand side of q @ k, have positions
+last: the CPU's dot is 4 times faster on it.
 
 Keys and values are stacked over layers for a scanned network, and a tuple of
 L arrays, without axis L, for one whose layers follow one another. The latter

@@ -20,9 +20,11 @@ from bigrec_jax.planning import (
   programs,
   roofline,
   topology,
+  uncounted,
   unrolled,
   work,
 )
+from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
 
 _MOST_USERS = 4096  # About a test split; more would only be empty.
@@ -81,6 +83,8 @@ class Plan:
       if part in parts:
         rows = getattr(getattr(self.config, part), key)
         sharding.check_batch(self.mesh, rows, f"config.{part}.{key}")
+    for key in uncounted.keys(self.config):
+      self._tell(f"plan: config.{key}: not counted; the plain programs are")
     if "ground" in parts and not self._num_items():
       raise errors.UserError(
         f"config.plan.num_items: 0 found and no {self.paths.manifest}; the"
@@ -120,6 +124,7 @@ class Plan:
       else all(row["fits"] for row in self._programs),
       "programs": self._programs,
       **found,
+      "uncounted": uncounted.keys(self.config),
       "quick": self.config.plan.quick,
       "versions": _versions(),
     }
@@ -164,7 +169,7 @@ class Plan:
 
   def _train(self) -> dict[str, Any]:
     config, train = self.config, self.config.train
-    rows = train.micro_batch_size
+    rows = trainer.micro_batch_rows(train, self.mesh)
     shape = programs.train_shape(config, self.net, rows)
     made = programs.train(self.net, config, shape)
     header = self._header(made, shape) if shape.prefix else []

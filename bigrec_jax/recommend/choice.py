@@ -34,8 +34,8 @@ def check(loaded: loaded_lib.Loaded) -> None:
   """
   if not loaded.task.grounds:
     raise errors.UserError(
-      f"config.task.name: {loaded.task.name} found, whose answers aren't titles"
-      " of the catalogue; one that writes them, such as next_title, expected"
+      f"config.task.name: {loaded.task.name} found, whose answers aren't"
+      " grounded; one whose answers are, such as next_title, expected"
     )
   recommend, ground = loaded.config.recommend, loaded.config.ground
   wanted = recommend.injection

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import config as config_lib, progress as reports
 from bigrec_jax.data.text import encoding, prompts
@@ -35,8 +36,18 @@ class Decoder:
     self._model = loaded.build(lora_config)
     self._lora = self._model.prepare(self._lora)
     self._trie, self._masses = None, None
-    if loaded.config.generate.constrained:
+    config = loaded.config.generate
+    if config.constrained:
       self._trie, self._masses = _trie(loaded)
+    if config.lookahead and not config.looks_ahead:
+      logging.warning(
+        "config.generate.lookahead: %d is not used with constrained=%s,"
+        " sample=%s and num_beams=%d; only several beams of titles look ahead",
+        config.lookahead,
+        config.constrained,
+        config.sample,
+        config.num_beams,
+      )
 
   def __call__(
     self,
@@ -85,7 +96,7 @@ class Decoder:
 
     generate.generate(
       self._model,
-      loaded.base.prepared,
+      loaded.base.params,
       self._lora,
       tokens,
       config,
@@ -172,7 +183,7 @@ class Decoder:
 
     base = self._loaded.base
     return generate.read_prefix(
-      self._model, base.prepared, self._lora, ids, self._loaded.mesh
+      self._model, base.params, self._lora, ids, self._loaded.mesh
     )
 
 

@@ -45,18 +45,14 @@ class Base:
 
   Attributes:
     model: the Flax module without adapters.
-    params: its variables, sharded, maybe quantised.
+    params: its variables, sharded, maybe quantised, as programs read them
+      (`LanguageModel.prepare`): a second arrangement would be twice the memory.
     fingerprint: names the weights, their precision and the tokenizer.
   """
 
   model: "models.LanguageModel"
   params: Any
   fingerprint: str
-
-  @functools.cached_property
-  def prepared(self) -> Any:
-    """The variables as programs read them fastest."""
-    return self.model.prepare(self.params)
 
 
 class Loaded:
@@ -219,7 +215,7 @@ class Loaded:
       keep=self.keeps_conversions,
     )
     model = models.build(arch, config, None, self.mesh)
-    return Base(model, params, self.base_fingerprint)
+    return Base(model, model.prepare(params), self.base_fingerprint)
 
   @property
   def has_own_encoder(self) -> bool:
@@ -265,7 +261,7 @@ class Loaded:
       return encoders.load(path, config.model, size, self.mesh, name)
     base = self.base
     return last_state.LastState(
-      base.model, base.prepared, self.tokenizer, size, self.mesh, name
+      base.model, base.params, self.tokenizer, size, self.mesh, name
     )
 
   def load_adapter(

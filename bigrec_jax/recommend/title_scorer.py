@@ -39,6 +39,7 @@ class TitleScorer:
     self._loaded = loaded
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
+    self._lora = self._model.prepare(self._lora)
 
   def __call__(
     self,
@@ -75,7 +76,7 @@ class TitleScorer:
     )
     return likelihood.score(
       self._model,
-      loaded.base.prepared,
+      loaded.base.params,
       self._lora,
       tokens,
       self._answers(rows),

@@ -202,6 +202,9 @@ def _sized(config: config_lib.Config, rows: int) -> config_lib.Config:
       loss_chunk=64,
       max_grad_norm=1.0,
       weight_decay=0.0,
+      objective="language_model",
+      temperature=1.0,
+      adaptive_temperature=False,
     ),
     generate=replace(
       config.generate,
@@ -211,6 +214,8 @@ def _sized(config: config_lib.Config, rows: int) -> config_lib.Config:
       length_penalty=1.0,
       early_stopping=False,
       length_norm_includes_prompt=False,
+      lookahead=2,  # Of the constrained beams.
+      prior="",
       sample=False,
       prompt_buckets=(64,),
     ),

@@ -147,6 +147,8 @@ def _written(
     num_beams=1,
     sample=False,
     constrained=False,
+    lookahead=0,
+    prior="",
     max_new_tokens=most,
     length_norm_includes_prompt=False,
   )
@@ -156,7 +158,7 @@ def _written(
     with session.stage("contamination", count, "titles") as bar:
       found = generate.generate(
         base.model,
-        base.prepared,
+        base.params,
         None,
         cut.first,
         config,
@@ -190,7 +192,7 @@ def _scores(
   candidates = np.stack([np.arange(count), others], axis=1).astype(np.int32)
   found = likelihood.score(
     base.model,
-    base.prepared,
+    base.params,
     None,
     cut.first,
     cut.second,

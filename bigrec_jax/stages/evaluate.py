@@ -99,7 +99,7 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
     lora_config, lora = session.load_adapter(directory)
     network = protocol.Network(
       session.build(lora_config),
-      session.base.prepared,
+      session.base.params,
       session.tokenizer,
       session.mesh,
     )

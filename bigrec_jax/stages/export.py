@@ -39,7 +39,7 @@ def _build(session: Session, _: graph.Inputs) -> None:
       session.base.model.config,
       session.base.params,
       lora_config,
-      lora,
+      session.base.model.prepare(lora),
       session.tokenizer_dir,
     )
   say(f"export: {target / 'adapter'} and {target / 'merged'}")

@@ -100,6 +100,10 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
     prior = {"prior": train_cf.inputs(session, model)}
   else:  # The inputs are those of before there were priors.
     wanted = {k: v for k, v in wanted.items() if k not in _PRIOR_KEYS}
+  titles = {}
+  if session.config.generate.constrained:
+    # All of them have a say, not only those that the prompts name.
+    titles = {"catalogue": session.catalogue.fingerprint}
   return {
     "base": session.base_fingerprint,
     "adapter": adapter.fingerprint,
@@ -107,6 +111,7 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
     "prompt": options["prompt"],
     "seed": session.config.seed if session.config.generate.sample else None,
     **prior,
+    **titles,
   }
 
 

@@ -102,8 +102,11 @@ def _inputs(session: Session) -> graph.Inputs:
   options = config.to_dict()
   start = config.model.adapter
   unread: tuple[str, ...] = _RUNTIME_KEYS
+  titles = {}
   if config.train.objective == "language_model":
     unread += _OBJECTIVE_KEYS
+  else:  # All of them have a say, not only those of the rows.
+    titles = {"catalogue": session.catalogue.fingerprint}
   return {
     "base": session.base_fingerprint,
     "start": _adapter(session, pathlib.Path(start)).fingerprint
@@ -114,6 +117,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "prompt": options["prompt"],
     **session.task.made_from("train"),
     **session.task.made_from("valid"),
+    **titles,
     "seed": config.seed,
   }
 
@@ -170,7 +174,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
   )
   network = protocol.Network(
     session.build(lora_config),
-    session.base.prepared,
+    session.base.params,
     session.tokenizer,
     session.mesh,
   )
@@ -205,7 +209,15 @@ STAGE = graph.Stage(
   is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
   files=lambda session: ("adapter/adapter_*",),
   tolerated=frozenset(
-    {"lora", "seed", "start", "task.eval_steps", "train", "valid_examples"}
+    {
+      "catalogue",
+      "lora",
+      "seed",
+      "start",
+      "task.eval_steps",
+      "train",
+      "valid_examples",
+    }
   ),
   set_aside=_set_aside,
   build=_build,

@@ -120,7 +120,7 @@ class Task(abc.ABC):
     needs_ratings: the prepared data must have ratings.
     decodes: answers are written by beam search or sampling, so that
       `predictions/{valid,test}.json` exist for it.
-    grounds: answers are titles, evaluated by `ground_eval` in place of
+    grounds: answers are grounded to items, by `ground_eval` in place of
       `evaluate`.
     objectives: what `train.objective` may name.
   """

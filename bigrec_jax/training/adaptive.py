@@ -2,24 +2,28 @@
 
 Wang et al., SIGIR 2025 (arXiv 2504.04178), Adaptive Temperature Strategy, as
 WANGBohaO-jpg/MSL has it (train_trie_token_adatau.py, 514e42ee). With n legal
-first tokens, mean logit p of the labels, mean m and variance v of all legal
-ones, and C = log(eta n),
+tokens where titles part, mean logit p of the labels, mean m and variance v of
+all legal ones, and C = log(eta n),
 
   t = (p - m + sqrt(max((p - m)^2 - 2 C v, 0))) / (2 C), within [1.5, 5],
 
-of which the temperature is the moving average; statistics are of the first
-tokens of answers alone. Forced tokens don't count here, and the loss is times
-the temperature.
+of which the temperature is the moving average; statistics are of one token of
+each answer, that behind the node with the most children. With LLaMA-3's
+tokenizer, as published, this is the first one; other tokenizers write the
+quote that every answer begins with as a token of its own, and the formula has
+no meaning where n eta is not above 1. Forced tokens don't count here, and the
+loss is times the temperature.
 
 There the step's own statistics go into its temperature, of one micro-batch a
 step. Here they go into the next step's: the loss of a step does not depend on
 how it is cut into micro-batches.
 
-Letters: R rows, T positions, D width, M first tokens of titles, S starts of
-answers that are looked at side by side.
+Letters: R rows, T positions, D width, M tokens where titles part, S of these
+places that are looked at side by side.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -33,8 +37,8 @@ _TEMPERATURE = "temperature"
 _ETA, _NEWEST = 0.25, 0.05  # Of the published runs, as are the bounds.
 _LEAST, _MOST = 1.5, 5.0
 _STARTS = 8
-# Sums over the starts of answers, in the order of `_sums`.
-_STATISTICS = ("starts", "start_label", "legal", "start_legal", "start_square")
+# Sums over the places where titles part, in the order of `_sums`.
+_STATISTICS = ("parting", "parting_label", "legal", "legal_sum", "legal_square")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,6 +54,13 @@ class AdaptiveLegalTokens(legal_tokens.LegalTokens):
     """The share of unknown labels, and what the next temperature is of."""
     return (*super().extras, *_STATISTICS)
 
+  @functools.cached_property
+  def parting(self) -> tuple[int, int]:
+    """The node with the most children, the first of them, and how many."""
+    counts = np.diff(np.asarray(self.trie.first_child))
+    node = int(np.argmax(counts))
+    return node, int(counts[node])
+
   def start(self) -> dict[str, float]:
     """Returns what the first step is told."""
     return {_TEMPERATURE: self.temperature}
@@ -63,18 +74,18 @@ class AdaptiveLegalTokens(legal_tokens.LegalTokens):
       told: what this step was.
       sums: of its extras.
     """
-    starts, label, legal, all_legal, square = (sums[n] for n in _STATISTICS)
-    first_child = np.asarray(self.trie.first_child)
-    choices = jnp.float32(first_child[1] - first_child[0])
-    difference = label / starts - all_legal / legal
+    places, label, legal, all_legal, square = (sums[n] for n in _STATISTICS)
+    now, choices = told[_TEMPERATURE], self.parting[1]
+    if choices * _ETA <= 1:
+      return {_TEMPERATURE: now}
+    difference = label / places - all_legal / legal
     # Of a sample, as torch's var.
     variance = (square - all_legal * all_legal / legal) / (legal - 1.0)
-    spread = jnp.log(jnp.float32(_ETA) * choices)
+    spread = jnp.log(jnp.float32(_ETA * choices))
     root = jnp.sqrt(
       jnp.maximum(difference * difference - 2.0 * spread * variance, 0.0)
     )
     wanted = jnp.clip((difference + root) / (2.0 * spread), _LEAST, _MOST)
-    now = told[_TEMPERATURE]
     follows = (1.0 - _NEWEST) * now + _NEWEST * wanted
     return {_TEMPERATURE: jnp.where(jnp.isfinite(wanted), follows, now)}
 
@@ -96,9 +107,10 @@ class AdaptiveLegalTokens(legal_tokens.LegalTokens):
     places: legal_tokens.Places,
     trie: constraints.Trie,
   ) -> dict[str, jax.Array]:
-    begins = places.known & (places.nodes == 0)
+    node = self.parting[0]
+    here = places.known & (places.nodes == node)
     hidden, head = jax.lax.stop_gradient((hidden, head))
-    found = _sums(hidden, head, labels, begins, trie)
+    found = _sums(hidden, head, labels, here, trie, node)
     return dict(zip(_STATISTICS, found, strict=True))
 
 
@@ -106,30 +118,33 @@ def _sums(
   hidden: jax.Array,
   head: jax.Array,
   labels: jax.Array,
-  begins: jax.Array,
+  here: jax.Array,
   trie: constraints.Trie,
+  node: int,
 ) -> tuple[jax.Array, ...]:
-  """Returns sums over the answers that begin, float32 scalars.
+  """Returns sums over the answers that pass a node, float32 scalars.
 
   Args:
     hidden: [R, T, D] final states.
     head: [D, V].
     labels: int32 [R, T].
-    begins: bool [R, T], where a first token is chosen.
+    here: bool [R, T], where the token behind the node is chosen.
     trie: of the titles.
+    node: of the trie.
 
   Returns:
     Number of answers, sum of their labels' logits, number of legal logits,
     their sum and that of their squares.
   """
-  slots = trie.first_child[0] + jnp.arange(trie.max_children, dtype=jnp.int32)
-  exists = slots < trie.first_child[1]  # [M]
+  slots = jnp.arange(trie.max_children, dtype=jnp.int32)
+  slots += trie.first_child[node]
+  exists = slots < trie.first_child[node + 1]  # [M]
   tokens = trie.tokens[jnp.minimum(slots, trie.nowhere)]
   columns = head[:, jnp.where(exists, tokens, 0)].astype(hidden.dtype)  # [D, M]
-  order = jnp.argsort(~begins, axis=1, stable=True)
-  width = -(-begins.shape[1] // _STARTS) * _STARTS
-  order = jnp.pad(order, ((0, 0), (0, width - begins.shape[1])))
-  count = jnp.sum(begins, axis=1, dtype=jnp.int32)[:, None]  # [R, 1]
+  order = jnp.argsort(~here, axis=1, stable=True)
+  width = -(-here.shape[1] // _STARTS) * _STARTS
+  order = jnp.pad(order, ((0, 0), (0, width - here.shape[1])))
+  count = jnp.sum(here, axis=1, dtype=jnp.int32)[:, None]  # [R, 1]
 
   def look(turn, sums):
     place = turn * _STARTS + jnp.arange(_STARTS, dtype=jnp.int32)[None]
@@ -139,8 +154,8 @@ def _sums(
     logits = jnp.einsum(
       "rsd,dm->rsm", states, columns, preferred_element_type=jnp.float32
     )
-    is_start = (place < count)[:, :, None]
-    counts = is_start & exists[None, None]
+    is_one = (place < count)[:, :, None]
+    counts = is_one & exists[None, None]
     is_label = counts & (tokens[None, None] == label[:, :, None])
     legal = jnp.where(counts, logits, 0.0)
     return tuple(
@@ -148,7 +163,7 @@ def _sums(
       for total, part in zip(
         sums,
         (
-          is_start,
+          is_one,
           jnp.where(is_label, logits, 0.0),
           counts,
           legal,

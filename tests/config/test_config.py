@@ -84,6 +84,25 @@ def test_a_value_out_of_range_names_its_key(key, value):
     changed(**{key: value})
 
 
+@pytest.mark.parametrize(
+  "keys",
+  [
+    {"train__objective": "legal_tokens"},  # With train_on_inputs.
+    {"train__temperature": 1.5},
+    {"train__adaptive_temperature": True},
+    {"generate__prior": "sasrec"},
+    {
+      "generate__prior": "sasrec",
+      "generate__constrained": True,
+      "generate__sample": True,
+    },
+  ],
+)
+def test_what_nothing_would_read_is_refused(keys):
+  with pytest.raises(errors.UserError, match=r"found with .* expected"):
+    changed(**keys)
+
+
 def test_a_section_is_frozen():
   config = config_lib.from_config_dict(common.get_config())
   with pytest.raises(dataclasses.FrozenInstanceError):

@@ -95,11 +95,14 @@ def test_equals_one_text_at_a_time(setup, expected):
   close(score(setup), expected)
 
 
-@pytest.mark.parametrize("tokens", [64, 130, 1024])
+@pytest.mark.parametrize(
+  ("tokens", "seen"), [(64, 1024), (130, 1024), (1024, 1024), (1024, 32)]
+)
 def test_how_many_tokens_a_call_has_changes_nothing(
-  setup, expected, monkeypatch, tokens
+  setup, expected, monkeypatch, tokens, seen
 ):
   monkeypatch.setattr(likelihood, "_TOKENS", {"cpu": tokens})
+  monkeypatch.setattr(likelihood, "_SEEN", seen)  # Of long prompts.
   monkeypatch.setattr(likelihood, "_CHUNK", 48)
   close(score(setup), expected)
 

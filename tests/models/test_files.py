@@ -11,7 +11,14 @@ import pytest
 
 from bigrec_jax import errors
 from bigrec_jax.config import LoraConfig
-from bigrec_jax.models import hf_export, hf_import, lora, quantize, tensor_files
+from bigrec_jax.models import (
+  hf_export,
+  hf_import,
+  lora,
+  quantize,
+  stacking,
+  tensor_files,
+)
 from tests.models import common
 
 LORA = LoraConfig(3, 6.5, 0.1, ("q_proj", "down_proj"))
@@ -290,6 +297,10 @@ def test_failed_write_leaves_the_old_directory(tmp_path):
 def test_merged_quantised_base_is_written_plain(tmp_path, base, tree):
   _, low = load(base, quantization="int8")
   hf_export.save_merged(tmp_path / "m", CONFIG, low, LORA, tree, None)
+  apart = [stacking.unstack_layers(x) for x in (low, tree)]  # As on a CPU.
+  hf_export.save_merged(tmp_path / "n", CONFIG, apart[0], LORA, apart[1], None)
+  written = [tmp_path / d / "model.safetensors" for d in "mn"]
+  assert written[0].read_bytes() == written[1].read_bytes()
   _, merged = load(tmp_path / "m")
   name = ("layers", "self_attn", "q_proj")
   ours, plain, own = merged, low, tree

@@ -53,7 +53,7 @@ def settings(**train):
   )
 
 
-def make_plan(config, folder, chip=None):
+def make_plan(config, folder, chip=None, tell=print):
   sizes = {
     "model_type": "llama",
     "hidden_size": tiny.LLAMA.hidden_size,
@@ -68,7 +68,26 @@ def make_plan(config, folder, chip=None):
   model = dataclasses.replace(config.model, path=str(folder))
   config = dataclasses.replace(config, model=model)
   target = topology.Target("cpu:8", tuple(jax.devices()), chip)
-  return plan.Plan(config, paths_lib.Paths(folder), target)
+  return plan.Plan(config, paths_lib.Paths(folder), target, tell)
+
+
+def test_what_is_not_counted_is_told(tmp_path):
+  config, lines = settings(), []
+  make_plan(config, tmp_path, tell=lines.append)
+  assert not lines
+  legal = settings(objective="legal_tokens", train_on_inputs=False)
+  generate = dataclasses.replace(
+    config.generate, constrained=True, prior="sasrec", lookahead=2
+  )
+  changed = dataclasses.replace(legal, generate=generate)
+  make_plan(changed, tmp_path, tell=lines.append)
+  assert len(lines) == 1 and "train.objective" in lines[0]
+  parts = dataclasses.replace(config.plan, parts=("generate",))
+  changed = dataclasses.replace(changed, plan=parts)
+  make_plan(changed, tmp_path, tell=lines.append)
+  assert [line.split(":")[1] for line in lines[1:]] == [
+    f" config.generate.{key}" for key in ("constrained", "lookahead", "prior")
+  ]
 
 
 def planned(config, folder, chip=None):

@@ -92,7 +92,7 @@ def test_it_is_converted_once_and_read_as_any_base(file, conversions):
 def test_a_quantised_base_is_kept_beside_it(file, conversions):
   for _ in range(2):
     one = load(file, quantization="int8")
-    assert one.base.params["layers"]
+    assert one.base.params["layers_0"]
   kept = {path.name for path in one.paths.converted_base.glob("[!.]*")}
   assert "gguf" in kept and len(kept) == 2
   assert one.base_dir.is_dir() and conversions == ["float32"]

@@ -69,7 +69,7 @@ def mesh_of(**sizes):
 
 def test_meshes_agree(only, reference):
   """On one mesh that splits all there is to split; others: `test_the_mode`."""
-  names = ["train int8 + bfloat16", "beams", "embeddings"]
+  names = ["train int8 + bfloat16", "constrained beams", "embeddings"]
   only(*names)
   made, expected = reference
   places = mesh_of(data=2, fsdp=2, tensor=2)
@@ -94,6 +94,19 @@ def test_what_is_compared_is_worth_comparing(reference):
     tuple(t[t >= 0]) for t in titles.reshape(-1, titles.shape[2])
   } <= known
   assert len(set(found["ranks"]["ranks"])) > 20
+
+
+def test_a_configuration_of_titles_only_is_checked_like_any():
+  """Its mesh and seed count, and not what it decodes and minimises."""
+  tree = common.get_config()
+  tree.generate.update(constrained=True, prior="sasrec", lookahead=4)
+  tree.train.update(
+    objective="legal_tokens", train_on_inputs=False, temperature=1.5
+  )
+  made = world.World(config_lib.from_config_dict(tree), 8).config
+  plain = world.World(config(), 8).config
+  assert made.train == plain.train
+  assert not made.generate.has_prior and made.generate.lookahead == 2
 
 
 def _sequences(made):

@@ -42,7 +42,11 @@ def probed(evaluated_demo, tmp_path_factory):
   root = tmp_path_factory.mktemp("probed") / "run"
   shutil.copytree(evaluated_demo, root)
   config = _config(contamination=TITLES)
-  contamination.run(config, root)
+  # How users' titles are decoded is nothing to the probe.
+  decoding = dataclasses.replace(
+    config.generate, constrained=True, lookahead=2, prior="sasrec"
+  )
+  contamination.run(dataclasses.replace(config, generate=decoding), root)
   report.run(config, root)
   return root
 
@@ -178,9 +182,9 @@ def _alone(base, first, second) -> float:
   """One text without padding, a token at a time."""
   text = np.array([[*first, *second]], np.int32)
   places = np.arange(text.shape[1], dtype=np.int32)[None]
-  given = {"params": base.params}
-  hidden = base.model.apply(given, text, places, np.ones_like(text), True)
-  logits = base.model.apply(given, hidden, method="logits")
+  model, given = base.model.executable({"params": base.params})
+  hidden = model.apply(given, text, places, np.ones_like(text), True)
+  logits = model.apply(given, hidden, method="logits")
   total = 0.0
   for place in range(len(first), text.shape[1]):
     row = np.asarray(logits)[0, place - 1].astype(np.float64)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bigrec_jax.data.text import packing
+from bigrec_jax.data.text import encoding, packing
+from bigrec_jax.decoding import constraints
 from bigrec_jax.devices import sharding
 from bigrec_jax.training import adaptive, objective, optimizer, state, step
 from tests.training import test_legal_tokens as titles, tiny
 
 START = 2.0
+QUOTE = 59
 FIRST = sorted({title[0] for title in titles.TITLES})
 
 
@@ -120,6 +122,36 @@ def test_temperatures_and_losses_are_those_of_a_loop():
   np.testing.assert_allclose(
     seen[1]["loss"], _loss(model, after, more, expected), rtol=1e-4
   )
+
+
+def test_statistics_are_of_where_titles_part():
+  """Many tokenizers write the quote that begins every answer on its own."""
+  _, model, base, _, adapter, _ = _built((1, 1, 1))
+  quoted = [[QUOTE, *title] for title in titles.TITLES]
+  trie = jax.tree.map(jnp.asarray, constraints.build_trie(quoted))
+  own = adaptive.AdaptiveLegalTokens(trie, START)
+  examples = [
+    encoding.Encoded(np.insert(e.tokens, e.first_label, QUOTE), *e[1:])
+    for e in titles._examples(0, 9, tiny.T - 1)
+  ]
+  variables = step.adapter_variables(base, adapter)
+  rows = packing.fill([[e] for e in examples], len(examples), tiny.T, 0)
+  batch = {k: jnp.asarray(v) for k, v in rows.items()} | own.tables
+  given = dict(chunk=40, mesh=None, prefix=None)
+  terms = own(model, variables, batch, None, **given)
+  found = own.follow({"temperature": jnp.float32(START)}, terms.extras)
+  later = [e._replace(first_label=e.first_label + 1) for e in examples]
+  expected = _next_temperature(model, variables, later, START)
+  np.testing.assert_allclose(found["temperature"], expected, rtol=1e-4)
+  assert abs(expected - START) > 1e-3
+
+
+def test_where_few_titles_are_the_temperature_stays():
+  few = adaptive.AdaptiveLegalTokens(
+    constraints.build_trie(titles.TITLES[:2]), START
+  )
+  sums = dict.fromkeys(few.extras, jnp.float32(3.0))
+  assert few.follow({"temperature": START}, sums) == {"temperature": START}
 
 
 def test_meshes_agree():

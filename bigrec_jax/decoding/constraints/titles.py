@@ -53,8 +53,8 @@ def continuations(
   ):
     if ids[: len(prefix)] != prefix:
       raise errors.UserError(
-        f"generate.constrained: the tokenizer merges {context[-12:]!r} with the"
-        f" title {title!r}; a tokenizer that splits after it is expected"
+        f"title {title!r}: merged by the tokenizer with the {context[-12:]!r}"
+        " before it, a tokenizer that splits between them expected"
       )
     found.append([*ids[len(prefix) :], eos_id])
   return found
@@ -102,13 +102,13 @@ def title_tokens(
       lost.append(title)
   if not sequences:
     raise errors.UserError(
-      f"generate.constrained: none of {len(titles)} titles can be written with"
-      " this tokenizer, one at least expected"
+      f"titles: none of {len(titles)} found that can be written with this"
+      " tokenizer, one at least expected"
     )
   if lost:
     logging.warning(
-      "generate.constrained: %d of %d titles are never written, as the"
-      " tokenizer does not give them back unchanged: %s%s",
+      "%d of %d titles are never written under a trie, as the tokenizer does"
+      " not give them back unchanged: %s%s",
       len(lost),
       len(titles),
       ", ".join(map(repr, lost[:_NAMED])),

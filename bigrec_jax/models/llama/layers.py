@@ -1,7 +1,8 @@
 """One LLaMA layer as Linen modules: rotary positions, attention, MLP.
 
 Axes: B batch, T length, D width, N query heads, K key heads, G = N / K,
-H head size, F MLP width, R rank, W beams, S prompt, P prefix.
+H head size, F MLP width, R rank, W beams, Q tokens of a decoding pass,
+S prompt, P prefix.
 """
 
 from typing import Any, Generic, TypeVar
@@ -28,7 +29,7 @@ class Context:
   """What all layers of one forward pass share.
 
   Attributes:
-    cos: [B, T, H/2] float32 (decoding: T is the beams).
+    cos: [B, T, H/2] float32 (decoding: T is Q).
     sin: [B, T, H/2] float32.
     segment_ids: [B, T] int32, or None when decoding.
     prompt_mask: after prompts: [B, 1, 1, S] bool; else None.

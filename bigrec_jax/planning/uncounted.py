@@ -1,0 +1,26 @@
+"""What a plan leaves out: keys whose programs need data to be compiled."""
+
+from bigrec_jax import config as config_lib
+
+
+def keys(config: config_lib.Config) -> list[str]:
+  """Returns those in use that make other programs than a plan compiles.
+
+  Args:
+    config: the whole of it; `plan.parts` says what is compiled.
+  """
+  train, generate = config.train, config.generate
+  found = {
+    "train": {"train.objective": train.objective != "language_model"},
+    "generate": {
+      "generate.constrained": generate.constrained,
+      "generate.lookahead": generate.looks_ahead,
+      "generate.prior": generate.has_prior,
+    },
+  }
+  return [
+    key
+    for part in config.plan.parts
+    for key, used in found.get(part, {}).items()
+    if used
+  ]

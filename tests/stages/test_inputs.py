@@ -1,0 +1,80 @@
+"""What records name: all that a result depends on, and nothing that is off."""
+
+import dataclasses
+import types
+
+import pytest
+
+from bigrec_jax.stages import generate, train
+from tests import demo_workdir
+
+
+def _session(catalogue, **sections):
+  config = demo_workdir.config()
+  changed = {
+    name: dataclasses.replace(getattr(config, name), **keys)
+    for name, keys in sections.items()
+  }
+  return types.SimpleNamespace(
+    config=dataclasses.replace(config, **changed),
+    base_fingerprint="base",
+    catalogue=types.SimpleNamespace(fingerprint=catalogue),
+    task=types.SimpleNamespace(
+      made_from=lambda split: {f"{split}_examples": 0}
+    ),
+  )
+
+
+def _predictions(catalogue, **keys):
+  adapter = types.SimpleNamespace(fingerprint="adapter")
+  return generate.depends_on(_session(catalogue, generate=keys), adapter)
+
+
+def _adapter(catalogue, **keys):
+  return train.STAGE.inputs(_session(catalogue, train=keys))
+
+
+LEGAL = {"objective": "legal_tokens", "train_on_inputs": False}
+
+
+@pytest.mark.parametrize(
+  "made, off, on",
+  [
+    (_predictions, {}, {"constrained": True}),
+    (_adapter, {"train_on_inputs": False}, LEGAL),
+  ],
+)
+def test_a_trie_is_of_the_whole_catalogue(made, off, on):
+  assert made("one", **off) == made("other", **off)
+  assert made("one", **on) != made("other", **on)
+
+
+@pytest.mark.parametrize(
+  "made, plain, idle",
+  [
+    (_predictions, {}, {"lookahead": 4}),
+    (_predictions, {}, {"prior_weight": 0.25}),
+    (
+      _predictions,
+      {"constrained": True},
+      {"constrained": True, "lookahead": 4},
+    ),
+    (
+      _predictions,
+      {"constrained": True},
+      {"constrained": True, "prior": "sasrec", "prior_weight": 0.0},
+    ),
+  ],
+)
+def test_what_changes_no_text_is_not_named(made, plain, idle):
+  assert made("one", **plain) == made("one", **idle)
+
+
+def test_the_objective_is_named():
+  found = [
+    _adapter("one", **LEGAL),
+    _adapter("one", **LEGAL, temperature=1.5),
+    _adapter("one", **LEGAL, adaptive_temperature=True),
+    _adapter("one", train_on_inputs=False),
+  ]
+  assert all(a != b for n, a in enumerate(found) for b in found[:n])
