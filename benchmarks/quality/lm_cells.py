@@ -302,7 +302,8 @@ def _write(
     with np.load(made.paths.ranks / f"{split}.npz") as archive:
       arrays[split] = {key: archive[key] for key in archive.files}
   flat = records.flatten(made.config.to_dict())
-  model, _ = injected(at, name.seed)
+  # What this run injected; a better one may have been made since.
+  model = pathlib.Path(flat["ground.cf_scores.test"]).parent.name
   settings: dict[str, Any] = {key: flat[key] for key in _SHOWN}
   settings |= {
     "encoder": "base" if not made.has_own_encoder else "all-MiniLM-L6-v2",

@@ -6,7 +6,7 @@ all, `--table --write` puts them into the page.
 
 import collections
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from benchmarks.quality import (
   segments,
   systems,
 )
+from bigrec_jax.results import comparisons
 
 _HEADLINE = 10  # The cutoff whose intervals are shown.
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "quality.md"
@@ -83,10 +84,16 @@ def _few(listed: Sequence[systems.System], data: str) -> systems.System | None:
 
 
 _HEADERS = ["data", "compared", *(f"HR@{k}" for k in cells.CUTOFFS)]
-_HEADERS += [f"95 % at {_HEADLINE}", f"p at {_HEADLINE} (Holm)", "verdict"]
+_HEADERS += [f"95 % at {_HEADLINE}", f"p at {_HEADLINE} (Holm)"]
+_CLAIM = [*_HEADERS, "the claim"]
+_ASKED = [*_HEADERS, "the first, beyond chance"]
 
 
-def _answers(title: str, answers: Sequence[claims.Answer]) -> list[list[str]]:
+def _answers(
+  title: str,
+  answers: Sequence[claims.Answer],
+  summary: Callable[[Sequence[claims.Answer]], str] = claims.direction,
+) -> list[list[str]]:
   """Returns a line for each name, its differences by cutoff."""
   lines = []
   for name in dict.fromkeys(answer.name for answer in answers):
@@ -99,8 +106,8 @@ def _answers(title: str, answers: Sequence[claims.Answer]) -> list[list[str]]:
     headline = shown[_HEADLINE]
     low, high = headline.ci95
     ends = f"{_signed(low)} to {_signed(high)}"
-    p = f"{headline.p_holm:.3f}"
-    lines.append([title, name, *cells_of, ends, p, claims.verdict(own)])
+    p = comparisons.in_words(headline.p_holm)
+    lines.append([title, name, *cells_of, ends, p, summary(own)])
   return lines
 
 
@@ -121,8 +128,22 @@ def few_shot(listed: Sequence[systems.System]) -> str:
       and one.system in cf_cells.NETWORKS
     }
     if first is not None and others:
-      lines += _answers(own.title, claims.against(first.ranks, others))
-  return markdown(_HEADERS, lines) if lines else "No cells yet."
+      answers = claims.against(first.ranks, others)
+      lines += _answers(own.title, answers, claims.verdict)
+  return markdown(_CLAIM, lines) if lines else "No cells yet."
+
+
+def words(listed: Sequence[systems.System]) -> str:
+  """Does BM25 of titles beat ItemKNN, which counts purchases in all rows?"""
+  lines = []
+  for data, own in datasets.DATA.items():
+    first = _find(listed, data, "bm25", 0, "bm25")
+    other = _find(listed, data, "item_knn", cf_cells.ALL, "item_knn")
+    if first is not None and other is not None:
+      name = f"{first.title} less {other.title} of all rows"
+      answers = claims.against(first.ranks, {name: other.ranks})
+      lines += _answers(own.title, answers)
+  return markdown(_ASKED, lines) if lines else "No cells yet."
 
 
 def more_rows(listed: Sequence[systems.System]) -> str:
@@ -140,7 +161,7 @@ def more_rows(listed: Sequence[systems.System]) -> str:
         name = f"{one.title}: {_rows(one.rows)} rows less {few.rows:,}"
         answers += claims.against(one.ranks, {name: few.ranks})
     lines += _answers(own.title, claims.corrected(answers)) if answers else []
-  return markdown(_HEADERS, lines) if lines else "No cells yet."
+  return markdown(_ASKED, lines) if lines else "No cells yet."
 
 
 def _injected(
@@ -191,7 +212,7 @@ def injection(listed: Sequence[systems.System]) -> str:
           *(_signed(by_k[name][k]) for k in cells.CUTOFFS),
           _signed(answer.difference),
           f"{_signed(low)} to {_signed(high)}",
-          f"{answer.p_holm:.3f}",
+          comparisons.in_words(answer.p_holm),
           claims.verdict([answer]),
           f"{claims.moved(first.ranks, ranks[name])} of {first.ranks.size:,}",
         ]
@@ -236,7 +257,7 @@ def against_best(listed: Sequence[systems.System]) -> str:
         name = f"{one.title} less {best.title}"
         answers += claims.against(one.ranks, {name: best.ranks})
     lines += _answers(own.title, claims.corrected(answers)) if answers else []
-  return markdown(_HEADERS, lines) if lines else "No cells yet."
+  return markdown(_ASKED, lines) if lines else "No cells yet."
 
 
 def by_segment(listed: Sequence[systems.System], folder: pathlib.Path) -> str:
@@ -329,6 +350,7 @@ def tables(folder: pathlib.Path) -> dict[str, str]:
   listed = systems.listed(found)
   return {
     **{data: results(data, listed) for data in datasets.DATA},
+    "words": words(listed),
     "few-shot": few_shot(listed),
     "more rows": more_rows(listed),
     "injection": injection(listed),

@@ -14,6 +14,7 @@ from benchmarks import scratch
 from benchmarks.quality import cells, product
 from bigrec_jax.data.prepared import examples as examples_lib
 from bigrec_jax.data.prepared.examples import Examples
+from bigrec_jax.results import segments
 
 TARGETS = ("cold", "seen", "popular")
 TRANSITIONS = ("new", "memorised")
@@ -28,11 +29,7 @@ def target_labels(targets: np.ndarray, popularity: np.ndarray) -> np.ndarray:
     targets: [N] items.
     popularity: [I] train interactions.
   """
-  most = len(popularity) // 10
-  order = np.argsort(-popularity, kind="stable")
-  label = np.where(popularity > 0, 1, 0)
-  label[order[:most]] = np.where(popularity[order[:most]] > 0, 2, 0)
-  return label[targets]
+  return segments.popularity_labels(popularity)[targets]
 
 
 def transitions(train: Examples, num_items: int) -> np.ndarray:

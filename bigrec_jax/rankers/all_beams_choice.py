@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from bigrec_jax.rankers import all_beams, engine
+from bigrec_jax.rankers import all_beams, engine, held_out
 from bigrec_jax.rankers.combine import calibrate
-from bigrec_jax.results import metrics
 from bigrec_jax.workdir import parts as parts_lib
 
 # Powers of two, so that a single beam's distances are scaled unrounded.
@@ -33,14 +32,19 @@ class Choice:
   Attributes:
     settings: of the mixture.
     tried: how many settings there were.
-    ndcg: of the settings on valid, at `calibrate.SINGLE_CUTOFF`.
+    ndcg: of the settings on the users that chose them, at
+      `calibrate.SINGLE_CUTOFF`.
     first_beam: the same of the first beam alone.
+    ranks: [N] of these users, each by what others choose (`held_out`).
+    held_out: NDCG of these.
   """
 
   settings: all_beams.Settings
   tried: int
   ndcg: float
   first_beam: float
+  ranks: np.ndarray
+  held_out: float
 
   def to_json(self) -> dict[str, Any]:
     """Returns what a result file says of it."""
@@ -48,7 +52,8 @@ class Choice:
     return {
       **self.settings._asdict(),
       "tried": self.tried,
-      name: self.ndcg,
+      name: self.held_out,
+      f"{name}_of_who_chose": self.ndcg,
       f"{name}_first_beam": self.first_beam,
     }
 
@@ -57,6 +62,8 @@ def choose(
   catalogue: all_beams.Table,
   beams: all_beams.Beams,
   ranks_of: engine.Ranks,
+  owners: np.ndarray,
+  seed: int,
   once: parts_lib.Once = parts_lib.at_once,
 ) -> Choice:
   """Returns the settings of `GRID` that rank valid best.
@@ -64,14 +71,22 @@ def choose(
   Args:
     catalogue: the items.
     beams: of valid.
-    ranks_of: ranks valid's targets.
+    ranks_of: ranks valid's targets, of the first N users.
+    owners: [N] whose rows these are.
+    seed: of the folds.
     once: knows the ranks of settings that were tried before a kill.
   """
   found = []
   for settings in GRID:
     ranker = all_beams.AllBeams(catalogue, beams, settings)
     key = f"choose {tuple(settings)}"
-    ranks = engine.ranks_once(once, key, ranks_of, ranker)
-    found.append(metrics.ndcg(ranks, calibrate.SINGLE_CUTOFF))
-  best = int(np.argmax(found))
-  return Choice(GRID[best], len(GRID), found[best], found[0])
+    found.append(engine.ranks_once(once, key, ranks_of, ranker))
+  best = held_out.choose(found, owners, seed)
+  return Choice(
+    GRID[best.place],
+    len(GRID),
+    best.ndcg[best.place],
+    best.ndcg[0],
+    best.ranks,
+    best.held_out,
+  )

@@ -22,7 +22,7 @@ from bigrec_jax.workdir import fields
 
 if TYPE_CHECKING:
   from bigrec_jax.decoding import generate
-  from bigrec_jax.rankers import grounder
+  from bigrec_jax.rankers import bm25, grounder
   from bigrec_jax.rankers.combine import candidates
 
 _FITTED = "chosen.json: fitted"
@@ -89,11 +89,14 @@ class _Lists(Protocol):
 
   Attributes:
     models: CF models whose scores are read.
+    words: what the words of histories' titles are scored with; None = nobody
+      reads these scores.
     all_texts: whether all texts of a user count.
     asks: whether the model is asked of titles, and so prompts are read.
   """
 
   models: Sequence[str]
+  words: "bm25.Settings | None"
   all_texts: bool
   asks: bool
 
@@ -112,6 +115,8 @@ class Listing:
 
   Attributes:
     models: the CF models whose scores are asked for.
+    words: what the words of histories' titles are scored with, where that is
+      asked for; else None.
   """
 
   def __init__(self, given: Given):
@@ -129,7 +134,7 @@ class Listing:
     elif system:
       make = _Fused
     self._loaded, self._lists = given.loaded, make(given)
-    self.models = self._lists.models
+    self.models, self.words = self._lists.models, self._lists.words
 
   def texts(
     self, written: Sequence[Mapping[str, Any]], read_prompts: _ReadPrompts
@@ -197,7 +202,8 @@ class Listing:
     """Returns the lists of users.
 
     Args:
-      users: n of them, with the scores of `models`.
+      users: n of them, with the scores of `models`, and of BM25 where it is
+        asked for.
       own: what was written for them.
       hidden: [n, H] catalogue rows that aren't listed, padded with -1.
       k: items in a list.
@@ -209,6 +215,7 @@ class _Injected:
   """The published form: distances, and what shrinks them."""
 
   all_texts = asks = False
+  words = None
 
   def __init__(self, given: Given):
     from bigrec_jax.rankers import grounder
@@ -241,7 +248,7 @@ class _Injected:
 class _AllBeams:
   """The mixture over all beams."""
 
-  all_texts, asks, models = True, False, ()
+  all_texts, asks, models, words = True, False, (), None
 
   def __init__(self, given: Given):
     from bigrec_jax.rankers import all_beams, all_beams_lists
@@ -293,22 +300,25 @@ def _judge(given: Given, most: int) -> likely.LikelyTitles:
 
 
 def _ask(
-  judge: likely.LikelyTitles, users: "candidates.Users", own: Texts
+  judge: likely.LikelyTitles,
+  users: "candidates.Users",
+  own: Texts,
+  models: Sequence[str],
 ) -> likely.Likely:
   """Returns what the model makes of a few titles of users."""
   from bigrec_jax.rankers import dense
 
   assert own.prompts is not None
   cf = None
-  for read in users.cf.values():  # One at most.
-    cf = dense.Dense(read, judge.num_items)
+  for model in models:  # One at most.
+    cf = dense.Dense(users.cf[model], judge.num_items)
   return judge(own.texts, users.queries[:, 0], *own.prompts, cf)
 
 
 class _Likelihood:
   """A few titles in the order of the model's own probability of them."""
 
-  all_texts, asks = False, True
+  all_texts, asks, words = False, True, None
 
   def __init__(self, given: Given):
     from bigrec_jax.rankers import reranked_lists
@@ -328,7 +338,7 @@ class _Likelihood:
     hidden: np.ndarray,
     k: int,
   ) -> "grounder.Recommended":
-    found = _ask(self._judge, users, own)
+    found = _ask(self._judge, users, own, self.models)
     queries, scores = users.queries[:, 0], found.scores(self._weight)
     return self._lists(found.titles, scores, queries, hidden, k)
 
@@ -341,7 +351,7 @@ class _Fused:
 
     loaded = given.loaded
     fused = fusion.Fusion.from_json(given.chosen.fitted, _FITTED)
-    self.models = _models(given)
+    self.models, self.words = _models(given), fused.words
     self.all_texts, self.asks = fused.texts == "all", fused.likelihood > 0
     self._judge = _judge(given, fused.likelihood) if self.asks else None
     self._lists = fused_lists.FusedLists(
@@ -362,5 +372,5 @@ class _Fused:
   ) -> "grounder.Recommended":
     asked = None
     if self._judge is not None:
-      asked = _ask(self._judge, users, own)
+      asked = _ask(self._judge, users, own, self.models)
     return self._lists(users, hidden, k, asked)

@@ -1,8 +1,9 @@
 """Histories in, lists of items out: a workdir as an object.
 
 Whatever is made once is made here once: title index, item table, what all
-prompts begin with, decoder, CF scorer and, by the first call of a size, the
-compiled programs. No flag is read, no file written, no logging set up.
+prompts begin with, decoder, scorers of CF and of words and, by the first call
+of a size, the compiled programs. No flag is read, no file written, no logging
+set up.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from bigrec_jax.recommend import (
   loaded as loaded_lib,
   log_handlers,
   queries,
+  words_scorer,
 )
 from bigrec_jax.recommend.recommendations import (
   Provenance,
@@ -79,6 +81,9 @@ class Recommender:
     self._scorers = {
       model: cf_scorer.load(loaded, model) for model in self._list_of.models
     }
+    self._words = None
+    if self._list_of.words is not None:
+      self._words = words_scorer.load(loaded, self._list_of.words)
     self._decoder = decoder.Decoder(loaded, adapter)
     self._ready_for_new_texts = loaded.config.generate.constrained
     self._lock = threading.Lock()
@@ -246,18 +251,16 @@ class Recommender:
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
   ) -> "candidates.Users":
     """Returns what lists are made from, of histories [N, H]."""
-    from bigrec_jax.rankers.combine import candidates
+    from bigrec_jax.rankers.combine import candidates, features
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
       return lambda part: score(items[part])
 
-    return candidates.Users(
-      queries,
-      log_probs,
-      {model: reader(score) for model, score in self._scorers.items()},
-      rows.newest(items, self._loaded.config.data.max_history),
-      "recommend",
-    )
+    scores = {model: reader(score) for model, score in self._scorers.items()}
+    if self._words is not None:
+      scores[features.WORDS] = reader(self._words)
+    history = rows.newest(items, self._loaded.config.data.max_history)
+    return candidates.Users(queries, log_probs, scores, history, "recommend")
 
   def _list(
     self,

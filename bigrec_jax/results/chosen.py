@@ -188,7 +188,7 @@ def models_of(fitted: Mapping[str, Any]) -> list[str]:
   return [
     part
     for part in fitted.get("parts", ())
-    if part not in ("text", "popularity")
+    if part not in ("text", "popularity", "bm25")
   ]
 
 

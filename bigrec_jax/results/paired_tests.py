@@ -4,7 +4,7 @@ One family of tests, corrected together (Holm): on test,
 
 - BIGRec against every other row;
 - each row that combines something against its parts: BIGRec's own text, most
-  popular items, CF scores;
+  popular items, CF scores, BM25 of the history's titles;
 - each such row against the best of those that combine nothing, which valid
   chooses.
 
@@ -104,16 +104,33 @@ def ranked(
     single = not parts and other.name not in _NO_COMPETITOR
     key = BASELINE + other.name
     listed[other.name] = Ranked(other.name, parts, single, other, arrays, key)
-  whole = (BIGREC, *(_PARTS[part] for part in ("popularity", "cf")))
   for other in found.systems:
     if other.split == split:
       listed[other.name] = Ranked(
-        other.name, whole, False, other, arrays, other.name
+        other.name,
+        _parts_of_system(found, other.name),
+        False,
+        other,
+        arrays,
+        other.name,
       )
   for own, one in listed.items():
     kept = tuple(part for part in one.parts if part in listed)
     listed[own] = dataclasses.replace(one, parts=kept)
   return listed
+
+
+def _parts_of_system(
+  found: ground_file.GroundFile, name: str
+) -> tuple[str, ...]:
+  """Returns what a system is compared with as its parts.
+
+  BIGRec, popularity and CF for each, and BM25 for what was fitted with it.
+  """
+  own = found.fitted.get(name, {})
+  fitted = own.get("parameters", own).get("parts", ())
+  words = ["bm25"] if "bm25" in fitted else []
+  return BIGREC, *(_PARTS[part] for part in ("popularity", "cf", *words))
 
 
 def best_single(found: ground_file.GroundFile) -> str | None:
@@ -211,6 +228,18 @@ def tests(
     dataclasses.replace(test, p_holm=p)
     for test, p in zip(done, corrected, strict=True)
   ]
+
+
+def why_none(found: ground_file.GroundFile) -> str:
+  """Returns why an evaluation has no tests, and what makes them."""
+  reported = {int(k) for row in found.results for k in row.hr}
+  if reported and not reported & set(CUTOFFS):
+    listed = ", ".join(map(str, CUTOFFS))
+    return f"one of {listed} among config.ground.cutoffs makes them."
+  return (
+    "--mode=ground_eval makes them; of an evaluation of before there were any"
+    " remove metrics/ground_eval.json first."
+  )
 
 
 def _questions(a: Ranked, b: Ranked) -> Iterator[significance.Question]:

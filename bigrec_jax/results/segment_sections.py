@@ -38,7 +38,7 @@ def by_segment(
     )
   counts = np.array([row.get("popularity", 0) for row in data.catalogue])
   groups = [
-    *segments.by_popularity(counts[users.target], counts),
+    *segments.by_popularity(users.target, counts),
     *segments.by_transition(users.known_transition),
     *segments.by_history(users.history_length),
   ]
@@ -56,10 +56,11 @@ def by_segment(
     "segments", f"HR@{_K} by group of test users", names, series, f"HR@{_K}"
   )
   caption = (
-    "Cold targets are not in train, popular ones are the most popular quarter"
-    " of its items. A transition is memorised where somebody in train, all of"
-    " it, went from the last item of the user's history to the target. Groups"
-    " of one kind share all users; those of different kinds overlap."
+    "Cold targets are not in train, popular ones are the tenth of the catalogue"
+    " that it has most often. A transition is memorised where somebody in"
+    " train, all of it, went from the last item of the user's history to the"
+    " target. Groups of one kind share all users; those of different kinds"
+    " overlap."
   )
   tables = [_table(rows, kept, metric) for metric in ("hr", "ndcg")]
   figures = page.details("The figures", page.join(tables))

@@ -66,26 +66,33 @@ def _transitions(
   return np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
 
+def popularity_labels(counts: np.ndarray) -> np.ndarray:
+  """Returns [I]: 0 cold, 2 popular, 1 the others.
+
+  Cold are items that train lacks; popular are those of the tenth of the
+  catalogue that train has most often, of equals the first.
+
+  Args:
+    counts: [I] interactions in train.
+  """
+  label = np.where(counts > 0, 1, 0)
+  most = np.argsort(-counts, kind="stable")[: len(counts) // 10]
+  label[most] *= 2
+  return label
+
+
 def by_popularity(
-  popularity: np.ndarray, counts: np.ndarray
+  target: np.ndarray, counts: np.ndarray
 ) -> list[tuple[str, np.ndarray]]:
   """Returns (name, mask [N]): cold, seen and popular targets.
 
-  Cold are those that train lacks, popular the most popular quarter of items
-  that it has.
-
   Args:
-    popularity: [N] interactions of each target in train.
-    counts: [I] those of every item.
+    target: [N] catalogue rows.
+    counts: [I] interactions in train.
   """
-  seen = counts[counts > 0]
-  most = np.quantile(seen, 0.75) if seen.size else 0.0
-  cold, popular = popularity == 0, popularity > most
-  return [
-    ("cold target", cold),
-    ("seen target", ~cold & ~popular),
-    ("popular target", popular & ~cold),
-  ]
+  label = popularity_labels(counts)[target]
+  names = ("cold target", "seen target", "popular target")
+  return [(name, label == n) for n, name in enumerate(names)]
 
 
 def by_history(length: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -27,11 +27,10 @@ def tests(data: run_data.RunData) -> page.Html:
   ground = data.ground
   k = comparisons.headline_cutoff(ground.tests) if ground else None
   if ground is None or k is None:
-    return page.missing(
-      "paired tests",
-      "--mode=ground_eval makes them; of an evaluation of before there were any"
-      " remove metrics/ground_eval.json first.",
-    )
+    how = "--mode=ground_eval makes them."
+    if ground is not None:
+      how = paired_tests.why_none(ground)
+    return page.missing("paired tests", how)
   single = paired_tests.best_single(ground)
   metric = "ndcg" if k > 1 else "hr"
   shown = [t for t in ground.tests if (t.metric, t.k) == (metric, k)]

@@ -65,7 +65,12 @@ def measure(
   # Of a large catalogue settings are tried on the first users of valid.
   few = bm25_choice.users_to_choose_by(len(targets["valid"]), len(groups))
   choice = all_beams_choice.choose(
-    table, beams["valid"], ranks_for("valid", few), once
+    table,
+    beams["valid"],
+    ranks_for("valid", few),
+    session.examples("valid").owners[:few],
+    session.config.seed,
+    once,
   )
   ranks = {
     s: engine.ranks_once(
@@ -76,19 +81,36 @@ def measure(
     )
     for s in SPLITS
   }
+  # Who chose is ranked by what others chose; the rest chose nothing.
+  ranks["valid"] = np.concatenate([choice.ranks, ranks["valid"][few:]])
   measured = [
     evaluate.report_row(
       ranks[s], ground, session.config.seed, name=NAME, split=s
     )
     for s in SPLITS
   ]
-  by = "the order of the beams" if found["valid"].by_order else "their scores"
-  says = [f"{NAME}: beams are weighted by {by}."]
-  if not choice.settings.beam_temperature:
-    says.append(f"{NAME}: valid likes the first beam alone best.")
-  if few < len(targets["valid"]):
-    says.append(f"{NAME}: chosen on the first {few} users of valid.")
+  says = _says(choice.settings, found, few)
   return measured, ranks, choice.to_json() | {"says": says}
+
+
+def _says(
+  settings: "ranker_lib.Settings", found: Mapping[str, "Embedded"], few: int
+) -> list[str]:
+  """Returns sentences for the report; `few` users of valid chose."""
+  by = {
+    s: "the order of the beams" if found[s].by_order else "their scores"
+    for s in SPLITS
+  }
+  says = [f"{NAME}: beams are weighted by {by['valid']}."]
+  if by["test"] != by["valid"]:
+    says.append(
+      f"{NAME}: on test by {by['test']}, for which nothing was chosen."
+    )
+  if not settings.beam_temperature:
+    says.append(f"{NAME}: valid likes the first beam alone best.")
+  if few < len(found["valid"].texts):
+    says.append(f"{NAME}: chosen on the first {few} users of valid.")
+  return says
 
 
 class Embedded(NamedTuple):

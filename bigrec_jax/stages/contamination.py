@@ -38,9 +38,11 @@ def is_asked_for(session: Session) -> bool:
 
 
 def _check(session: Session) -> None:
-  if not is_asked_for(session):
+  wanted = session.config.report.contamination
+  if wanted < 2:  # A pair.
     raise errors.UserError(
-      f"{_KEY}: 0 found, how many titles to complete expected, at least 2"
+      f"{_KEY}: {wanted} found, how many titles to complete expected, at least"
+      " 2"
     )
 
 

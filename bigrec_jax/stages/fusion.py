@@ -12,11 +12,12 @@ from bigrec_jax.rankers.combine import (
   fused_ranks,
   fusion,
   fusion_fit,
+  fusion_words,
 )
 from bigrec_jax.rankers.distance import streamed
 from bigrec_jax.recommend import likely
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import all_beams
+from bigrec_jax.stages import all_beams, history_titles
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -34,6 +35,7 @@ class About(NamedTuple):
     plain: by split, [N] ranks by the published distance.
     texts: all beams of both splits; None = the first ones alone.
     scored: what the model makes of some titles; None = it was not asked.
+    words: BM25 of the history's titles.
   """
 
   session: Session
@@ -43,6 +45,7 @@ class About(NamedTuple):
   plain: Mapping[str, np.ndarray]
   texts: Mapping[str, all_beams.Embedded] | None
   scored: Mapping[str, likely.Likely] | None
+  words: history_titles.Words
 
 
 # A system's name, its rows, its ranks [N] by split, and what was fitted.
@@ -82,10 +85,12 @@ def measure(about: About, parts: parts_lib.Parts) -> Iterator[System]:
     fitted.fusion.texts,
     valid.items.parts,
     fusion_fit.best_part(valid.judged, everybody),
+    words=valid.items.words,
   )
   ranks = {s: _ranked(plain, known[s]) for s in SPLITS}
   name = plain.name
-  says = f"Nothing is fitted; all other items follow as by {plain.base}."
+  base = fusion_words.named(plain.base)
+  says = f"Nothing is fitted; all other items follow as by {base}."
   report = {"says": [says], "parameters": plain.to_json()}
   yield name, _rows(session, name, ranks), ranks, report
 
@@ -101,15 +106,15 @@ def _known(
   ground, examples = session.config.ground, session.examples(split)
   users = _users(about, split)
   with session.stage(f"candidates of {split}", len(users), "users") as progress:
-    once = parts_lib.within(parts.once, f"fusion {split}")
+    by = ", ".join(users.cf)
+    once = parts_lib.within(parts.once, f"fusion {split} of {by}")
     found = gatherer(users, once, ground.batch_size)
     progress.update(len(users))
   items = features.Items(
-    about.popularity if about.popularity.any() else None, tuple(users.cf)
+    about.popularity if about.popularity.any() else None,
+    tuple(users.cf),
+    about.words.choice.settings,
   )
-  # Whose row it is the data may not say: then nobody else's.
-  owners = examples.user
-  owners = np.where(owners < 0, -1 - np.arange(len(owners)), owners)
   groups = session.catalogue.groups
   targets = duplicates.targets_by(ground.duplicates, own.targets, groups)
   judged = fused_ranks.judge(
@@ -127,7 +132,7 @@ def _known(
     items,
     judged,
     targets,
-    owners,
+    examples.owners,
   )
 
 
@@ -149,12 +154,13 @@ def _users(about: About, split: str) -> candidates.Users:
     assert scores is not None
     name = about.session.config.ground.cf_model or "cf"
     cf[name] = lambda part: np.asarray(scores[part], np.float32)
+  history = about.session.examples(split).history
+  cf[features.WORDS] = about.words.reader(history)
   queries, logs = own.queries[:, None], None
   if about.texts is not None:
     texts = about.texts[split]
     most = max(about.texts[s].there.shape[1] for s in SPLITS)
     queries, logs = candidates.repeated(texts.queries, texts.logs, most)
-  history = about.session.examples(split).history
   return candidates.Users(queries, logs, cf, history, split)
 
 

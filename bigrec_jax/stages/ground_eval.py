@@ -3,7 +3,7 @@
 import dataclasses
 import glob
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,8 +75,9 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
 def _reads_base(session: Session) -> bool:
   """Returns whether anything here is made by the base."""
-  given = session.config.ground.predictions
-  return not (session.has_own_encoder and given.valid and given.test)
+  ground = session.config.ground
+  given = ground.predictions.valid and ground.predictions.test
+  return bool(ground.likelihood) or not (session.has_own_encoder and given)
 
 
 def _check(session: Session) -> None:
@@ -150,8 +151,15 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
     plain = {split: found.ranks[split]["none"] for split in SPLITS}
-    beside = systems.measure(session, splits, items, popularity, parts, plain)
-    result = _result(session, found, beside, made_from, cf, parts.once)
+    words = history_titles.choose(session, parts.once)
+    beside = systems.measure(
+      session, splits, items, popularity, parts, plain, words
+    )
+    scores = {split: cf[split].scores for split in SPLITS}
+    bm25 = history_titles.rows(session, words, scores, parts.once)
+    law = oracle.rows(session, parts.once)
+    parameters = words.choice.to_json()
+    result = _result(session, found, [bm25, law, beside], parameters, made_from)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -278,19 +286,23 @@ def injected_popularity(session: Session) -> np.ndarray:
 def _result(
   session: Session,
   found: "evaluate.Evaluation",
-  beside: systems.Measured,
+  others: Sequence[systems.Measured],
+  bm25: Mapping[str, Any],
   made_from: graph.Inputs,
-  cf: dict[str, _Cf],
-  once: parts_lib.Once,
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json.
 
   The ranks of all other rows go to those of the evaluation.
+
+  Args:
+    session: configuration and workdir.
+    found: the published rows and their baselines.
+    others: baselines of words, those of a made-up world's law, and systems.
+    bm25: the parameters of the first.
+    made_from: what it all depends on.
   """
-  scores = {split: cf[split].scores for split in SPLITS}
-  bm25, parameters = history_titles.rows(session, scores, once)
-  law = oracle.rows(session, once)
-  for other in (bm25, law, beside):
+  words, law, beside = others
+  for other in others:
     for split, ranks in other.ranks.items():
       found.ranks[split].update(ranks)
   result = ground_file.GroundFile(
@@ -298,12 +310,12 @@ def _result(
     {split: len(session.examples(split)) for split in SPLITS},
     made_from,
     found.results,
-    [*found.baselines, *bm25.rows, *law.rows],
+    [*found.baselines, *words.rows, *law.rows],
     found.gamma_curves,
     found.gamma_pairs,
-    parameters,
+    bm25,
     beside.rows,
-    bm25.fitted | beside.fitted,
+    words.fitted | beside.fitted,
     base_origin=(_reads_base(session) and session.base_origin) or {},
   )
   ground = session.config.ground
@@ -328,11 +340,7 @@ def finish(session: Session) -> None:
   if tests := ground_table.of_tests(result):
     say(tests)
   else:
-    path = session.paths.ground_eval
-    say(
-      f"ground_eval: {path} is of before there were paired tests; without that"
-      " file --mode=ground_eval makes them"
-    )
+    say(f"ground_eval: no paired tests: {paired_tests.why_none(result)}")
   for line in ground_table.of_oracle(result):
     say(line)
 

@@ -1,7 +1,10 @@
 """What titles of the history reach by their words, with CF and without."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bigrec_jax.results import paired_tests
 from bigrec_jax.stages import systems
@@ -9,36 +12,47 @@ from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
-  from bigrec_jax.rankers import protocol
+  from bigrec_jax.rankers import bm25, bm25_choice, protocol
 
 SPLITS = ("valid", "test")
 
 
-def rows(
-  session: Session, cf: Mapping[str, Any], once: parts_lib.Once
-) -> tuple[systems.Measured, dict[str, float]]:
-  """Returns rows of BM25 and of BM25 with CF, and the former's parameters.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Words:
+  """BM25 of the history's titles, as valid likes it best.
 
-  Ranks go by the names of baselines (results/paired_tests.py).
+  Attributes:
+    terms: of the catalogue.
+    choice: k1 and b.
+    index: by these.
+  """
+
+  terms: "bm25.Terms"
+  choice: "bm25_choice.Choice"
+  index: "bm25.Index"
+
+  def reader(self, history: np.ndarray) -> Callable[[slice], np.ndarray]:
+    """Returns what makes the scores [n, I] float32 of some of N users.
+
+    Args:
+      history: [N, H] catalogue rows, padded with -1.
+    """
+    queries = self.terms.history_counts(history)
+    return lambda users: self.index.scores(queries[users])
+
+
+def choose(session: Session, once: parts_lib.Once) -> Words:
+  """Returns BM25 with the parameters that rank valid best.
 
   Args:
     session: configuration and workdir.
-    cf: scores [N, I] of the splits, None where there are none.
-    once: knows what was ranked, and which settings were tried, before a kill.
+    once: knows which settings were tried before a kill.
   """
-  from bigrec_jax.rankers import (
-    bm25,
-    bm25_choice,
-    cf as cf_rankers,
-    duplicates,
-    engine,
-    evaluate,
-  )
-  from bigrec_jax.rankers.combine import weighted_sum
+  from bigrec_jax.rankers import bm25, bm25_choice
 
   config, catalogue = session.config, session.catalogue
-  ground, examples = config.ground, {s: session.examples(s) for s in SPLITS}
-  terms, valid = bm25.Terms(catalogue.titles), examples["valid"]
+  ground, valid = config.ground, session.examples("valid")
+  terms = bm25.Terms(catalogue.titles)
   choice, index = bm25_choice.by_history(
     terms,
     catalogue.groups,
@@ -50,6 +64,37 @@ def rows(
     duplicates=ground.duplicates,
     once=once,
   )
+  return Words(terms, choice, index)
+
+
+def rows(
+  session: Session,
+  words: Words,
+  cf: Mapping[str, Any],
+  once: parts_lib.Once,
+) -> systems.Measured:
+  """Returns rows of BM25 and of BM25 with CF.
+
+  Ranks go by the names of baselines (results/paired_tests.py).
+
+  Args:
+    session: configuration and workdir.
+    words: BM25.
+    cf: scores [N, I] of the splits, None where there are none.
+    once: knows what was ranked before a kill.
+  """
+  from bigrec_jax.rankers import (
+    bm25_choice,
+    cf as cf_rankers,
+    dense,
+    duplicates,
+    engine,
+    evaluate,
+  )
+  from bigrec_jax.rankers.combine import weighted_sum
+
+  config, catalogue = session.config, session.catalogue
+  ground, examples = config.ground, {s: session.examples(s) for s in SPLITS}
   groups = duplicates.groups_by(ground.duplicates, catalogue.groups)
   targets = {
     s: duplicates.targets_by(
@@ -57,14 +102,15 @@ def rows(
     )
     for s in SPLITS
   }
-  words = {
-    s: index.ranker(terms.history_counts(examples[s].history)) for s in SPLITS
+  alone = {
+    s: dense.Dense(words.reader(examples[s].history), len(catalogue))
+    for s in SPLITS
   }
-  rankers: dict[str, dict[str, protocol.Ranker]] = {"bm25": {**words}}
+  rankers: dict[str, dict[str, protocol.Ranker]] = {"bm25": {**alone}}
   measured = systems.Measured()
   if all(cf[split] is not None for split in SPLITS):
-    parts = {s: [words[s], cf_rankers.of_scores(cf[s])] for s in SPLITS}
-    few = bm25_choice.users_to_choose_by(len(valid), len(catalogue))
+    parts = {s: [alone[s], cf_rankers.of_scores(cf[s])] for s in SPLITS}
+    few = bm25_choice.users_to_choose_by(len(targets["valid"]), len(catalogue))
     combiner = weighted_sum.WeightedSum(
       session.mesh, most_users=ground.batch_size, groups=groups, once=once
     ).fit(parts["valid"], targets["valid"][:few])
@@ -91,7 +137,7 @@ def rows(
       measured.rows.append(
         evaluate.report_row(ranks, ground, config.seed, name=name, split=s)
       )
-  return measured, choice.to_json()
+  return measured
 
 
 def _says(words: float, cf: float) -> list[str]:

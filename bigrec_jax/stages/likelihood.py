@@ -13,7 +13,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.data.text import pipeline
 from bigrec_jax.recommend import likely
-from bigrec_jax.results import metrics, rows as rows_lib
+from bigrec_jax.results import rows as rows_lib
 from bigrec_jax.stages import predictions, train
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import fingerprints, parts as parts_lib
@@ -76,7 +76,7 @@ def measure(
     scored: by split, of `score`.
     plain: by split, [N] ranks by the published distance.
   """
-  from bigrec_jax.rankers import duplicates, evaluate, reranked
+  from bigrec_jax.rankers import duplicates, evaluate, held_out, reranked
   from bigrec_jax.rankers.combine import calibrate
 
   ground, groups = session.config.ground, session.catalogue.groups
@@ -93,16 +93,17 @@ def measure(
     for s in SPLITS
   }
   cutoff = calibrate.SINGLE_CUTOFF
-  valid = [
-    metrics.ndcg(rankers["valid"].ranks(scored["valid"].scores(w)), cutoff)
-    for w in WEIGHTS
-  ]
-  best = int(np.argmax(valid))
+  valid = [rankers["valid"].ranks(scored["valid"].scores(w)) for w in WEIGHTS]
+  owners = session.examples("valid").owners
+  choice = held_out.choose(valid, owners, session.config.seed)
+  best = choice.place
   shares = {s: round(rankers[s].found, 4) for s in SPLITS}
   cf = [] if splits["test"].cf_scores is None else [ground.cf_model or "cf"]
   for name, place, tried in ((NAME, 0, 1), (RATIO, best, len(WEIGHTS))):
     ranks = {
-      s: rankers[s].ranks(scored[s].scores(WEIGHTS[place])) for s in SPLITS
+      # Who chose a weight is ranked by what others chose.
+      "valid": choice.ranks if name == RATIO else valid[place],
+      "test": rankers["test"].ranks(scored["test"].scores(WEIGHTS[place])),
     }
     rows = [
       evaluate.report_row(
@@ -116,7 +117,10 @@ def measure(
       "targets_among_candidates": shares,
       "weight_without_history": WEIGHTS[place],
       "tried": tried,
-      f"valid_ndcg@{cutoff}": valid[place],
+      f"valid_ndcg@{cutoff}": choice.held_out
+      if name == RATIO
+      else choice.ndcg[place],
+      f"valid_ndcg@{cutoff}_of_who_chose": choice.ndcg[place],
       "says": [
         f"{name}: {shares['test']:.1%} of the test targets are among the"
         f" {ground.likelihood} candidates that the model scores."

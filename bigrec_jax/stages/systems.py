@@ -13,10 +13,11 @@ import numpy as np
 from bigrec_jax.results import rows as rows_lib
 from bigrec_jax.stages import graph, likelihood, predictions, pretrain, train
 from bigrec_jax.stages.session import Session
-from bigrec_jax.workdir import parts as parts_lib
+from bigrec_jax.workdir import fingerprints, parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import evaluate
+  from bigrec_jax.stages import history_titles
 
 SPLITS = ("valid", "test")
 
@@ -72,10 +73,15 @@ def inputs(session: Session) -> dict[str, Any]:
   """Returns what else the systems that are asked for are made from."""
   ground = session.config.ground
   found: dict[str, Any] = {}
+  if asked_for(session):  # Users are cut into folds by whose rows they are.
+    owners = session.examples("valid").owners
+    found["owners"] = fingerprints.of_value(owners.tolist())
   if ground.beams == "all" or ground.likelihood:
     found["beams"] = predictions.made_from(session)
   if ground.likelihood:
     found["likelihood"] = likelihood.inputs(session)
+  if ground.fusion == "calibrated":  # Once it had no BM25.
+    found["fusion"] = "with bm25"
   return found
 
 
@@ -107,6 +113,7 @@ def measure(
   popularity: np.ndarray,
   parts: parts_lib.Parts,
   plain: Mapping[str, np.ndarray],
+  words: "history_titles.Words",
 ) -> Measured:
   """Ranks the users of valid and test by every system that is asked for.
 
@@ -117,6 +124,7 @@ def measure(
     popularity: [I] counts.
     parts: what of this evaluation was finished before a kill.
     plain: by split, [N] ranks by the published distance.
+    words: BM25 of the history's titles.
   """
   # Not at the top: a result that is current needs none of these.
   from bigrec_jax.stages import all_beams, fusion
@@ -134,7 +142,7 @@ def measure(
       found.add(*system)
   if ground.fusion == "calibrated":
     about = fusion.About(
-      session, splits, items, popularity, plain, texts, scored
+      session, splits, items, popularity, plain, texts, scored, words
     )
     for name, rows, ranks, fitted in fusion.measure(about, parts):
       found.add(name, rows, ranks, fitted)

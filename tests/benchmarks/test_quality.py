@@ -212,9 +212,23 @@ def test_tables_are_made_of_cells(made_up):
   injected = tables["injection"].split("\n")[-1]
   assert "0 of 6,000" in injected and "| holds |" in injected
   assert "not shown" in tables["more rows"]
+  assert "better" not in tables["more rows"]
   best = tables["best single"].split("\n")[-1]
   assert "SmolLM2 + CF, one gamma less SmolLM2" in best
   assert tables["amazon-books"] == "No cells yet."
+
+
+def test_the_same_texts_are_one_row(made_up):
+  ranks = np.arange(2000)
+  for row in ("bigrec", "likelihood ratio"):
+    write(made_up / row, "smollm2-likelihood", 1024, 0, ranks, row)
+  cell = made_up / "bigrec" / "amazon-toys" / "smollm2-likelihood-1024-0.json"
+  found = cells.read_all(made_up)
+  again = [json.loads(cell.read_text())]
+  assert len(systems.listed(found + again)) == len(systems.listed(found))
+  new = cells.read_all(made_up / "likelihood ratio")
+  (one,) = systems.listed(new)
+  assert one.title == "SmolLM2, candidates judged: likelihood ratio"
 
 
 def test_what_is_made_is_no_longer_to_do(made_up):
@@ -287,6 +301,17 @@ def test_the_question_of_growth_is_that_of_a_loop():
   assert claims.moved(plain, other) == sum(
     (a == 0) != (b == 0) for a, b in zip(plain[0], other[0], strict=True)
   )
+
+
+def test_a_summary_names_the_cutoffs_beyond_chance():
+  def answer(k, difference, p):
+    return claims.Answer("x", k, difference, (0.0, 0.0), p, p)
+
+  found = [answer(1, -0.1, 0.01), answer(5, 0.1, 0.2), answer(10, 0.1, 0.01)]
+  assert claims.direction(found) == "better at 10; worse at 1"
+  assert claims.direction(found[1:]) == "better at 10"
+  assert claims.direction(found[1:2]) == "not shown"
+  assert claims.verdict(found) == "does not hold"
 
 
 def test_a_language_model_needs_cells_to_inject(tmp_path):

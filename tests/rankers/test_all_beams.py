@@ -15,6 +15,7 @@ from bigrec_jax.rankers import (
   beam_texts,
   engine,
 )
+from bigrec_jax.results import metrics
 from configs import common
 from tests.rankers import published
 
@@ -116,16 +117,17 @@ def test_the_first_beam_alone_is_ordered_by_its_distance():
   np.testing.assert_array_equal(found, want)
 
 
-def test_valid_is_never_worse_than_by_the_first_beam():
-  mesh = _mesh((1, 1, 1))
+def test_who_chooses_is_never_worse_off_than_by_the_first_beam():
+  mesh, owners = _mesh((1, 1, 1)), np.arange(USERS)
   table = all_beams.table(VECTORS, GROUPS, mesh)
   beams = all_beams.measure(
     table, QUERIES, EXACT, LOGS, all_beams_choice.ITEM_TEMPERATURES
   )
   ranks_of = engine.Ranks(TARGETS, ITEMS, mesh, most_users=8, groups=GROUPS)
-  choice = all_beams_choice.choose(table, beams, ranks_of)
+  choice = all_beams_choice.choose(table, beams, ranks_of, owners, 0)
   assert choice.tried == len(all_beams_choice.GRID)
   assert choice.ndcg >= choice.first_beam
+  assert choice.held_out == metrics.ndcg(choice.ranks, 20)
   # Targets that the second beam alone names.
   exact = np.where(np.arange(BEAMS) == 1, GROUPS[TARGETS][:, None], EXACT)
   named = np.where((exact >= 0)[..., None], VECTORS[exact], QUERIES)
@@ -136,7 +138,7 @@ def test_valid_is_never_worse_than_by_the_first_beam():
     np.log(np.array([[0.2, 0.7, 0.1]] * USERS)),
     all_beams_choice.ITEM_TEMPERATURES,
   )
-  choice = all_beams_choice.choose(table, beams, ranks_of)
+  choice = all_beams_choice.choose(table, beams, ranks_of, owners, 0)
   assert choice.settings.beam_temperature > 0
   assert choice.ndcg > choice.first_beam
 

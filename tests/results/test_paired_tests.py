@@ -108,6 +108,32 @@ def test_the_family_is_as_documented():
   assert [t.p_holm for t in tests] == holm
 
 
+def test_words_are_a_part_of_what_was_fitted_with_them_and_a_single_model():
+  found, arrays = _world()
+  few = np.zeros(USERS, int)
+  arrays = arrays | {"baseline:bm25": few, "fused": few, "older": few}
+  systems = [
+    _baseline(name, split, few)
+    for name in ("fused", "older")
+    for split in ("valid", "test")
+  ]
+  words = [_baseline("bm25", split, few) for split in ("valid", "test")]
+  found = dataclasses.replace(
+    found,
+    baselines=[*found.baselines, *words],
+    systems=[*found.systems, *systems],
+    fitted={
+      "fused": {"parameters": {"parts": ["text", "bm25"]}},
+      "older": {"parts": ["text", "cf"]},
+    },
+  )
+  assert paired_tests.best_single(found) == "bm25"
+  tests = paired_tests.tests(found, arrays, EFFORT)
+  because = {t.a: set(t.because) for t in tests if t.b == "bm25"}
+  assert because["fused"] == {"part", "best_single"}
+  assert because["older"] == because["all_beams"] == {"best_single"}
+
+
 def test_a_gamma_a_cutoff_is_tested_by_its_own_ranks():
   found, arrays = _world()
   tests = paired_tests.tests(found, arrays, EFFORT)
@@ -168,6 +194,18 @@ def test_the_table_says_the_tests_of_a_cutoff():
   test = comparisons.between(found.tests, "all_beams", "cf", "ndcg", 10)
   assert f"{test.difference:+.4f}" in line
   assert "oracle" not in text
+
+
+def test_an_evaluation_without_tests_says_why():
+  found, arrays = _world()
+  assert "remove metrics/ground_eval.json" in paired_tests.why_none(found)
+  other = [
+    dataclasses.replace(row, hr={"3": 0.1}, ndcg={"3": 0.1})
+    for row in found.results
+  ]
+  found = dataclasses.replace(found, results=other, baselines=[], systems=[])
+  assert paired_tests.tests(found, arrays, EFFORT) == []
+  assert "config.ground.cutoffs" in paired_tests.why_none(found)
 
 
 def test_names_for_people():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import types
 
 import pytest
 
@@ -45,3 +46,25 @@ def test_a_damaged_origin_is_named(evaluated_demo):
   value = storage.read_json(file) | {"base_origin": {"file": "x"}}
   with pytest.raises(errors.UserError, match="f.json: base_origin"):
     ground_file.GroundFile.from_json(value, "f.json:")
+
+
+@pytest.mark.parametrize(
+  ("own_encoder", "given", "likelihood", "reads"),
+  [
+    (True, "x.json", 0, False),
+    (True, "x.json", 20, True),  # It scores the titles.
+    (True, "", 0, True),
+    (False, "x.json", 0, True),
+  ],
+)
+def test_what_reads_the_base(own_encoder, given, likelihood, reads):
+  config = demo_workdir.config(likelihood=likelihood)
+  paths = dataclasses.replace(
+    config.ground.predictions, valid=given, test=given
+  )
+  ground = dataclasses.replace(config.ground, predictions=paths)
+  session = types.SimpleNamespace(
+    config=dataclasses.replace(config, ground=ground),
+    has_own_encoder=own_encoder,
+  )
+  assert ground_eval._reads_base(session) is reads

@@ -225,7 +225,7 @@ def test_a_kept_probe_is_current_and_the_same_again(probed, tmp_path, capsys):
 def test_a_probe_of_no_titles_is_refused(probed):
   with pytest.raises(errors.UserError, match="report.contamination: 0 found"):
     contamination.run(_config(contamination=0), probed)
-  with pytest.raises(errors.UserError, match="1 titles wanted"):
+  with pytest.raises(errors.UserError, match="contamination: 1 found"):
     contamination.run(_config(contamination=1), probed)
 
 

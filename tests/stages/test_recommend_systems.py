@@ -144,8 +144,9 @@ def test_valid_chooses_among_systems_too(workdir):
 @pytest.mark.parametrize(
   ("change", "said"),
   [
-    ({"base": "bm25"}, "its weights don't fit its columns"),
+    ({"base": "caser"}, "its weights don't fit its columns"),
     ({"parts": ["text", "caser"], "base": "text"}, "scores of caser found"),
+    ({"words": None}, "a part bm25 without words"),
     ({"likelihood": -1}, "likelihood: -1 found, at least 0 expected"),
   ],
 )
@@ -156,3 +157,56 @@ def test_a_fusion_that_is_none_is_one_line(workdir, change, said):
   chosen_lib.write(workdir / "chosen.json", odd, "20", made_from)
   with pytest.raises(errors.UserError, match=said):
     bigrec_jax.Recommender.load(workdir)
+
+
+def _fitted(workdir, system):
+  found = ground_file.read(workdir / "metrics" / "ground_eval.json")
+  return found, found.fitted[system]["parameters"]
+
+
+def test_a_fusion_carries_the_k1_and_b_that_valid_chose(workdir):
+  for system in chosen_lib.FUSIONS:
+    found, fitted = _fitted(workdir, system)
+    assert fitted["parts"] == ["text", "sasrec", "bm25", "popularity"]
+    assert fitted["words"] == {key: found.bm25[key] for key in ("k1", "b")}
+
+
+def test_a_choice_of_before_there_were_words_makes_its_lists(workdir):
+  system = "reciprocal-rank fusion"
+  _choose(workdir, system)
+  histories = [_titles(workdir)[3:7]]
+  now = bigrec_jax.Recommender.load(workdir)(histories, 20)
+  kept, made_from = chosen_lib.read(workdir / "chosen.json")
+  fitted = dict(kept.fitted, parts=["text", "sasrec", "popularity"])
+  del fitted["words"]
+  older = dataclasses.replace(kept, fitted=fitted | {"base": "text"})
+  chosen_lib.write(workdir / "chosen.json", older, "20", made_from)
+  own = bigrec_jax.Recommender.load(workdir)(histories, 20)
+  assert own != now and len(own[0]) == 20
+  assert own[0].provenance.cf_model == "sasrec"
+  # Three lists, each of which gives 1 / 61 at most.
+  assert 0 < own[0][0].score <= 3 / 61 < now[0][0].score <= 4 / 61
+
+
+def _titles(workdir):
+  run = session.Session(demo_workdir.config(**ASKED), workdir)
+  return run.catalogue.titles
+
+
+def test_words_need_no_cf_model(evaluated_demo, tmp_path):
+  root = tmp_path / "workdir"
+  shutil.copytree(evaluated_demo, root)
+  own = demo_workdir.config(fusion="calibrated", cf_model="")
+  ground_eval.run(own, root)
+  settings.remember(paths.Paths(root), own, "demo", {})
+  found, fitted = _fitted(root, "calibrated fusion")
+  assert fitted["parts"] == ["text", "bm25", "popularity"]
+  best = chosen_lib.best(found, "", lambda name: name == "calibrated fusion")
+  assert best.system == "calibrated fusion" and not best.model_in_use
+  kept, made_from = chosen_lib.read(root / "chosen.json")
+  chosen_lib.write(root / "chosen.json", best, "20", made_from)
+  recommender = bigrec_jax.Recommender.load(root)
+  titles = _titles(root)
+  (listed,) = recommender([titles[3:7]])
+  assert len(listed) == 10 and listed.provenance.cf_model is None
+  assert listed[0].cf_rank is None

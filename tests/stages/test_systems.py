@@ -1,6 +1,7 @@
 """Rows beside the published ones, on the tiny demo."""
 
 import dataclasses
+import html
 import json
 import shutil
 
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 
 from bigrec_jax import errors
-from bigrec_jax.results import ground_file
-from bigrec_jax.stages import ground_eval, likelihood, predictions
+from bigrec_jax.results import ground_file, run_data
+from bigrec_jax.stages import ground_eval, likelihood, predictions, report
 from bigrec_jax.stages.session import Session
 from tests import demo_workdir
 
@@ -67,10 +68,11 @@ def test_each_system_has_rows_and_says_what_valid_taught_it(measured):
     fitted = found.fitted[name]
     assert fitted["valid_ndcg@20"] == by_name[name].ndcg["20"]
     assert fitted["tried"] >= 1
-  assert beams["valid_ndcg@20"] >= plain.ndcg["20"]
+  assert beams["valid_ndcg@20_of_who_chose"] >= plain.ndcg["20"]
   ratio = found.fitted["likelihood ratio"]
   assert ratio["tried"] == len(likelihood.WEIGHTS)
-  assert ratio["valid_ndcg@20"] >= found.fitted["likelihood"]["valid_ndcg@20"]
+  plain = found.fitted["likelihood"]["valid_ndcg@20"]
+  assert ratio["valid_ndcg@20_of_who_chose"] >= plain
 
 
 def test_what_is_current_is_not_made_again(measured):
@@ -124,3 +126,12 @@ def test_odd_beams_are_refused(measured, tmp_path, change, message):
     )
     with pytest.raises(errors.UserError, match=message):
       predictions.beams(Session(config, measured), "valid")
+
+
+def test_the_report_shows_them(measured):
+  report.run(_config(beams="all", likelihood=12), measured)
+  text = html.unescape((measured / "report" / "index.html").read_text())
+  for name in NAMES:
+    label = run_data.label(name)
+    assert f"{label} − BIGRec" in text  # A test,
+    assert f"{label}: what valid taught it" in text  # and what it is of.

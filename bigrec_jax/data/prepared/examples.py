@@ -63,6 +63,11 @@ class Examples:
     texts = [[n, *text] for n, text in sorted(self.overrides.items())]
     return fingerprints.of_value([self.split, digest.hexdigest(), texts])
 
+  @property
+  def owners(self) -> np.ndarray:
+    """[N] int64: equal for rows of one user; of nobody known, nobody else's."""
+    return np.where(self.user < 0, -1 - np.arange(len(self)), self.user)
+
   def take(self, indices: np.ndarray | slice) -> "Examples":
     """Returns the examples at some positions, in the order given."""
     kept = np.arange(len(self))[indices]

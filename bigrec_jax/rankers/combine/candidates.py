@@ -1,12 +1,13 @@
 """The few items of a user that a fused score is made for, from every part.
 
-The nearest of each text, the first by each CF model and the most popular, each
-once, in a fixed number of slots. An exact title is at distance 0, so it is
-among the nearest of the text that names it. What a slot has of each part is
-kept raw; `features` makes numbers of one kind of it.
+The nearest of each text, the first by each model (CF, BM25 of the history's
+titles) and the most popular, each once, in a fixed number of slots. An exact
+title is at distance 0, so it is among the nearest of the text that names it.
+What a slot has of each part is kept raw; `features` makes numbers of one kind
+of it.
 
-Letters: N users, n of a block, B texts of a user, S slots, M CF models, I
-items, D width.
+Letters: N users, n of a block, B texts of a user, S slots, M models, I items,
+D width.
 """
 
 import dataclasses
@@ -43,7 +44,8 @@ class Users:
       user with fewer texts repeats the first.
     log_probs: [N, B] float32, the scores that the texts were written with,
       -inf for a repeated one; None = not known.
-    cf: by name of the model, what reads its scores.
+    cf: by name of the model, what reads its scores; of CF, or of BM25
+      (`features.WORDS`).
     history: [N, H] int32 catalogue rows, padded with -1.
     name: of what the queries are, for messages.
   """
@@ -152,7 +154,7 @@ class Gatherer:
     self._popular = np.flatnonzero(popular_places(popularity) < POPULAR)
 
   def slots(self, texts: int, models: int) -> int:
-    """Returns S of users with B texts and M CF models."""
+    """Returns S of users with B texts and M models."""
     count = FIRST_TEXT + (texts - 1) * OTHER_TEXTS + models * CF + POPULAR
     return min(count, len(self.table.host))
 
@@ -185,7 +187,8 @@ class Gatherer:
     if len(users) <= _FEW:
       rows = min(rows, 1 << (len(users) - 1).bit_length())
     if users.cf:
-      rows = max(1, min(rows, _MOST_CF_SCORES // len(self.table.host)))
+      most_scores = _MOST_CF_SCORES // len(users.cf)
+      rows = max(1, min(rows, most_scores // len(self.table.host)))
     for part in blocks.user_blocks(len(users), rows):
 
       def make(part: slice = part) -> parts_lib.Arrays:
@@ -323,7 +326,7 @@ def _range(scores: np.ndarray) -> np.ndarray:
 def _stacked(
   found: list[np.ndarray], shape: tuple[int, ...], dtype: type, axis: int
 ) -> np.ndarray:
-  """Stacks one array a CF model; none at all makes an axis of length 0."""
+  """Stacks one array a model; none at all makes an axis of length 0."""
   if found:
     return np.stack(found, axis=axis)
   return np.zeros((*shape[:axis], 0, *shape[axis:]), dtype)

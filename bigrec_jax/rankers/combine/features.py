@@ -3,8 +3,10 @@
 A part that isn't there (no CF model, no scores of the texts, one text alone)
 has no columns at all, so that nothing reads an absence as a zero. Places count
 as log(1 + place) and 1 / (1 + place), from 0 and up to the length of a list.
+BM25 of the history's titles is a model as those of CF are: it scores every
+item, 0 where no word is shared, which is the least and so in no list.
 
-Letters: n users, S slots, B texts, M CF models, F columns, G gates.
+Letters: n users, S slots, B texts, M models, F columns, G gates.
 """
 
 from collections.abc import Mapping
@@ -12,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bigrec_jax.rankers import bm25
 from bigrec_jax.rankers.combine import candidates
 
 TEXT, POPULARITY = "text", "popularity"
+WORDS = "bm25"  # The model that scores the words of the history's titles.
 LIKELIHOOD, RATIO = "likelihood", "likelihood ratio"
 _AGREED = 10  # Places that count as agreement of text and CF.
 # Normalised distance over which closeness falls by e, and the least of it.
@@ -26,15 +30,19 @@ class Items(NamedTuple):
 
   Attributes:
     popularity: [I] counts; None = they are not known.
-    models: names of the CF models, in the order of `Candidates.cf`.
+    models: names of the CF models, and `WORDS`, in the order of
+      `Candidates.cf`.
+    words: what `WORDS` scores with; None = it isn't among the models, or its
+      scores are there already.
   """
 
   popularity: np.ndarray | None
   models: tuple[str, ...]
+  words: bm25.Settings | None = None
 
   @property
   def parts(self) -> tuple[str, ...]:
-    """What can order the catalogue on its own: text, CF models, popularity."""
+    """What can order the catalogue on its own: text, models, popularity."""
     last = () if self.popularity is None else (POPULARITY,)
     return (TEXT, *self.models, *last)
 
@@ -123,7 +131,7 @@ def likelihood(
 
 
 def is_of(column: str, part: str) -> bool:
-  """Returns whether a column is of the text, or of a CF model, alone."""
+  """Returns whether a column is of the text, or of a model, alone."""
   if part == TEXT:
     return column.startswith(("text: ", "texts: "))
   return column.startswith(f"{part}: ") and column != _agreement(part)
@@ -204,7 +212,7 @@ def _mass(log_probs: np.ndarray) -> np.ndarray:
 
 
 def _cf(found: candidates.Candidates, model: int) -> dict[str, np.ndarray]:
-  """Returns the columns of one CF model."""
+  """Returns the columns of one model."""
   scores = found.cf[:, :, model].astype(np.float64)
   of_rows = found.cf_range[:, model].astype(np.float64)
   low, high, total = (of_rows[:, [n]] for n in range(3))  # [n, 1] each

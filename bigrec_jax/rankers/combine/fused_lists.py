@@ -50,6 +50,9 @@ class FusedLists:
     self.models = tuple(part for part in fused.parts if part not in own)
     known = features.POPULARITY in fused.parts
     self._items = features.Items(popularity if known else None, self.models)
+    # Whose places are shown: the first of CF.
+    of_cf = [model for model in self.models if model != features.WORDS]
+    self._shown = of_cf[0] if of_cf else None
     self._table = streamed.streamed(item_embeddings, groups, mesh)
     self._gather = candidates.Gatherer(
       self._table,
@@ -71,7 +74,7 @@ class FusedLists:
     reciprocal places; 0 of an item that is no candidate.
 
     Args:
-      users: with CF scores of all that `models` names.
+      users: with scores of all that `models` names.
       hidden: [N, H] catalogue rows that aren't listed, padded with -1.
       k: items in a list, at most I are.
       asked: titles, and log-probabilities after the history and alone, [N, L]
@@ -80,13 +83,14 @@ class FusedLists:
     total = len(self._table.host)
     rows = min(_MOST_USERS, self._config.batch_size)
     if self.models:
-      rows = max(1, min(rows, _MOST_CF_SCORES // total))
+      most_scores = _MOST_CF_SCORES // len(self.models)
+      rows = max(1, min(rows, most_scores // total))
     found = []
     for part in blocks.user_blocks(len(users), rows):
       own = users.of(part)
       cf = {
-        name: np.asarray(read(slice(0, len(own))), np.float32)
-        for name, read in own.cf.items()
+        name: np.asarray(own.cf[name](slice(0, len(own))), np.float32)
+        for name in self.models
       }
       likely = None if asked is None else [array[part] for array in asked]
       found.append(self._block(own, cf, hidden[part], min(k, total), likely))
@@ -94,7 +98,7 @@ class FusedLists:
       np.concatenate(x) for x in zip(*found, strict=True)
     )
     return grounder.Recommended(
-      items, scores, distances, places if self.models else None
+      items, scores, distances, places if self._shown else None
     )
 
   def _block(
@@ -132,8 +136,8 @@ class FusedLists:
     if short.any() and found.real.sum(axis=1).min() < len(self._table.host):
       self._fill(users, cf, hidden, items, distances)
     places = np.zeros_like(items)
-    if self.models:  # What is shown is of the first.
-      places = grounder.places(cf[self.models[0]], items)
+    if self._shown is not None:
+      places = grounder.places(cf[self._shown], items)
     return items, listed, distances, places
 
   def _new_titles(self, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:

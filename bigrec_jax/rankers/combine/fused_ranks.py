@@ -5,16 +5,21 @@ Equal scores are in the order of that part, and then of the catalogue, so that
 a score that says nothing leaves the part as it is. A place is the number of
 items before it, counted as `counting` counts.
 
-Letters: N users, S slots, I items.
+Letters: N users, n of a block, S slots, I items.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from bigrec_jax.devices import blocks
 from bigrec_jax.rankers.combine import candidates, features
 from bigrec_jax.rankers.distance import distance
+
+_USERS = 32  # Whose scores are read at a time,
+_MOST_SCORES = 1 << 24  # and how many there may be.
 
 
 class Judged(NamedTuple):
@@ -61,10 +66,10 @@ def judge(
   ]
   count = found.real.sum(axis=1)
   alone, rest = {features.TEXT: plain}, {features.TEXT: count + plain - before}
-  for part, read in _readers(users, items).items():
+  for part, scores in _scores(users, items).items():
     both = [
-      _before(read(n), rows, own)
-      for n, (rows, own) in enumerate(zip(rows_of, found.items, strict=True))
+      _before(*of_user)
+      for of_user in zip(scores, rows_of, found.items, strict=True)
     ]
     alone[part], behind = np.array(both, np.int64).T
     rest[part] = count + behind
@@ -115,19 +120,22 @@ def ranks(
   return np.where(own.any(axis=1), places, rest).astype(np.int32)
 
 
-def _readers(
+def _scores(
   users: candidates.Users, items: features.Items
-) -> dict[str, Callable[[int], np.ndarray]]:
-  """Returns what reads a user's scores [I] by each part but the text."""
-  found: dict[str, Callable[[int], np.ndarray]] = {}
-  for name, scores in users.cf.items():
+) -> dict[str, Iterator[np.ndarray]]:
+  """Returns each user's scores [I] in turn, by each part but the text."""
 
-    def read(n: int, scores: candidates.ReadScores = scores) -> np.ndarray:
-      return np.asarray(scores(slice(n, n + 1))[0])
+  def of_model(read: candidates.ReadScores) -> Iterator[np.ndarray]:
+    whole = read(slice(0, 1)).shape[1]
+    rows = max(1, min(_USERS, _MOST_SCORES // whole))
+    for part in blocks.user_blocks(len(users), rows):
+      yield from np.asarray(read(part))
 
-    found[name] = read
+  found = {name: of_model(read) for name, read in users.cf.items()}
   if (counts := items.popularity) is not None:
-    found[features.POPULARITY] = lambda _: np.asarray(counts)
+    found[features.POPULARITY] = itertools.repeat(
+      np.asarray(counts), len(users)
+    )
   return found
 
 

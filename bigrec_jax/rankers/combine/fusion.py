@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 
 from bigrec_jax import errors
+from bigrec_jax.rankers import bm25
 from bigrec_jax.rankers.combine import candidates, features
 from bigrec_jax.workdir import fields
 
@@ -96,13 +97,15 @@ class Fusion:
   Attributes:
     name: calibrated fusion or reciprocal-rank fusion.
     texts: first or all: which of a user's texts candidates come from.
-    parts: that order the catalogue: text, CF models, popularity.
+    parts: that order the catalogue: text, CF models, BM25, popularity.
     base: the part that decides ties and orders all other items.
     columns: of the candidates; of reciprocal-rank fusion none.
     gates: of the users.
     weights: [A][F], the first row of everybody, then one a gate; empty where
       the base alone orders.
     likelihood: of how many titles of a user the model was asked.
+    words: what BM25 of the history's titles scores with; None where it is no
+      part.
   """
 
   name: str
@@ -113,6 +116,7 @@ class Fusion:
   gates: Standard = Standard((), (), ())
   weights: Sequence[Sequence[float]] = ()
   likelihood: int = 0
+  words: bm25.Settings | None = None
 
   def scores(
     self,
@@ -163,12 +167,28 @@ class Fusion:
       own.get("gates", Standard.from_json),
       own.get("weights", fields.sequence(_SERIES)),
       own.get("likelihood", fields.count),
+      own.optional("words", _settings, None),  # Fusions of before have none.
     )
     wide = {len(row) for row in found.weights} - {len(found.columns.names)}
     rows = {0, 1, 1 + len(found.gates.names)}
     if wide or len(found.weights) not in rows or found.base not in found.parts:
       raise errors.UserError(f"{where}: its weights don't fit its columns")
+    if features.WORDS in found.parts and found.words is None:
+      raise errors.UserError(
+        f"{where}: a part bm25 without words, its k1 and b, found"
+      )
     return found
+
+
+def _settings(value: Any, where: str) -> bm25.Settings | None:
+  """Reads the parameters of BM25, or null."""
+  if value is None:
+    return None
+  own = fields.Fields(value, where)
+  k1, b = own.get("k1", fields.number), own.get("b", fields.number)
+  if k1 < 0 or not 0 <= b <= 1:
+    raise fields.refuse(where, value, "k1 of at least 0 and b from 0 to 1")
+  return bm25.Settings(k1, b)
 
 
 def _reciprocal(

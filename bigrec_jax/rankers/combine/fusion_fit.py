@@ -188,7 +188,7 @@ class _Fit:
       "valid_ndcg@20": _ndcg(ranks),
       "users_with_the_target_among_candidates": int(self._in.sum()),
       "candidates": valid.found.items.shape[1],
-      "says": fusion_words.says(fitted, _contrasts(valid)),
+      "says": fusion_words.says(fitted, self._contrasts()),
       "parameters": fitted.to_json(),
     }
     return Fitted(fitted, ranks, report)
@@ -297,7 +297,53 @@ class _Fit:
       self._columns,
       self._gates,
       tuple(map(tuple, weights.tolist())),
+      words=self._valid.items.words,
     )
+
+  def _contrasts(self) -> dict[str, dict[str, float]]:
+    """Returns what columns lose from a list's first item to its tenth.
+
+    In deviations, by words for the first item: means over the users who have
+    both; a list that nobody has is left out. Of text all its columns count, as
+    they go together. By words the first are the history's own: new ones count.
+    """
+    found, names = self._valid.found, self._columns.names
+    exact, text = found.nearest[:, 0] == 0, found.places[:, :, 0]
+    lists = [
+      (
+        features.TEXT,
+        "an exact title rather than the tenth nearest item",
+        text,
+        exact,
+      ),
+      (
+        features.TEXT,
+        "the nearest item of a text that is no title rather than the tenth",
+        text,
+        ~exact,
+      ),
+    ]
+    for n, model in enumerate(self._valid.items.models):
+      places = found.cf_places[:, :, n]
+      words = f"the first by {model} rather than its tenth"
+      if model == features.WORDS:
+        places = _without(places, self._valid.known.columns["in history"] > 0)
+        by = fusion_words.named(model)
+        words = f"the first new item by {by} rather than the tenth"
+      lists.append((model, words, places, np.ones(len(exact), bool)))
+    contrasts = {}
+    for part, words, places, who in lists:
+      first, tenth = places == 0, places == fusion_words.TENTH
+      users = np.flatnonzero(who & first.any(axis=1) & tenth.any(axis=1))
+      if users.size:
+        one, other = (own[users].argmax(axis=1) for own in (first, tenth))
+        lost = self._numbers[users, one] - self._numbers[users, other]
+        contrasts[words] = {
+          name: float(own.mean())
+          for name, own in zip(names, lost.T, strict=True)
+          if features.is_of(name, part)
+        }
+    return contrasts
 
 
 def _taken(valid: Valid) -> tuple[np.ndarray, np.ndarray]:
@@ -312,38 +358,8 @@ def _taken(valid: Valid) -> tuple[np.ndarray, np.ndarray]:
   return users, slots[users]
 
 
-def _contrasts(valid: Valid) -> dict[str, dict[str, float]]:
-  """Returns what columns lose from a list's first item to its tenth.
-
-  By words for the first item: means over the users who have both; a list that
-  nobody has is left out. Of text all its columns count, as they go together.
-  """
-  found = valid.found
-  exact = found.nearest[:, 0] == 0
-  text = found.places[:, :, 0]
-  lists = {
-    "an exact title rather than the tenth nearest item": (text, exact),
-    "the nearest item of a text that is no title rather than the tenth": (
-      text,
-      ~exact,
-    ),
-  }
-  for n, model in enumerate(valid.items.models):
-    everybody = np.ones(len(exact), bool)
-    lists[f"the first by {model} rather than its tenth"] = (
-      found.cf_places[:, :, n],
-      everybody,
-    )
-  parts = (features.TEXT, features.TEXT, *valid.items.models)
-  contrasts = {}
-  for part, (words, (places, who)) in zip(parts, lists.items(), strict=True):
-    first, tenth = places == 0, places == fusion_words.TENTH
-    users = np.flatnonzero(who & first.any(axis=1) & tenth.any(axis=1))
-    if users.size:
-      one, other = (own[users].argmax(axis=1) for own in (first, tenth))
-      contrasts[words] = {
-        name: float((own[users, one] - own[users, other]).mean())
-        for name, own in valid.known.columns.items()
-        if features.is_of(name, part)
-      }
-  return contrasts
+def _without(places: np.ndarray, out: np.ndarray) -> np.ndarray:
+  """Returns places [N, S] in lists that some slots [N, S] are taken out of."""
+  places = np.where(out | (places >= candidates.CF), candidates.CF, places)
+  order = places.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+  return np.where(places < candidates.CF, order, candidates.CF)
