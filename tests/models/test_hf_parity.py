@@ -124,13 +124,13 @@ def test_modules_equal(tmp_path):
       {"params": first["input_layernorm"]}, x
     ),
     "attention": layers.Attention(*arguments).apply(
-      {"params": first["self_attn"]}, x, past, context
+      {"params": first["self_attn"]}, x, past, context, None
     )[0],
     "mlp": layers.Mlp(config, None, dtype, None).apply(
-      {"params": first["mlp"]}, x, True
+      {"params": first["mlp"]}, x, None
     ),
     "layer": layers.Layer(*arguments).apply(
-      {"params": first}, x, past, context
+      {"params": first}, x, past, context, None
     )[0],
   }
   for name, value in ours.items():

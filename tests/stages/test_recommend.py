@@ -201,11 +201,11 @@ def test_a_kill_costs_a_chunk_and_nothing_else(workdir, users, monkeypatch):
   monkeypatch.setattr(recommend, "_CHUNK", 8)
   decode, asked = decoder.Decoder.__call__, []
 
-  def killed(self, tokens, *rest):
+  def killed(self, tokens, *rest, **named):
     asked.append(len(tokens))
     if len(asked) == 3:
       raise KeyboardInterrupt
-    return decode(self, tokens, *rest)
+    return decode(self, tokens, *rest, **named)
 
   monkeypatch.setattr(decoder.Decoder, "__call__", killed)
   with pytest.raises(KeyboardInterrupt):
