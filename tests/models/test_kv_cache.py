@@ -14,9 +14,10 @@ def prompt(users=2):
 
 
 def _writers(cache):
-  """Which slot wrote each token of user 0's beams, [W, T]."""
-  assert np.all(cache.visible[0].sum(-1) == 1)
-  return np.argmax(cache.visible[0], axis=-1)
+  """Which slot wrote each token of user 0's beams, [W, T]; -1 = none yet."""
+  seen = np.asarray(cache.visible[0])  # [W, T, Q]
+  assert np.all(seen.sum(-1) <= 1)
+  return np.where(seen.any(-1), seen.argmax(-1), -1)
 
 
 def test_reordering_moves_the_table_and_no_keys():
