@@ -15,7 +15,6 @@ import argparse
 import gzip
 import os
 import pathlib
-import platform
 import resource
 import statistics
 import threading
@@ -321,17 +320,8 @@ def main() -> None:
     games_titles(flags.data),
   )
   result: dict[str, Any] = {
-    "what": {
-      name: value
-      for name, value in vars(flags).items()
-      if name not in ("data", "json")
-    },
-    "hardware": {
-      "devices": [str(device) for device in jax.devices()],
-      "processor": platform.processor() or platform.machine(),
-      "cores": len(os.sched_getaffinity(0)),
-    },
-    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    "what": scratch.named(flags),
+    **scratch.surroundings(len(os.sched_getaffinity(0))),
   }
   lines: list[list[str]] = []
   catalogues = {"Games": titles}

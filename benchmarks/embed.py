@@ -15,17 +15,14 @@ import gzip
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
-from benchmarks import scratch, sizes, toys
+from benchmarks import other_side, scratch, sizes, toys
 from bigrec_jax import config as config_lib, models, progress
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_export, hf_import, last_state
@@ -60,37 +57,21 @@ class Ours:
     return time.perf_counter() - start, vectors
 
 
-class Peer:
-  """The other side, in a process of its own."""
+class Peer(other_side.OtherSide):
+  """Hugging Face's last states."""
 
   def __init__(self, folder: str, arguments: argparse.Namespace, texts: list):
     home = pathlib.Path(folder)
     (home / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     self._vectors = home / "vectors.npy"
-    script = pathlib.Path(__file__).with_name("peer_embed.py")
-    command = [scratch.interpreter(), script, home / "model"]
-    command += [home / "texts.json", self._vectors]
-    command += [str(arguments.threads), arguments.dtype]
-    self._process = subprocess.Popen(
-      command,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      env={**os.environ, "HF_HUB_OFFLINE": "1"},
-      text=True,
-    )
-    self.versions = json.loads(self._process.stdout.readline())
+    files = home / "model", home / "texts.json", self._vectors
+    of_run = arguments.threads, arguments.dtype
+    super().__init__("peer_embed.py", *files, *of_run)
 
   def run(self, **order: Any) -> tuple[float, np.ndarray]:
     """Returns seconds and the vectors."""
-    self._process.stdin.write(json.dumps(order) + "\n")
-    self._process.stdin.flush()
-    seconds = json.loads(self._process.stdout.readline())["seconds"]
+    seconds = self.ask(order)["seconds"]
     return seconds, np.load(self._vectors)
-
-  def close(self) -> None:
-    """Ends the process."""
-    self._process.stdin.close()
-    self._process.wait()
 
 
 def read_titles(arguments: argparse.Namespace) -> list[list[int]]:
@@ -173,13 +154,8 @@ def main() -> None:
   headers = ["system", "titles/s", "ours is", "largest difference"]
   print(table.format_table(headers, rows))
   result = {
-    "what": vars(arguments) | {"data": str(arguments.data)},
-    "hardware": {
-      "devices": [str(device) for device in jax.devices()],
-      "processor": platform.processor() or platform.machine(),
-      "cores": arguments.threads,
-    },
-    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    "what": scratch.named(arguments),
+    **scratch.surroundings(arguments.threads),
     **measured,
   }
   if arguments.json:

@@ -15,16 +15,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from unittest import mock
 
-import jax
-
-from benchmarks import scratch, sizes, toys
+from benchmarks import other_side, scratch, sizes, toys
 from bigrec_jax import config, models, progress
 from bigrec_jax.decoding import generate, lanes
 from bigrec_jax.devices import sharding
@@ -84,36 +80,19 @@ class Ours:
     return time.perf_counter() - start, found.tokens
 
 
-class Peer:
-  """The other side, in a process of its own."""
+class Peer(other_side.OtherSide):
+  """Hugging Face `generate`."""
 
   def __init__(self, folder: str, prompts: list, threads: int, dtype: str):
     path = pathlib.Path(folder) / "prompts.json"
     path.write_text(json.dumps(prompts), encoding="utf-8")
-    script = pathlib.Path(__file__).with_name("peer_generate.py")
-    self.process = subprocess.Popen(
-      [
-        *(scratch.interpreter(), str(script)),
-        *(str(pathlib.Path(folder) / "model"), str(path), str(threads), dtype),
-      ],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      env={**os.environ, "HF_HUB_OFFLINE": "1"},
-      text=True,
-    )
-    self.versions = json.loads(self.process.stdout.readline())
+    model = pathlib.Path(folder) / "model"
+    super().__init__("peer_generate.py", model, path, threads, dtype)
 
   def run(self, **order: int) -> tuple[float, list]:
     """Returns seconds and the hypotheses' tokens."""
-    self.process.stdin.write(json.dumps(order) + "\n")
-    self.process.stdin.flush()
-    answer = json.loads(self.process.stdout.readline())
+    answer = self.ask(order)
     return answer["seconds"], answer["tokens"]
-
-  def close(self) -> None:
-    """Ends the process."""
-    self.process.stdin.close()
-    self.process.wait()
 
 
 def _ended(tokens: list[int]) -> list[int]:
@@ -243,15 +222,10 @@ def main() -> None:
   rows, rates = _summary(measured, len(prompts))
   print(table.format_table(["system", "users/s", "ours is", "same best"], rows))
   result = {
-    "what": vars(arguments) | {"data": str(arguments.data)},
+    "what": scratch.named(arguments),
     "users_per_second": rates,
     "prompt_tokens_mean": statistics.mean(map(len, prompts)),
-    "hardware": {
-      "devices": [str(device) for device in jax.devices()],
-      "processor": platform.processor() or platform.machine(),
-      "cores": arguments.threads,
-    },
-    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    **scratch.surroundings(arguments.threads),
     **measured,
   }
   if arguments.json:

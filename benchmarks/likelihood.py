@@ -23,17 +23,14 @@ import gzip
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from typing import Any
 
-import jax
 import numpy as np
 
-from benchmarks import scratch, sizes, toys, train
+from benchmarks import other_side, scratch, sizes, toys, train
 from bigrec_jax import config, models, progress
 from bigrec_jax.data.text import prompts as prompts_lib
 from bigrec_jax.decoding import constraints, likelihood
@@ -78,37 +75,20 @@ class Ours:
     return end - start, found
 
 
-class Peer:
-  """The other side, in a process of its own."""
+class Peer(other_side.OtherSide):
+  """A batched loop of Hugging Face."""
 
   def __init__(self, folder: str, users: list, threads: int, dtype: str):
     path = pathlib.Path(folder) / "users.json"
     path.write_text(json.dumps(users), encoding="utf-8")
-    script = pathlib.Path(__file__).with_name("peer_likelihood.py")
-    self.process = subprocess.Popen(
-      [
-        *(scratch.interpreter(), str(script)),
-        *(str(pathlib.Path(folder) / "model"), str(path), str(threads), dtype),
-      ],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      env={**os.environ, "HF_HUB_OFFLINE": "1"},
-      text=True,
-    )
-    self.versions = json.loads(self.process.stdout.readline())
+    model = pathlib.Path(folder) / "model"
+    super().__init__("peer_likelihood.py", model, path, threads, dtype)
 
   def run(self, **order: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns seconds, of the clock and of CPUs, and logs [users, M]."""
-    self.process.stdin.write(json.dumps(order) + "\n")
-    self.process.stdin.flush()
-    answer = json.loads(self.process.stdout.readline())
+    answer = self.ask(order)
     seconds = np.array([answer["seconds"], answer["cpu_seconds"]])
     return seconds, np.array(answer["logs"])
-
-  def close(self) -> None:
-    """Ends the process."""
-    self.process.stdin.close()
-    self.process.wait()
 
 
 def read(arguments: argparse.Namespace) -> tuple[list, list, np.ndarray]:
@@ -273,18 +253,8 @@ def main() -> None:
   share = measured["share_of_common_beginnings"]
   print(f"a trie of a user's titles would spare {share:.1%} of their tokens")
   result = {
-    # Names alone: where files lie is nobody's business.
-    "what": vars(arguments)
-    | {
-      name: pathlib.Path(str(vars(arguments)[name])).name
-      for name in ("data", "json", "tokenizer")
-    },
-    "hardware": {
-      "devices": [str(device) for device in jax.devices()],
-      "processor": platform.processor() or platform.machine(),
-      "cores": arguments.threads,
-    },
-    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    "what": scratch.named(arguments),
+    **scratch.surroundings(arguments.threads),
     **measured,
   }
   if arguments.json:

@@ -7,9 +7,11 @@ made once under .scratch/.
 Results are written here too, so that all of them name the commit.
 """
 
+import argparse
 import importlib.util
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 import venv
@@ -91,3 +93,33 @@ def write_json(path: str | pathlib.Path, result: dict[str, Any]) -> None:
     result: what was measured.
   """
   storage.write_json(path, {"commit": commit()} | result)
+
+
+def named(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Returns the arguments; of files their names alone.
+
+  Where they lie is nobody's business, and differs from machine to machine.
+  """
+  files = ("data", "json", "tokenizer")
+  return {
+    key: pathlib.Path(str(own)).name if key in files and own else own
+    for key, own in vars(arguments).items()
+  }
+
+
+def surroundings(cores: int) -> dict[str, Any]:
+  """Returns the hardware and versions that a result was measured with.
+
+  Args:
+    cores: that were used.
+  """
+  import jax
+
+  return {
+    "hardware": {
+      "devices": [str(device) for device in jax.devices()],
+      "processor": platform.processor() or platform.machine(),
+      "cores": cores,
+    },
+    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+  }

@@ -25,9 +25,7 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from typing import Any
@@ -36,7 +34,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks import scratch, sizes, toys
+from benchmarks import other_side, scratch, sizes, toys
 from bigrec_jax import config as config_lib, models
 from bigrec_jax.config import LoraConfig
 from bigrec_jax.data.text import pipeline, prompts
@@ -154,38 +152,22 @@ class Ours:
     }
 
 
-class Peer:
-  """The other side, in a process of its own."""
+class Peer(other_side.OtherSide):
+  """Trainer + PEFT."""
 
   def __init__(self, folder: str, arguments: argparse.Namespace, ids: list):
     path = pathlib.Path(folder) / "rows.json"
     path.write_text(json.dumps(ids), encoding="utf-8")
-    script = pathlib.Path(__file__).with_name("peer_train.py")
-    command = [scratch.interpreter(), script, pathlib.Path(folder) / "model"]
-    command += [path, str(arguments.threads), arguments.dtype]
-    command += [str(arguments.lora_rank), ",".join(arguments.lora_targets)]
-    self._process = subprocess.Popen(
-      command,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      env={**os.environ, "HF_HUB_OFFLINE": "1"},
-      text=True,
-    )
-    self.versions = json.loads(self._process.stdout.readline())
+    of_run = arguments.threads, arguments.dtype, arguments.lora_rank
+    targets = ",".join(arguments.lora_targets)
+    model = pathlib.Path(folder) / "model"
+    super().__init__("peer_train.py", model, path, *of_run, targets)
     self._batch = arguments.batch
 
   def run(self, micro_batch: int, examples: int) -> dict[str, Any]:
     """Trains one epoch; returns seconds, tokens and losses."""
     order = {"micro_batch": micro_batch, "batch": self._batch, "epochs": 1}
-    order["examples"] = examples
-    self._process.stdin.write(json.dumps(order) + "\n")
-    self._process.stdin.flush()
-    return json.loads(self._process.stdout.readline())
-
-  def close(self) -> None:
-    """Ends the process."""
-    self._process.stdin.close()
-    self._process.wait()
+    return self.ask(order | {"examples": examples})
 
 
 def model_flops(
@@ -325,13 +307,8 @@ def main() -> None:
   headers = ["system", "real tokens/s", "ours is", "MFU"]
   print(table.format_table(headers, rows))
   result = {
-    "what": vars(arguments) | {"data": str(arguments.data)},
-    "hardware": {
-      "devices": [str(device) for device in jax.devices()],
-      "processor": platform.processor() or platform.machine(),
-      "cores": arguments.threads,
-    },
-    "versions": {"jax": jax.__version__, "python": platform.python_version()},
+    "what": scratch.named(arguments),
+    **scratch.surroundings(arguments.threads),
     **measured,
   }
   if arguments.json:

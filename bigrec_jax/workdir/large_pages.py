@@ -2,9 +2,9 @@
 
 XLA asks malloc for a program's temporaries anew at each call, a gigabyte or
 more, and glibc maps such blocks for themselves and unmaps them when freed. In
-pages of 4 KiB a quarter of the CPU time of a training step of 135 M parameters
-went into faults (docs/performance.md). glibc asks the kernel for large pages
-only if an environment variable says so when the process starts.
+pages of 4 KiB faults take much of a training step (docs/performance.md, 135 M
+parameters). glibc asks the kernel for large pages only if an environment
+variable says so when the process starts.
 """
 
 import os
