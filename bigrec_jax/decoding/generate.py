@@ -218,10 +218,8 @@ class _Collector:
     broken: bool,
   ) -> str:
     """Keeps the beams [W, T] of a user; returns what is wrong, or ""."""
-    if broken or not np.isfinite(scores[lengths > 0]).all():
-      return _NON_FINITE
-    if not lengths.any():
-      return _IMPOSSIBLE
+    if problem := problem_of(scores, lengths, broken):
+      return problem
     tokens = [
       beam[:length].tolist()
       for beam, length in zip(beams, lengths, strict=True)
@@ -231,6 +229,19 @@ class _Collector:
     if self._finished is not None:
       self._finished(row, tokens, scores)
     return ""
+
+
+def problem_of(scores: np.ndarray, lengths: np.ndarray, broken: bool) -> str:
+  """Returns what is wrong with a user's hypotheses, or "".
+
+  Args:
+    scores: [W].
+    lengths: [W] tokens of each, 0 where there is none.
+    broken: whether a logit was NaN or infinite.
+  """
+  if broken or not np.isfinite(scores[lengths > 0]).all():
+    return _NON_FINITE
+  return "" if lengths.any() else _IMPOSSIBLE
 
 
 def _variables(
