@@ -86,6 +86,7 @@ class Grounder:
     hidden: np.ndarray,
     read_scores: ReadScores | None,
     k: int,
+    allowed: np.ndarray | None = None,
   ) -> Recommended:
     """Returns the lists of N users.
 
@@ -97,6 +98,7 @@ class Grounder:
       read_scores: CF scores to inject, asked for a block at a time; None =
         don't.
       k: items in a list, at most I are.
+      allowed: [I] bool, which rows may be listed, at least one; None = all.
     """
     rows = self._rows
     if len(queries) <= _FEW:
@@ -105,7 +107,9 @@ class Grounder:
       rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
     rows = max(1, min(rows, _MOST_LISTED // min(k, len(self._table.host))))
     parts = [
-      self._block(queries[part], hidden[part], part, rows, read_scores, k)
+      self._block(
+        queries[part], hidden[part], part, rows, read_scores, k, allowed
+      )
       for part in blocks.user_blocks(len(queries), rows)
     ]
     items, scores, distances, cf_ranks = zip(*parts, strict=True)
@@ -124,6 +128,7 @@ class Grounder:
     rows: int,
     read_scores: ReadScores | None,
     k: int,
+    allowed: np.ndarray | None,
   ) -> Recommended:
     scores = cf = None
     if read_scores is not None:
@@ -140,7 +145,9 @@ class Grounder:
       "recommend",
     )
     k = min(k, len(self._table.host))
-    found = lists.new_titles(self._table, users, k, hidden, self._most_items)
+    found = lists.new_titles(
+      self._table, users, k, hidden, self._most_items, allowed
+    )
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
     # list would have a score of 1.0000 otherwise. Two gammas are the larger one

@@ -66,6 +66,20 @@ class Texts(NamedTuple):
     return Texts(self.texts[part], logs, asked)
 
 
+class Wanted(NamedTuple):
+  """What lists are to hold.
+
+  Attributes:
+    hidden: [n, H] catalogue rows that aren't listed, padded with -1.
+    k: items in a list.
+    allowed: [I] bool, which rows may be listed, at least one; None = all.
+  """
+
+  hidden: np.ndarray
+  k: int
+  allowed: np.ndarray | None
+
+
 class Given(NamedTuple):
   """What lists are made with.
 
@@ -104,8 +118,7 @@ class _Lists(Protocol):
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     """Returns the lists of n users; see `Listing.__call__`."""
 
@@ -196,8 +209,7 @@ class Listing:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     """Returns the lists of users.
 
@@ -205,10 +217,9 @@ class Listing:
       users: n of them, with the scores of `models`, and of BM25 where it is
         asked for.
       own: what was written for them.
-      hidden: [n, H] catalogue rows that aren't listed, padded with -1.
-      k: items in a list.
+      wanted: of these users.
     """
-    return self._lists(users, own, hidden, k)
+    return self._lists(users, own, wanted)
 
 
 class _Injected:
@@ -237,12 +248,13 @@ class _Injected:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     del own
     read = users.cf[self.models[0]] if self.models else None
-    return self._ground(users.queries[:, 0], hidden, read, k)
+    return self._ground(
+      users.queries[:, 0], wanted.hidden, read, wanted.k, wanted.allowed
+    )
 
 
 class _AllBeams:
@@ -268,14 +280,13 @@ class _AllBeams:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     assert users.log_probs is not None
     titles = np.full(users.log_probs.shape, -1, np.int32)
     found = likely.written(self._loaded, own.texts)
     titles[:, : found.shape[1]] = found
-    return self._lists(users.queries, users.log_probs, titles, hidden, k)
+    return self._lists(users.queries, users.log_probs, titles, *wanted)
 
 
 def _models(given: Given) -> tuple[str, ...]:
@@ -335,12 +346,11 @@ class _Likelihood:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     found = _ask(self._judge, users, own, self.models)
     queries, scores = users.queries[:, 0], found.scores(self._weight)
-    return self._lists(found.titles, scores, queries, hidden, k)
+    return self._lists(found.titles, scores, queries, *wanted)
 
 
 class _Fused:
@@ -367,10 +377,9 @@ class _Fused:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     asked = None
     if self._judge is not None:
       asked = _ask(self._judge, users, own, self.models)
-    return self._lists(users, hidden, k, asked)
+    return self._lists(users, wanted.hidden, wanted.k, asked, wanted.allowed)

@@ -21,6 +21,9 @@ class Provenance:
     unknown: what of the history the catalogue lacks.
     system: what valid likes better than any injection, and orders the list;
       None = the injection does.
+    cold: CF knows nothing of the user, so it has no part in the list.
+    fallback: what orders the list because the text names nothing of the
+      catalogue: cf or popularity; None = the text has its part.
   """
 
   injection: str
@@ -32,6 +35,8 @@ class Provenance:
   catalogue: str
   unknown: tuple[str, ...] = ()
   system: str | None = None
+  cold: bool = False
+  fallback: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +78,16 @@ class Recommendations(Sequence[Recommendation]):
     written_scores: of each text, the sum of its log-probabilities over its
       length norm.
     provenance: what the list was made from.
+    confidence: chance that what the user takes next is in the list, as valid
+      has it of lists like this one, of the whole catalogue; None where nothing
+      was evaluated for what lists are made with.
   """
 
   items: tuple[Recommendation, ...]
   written: tuple[str, ...]
   written_scores: tuple[float, ...]
   provenance: Provenance
+  confidence: float | None = None
 
   def __len__(self) -> int:
     return len(self.items)

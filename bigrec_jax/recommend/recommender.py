@@ -11,7 +11,7 @@ import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Self
 
 import ml_collections
@@ -24,6 +24,7 @@ from bigrec_jax.recommend import (
   cf_scorer,
   choice,
   decoder,
+  filters,
   finished,
   listing,
   loaded as loaded_lib,
@@ -144,6 +145,8 @@ class Recommender:
     k: int = 10,
     *,
     exclude_history: bool = True,
+    allow: Iterable[str | int] | None = None,
+    deny: Iterable[str | int] | None = None,
     unknown: str = "error",
   ) -> list[Recommendations]:
     """Returns a list for each history.
@@ -154,12 +157,15 @@ class Recommender:
         history gets what the model writes for nobody in particular.
       k: items in a list; one of each title.
       exclude_history: never list what the history has.
+      allow: external ids; nothing else is listed. Those that the catalogue
+        lacks are no mistake; None = the whole catalogue.
+      deny: external ids that are never listed.
       unknown: what becomes of an item that the catalogue lacks: error, text
         (the prompt names it as it is) or skip.
 
     Raises:
       UserError: an item isn't in the catalogue and `unknown` is error, or an
-        argument is none of these.
+        argument is none of these, or nothing is left to list.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
       raise errors.UserError(f"k: {k!r} found, a number of at least 1 expected")
@@ -174,6 +180,7 @@ class Recommender:
       found,
       k,
       exclude_history=exclude_history,
+      shown=filters.of_ids(self._loaded.catalogue, allow, deny),
       seed=self._loaded.config.seed,
       progress=reports.NullProgress(),
     )
@@ -184,6 +191,7 @@ class Recommender:
     k: int,
     *,
     exclude_history: bool,
+    shown: filters.Filter,
     seed: int,
     progress: reports.Reports,
   ) -> list[Recommendations]:
@@ -193,6 +201,7 @@ class Recommender:
       histories: in the catalogue.
       k: items in a list.
       exclude_history: never list what the history has.
+      shown: what of the catalogue may be listed.
       seed: of sampling, where `generate.sample` asks for it.
       progress: told of every history decoded.
     """
@@ -222,8 +231,9 @@ class Recommender:
             items,
           ),
           texts.of(part),
-          items if exclude_history else items[:, :0],
-          k,
+          listing.Wanted(
+            items if exclude_history else items[:, :0], k, shown.allowed
+          ),
         )
         lists += [
           self._list(found, n, written[user], tuple(histories.unknown[user]))

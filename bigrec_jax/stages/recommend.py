@@ -17,6 +17,7 @@ from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
+  filters,
   recommendations,
   recommender as recommender_lib,
 )
@@ -300,6 +301,7 @@ class _Writer:
         histories_lib.find(rows, self._session.catalogue, unknown),
         config.recommend.k,
         exclude_history=config.recommend.exclude_history,
+        shown=filters.EVERYTHING,
         seed=config.seed + start,
         progress=progress,
       )
@@ -316,8 +318,9 @@ class _Writer:
 def _answer(found: recommendations.Recommendations) -> dict[str, Any]:
   """Returns what a line says beside the row's own keys."""
   provenance = dataclasses.asdict(found.provenance)
-  for name in ("encoder", "system"):  # None: it is the base, an injection.
-    if provenance[name] is None:
+  # What is as usual: the base embeds, an injection orders, CF knows the user.
+  for name in ("encoder", "system", "cold", "fallback"):
+    if not provenance[name]:
       del provenance[name]
   return {
     "predict": list(found.written),
