@@ -60,6 +60,7 @@ MODES = (
   "evaluate",
   "contamination",
   "recommend",
+  "serve",
   "report",
   "export",
   "pipeline",
@@ -67,7 +68,7 @@ MODES = (
   "selfcheck",
 )
 # They use what is there; only --make has them train or remember anything.
-_READING = ("recommend", "report", "export", "plan")
+_READING = ("recommend", "serve", "report", "export", "plan")
 # In them model.adapter is where training starts, elsewhere the one to use.
 _STARTING = ("train", "pipeline")
 # They neither read nor change what is there.

@@ -38,6 +38,7 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
+from bigrec_jax.config.serve import ServeConfig
 from bigrec_jax.config.task import TaskConfig, YesNoConfig
 from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
@@ -64,6 +65,7 @@ __all__ = [
   "QUANTIZATIONS",
   "RecommendConfig",
   "ReportConfig",
+  "ServeConfig",
   "SyntheticConfig",
   "TaskConfig",
   "TrainConfig",
@@ -91,6 +93,7 @@ class Config:
   bm25: Bm25Config
   cf: CfConfig
   recommend: RecommendConfig
+  serve: ServeConfig
   report: ReportConfig
   plan: PlanConfig
   mesh: MeshConfig

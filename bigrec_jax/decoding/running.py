@@ -240,9 +240,7 @@ class Running:
     queue = list(waiting)
     for shard in range(self._unit):
       first = shard * per_shard
-      free = [
-        n for n in range(per_shard) if self._names[first + n] is None
-      ]
+      free = [n for n in range(per_shard) if self._names[first + n] is None]
       for n in range(size // self._unit):
         if queue and n < len(free):
           yield queue.pop(0), first + free[n]
@@ -258,9 +256,8 @@ class Running:
     placed = [*placed, *[(None, self.slots)] * (size - len(placed))]
     prompts = [prompt for prompt, _ in placed if prompt is not None]
     width = self._bucket(prompts)
-    masses = None
-    if prompts[0].log_masses is not None:
-      masses = np.stack([p.log_masses for p in prompts])
+    known = [p.log_masses for p in prompts if p.log_masses is not None]
+    masses = np.stack(known) if known else None
     norm_lengths = None
     if self._config.length_norm_includes_prompt:
       norm_lengths = np.array([p.norm_length if p else 1 for p, _ in placed])

@@ -56,6 +56,7 @@ class Grounder:
     mesh: Mesh,
     *,
     most_users: int,
+    real: np.ndarray | None = None,
   ):
     """Puts the catalogue on the mesh.
 
@@ -68,11 +69,12 @@ class Grounder:
       config: section `ground`.
       mesh: over which catalogue rows are sharded.
       most_users: of a block.
+      real: [I] bool, see `streamed.Streamed`.
 
     Raises:
       UserError: a count isn't finite, or all are equal.
     """
-    self._table = streamed.streamed(item_embeddings, groups, mesh)
+    self._table = streamed.streamed(item_embeddings, groups, mesh, real)
     self._popularity = None
     if popularity is not None:
       self._popularity = injection.Popularity(popularity, self._table)
@@ -130,20 +132,7 @@ class Grounder:
     k: int,
     allowed: np.ndarray | None,
   ) -> Recommended:
-    scores = cf = None
-    if read_scores is not None:
-      scores = np.ascontiguousarray(read_scores(part), np.float32)
-      cf = injection.cf_block(
-        scores, part.start, "CF", rows, self._table, constant_ok=True
-      )
-    users = lists.Users(
-      queries,
-      rows,
-      injection.Injection(self._popularity, cf),
-      self._gammas,
-      part.start,
-      "recommend",
-    )
+    users, scores = self._users(queries, part, rows, read_scores)
     k = min(k, len(self._table.host))
     found = lists.new_titles(
       self._table, users, k, hidden, self._most_items, allowed
@@ -162,6 +151,51 @@ class Grounder:
       found.distances,
       None if scores is None else places(scores, found.items),
     )
+
+  def _users(
+    self,
+    queries: np.ndarray,
+    part: slice,
+    rows: int,
+    read_scores: ReadScores | None,
+  ) -> tuple[lists.Users, np.ndarray | None]:
+    """Returns a block of users, and the CF scores that are injected."""
+    scores = cf = None
+    if read_scores is not None:
+      scores = np.ascontiguousarray(read_scores(part), np.float32)
+      cf = injection.cf_block(
+        scores, part.start, "CF", rows, self._table, constant_ok=True
+      )
+    users = lists.Users(
+      queries,
+      rows,
+      injection.Injection(self._popularity, cf),
+      self._gammas,
+      part.start,
+      "recommend",
+    )
+    return users, scores
+
+  def warm_up(
+    self,
+    queries: np.ndarray,
+    hidden: np.ndarray,
+    read_scores: ReadScores | None,
+    k: int,
+  ) -> None:
+    """Compiles all that lists of this size may take, one block of users.
+
+    The arguments are those of a call; whatever `allowed` it has.
+    """
+    rows = min(self._rows, 1 << (len(queries) - 1).bit_length())
+    part = slice(0, len(queries))
+    users, _ = self._users(queries, part, rows, read_scores)
+    k = min(k, len(self._table.host))
+    lists.warm_up(self._table, users, k, hidden.shape[1], self._most_items)
+
+  def rewritten(self, rows: slice) -> None:
+    """Takes other vectors of some rows from the array that was given."""
+    self._table = streamed.rewritten(self._table, rows)
 
 
 def places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from bigrec_jax.recommend import (
   decoder,
   likely,
   loaded as loaded_lib,
+  shelf as shelf_lib,
 )
 from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.workdir import fields
@@ -86,16 +87,24 @@ class Given(NamedTuple):
   Attributes:
     loaded: configuration and workdir.
     adapter: the PEFT directory of the model that writes.
-    items: [I, D] float32, embeddings of the catalogue.
-    popularity: [I] counts.
+    shelf: the rows of the catalogue.
     chosen: what valid chose, or the user.
   """
 
   loaded: loaded_lib.Loaded
   adapter: pathlib.Path
-  items: np.ndarray
-  popularity: np.ndarray
+  shelf: shelf_lib.Shelf
   chosen: chosen_lib.Chosen
+
+  @property
+  def items(self) -> np.ndarray:
+    """[I, D] float32, embeddings of the catalogue."""
+    return self.shelf.vectors
+
+  @property
+  def groups(self) -> np.ndarray:
+    """[I] int32, rows of one number are one title."""
+    return self.shelf.groups
 
 
 class _Lists(Protocol):
@@ -221,6 +230,45 @@ class Listing:
     """
     return self._lists(users, own, wanted)
 
+  @property
+  def grows(self) -> bool:
+    """Whether rows may be rewritten; see `grows`."""
+    lists = self._lists
+    return isinstance(lists, (_Injected, _Fused)) and not lists.asks
+
+  def rewritten(self, rows: slice) -> None:
+    """Takes other vectors from the shelf; nobody makes lists meanwhile."""
+    assert isinstance(self._lists, (_Injected, _Fused))
+    self._lists.rewritten(rows)
+
+  def warm_up(
+    self, users: "candidates.Users", own: Texts, wanted: Wanted
+  ) -> None:
+    """Compiles what lists of these sizes take; the arguments are a call's.
+
+    Of an injection that is every program. What a system needs for rare lists,
+    such as those of hundreds of items with one title, is compiled then.
+    """
+    self(users, own, wanted)
+    if isinstance(self._lists, _Injected):
+      self._lists.warm_up(users, own, wanted)
+
+
+def grows(chosen: chosen_lib.Chosen) -> bool:
+  """Returns whether lists can have items that come later.
+
+  Not where all items share a mixture, as with all beams, nor where the model
+  is asked of titles: what it says of each is kept by their number.
+  """
+  if not chosen.system:
+    return True
+  others = (chosen_lib.ALL_BEAMS, *chosen_lib.LIKELIHOODS)
+  if chosen.system in others:
+    return False
+  from bigrec_jax.rankers.combine import fusion
+
+  return not fusion.Fusion.from_json(chosen.fitted, _FITTED).likelihood
+
 
 class _Injected:
   """The published form: distances, and what shrinks them."""
@@ -236,13 +284,24 @@ class _Injected:
     self.models = (chosen.cf_model,) if "cf" in chosen.parts else ()
     self._ground = grounder.Grounder(
       given.items,
-      loaded.catalogue.groups,
-      given.popularity if known else None,
+      given.groups,
+      given.shelf.weighed if known else None,
       chosen.gamma,
       loaded.config.ground,
       loaded.mesh,
       most_users=loaded.config.ground.batch_size,
+      real=given.shelf.real,
     )
+
+  def rewritten(self, rows: slice) -> None:
+    self._ground.rewritten(rows)
+
+  def warm_up(
+    self, users: "candidates.Users", own: Texts, wanted: Wanted
+  ) -> None:
+    del own
+    read = users.cf[self.models[0]] if self.models else None
+    self._ground.warm_up(users.queries[:, 0], wanted.hidden, read, wanted.k)
 
   def __call__(
     self,
@@ -272,7 +331,7 @@ class _AllBeams:
     self._lists = all_beams_lists.AllBeamsLists(
       all_beams.Settings(*settings),
       given.items,
-      given.loaded.catalogue.groups,
+      given.groups,
       given.loaded.mesh,
     )
 
@@ -339,7 +398,7 @@ class _Likelihood:
     self._judge = _judge(given, fitted.get("candidates", fields.count))
     self.models = _models(given)
     self._lists = reranked_lists.RerankedLists(
-      given.items, loaded.catalogue.groups, loaded.config.ground, loaded.mesh
+      given.items, given.groups, loaded.config.ground, loaded.mesh
     )
 
   def __call__(
@@ -367,11 +426,17 @@ class _Fused:
     self._lists = fused_lists.FusedLists(
       fused,
       given.items,
-      loaded.catalogue.groups,
-      given.popularity,
+      given.groups,
+      given.shelf.popularity,
       loaded.config.ground,
       loaded.mesh,
+      real=given.shelf.real,
     )
+
+  def rewritten(self, rows: slice) -> None:
+    if self.asks:
+      raise ValueError("whoever asks the model of titles knows them all before")
+    self._lists.rewritten(rows)
 
   def __call__(
     self,

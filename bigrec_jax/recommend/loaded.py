@@ -16,6 +16,7 @@ from absl import logging
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
+  editions,
   examples,
   manifest as manifest_lib,
 )
@@ -99,6 +100,26 @@ class Loaded:
   def catalogue(self) -> catalogue_lib.Catalogue:
     """The prepared catalogue."""
     return catalogue_lib.load(self.paths)
+
+  @functools.cached_property
+  def edition(self) -> editions.Edition:
+    """What was added to the prepared catalogue, and withdrawn from it."""
+    store = editions.Store(self.paths, self.catalogue.fingerprint)
+    return store.current()
+
+  @functools.cached_property
+  def offered(self) -> catalogue_lib.Catalogue:
+    """The catalogue that lists are made of: the prepared one, and additions.
+
+    Data, training and evaluation know the prepared one alone.
+    """
+    return self.edition.offered(self.catalogue)
+
+  def offer(
+    self, edition: editions.Edition, offered: catalogue_lib.Catalogue
+  ) -> None:
+    """Makes lists be of another edition, and its items, from now on."""
+    self.__dict__.update(edition=edition, offered=offered)
 
   def examples(self, split: str) -> examples.Examples:
     """The rows of a split that this configuration uses."""

@@ -103,3 +103,9 @@ class Recommendations(Sequence[Recommendation]):
   ) -> Recommendation | tuple[Recommendation, ...]:
     """Returns the item at a place, from 0, or those of a slice."""
     return self.items[place]
+
+  def shortened(self, k: int) -> "Recommendations":
+    """Returns the list with its first k items."""
+    if len(self.items) <= k:
+      return self
+    return dataclasses.replace(self, items=self.items[:k])

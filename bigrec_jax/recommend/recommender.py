@@ -11,15 +11,14 @@ import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
-import ml_collections
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import histories as histories_lib, popularity
+from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
@@ -30,6 +29,8 @@ from bigrec_jax.recommend import (
   loaded as loaded_lib,
   log_handlers,
   queries,
+  remembered,
+  shelf as shelf_lib,
   words_scorer,
 )
 from bigrec_jax.recommend.recommendations import (
@@ -38,7 +39,7 @@ from bigrec_jax.recommend.recommendations import (
   Recommendations,
 )
 from bigrec_jax.results import chosen as chosen_lib
-from bigrec_jax.workdir import paths as paths_lib, settings
+from bigrec_jax.workdir import paths as paths_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import grounder as grounder_lib
@@ -61,23 +62,23 @@ class Recommender:
     adapter: pathlib.Path,
     items: np.ndarray,
     chosen: chosen_lib.Chosen,
+    spare: int = 0,
   ):
     """Puts everything in its place; `load` finds it in a workdir.
 
     Args:
       loaded: configuration and workdir.
       adapter: the PEFT directory of the model that writes.
-      items: [I, D] float32, embeddings of the catalogue.
+      items: [I, D] float32, embeddings of the prepared catalogue.
       chosen: what lists are made with.
+      spare: rows of room for items that are added later (`Served`).
 
     Raises:
       UserError: a part is missing, or doesn't fit the others.
     """
-    self._loaded, self._items = loaded, items
-    self._popularity = popularity.counts(
-      loaded.config.ground.popularity, loaded.catalogue
-    )
-    given = listing.Given(loaded, adapter, items, self._popularity, chosen)
+    self._loaded = loaded
+    self._shelf = shelf_lib.Shelf(loaded, items, spare)
+    given = listing.Given(loaded, adapter, self._shelf, chosen)
     self._list_of = listing.Listing(given)
     self._scorers = {
       model: cf_scorer.load(loaded, model) for model in self._list_of.models
@@ -85,7 +86,7 @@ class Recommender:
     self._words = None
     if self._list_of.words is not None:
       self._words = words_scorer.load(loaded, self._list_of.words)
-    self._decoder = decoder.Decoder(loaded, adapter)
+    self._decoder = decoder.Decoder(loaded, adapter, spare / len(items))
     self._ready_for_new_texts = loaded.config.generate.constrained
     self._lock = threading.Lock()
     self.provenance = Provenance(
@@ -95,7 +96,7 @@ class Recommender:
       base=loaded.base_fingerprint,
       encoder=loaded.encoder_inputs.get("encoder"),
       adapter=loaded.adapter_fingerprint(adapter),
-      catalogue=loaded.catalogue.fingerprint,
+      catalogue=loaded.edition.fingerprint,
       system=chosen.system or None,
     )
 
@@ -126,7 +127,7 @@ class Recommender:
     """
     paths_lib.refuse_urls({"workdir": os.fspath(workdir)})
     paths = paths_lib.Paths(pathlib.Path(workdir))
-    config = _config(paths, injection, gamma, mesh)
+    config = remembered.config(paths, injection, gamma, mesh)
     with log_handlers.left_alone():
       loaded = loaded_lib.Loaded(config, paths.root)
       choice.check(loaded)
@@ -175,12 +176,12 @@ class Recommender:
         " expected"
       )
     rows = histories_lib.from_lists(histories)
-    found = histories_lib.find(rows, self._loaded.catalogue, unknown, "unknown")
+    found = histories_lib.find(rows, self._loaded.offered, unknown, "unknown")
     return self.recommend(
       found,
       k,
       exclude_history=exclude_history,
-      shown=filters.of_ids(self._loaded.catalogue, allow, deny),
+      shown=filters.of_ids(self._loaded.offered, allow, deny),
       seed=self._loaded.config.seed,
       progress=reports.NullProgress(),
     )
@@ -207,7 +208,6 @@ class Recommender:
     """
     if not len(histories):
       return []
-    lists = []
     with self._lock, log_handlers.left_alone():
       written = self._decoder.continue_histories(
         histories.titles,
@@ -215,31 +215,70 @@ class Recommender:
         seed,
         progress,
       )
-      texts = self._list_of.texts(
-        written, lambda: self._prompts(histories.titles)
+      return self._lists(
+        histories, written, k, exclude_history=exclude_history, shown=shown
       )
-      needed = self._list_of.embedded(texts)
-      vectors = self._embed([text for own in needed for text in own])
-      queries, log_probs = self._list_of.queries(texts, vectors)
-      for part in histories.parts():
-        # Histories up to the length that the model is told share a program.
-        items = histories[part].padded(self._loaded.config.data.max_history)
-        found = self._list_of(
-          self._users(
-            queries[part],
-            None if log_probs is None else log_probs[part],
-            items,
-          ),
-          texts.of(part),
-          listing.Wanted(
-            items if exclude_history else items[:, :0], k, shown.allowed
-          ),
-        )
-        lists += [
-          self._list(found, n, written[user], tuple(histories.unknown[user]))
-          for n, user in enumerate(range(part.start, part.stop))
-        ]
+
+  def _lists(
+    self,
+    histories: histories_lib.Histories,
+    written: Sequence[Mapping[str, list]],
+    k: int,
+    *,
+    exclude_history: bool,
+    shown: filters.Filter,
+    width: int = 0,
+  ) -> list[Recommendations]:
+    """Returns the lists of histories for which the texts are written.
+
+    Args:
+      histories: in the catalogue.
+      written: {"predict", "scores"} of each, see `Decoder`.
+      k: items in a list.
+      exclude_history: never list what the history has.
+      shown: what of the catalogue may be listed.
+      width: items to which histories are padded at least: calls that share it
+        share their programs, whatever `exclude_history`.
+    """
+    lists = []
+    hide = exclude_history
+    for part, users, own, wanted in self._parts(
+      histories, written, k, hide, shown, width
+    ):
+      found = self._list_of(users, own, wanted)
+      lists += [
+        self._list(found, n, written[user], tuple(histories.unknown[user]))
+        for n, user in enumerate(range(part.start, part.stop))
+      ]
     return lists
+
+  def _parts(
+    self,
+    histories: histories_lib.Histories,
+    written: Sequence[Mapping[str, list]],
+    k: int,
+    hide: bool,
+    shown: filters.Filter,
+    width: int,
+  ) -> (
+    "Iterator[tuple[slice, candidates.Users, listing.Texts, listing.Wanted]]"
+  ):
+    """Yields some users at a time, with what their lists are made of."""
+    texts = self._list_of.texts(
+      written, lambda: self._prompts(histories.titles)
+    )
+    needed = self._list_of.embedded(texts)
+    vectors = self._embed([text for own in needed for text in own])
+    queries, log_probs = self._list_of.queries(texts, vectors)
+    allowed = self._shelf.allowed(shown.allowed)
+    # Histories up to the length that the model is told share a program.
+    width = max(self._loaded.config.data.max_history, width)
+    for part in histories.parts():
+      items = histories[part].padded(width)
+      hidden = items if hide else np.full_like(items, -1)
+      logs = None if log_probs is None else log_probs[part]
+      users = self._users(queries[part], logs, items)
+      yield part, users, texts.of(part), listing.Wanted(hidden, k, allowed)
 
   def _prompts(self, titles: Sequence[Sequence[str]]) -> listing.Prompts:
     tokens = self._decoder.prompt_tokens(titles)
@@ -255,7 +294,9 @@ class Recommender:
       # have to wait until its program is compiled.
       queries.embed_texts(self._loaded, [""], progress)
       self._ready_for_new_texts = True
-    return queries.embed_queries(self._loaded, texts, self._items, progress)
+    return queries.embed_queries(
+      self._loaded, texts, self._shelf.vectors, progress
+    )
 
   def _users(
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
@@ -264,7 +305,7 @@ class Recommender:
     from bigrec_jax.rankers.combine import candidates, features
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
-      return lambda part: score(items[part])
+      return lambda part: self._known(score, items[part])
 
     scores = {model: reader(score) for model, score in self._scorers.items()}
     if self._words is not None:
@@ -272,15 +313,25 @@ class Recommender:
     history = rows.newest(items, self._loaded.config.data.max_history)
     return candidates.Users(queries, log_probs, scores, history, "recommend")
 
+  def _known(self, score: cf_scorer.Scorer, items: np.ndarray) -> np.ndarray:
+    """Returns scores [n, C]; what a scorer doesn't know has its least."""
+    total, size = len(self._shelf), len(self._loaded.catalogue)
+    if total == size:
+      return score(items)
+    scores = score(rows.only_below(items, size))
+    more = total - scores.shape[1]
+    least = scores.min(axis=1, keepdims=True)
+    return np.concatenate([scores, np.repeat(least, more, axis=1)], axis=1)
+
   def _list(
     self,
     found: "grounder_lib.Recommended",
     n: int,
-    written: dict[str, list],
+    written: Mapping[str, list],
     unknown: tuple[str, ...],
   ) -> Recommendations:
     """Returns the list of user n."""
-    catalogue = self._loaded.catalogue
+    catalogue = self._loaded.offered
     provenance = dataclasses.replace(self.provenance, unknown=unknown)
     ranks = None if found.cf_ranks is None else found.cf_ranks[n].tolist()
     items = tuple(
@@ -289,7 +340,7 @@ class Recommender:
         title=catalogue.titles[item],
         score=float(found.scores[n, place]),
         distance=float(found.distances[n, place]),
-        popularity=self._popularity[item].item(),
+        popularity=self._shelf.popularity[item].item(),
         cf_rank=None if ranks is None else ranks[place],
         provenance=provenance,
       )
@@ -299,36 +350,3 @@ class Recommender:
     return Recommendations(
       items, tuple(written["predict"]), tuple(written["scores"]), provenance
     )
-
-
-def _config(
-  paths: paths_lib.Paths,
-  injection: str | None,
-  gamma: float | None,
-  mesh: config_lib.MeshConfig | None,
-) -> config_lib.Config:
-  """Returns the configuration that a workdir remembers, with these changes."""
-  if not paths.root.is_dir():
-    raise errors.UserError(f"{paths.root}: no such folder, a workdir expected")
-  kept = settings.recall(paths)
-  if kept is None:
-    raise errors.UserError(
-      f"{paths.config}: not found, the configuration that a workdir was made"
-      " with expected; a workdir of before version 0.2 gets it by any mode that"
-      " makes something, e.g. --mode=embed with its --config"
-    )
-  config = config_lib.from_config_dict(
-    ml_collections.ConfigDict(kept["config"])
-  )
-  recommend = config.recommend
-  if injection is not None:
-    recommend = dataclasses.replace(
-      recommend, injection=injection, gamma="auto"
-    )
-  if gamma is not None:
-    recommend = dataclasses.replace(recommend, gamma=str(gamma))
-  return dataclasses.replace(
-    config,
-    recommend=recommend,
-    mesh=mesh or config.mesh,
-  )

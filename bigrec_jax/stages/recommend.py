@@ -7,7 +7,7 @@ import json
 import pathlib
 import weakref
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from absl import logging
 
@@ -23,6 +23,7 @@ from bigrec_jax.recommend import (
 )
 from bigrec_jax.results import chosen as chosen_lib, table
 from bigrec_jax.stages import (
+  additions,
   embed,
   generate,
   graph,
@@ -39,6 +40,8 @@ _CHUNK = 1024
 # Items that are listed at a time, where lists are long.
 _MOST_LISTED = 1 << 20
 _DIGITS = 6  # Of scores and distances in the file.
+
+T = TypeVar("T", bound=recommender_lib.Recommender)
 
 # Histories are read anew for each pass, as there may be a million of them.
 _SURVEYS: weakref.WeakKeyDictionary[Session, histories_lib.Survey] = (
@@ -70,13 +73,15 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   needs = [*train.needed(session), embed.STAGE]
   yield from needs
   yield from generate.needs_prior(session)
+  yield from additions.needed(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
-    if model := _choice(session).chosen.model_in_use:
+    if model := chosen_for(session).chosen.model_in_use:
       yield train_cf.stage(model)
 
 
-def _choice(session: Session) -> choice.Choice:
+def chosen_for(session: Session) -> choice.Choice:
+  """Returns what lists are made with, and why."""
   return choice.choose(session, train.used(session).fingerprint)
 
 
@@ -93,7 +98,7 @@ def _survey(session: Session) -> histories_lib.Survey:
   if session not in _SURVEYS:
     config = session.config.recommend
     _SURVEYS[session] = histories_lib.survey(
-      _rows(config), session.catalogue, config.unknown
+      _rows(config), session.offered, config.unknown
     )
   return _SURVEYS[session]
 
@@ -122,25 +127,38 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
     if processes.agree(kept.exists):
       say(f"recommend: {kept.name} is {path} again")
     else:
-      _Writer(session, _recommender(session)).write(kept)
+      own = recommender_of(session, recommender_lib.Recommender)
+      _Writer(session, own).write(kept)
     processes.on_first(
       lambda: list_files.give_name(kept, path, record, made_from)
     )
 
 
-def _recommender(session: Session) -> recommender_lib.Recommender:
-  chosen = _choice(session).chosen
+def recommender_of(
+  session: Session,
+  kind: type[T],
+  spare: int = 0,
+) -> T:
+  """Returns the recommender of a workdir whose stages are current.
+
+  Args:
+    session: of the workdir.
+    kind: `Recommender`, or a subclass.
+    spare: see `Recommender`.
+  """
+  chosen = chosen_for(session).chosen
   models = [chosen.model_in_use]
   if session.config.generate.has_prior:
     models.append(session.config.generate.prior)
   for model in dict.fromkeys(filter(None, models)):
     if session.asked.make and not cf_scorer.has_weights(session, model):
       session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
-  return recommender_lib.Recommender(
+  return kind(
     session,
     train.used(session).directory,
     session.load(embed.STAGE),
     chosen,
+    spare,
   )
 
 
@@ -151,7 +169,7 @@ def _cost(session: Session) -> graph.Cost:
 def finish(session: Session) -> None:
   """Says where the lists are; prints a list that was asked for by hand."""
   path = _output(session)
-  if note := _choice(session).note:
+  if note := chosen_for(session).note:
     say(f"recommend: {note}")
   if session.config.recommend.history:
     _show(path)
@@ -208,13 +226,13 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 def _inputs(session: Session) -> graph.Inputs:
   config = session.config.recommend
-  chosen = _choice(session).chosen
+  chosen = chosen_for(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
     "histories": _survey(session).fingerprint,
     "one_off": bool(config.history),
-    "catalogue": session.catalogue.fingerprint,
+    "catalogue": session.edition.fingerprint,
     "chosen": {
       "injection": chosen.injection,
       "gamma": chosen.report,
@@ -249,7 +267,7 @@ class _Writer:
     self, session: Session, recommender: recommender_lib.Recommender
   ):
     self._session, self._recommender = session, recommender
-    listed = min(session.config.recommend.k, len(session.catalogue))
+    listed = min(session.config.recommend.k, len(session.offered))
     self._size = max(1, min(_CHUNK, _MOST_LISTED // listed))
 
   def write(self, path: pathlib.Path) -> None:
@@ -298,7 +316,7 @@ class _Writer:
     unknown = config.recommend.unknown
     try:
       found = self._recommender.recommend(
-        histories_lib.find(rows, self._session.catalogue, unknown),
+        histories_lib.find(rows, self._session.offered, unknown),
         config.recommend.k,
         exclude_history=config.recommend.exclude_history,
         shown=filters.EVERYTHING,

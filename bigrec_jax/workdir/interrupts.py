@@ -138,6 +138,9 @@ class Watch:
   same step.
   """
 
+  # Whether the signal asked for what is done at the end, as of a server.
+  ends_well = False
+
   def __init__(self) -> None:
     self.number = 0
     self._steps = 0
@@ -331,6 +334,8 @@ class _Guard(threading.Thread):
     with self._lock:
       if self.watch is watch:
         self.watch = None
+      if error is None and watch.ends_well:
+        self.number = 0
       if not self.number:
         return
       if error is None:

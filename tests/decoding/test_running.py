@@ -21,9 +21,7 @@ def make(setup, prompts, slots=4, trie=None, **changes):
   network = running.Network(
     setup.model, setup.params, setup.lora, prefix, (world.EOS,), setup.mesh, 0
   )
-  own = running.Running(
-    network, world.options(**changes), trie, slots, BUCKETS
-  )
+  own = running.Running(network, world.options(**changes), trie, slots, BUCKETS)
   return own, len(prefix.ids)
 
 
