@@ -205,6 +205,8 @@ class Running:
     """Compiles every program that will be called; nobody may be at hand."""
     if self.busy:
       raise ValueError(f"{self.busy} users found in the slots, none expected")
+    # Slots that are new are of other types than those that are in use.
+    self._read([(self._longest(self.buckets[0]), 0)], self._unit)
     for width in self.buckets:
       for size in sorted({self._unit, self.group}):
         # Into slots of each width that a prompt of this one can meet.
