@@ -22,11 +22,14 @@ class RecommendConfig:
   injection: str
   gamma: str
   exclude_history: bool
+  fallback: bool
   unknown: str
 
   def __post_init__(self):
     checks.choice("recommend.injection", self.injection, ("auto", *INJECTIONS))
-    checks.choice("recommend.unknown", self.unknown, ("error", "text", "skip"))
+    checks.choice(
+      "recommend.unknown", self.unknown, ("error", "nearest", "text", "skip")
+    )
     if self.gamma == "auto":
       return
     values = checks.numbers_in(self.gamma)

@@ -44,7 +44,11 @@ class Recommended(NamedTuple):
 
 
 class Grounder:
-  """A catalogue on the mesh, from which lists are made."""
+  """A catalogue on the mesh, from which lists are made.
+
+  Attributes:
+    table: the catalogue.
+  """
 
   def __init__(
     self,
@@ -72,10 +76,10 @@ class Grounder:
     Raises:
       UserError: a count isn't finite, or all are equal.
     """
-    self._table = streamed.streamed(item_embeddings, groups, mesh)
+    self.table = streamed.streamed(item_embeddings, groups, mesh)
     self._popularity = None
     if popularity is not None:
-      self._popularity = injection.Popularity(popularity, self._table)
+      self._popularity = injection.Popularity(popularity, self.table)
     self._gammas = injection.Gammas.of(gamma)
     self._most_items = config.block_items
     self._rows = max(1, min(config.batch_size, most_users))
@@ -104,8 +108,8 @@ class Grounder:
     if len(queries) <= _FEW:
       rows = min(rows, 1 << (len(queries) - 1).bit_length())
     if read_scores is not None:
-      rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
-    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self._table.host))))
+      rows = max(1, min(rows, _MOST_CF_SCORES // len(self.table.host)))
+    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self.table.host))))
     parts = [
       self._block(
         queries[part], hidden[part], part, rows, read_scores, k, allowed
@@ -133,9 +137,7 @@ class Grounder:
     scores = cf = None
     if read_scores is not None:
       scores = np.ascontiguousarray(read_scores(part), np.float32)
-      cf = injection.cf_block(
-        scores, part.start, "CF", rows, self._table, constant_ok=True
-      )
+      cf = injection.cf_block(scores, part.start, "CF", rows, self.table)
     users = lists.Users(
       queries,
       rows,
@@ -144,9 +146,9 @@ class Grounder:
       part.start,
       "recommend",
     )
-    k = min(k, len(self._table.host))
+    k = min(k, len(self.table.host))
     found = lists.new_titles(
-      self._table, users, k, hidden, self._most_items, allowed
+      self.table, users, k, hidden, self._most_items, allowed
     )
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a

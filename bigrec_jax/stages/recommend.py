@@ -21,7 +21,7 @@ from bigrec_jax.recommend import (
   recommendations,
   recommender as recommender_lib,
 )
-from bigrec_jax.results import chosen as chosen_lib, table
+from bigrec_jax.results import chosen as chosen_lib, confidence, table
 from bigrec_jax.stages import (
   embed,
   generate,
@@ -221,6 +221,10 @@ def _inputs(session: Session) -> graph.Inputs:
       "cf_model": chosen.model_in_use,
       **_system(chosen),
     },
+    "confidence": fingerprints.of_value(
+      {name: chosen.confidence.get(name) for name in _judged_by(chosen)}
+    ),
+    "fallback": config.fallback,
     "cf": train_cf.inputs(session, chosen.model_in_use)
     if chosen.model_in_use
     else None,
@@ -232,6 +236,11 @@ def _inputs(session: Session) -> graph.Inputs:
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
   }
+
+
+def _judged_by(chosen: chosen_lib.Chosen) -> list[str]:
+  """Returns the names of the confidences that lists read."""
+  return [chosen.ranks, *confidence.ALONE.values()]
 
 
 def _system(chosen: chosen_lib.Chosen) -> graph.Inputs:
@@ -319,12 +328,15 @@ def _answer(found: recommendations.Recommendations) -> dict[str, Any]:
   """Returns what a line says beside the row's own keys."""
   provenance = dataclasses.asdict(found.provenance)
   # What is as usual: the base embeds, an injection orders, CF knows the user.
-  for name in ("encoder", "system", "cold", "fallback"):
+  for name in ("encoder", "system", "cold", "fallback", "nearest"):
     if not provenance[name]:
       del provenance[name]
   return {
     "predict": list(found.written),
     "scores": list(found.written_scores),
+    "confidence": None
+    if found.confidence is None
+    else round(found.confidence, _DIGITS),
     "recommendations": [_entry(item) for item in found],
     "provenance": provenance,
   }
@@ -335,10 +347,16 @@ def _entry(item: recommendations.Recommendation) -> dict[str, Any]:
     "external_id": item.external_id,
     "title": item.title,
     "score": round(item.score, _DIGITS),
-    "distance": round(item.distance, _DIGITS),
+    "distance": None
+    if item.distance is None
+    else round(item.distance, _DIGITS),
     "popularity": item.popularity,
   }
-  return entry if item.cf_rank is None else entry | {"cf_rank": item.cf_rank}
+  if item.cf_rank is not None:
+    entry["cf_rank"] = item.cf_rank
+  if item.attributes:
+    entry["attributes"] = dict(item.attributes)
+  return entry
 
 
 def _show(path: pathlib.Path) -> None:

@@ -165,7 +165,7 @@ class _Search:
     """
     count = k + spare + _SLACK
     most = max(_MOST_CANDIDATES, 4 * count)
-    everything = np.arange(self._total, dtype=np.int32)
+    everything: np.ndarray = np.arange(self._total, dtype=np.int32)
     if only is not None:
       # As many as have that many allowed ones among them, on average.
       count = min(most, math.ceil(count * self._total / len(only)))
