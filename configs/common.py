@@ -236,11 +236,15 @@ def get_config() -> ml_collections.ConfigDict:
   config.cf.neighbour_decay = 1.0  # item_knn: weight per step into the past.
   config.cf.max_dense_gib = 16.0  # Above: factorised scores only, no .npy.
 
-  # Histories to recommend for: a JSONL file, or one on the command line
-  # (--history, an id or a title each, oldest first).
+  # Histories to recommend for: a file (JSON lines, CSV or Parquet), or one on
+  # the command line (--history, an id or a title each, oldest first), or those
+  # of users of the data: all, or a file of their ids.
   config.recommend = cfg()
   config.recommend.histories = ""
   config.recommend.history = ()
+  config.recommend.users = ""
+  config.recommend.allow = ""  # File of the ids that may be listed, in stock.
+  config.recommend.deny = ""  # File of ids that are never listed.
   config.recommend.output = ""  # Empty = <workdir>/recommendations.jsonl.
   config.recommend.k = 10  # Items in a list; one of each title.
   # none | popularity | cf | popularity+cf | auto = what valid likes best.
@@ -252,6 +256,7 @@ def get_config() -> ml_collections.ConfigDict:
   # An item that the catalogue lacks: error | nearest (the title most like it)
   # | text (into the prompt as it is) | skip.
   config.recommend.unknown = "error"
+  config.recommend.explain = False  # Why each item is where it is.
 
   config.report = cfg()
   config.report.num_examples = 12

@@ -17,6 +17,9 @@ class RecommendConfig:
 
   histories: str
   history: Sequence[str]  # No tuple[str, ...]: titles have commas.
+  users: str
+  allow: str
+  deny: str
   output: str
   k: Annotated[int, checks.SOME]
   injection: str
@@ -24,6 +27,7 @@ class RecommendConfig:
   exclude_history: bool
   fallback: bool
   unknown: str
+  explain: bool
 
   def __post_init__(self):
     checks.choice("recommend.injection", self.injection, ("auto", *INJECTIONS))

@@ -59,6 +59,9 @@ class Recommendation:
       where nothing was written.
     popularity: purchases in train, or its count of `ground.popularity`.
     attributes: what else the file of items says of it.
+    why: its place by each part, the part that has it first ("decided"), which
+      item of the history its buyers had most often ("together") and all that
+      in words; None where nobody asked.
     cf_rank: its place by the CF model alone, from 1; None where no CF is
       injected, or it knows nothing of the user.
     provenance: what the list was made from.
@@ -72,6 +75,7 @@ class Recommendation:
   cf_rank: int | None
   provenance: Provenance
   attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  why: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

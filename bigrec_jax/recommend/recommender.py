@@ -7,12 +7,13 @@ set up.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import ml_collections
 import numpy as np
@@ -28,6 +29,7 @@ from bigrec_jax.recommend import (
   cf_scorer,
   choice,
   decoder,
+  explaining,
   filters,
   finished,
   judging,
@@ -155,6 +157,7 @@ class Recommender:
     allow: Iterable[str | int] | None = None,
     deny: Iterable[str | int] | None = None,
     unknown: str = "error",
+    explain: bool = False,
   ) -> list[Recommendations]:
     """Returns a list for each history.
 
@@ -170,6 +173,7 @@ class Recommender:
       unknown: what becomes of an item that the catalogue lacks: error,
         nearest (the title that is most like it), text (the prompt names it as
         it is) or skip.
+      explain: say why each item is where it is (`Recommendation.why`).
 
     Raises:
       UserError: an item isn't in the catalogue and `unknown` is error, or an
@@ -189,6 +193,7 @@ class Recommender:
       k,
       exclude_history=exclude_history,
       shown=filters.of_ids(self._loaded.catalogue, allow, deny),
+      explain=explain,
       seed=self._loaded.config.seed,
       progress=reports.NullProgress(),
     )
@@ -200,6 +205,7 @@ class Recommender:
     *,
     exclude_history: bool,
     shown: filters.Filter,
+    explain: bool,
     seed: int,
     progress: reports.Reports,
   ) -> list[Recommendations]:
@@ -210,6 +216,7 @@ class Recommender:
       k: items in a list.
       exclude_history: never list what the history has.
       shown: what of the catalogue may be listed.
+      explain: say why each item is where it is.
       seed: of sampling, where `generate.sample` asks for it.
       progress: told of every history decoded.
     """
@@ -238,11 +245,21 @@ class Recommender:
         users, own = self._users(queries[part], logs, items), texts.of(part)
         found = self._list_of(users, own, wanted)
         judged = self._judge(found, users, own, wanted)
+        why = None
+        if explain:
+          why = self._explainer(
+            users, own, items, judged.lists, judged.fallback
+          )
         lists += [
-          self._list(judged, n, written[user], histories, user)
+          self._list(judged, n, written[user], histories, user, why and why[n])
           for n, user in enumerate(range(part.start, part.stop))
         ]
     return lists
+
+  @functools.cached_property
+  def _explainer(self) -> explaining.Explainer:
+    table = self._list_of.table
+    return explaining.Explainer(self._loaded, table, self._popularity)
 
   def _prompts(self, titles: Sequence[Sequence[str]]) -> list_inputs.Prompts:
     tokens = self._decoder.prompt_tokens(titles)
@@ -282,6 +299,7 @@ class Recommender:
     written: dict[str, list],
     histories: histories_lib.Histories,
     user: int,
+    why: list[dict[str, Any]] | None,
   ) -> Recommendations:
     """Returns the list of user n of those judged, `user` of all."""
     catalogue, found = self._loaded.catalogue, judged.lists
@@ -309,6 +327,7 @@ class Recommender:
         cf_rank=None if ranks is None else ranks[place],
         provenance=provenance,
         attributes=own,
+        why=None if why is None else why[place],
       )
       for place, (item, own) in enumerate(
         zip(listed, self._attributes.of(listed), strict=True)

@@ -233,12 +233,13 @@ def _evaluate(
 ) -> "evaluate.Evaluation":
   from bigrec_jax.rankers import evaluate
 
-  ground, known = session.config.ground, bool(popularity.any())
+  ground, known = session.config.ground, bool(np.ptp(popularity))
   if not known:
-    say(
-      "ground_eval: popularity is left out: there are no train rows to count it"
-      " in, and config.ground.popularity is empty"
-    )
+    why = "there are no train rows to count it in, and config.ground.popularity"
+    why = f"{why} is empty"
+    if popularity.any():
+      why = f"all {len(popularity):,} items have {popularity[0]:g}"
+    say(f"ground_eval: popularity is left out: {why}")
     kept = tuple(n for n in ground.injections if "popularity" not in n)
     ground = dataclasses.replace(ground, injections=kept)
   total = sum(len(split.targets) for split in splits.values())

@@ -6,8 +6,11 @@ meant; else the columns are named by their numbers, from 1.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.config import ColumnsConfig
@@ -147,6 +150,20 @@ def find(
 def plain(name: str) -> str:
   """Returns a name in small letters, without marks."""
   return "".join(c for c in name.lower() if c.isalnum())
+
+
+def id_of(value: Any) -> str:
+  """Returns an id as text; "" where there is none."""
+  if isinstance(value, str):
+    return value
+  if value is None or isinstance(value, bool):
+    return ""
+  if isinstance(value, (float, np.floating)):
+    # A column of numbers with gaps in Parquet.
+    if not math.isfinite(value):
+      return ""
+    return str(int(value)) if value == int(value) else str(value)
+  return str(value)
 
 
 def _by_name(

@@ -16,8 +16,6 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import (
@@ -108,7 +106,7 @@ def _log(
     nobody.clear()
     wrong.clear()
     for number, row in rows:
-      who, what = _name(row[user]), _name(row[item])
+      who, what = columns.id_of(row[user]), columns.id_of(row[item])
       if not who or not what:
         nobody.append(f"{table.unit} {number}")
         continue
@@ -177,7 +175,7 @@ def _titles(
     wrong.clear()
     again[0] = 0
     for number, row in rows:
-      key, text = _name(row[item]), row[title]
+      key, text = columns.id_of(row[item]), row[title]
       if not key:
         wrong.add("ids", f"{table.unit} {number}", "no id found, one expected")
         continue
@@ -212,20 +210,6 @@ def _titles(
   kept = f"; attributes: {values.listed(names)}" if names else ""
   doctor.understood(f"{layout.told}{kept}")
   return titles, attributes
-
-
-def _name(value: Any) -> str:
-  """Returns an id as text; "" where there is none."""
-  if isinstance(value, str):
-    return value
-  if value is None or isinstance(value, bool):
-    return ""
-  if isinstance(value, (float, np.floating)):
-    # A column of numbers with gaps in Parquet.
-    if not math.isfinite(value):
-      return ""
-    return str(int(value)) if value == int(value) else str(value)
-  return str(value)
 
 
 def _stars(value: Any) -> float | None:

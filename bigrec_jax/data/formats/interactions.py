@@ -3,7 +3,7 @@
 import array
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -73,6 +73,20 @@ class Log:
     if len(self):
       own = change(np.frombuffer(self._timestamp, np.int64))
       self._timestamp = array.array("q", own.tobytes())
+
+  def by_user(self) -> Iterator[tuple[str, list[str]]]:
+    """Yields (external id, external ids of items by time) of each user."""
+    if not len(self):
+      return
+    user = np.frombuffer(self._user, np.int64)
+    order = np.lexsort((np.frombuffer(self._timestamp, np.int64), user))
+    item = np.frombuffer(self._item, np.int32)[order]
+    ends = np.cumsum(np.bincount(user))
+    items = list(self._items)
+    start = 0
+    for name, end in zip(self._users, ends.tolist(), strict=True):
+      yield name, [items[number] for number in item[start:end].tolist()]
+      start = end
 
   def finish(
     self,

@@ -158,10 +158,8 @@ def read(path: pathlib.Path) -> Iterator[Row]:
   """
   empty = True
   for number, row in raw_files.json_lines(path, doctor_lib.Doctor("histories")):
-    place = f"{path}: line {number}"
-    _check(place, row)
     empty = False
-    yield Row(place, row, f'{place}: "{KEY}"')
+    yield checked(f"{path}: line {number}", row)
   if empty:
     raise errors.UserError(
       f'{path}: no line found, objects such as {{"{KEY}": ["id or title"]}}'
@@ -187,9 +185,7 @@ def from_flags(given: Sequence[str]) -> list[Row]:
       except errors.UserError:
         pass  # A title may begin with a bracket: "[PROTOTYPE]".
     items += parsed if isinstance(parsed, list) else [parsed]
-  row = {KEY: items}
-  _check(_FLAG, row)
-  return [Row(_FLAG, row, f'{_FLAG}: "{KEY}"')]
+  return [checked(_FLAG, {KEY: items})]
 
 
 def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
@@ -217,6 +213,20 @@ def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
     _check_items(place, items)
     found.append(Row(place, {KEY: items}, place))
   return found
+
+
+def checked(place: str, row: dict[str, Any]) -> Row:
+  """Returns a row with its history.
+
+  Args:
+    place: of the row, for messages.
+    row: its object.
+
+  Raises:
+    UserError: it has no list of ids and titles.
+  """
+  _check(place, row)
+  return Row(place, row, f'{place}: "{KEY}"')
 
 
 def _check(place: str, row: dict[str, Any]) -> None:
