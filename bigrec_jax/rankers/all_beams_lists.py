@@ -73,7 +73,7 @@ class AllBeamsLists:
         for array in (queries, log_probs, titles)
       )
       found.append(
-        self._block(*own, hidden[part], min(k, total), allowed=allowed)
+        self._block(*own, hidden=hidden[part], k=min(k, total), allowed=allowed)
       )
     items, scores, distances = (
       np.concatenate(x) for x in zip(*found, strict=True)
@@ -85,9 +85,9 @@ class AllBeamsLists:
     queries: np.ndarray,
     log_probs: np.ndarray,
     titles: np.ndarray,
+    *,
     hidden: np.ndarray,
     k: int,
-    *,
     allowed: np.ndarray | None,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns items, scores and distances [n, k] of the users of `hidden`."""

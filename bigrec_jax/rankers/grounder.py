@@ -44,7 +44,11 @@ class Recommended(NamedTuple):
 
 
 class Grounder:
-  """A catalogue on the mesh, from which lists are made."""
+  """A catalogue on the mesh, from which lists are made.
+
+  Attributes:
+    table: the catalogue.
+  """
 
   def __init__(
     self,
@@ -74,10 +78,10 @@ class Grounder:
     Raises:
       UserError: a count isn't finite, or all are equal.
     """
-    self._table = streamed.streamed(item_embeddings, groups, mesh, real)
+    self.table = streamed.streamed(item_embeddings, groups, mesh, real)
     self._popularity = None
     if popularity is not None:
-      self._popularity = injection.Popularity(popularity, self._table)
+      self._popularity = injection.Popularity(popularity, self.table)
     self._gammas = injection.Gammas.of(gamma)
     self._most_items = config.block_items
     self._rows = max(1, min(config.batch_size, most_users))
@@ -106,8 +110,8 @@ class Grounder:
     if len(queries) <= _FEW:
       rows = min(rows, 1 << (len(queries) - 1).bit_length())
     if read_scores is not None:
-      rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
-    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self._table.host))))
+      rows = max(1, min(rows, _MOST_CF_SCORES // len(self.table.host)))
+    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self.table.host))))
     parts = [
       self._block(
         queries[part], hidden[part], part, rows, read_scores, k, allowed
@@ -133,9 +137,9 @@ class Grounder:
     allowed: np.ndarray | None,
   ) -> Recommended:
     users, scores = self._users(queries, part, rows, read_scores)
-    k = min(k, len(self._table.host))
+    k = min(k, len(self.table.host))
     found = lists.new_titles(
-      self._table, users, k, hidden, self._most_items, allowed
+      self.table, users, k, hidden, self._most_items, allowed
     )
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
@@ -163,9 +167,7 @@ class Grounder:
     scores = cf = None
     if read_scores is not None:
       scores = np.ascontiguousarray(read_scores(part), np.float32)
-      cf = injection.cf_block(
-        scores, part.start, "CF", rows, self._table, constant_ok=True
-      )
+      cf = injection.cf_block(scores, part.start, "CF", rows, self.table)
     users = lists.Users(
       queries,
       rows,
@@ -190,12 +192,13 @@ class Grounder:
     rows = min(self._rows, 1 << (len(queries) - 1).bit_length())
     part = slice(0, len(queries))
     users, _ = self._users(queries, part, rows, read_scores)
-    k = min(k, len(self._table.host))
-    lists.warm_up(self._table, users, k, hidden.shape[1], self._most_items)
+    k = min(k, len(self.table.host))
+    spare = lists.spare_of(hidden.shape[1])
+    lists.warm_up(self.table, users, k, spare, self._most_items)
 
   def rewritten(self, rows: slice) -> None:
     """Takes other vectors of some rows from the array that was given."""
-    self._table = streamed.rewritten(self._table, rows)
+    self.table = streamed.rewritten(self.table, rows)
 
 
 def places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -12,7 +12,11 @@ from bigrec_jax.rankers.distance import distance
 
 
 class RerankedLists:
-  """A catalogue from which lists with given candidates are made."""
+  """A catalogue from which lists with given candidates are made.
+
+  Attributes:
+    table: the catalogue on the mesh.
+  """
 
   def __init__(
     self,
@@ -39,6 +43,7 @@ class RerankedLists:
       mesh,
       most_users=config.batch_size,
     )
+    self.table = self._ground.table
 
   def __call__(
     self,

@@ -5,6 +5,7 @@ is read here and never made: nobody who asks for one list waits for an
 evaluation.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 from bigrec_jax import errors
@@ -70,8 +71,10 @@ def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
   """
   config = loaded.config.recommend
   model = loaded.config.ground.cf_model
-  if config.injection == "none":
-    return Choice(chosen_lib.NOTHING, "")
+  if config.injection == "none":  # Which needs no evaluation.
+    evaluated, _ = _kept(loaded, adapter)
+    known = {} if evaluated is None else evaluated.confidence
+    return Choice(dataclasses.replace(chosen_lib.NOTHING, confidence=known), "")
   if config.gamma != "auto":
     gamma = chosen_lib.per_part(config.injection, float(config.gamma))
     chosen = chosen_lib.Chosen(

@@ -3,9 +3,9 @@
 Letters: N users, n some of them, B texts of a user, D width, I items.
 """
 
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,96 +15,22 @@ from bigrec_jax.recommend import (
   beam_logs,
   decoder,
   likely,
-  loaded as loaded_lib,
-  shelf as shelf_lib,
+)
+from bigrec_jax.recommend.list_inputs import (
+  Given,
+  ReadPrompts,
+  Texts,
+  Wanted,
 )
 from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.workdir import fields
 
 if TYPE_CHECKING:
-  from bigrec_jax.decoding import generate
   from bigrec_jax.rankers import bm25, grounder
   from bigrec_jax.rankers.combine import candidates
+  from bigrec_jax.rankers.distance import streamed
 
 _FITTED = "chosen.json: fitted"
-
-
-class Prompts(NamedTuple):
-  """What was asked.
-
-  Attributes:
-    tokens: [N] of each user.
-    prefix: what all begin with, read already.
-  """
-
-  tokens: list[list[int]]
-  prefix: "generate.Prefix"
-
-
-_ReadPrompts = Callable[[], Prompts]
-
-
-class Texts(NamedTuple):
-  """What was written for N users, as far as lists are made of it.
-
-  Attributes:
-    texts: [N][<= B] cleaned titles, best first.
-    log_probs: [N, B] float64, -inf where there is no text; None where only
-      the first text of each counts.
-    prompts: of these users; None where nobody reads them.
-  """
-
-  texts: list[list[str]]
-  log_probs: np.ndarray | None
-  prompts: Prompts | None
-
-  def of(self, part: slice) -> "Texts":
-    """Returns those of some users."""
-    logs = None if self.log_probs is None else self.log_probs[part]
-    asked = self.prompts
-    if asked is not None:
-      asked = Prompts(asked.tokens[part], asked.prefix)
-    return Texts(self.texts[part], logs, asked)
-
-
-class Wanted(NamedTuple):
-  """What lists are to hold.
-
-  Attributes:
-    hidden: [n, H] catalogue rows that aren't listed, padded with -1.
-    k: items in a list.
-    allowed: [I] bool, which rows may be listed, at least one; None = all.
-  """
-
-  hidden: np.ndarray
-  k: int
-  allowed: np.ndarray | None
-
-
-class Given(NamedTuple):
-  """What lists are made with.
-
-  Attributes:
-    loaded: configuration and workdir.
-    adapter: the PEFT directory of the model that writes.
-    shelf: the rows of the catalogue.
-    chosen: what valid chose, or the user.
-  """
-
-  loaded: loaded_lib.Loaded
-  adapter: pathlib.Path
-  shelf: shelf_lib.Shelf
-  chosen: chosen_lib.Chosen
-
-  @property
-  def items(self) -> np.ndarray:
-    """[I, D] float32, embeddings of the catalogue."""
-    return self.shelf.vectors
-
-  @property
-  def groups(self) -> np.ndarray:
-    """[I] int32, rows of one number are one title."""
-    return self.shelf.groups
 
 
 class _Lists(Protocol):
@@ -116,8 +42,10 @@ class _Lists(Protocol):
       reads these scores.
     all_texts: whether all texts of a user count.
     asks: whether the model is asked of titles, and so prompts are read.
+    table: the catalogue on the mesh; None = there is none of this kind.
   """
 
+  table: "streamed.Streamed | None"
   models: Sequence[str]
   words: "bm25.Settings | None"
   all_texts: bool
@@ -157,9 +85,20 @@ class Listing:
       make = _Fused
     self._loaded, self._lists = given.loaded, make(given)
     self.models, self.words = self._lists.models, self._lists.words
+    self._given = given
+
+  @functools.cached_property
+  def table(self) -> "streamed.Streamed":
+    """The catalogue on the mesh, as what makes the lists has it."""
+    from bigrec_jax.rankers.distance import streamed
+
+    if self._lists.table is not None:
+      return self._lists.table
+    given = self._given
+    return streamed.streamed(given.items, given.groups, self._loaded.mesh)
 
   def texts(
-    self, written: Sequence[Mapping[str, Any]], read_prompts: _ReadPrompts
+    self, written: Sequence[Mapping[str, Any]], read_prompts: ReadPrompts
   ) -> Texts:
     """Returns what counts of what was written.
 
@@ -171,19 +110,21 @@ class Listing:
 
     config = self._loaded.config.generate
     asked = read_prompts() if self._lists.asks else None
+    written = [_with_letters(own) for own in written]
+    scores = np.array([own["scores"][0] for own in written], np.float64)
     cleaned = [
       [prompts.extract_title(text) for text in own["predict"]]
       for own in written
     ]
     if not (self._lists.all_texts or self._lists.asks):
-      return Texts([own[:1] for own in cleaned], None, asked)
+      return Texts([own[:1] for own in cleaned], scores, None, asked)
     lengths = None
     if config.length_norm_includes_prompt:
       tokens = (asked or read_prompts()).tokens
       lengths = decoder.norm_lengths(tokens, config)
     logs = beam_logs.of_rows(self._loaded, written, lengths)
     found = beam_texts.merged(cleaned, logs)
-    return Texts(found.texts, found.logs, asked)
+    return Texts(found.texts, scores, found.logs, asked)
 
   def embedded(self, own: Texts) -> list[list[str]]:
     """Returns the texts of each user whose embeddings are needed."""
@@ -240,6 +181,7 @@ class Listing:
     """Takes other vectors from the shelf; nobody makes lists meanwhile."""
     assert isinstance(self._lists, (_Injected, _Fused))
     self._lists.rewritten(rows)
+    self.__dict__.pop("table", None)  # It was that of the lists.
 
   def warm_up(
     self, users: "candidates.Users", own: Texts, wanted: Wanted
@@ -252,6 +194,15 @@ class Listing:
     self(users, own, wanted)
     if isinstance(self._lists, _Injected):
       self._lists.warm_up(users, own, wanted)
+    from bigrec_jax.rankers import signs
+
+    ground = self._loaded.config.ground
+    signs.warm_up(
+      self.table,
+      users.queries[:, 0],
+      most_users=ground.batch_size,
+      most_items=ground.block_items,
+    )
 
 
 def grows(chosen: chosen_lib.Chosen) -> bool:
@@ -268,6 +219,21 @@ def grows(chosen: chosen_lib.Chosen) -> bool:
   from bigrec_jax.rankers.combine import fusion
 
   return not fusion.Fusion.from_json(chosen.fitted, _FITTED).likelihood
+
+
+def _with_letters(written: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the texts of a user without those that say nothing.
+
+  An empty text is the name of no item. Where all are, the first stays.
+  """
+  kept = [
+    n
+    for n, text in enumerate(written["predict"])
+    if prompts.extract_title(text).strip()
+  ]
+  return {
+    key: [written[key][n] for n in kept or [0]] for key in ("predict", "scores")
+  }
 
 
 class _Injected:
@@ -292,9 +258,11 @@ class _Injected:
       most_users=loaded.config.ground.batch_size,
       real=given.shelf.real,
     )
+    self.table = self._ground.table
 
   def rewritten(self, rows: slice) -> None:
     self._ground.rewritten(rows)
+    self.table = self._ground.table
 
   def warm_up(
     self, users: "candidates.Users", own: Texts, wanted: Wanted
@@ -320,6 +288,7 @@ class _AllBeams:
   """The mixture over all beams."""
 
   all_texts, asks, models, words = True, False, (), None
+  table = None
 
   def __init__(self, given: Given):
     from bigrec_jax.rankers import all_beams, all_beams_lists
@@ -400,6 +369,7 @@ class _Likelihood:
     self._lists = reranked_lists.RerankedLists(
       given.items, given.groups, loaded.config.ground, loaded.mesh
     )
+    self.table = self._lists.table
 
   def __call__(
     self,
@@ -432,11 +402,13 @@ class _Fused:
       loaded.mesh,
       real=given.shelf.real,
     )
+    self.table = self._lists.table
 
   def rewritten(self, rows: slice) -> None:
     if self.asks:
       raise ValueError("whoever asks the model of titles knows them all before")
     self._lists.rewritten(rows)
+    self.table = self._lists.table
 
   def __call__(
     self,

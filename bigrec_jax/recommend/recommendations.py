@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Provenance:
     adapter: fingerprint of the adapter.
     catalogue: fingerprint of ids and titles.
     unknown: what of the history the catalogue lacks.
+    nearest: title that was taken for a text of the history that is none.
     system: what valid likes better than any injection, and orders the list;
       None = the injection does.
     cold: CF knows nothing of the user, so it has no part in the list.
@@ -37,6 +38,7 @@ class Provenance:
   system: str | None = None
   cold: bool = False
   fallback: str | None = None
+  nearest: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,25 +48,34 @@ class Recommendation:
   Attributes:
     external_id: the user's own id of it.
     title: as the user gave it.
-    score: 1 minus the geometric mean of the normalised distance and, gamma
-      times, of 1 / (1 + w): 1 for the item nearest to the text, 0 for the
-      farthest that nothing favours. Of a system its own: the probability of a
-      calibrated fusion, the sum of reciprocal places, or the share in the
-      mixture over all beams, that of the best item being 1.
-    distance: L2 distance of the text's embedding, 0 for the exact title.
+    score: of an injection 1 minus the geometric mean of the normalised
+      distance and, gamma times, of 1 / (1 + w): 1 for the item nearest to the
+      text, 0 for the farthest that nothing favours. Of a system its own: the
+      probability of a calibrated fusion, the sum of reciprocal places, or the
+      share in the mixture over all beams, that of the best item being 1. Of a
+      fallback
+      from 1, what CF or popularity has first, to 0, what it has last.
+    distance: L2 distance of the text's embedding, 0 for the exact title; None
+      where nothing was written.
     popularity: purchases in train, or its count of `ground.popularity`.
+    attributes: what else the file of items says of it.
+    why: its place by each part, the part that has it first ("decided"), which
+      item of the history its buyers had most often ("together") and all that
+      in words; None where nobody asked.
     cf_rank: its place by the CF model alone, from 1; None where no CF is
-      injected.
+      injected, or it knows nothing of the user.
     provenance: what the list was made from.
   """
 
   external_id: str
   title: str
   score: float
-  distance: float
+  distance: float | None
   popularity: float
   cf_rank: int | None
   provenance: Provenance
+  attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  why: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +114,3 @@ class Recommendations(Sequence[Recommendation]):
   ) -> Recommendation | tuple[Recommendation, ...]:
     """Returns the item at a place, from 0, or those of a slice."""
     return self.items[place]
-
-  def shortened(self, k: int) -> "Recommendations":
-    """Returns the list with its first k items."""
-    if len(self.items) <= k:
-      return self
-    return dataclasses.replace(self, items=self.items[:k])

@@ -7,24 +7,28 @@ set up.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import histories as histories_lib
+from bigrec_jax.data.prepared import attributes, histories as histories_lib
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
   decoder,
+  explaining,
   filters,
   finished,
+  judging,
+  list_inputs,
   listing,
   loaded as loaded_lib,
   log_handlers,
@@ -78,8 +82,9 @@ class Recommender:
     """
     self._loaded = loaded
     self._shelf = shelf_lib.Shelf(loaded, items, spare)
-    given = listing.Given(loaded, adapter, self._shelf, chosen)
+    given = list_inputs.Given(loaded, adapter, self._shelf, chosen)
     self._list_of = listing.Listing(given)
+    self._judge = judging.Judge(given, self._list_of)
     self._scorers = {
       model: cf_scorer.load(loaded, model) for model in self._list_of.models
     }
@@ -88,6 +93,7 @@ class Recommender:
       self._words = words_scorer.load(loaded, self._list_of.words)
     self._decoder = decoder.Decoder(loaded, adapter, spare / len(items))
     self._ready_for_new_texts = loaded.config.generate.constrained
+    self._attributes = attributes.Attributes(loaded.paths.attributes)
     self._lock = threading.Lock()
     self.provenance = Provenance(
       injection="none" if chosen.system else chosen.injection,
@@ -149,6 +155,7 @@ class Recommender:
     allow: Iterable[str | int] | None = None,
     deny: Iterable[str | int] | None = None,
     unknown: str = "error",
+    explain: bool = False,
   ) -> list[Recommendations]:
     """Returns a list for each history.
 
@@ -161,8 +168,10 @@ class Recommender:
       allow: external ids; nothing else is listed. Those that the catalogue
         lacks are no mistake; None = the whole catalogue.
       deny: external ids that are never listed.
-      unknown: what becomes of an item that the catalogue lacks: error, text
-        (the prompt names it as it is) or skip.
+      unknown: what becomes of an item that the catalogue lacks: error,
+        nearest (the title that is most like it), text (the prompt names it as
+        it is) or skip.
+      explain: say why each item is where it is (`Recommendation.why`).
 
     Raises:
       UserError: an item isn't in the catalogue and `unknown` is error, or an
@@ -182,6 +191,7 @@ class Recommender:
       k,
       exclude_history=exclude_history,
       shown=filters.of_ids(self._loaded.offered, allow, deny),
+      explain=explain,
       seed=self._loaded.config.seed,
       progress=reports.NullProgress(),
     )
@@ -193,6 +203,7 @@ class Recommender:
     *,
     exclude_history: bool,
     shown: filters.Filter,
+    explain: bool,
     seed: int,
     progress: reports.Reports,
   ) -> list[Recommendations]:
@@ -203,6 +214,7 @@ class Recommender:
       k: items in a list.
       exclude_history: never list what the history has.
       shown: what of the catalogue may be listed.
+      explain: say why each item is where it is.
       seed: of sampling, where `generate.sample` asks for it.
       progress: told of every history decoded.
     """
@@ -216,7 +228,12 @@ class Recommender:
         progress,
       )
       return self._lists(
-        histories, written, k, exclude_history=exclude_history, shown=shown
+        histories,
+        written,
+        k,
+        exclude_history=exclude_history,
+        shown=shown,
+        explain=explain,
       )
 
   def _lists(
@@ -227,6 +244,8 @@ class Recommender:
     *,
     exclude_history: bool,
     shown: filters.Filter,
+    explain: bool = False,
+    made: int = 0,
     width: int = 0,
   ) -> list[Recommendations]:
     """Returns the lists of histories for which the texts are written.
@@ -237,17 +256,27 @@ class Recommender:
       k: items in a list.
       exclude_history: never list what the history has.
       shown: what of the catalogue may be listed.
-      width: items to which histories are padded at least: calls that share it
-        share their programs, whatever `exclude_history`.
+      explain: tell why each item is there.
+      made: lists are made at least so long, and cut; calls that share it and
+        `width` share their programs.
+      width: items to which histories are padded at least.
     """
     lists = []
-    hide = exclude_history
     for part, users, own, wanted in self._parts(
-      histories, written, k, hide, shown, width
+      histories, written, max(k, made), exclude_history, shown, width
     ):
       found = self._list_of(users, own, wanted)
+      if made > k:
+        found = _cut(found, k)
+      judged = self._judge(found, users, own, wanted._replace(k=k))
+      why = None
+      if explain:
+        items = histories[part].padded(self._loaded.config.data.max_history)
+        why = self._explainer(users, own, items, judged.lists, judged.fallback)
       lists += [
-        self._list(found, n, written[user], tuple(histories.unknown[user]))
+        self._list(
+          judged, n, written[user], histories, user, why[n] if why else None
+        )
         for n, user in enumerate(range(part.start, part.stop))
       ]
     return lists
@@ -260,9 +289,9 @@ class Recommender:
     hide: bool,
     shown: filters.Filter,
     width: int,
-  ) -> (
-    "Iterator[tuple[slice, candidates.Users, listing.Texts, listing.Wanted]]"
-  ):
+  ) -> Iterator[
+    "tuple[slice, candidates.Users, list_inputs.Texts, list_inputs.Wanted]"
+  ]:
     """Yields some users at a time, with what their lists are made of."""
     texts = self._list_of.texts(
       written, lambda: self._prompts(histories.titles)
@@ -278,11 +307,17 @@ class Recommender:
       hidden = items if hide else np.full_like(items, -1)
       logs = None if log_probs is None else log_probs[part]
       users = self._users(queries[part], logs, items)
-      yield part, users, texts.of(part), listing.Wanted(hidden, k, allowed)
+      wanted = list_inputs.Wanted(hidden, k, allowed)
+      yield part, users, texts.of(part), wanted
 
-  def _prompts(self, titles: Sequence[Sequence[str]]) -> listing.Prompts:
+  @functools.cached_property
+  def _explainer(self) -> explaining.Explainer:
+    table = self._list_of.table
+    return explaining.Explainer(self._loaded, table, self._shelf.popularity)
+
+  def _prompts(self, titles: Sequence[Sequence[str]]) -> list_inputs.Prompts:
     tokens = self._decoder.prompt_tokens(titles)
-    return listing.Prompts(tokens, self._decoder.prefix_of(tokens))
+    return list_inputs.Prompts(tokens, self._decoder.prefix_of(tokens))
 
   def _embed(self, texts: list[str]) -> np.ndarray:
     """Returns the embeddings of what was written [N, D]."""
@@ -325,28 +360,68 @@ class Recommender:
 
   def _list(
     self,
-    found: "grounder_lib.Recommended",
+    judged: judging.Judged,
     n: int,
     written: Mapping[str, list],
-    unknown: tuple[str, ...],
+    histories: histories_lib.Histories,
+    user: int,
+    why: list[dict[str, Any]] | None,
   ) -> Recommendations:
-    """Returns the list of user n."""
-    catalogue = self._loaded.offered
-    provenance = dataclasses.replace(self.provenance, unknown=unknown)
-    ranks = None if found.cf_ranks is None else found.cf_ranks[n].tolist()
+    """Returns the list of user n of those judged, `user` of all."""
+    catalogue, found = self._loaded.offered, judged.lists
+    cold = bool(judged.cold[n])
+    provenance = dataclasses.replace(
+      self.provenance,
+      unknown=tuple(histories.unknown[user]),
+      nearest=histories.nearest[user],
+      cold=cold,
+      fallback=judged.fallback[n],
+    )
+    ranks = None
+    if found.cf_ranks is not None and not cold:
+      ranks = found.cf_ranks[n].tolist()
+    listed = [item for item in found.items[n].tolist() if item >= 0]
     items = tuple(
       Recommendation(
         external_id=catalogue.external_ids[item],
         title=catalogue.titles[item],
         score=float(found.scores[n, place]),
-        distance=float(found.distances[n, place]),
+        distance=None
+        if np.isnan(found.distances[n, place])
+        else float(found.distances[n, place]),
         popularity=self._shelf.popularity[item].item(),
         cf_rank=None if ranks is None else ranks[place],
         provenance=provenance,
+        attributes=own,
+        why=None if why is None else why[place],
       )
-      for place, item in enumerate(found.items[n].tolist())
-      if item >= 0
+      for place, (item, own) in enumerate(
+        zip(listed, self._attributes_of(listed), strict=True)
+      )
     )
     return Recommendations(
-      items, tuple(written["predict"]), tuple(written["scores"]), provenance
+      items,
+      tuple(written["predict"]),
+      tuple(written["scores"]),
+      provenance,
+      judged.confidence[n],
     )
+
+  def _attributes_of(self, items: list[int]) -> list[dict[str, Any]]:
+    """Returns the attributes of rows; what was added later has none."""
+    size = len(self._loaded.catalogue)
+    own = iter(self._attributes.of(item for item in items if item < size))
+    return [next(own) if item < size else {} for item in items]
+
+
+def _cut(
+  found: "grounder_lib.Recommended", k: int
+) -> "grounder_lib.Recommended":
+  """Returns the first k items of lists."""
+  ranks = found.cf_ranks
+  return found._replace(
+    items=found.items[:, :k],
+    scores=found.scores[:, :k],
+    distances=found.distances[:, :k],
+    cf_ranks=None if ranks is None else ranks[:, :k],
+  )

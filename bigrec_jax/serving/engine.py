@@ -334,7 +334,7 @@ class Engine:
     if not group:
       return
     first = group[0].user.request
-    k, width = self._sizes(first.ask)
+    made, width = self._sizes(first.ask)
     with self.devices:
       edition, catalogue = self.recommender.offered
       found = [self._now(done.user, edition, catalogue) for done in group]
@@ -349,14 +349,15 @@ class Engine:
       lists = self.recommender.lists(
         histories_lib.joined(found * size)[:size],
         (texts * size)[:size],
-        k,
+        first.ask.k,
         exclude_history=first.ask.exclude_history,
         shown=shown,
+        made=made,
         width=width,
       )
     for done, own in zip(group, lists, strict=False):
       request = done.user.request
-      request.take(done.user.place, own.shortened(request.ask.k))
+      request.take(done.user.place, own)
 
   def _sizes(self, ask: requests.Ask) -> tuple[int, int]:
     """Returns the list length and history width of a request's programs."""
@@ -378,6 +379,7 @@ class Engine:
       # What else differs is padding, or which rows are hidden.
       key = (
         self._sizes(ask),
+        ask.k,  # A confidence is of so many items.
         ask.exclude_history,
         id(done.user.request) if filtered else None,
         done.texts is None,
@@ -395,7 +397,7 @@ class Engine:
     # An item that went meanwhile is in the prompt; no list has it anyway.
     again = histories_lib.find(own.rows, catalogue, "skip", "unknown")
     return histories_lib.Histories(
-      own.rows, own.titles, again.items, own.unknown
+      own.rows, own.titles, again.items, own.unknown, own.nearest
     )
 
 

@@ -178,6 +178,7 @@ class Served(recommender.Recommender):
     *,
     exclude_history: bool,
     shown: filters.Filter,
+    made: int,
     width: int,
   ) -> list[recommendations.Recommendations]:
     """Returns the lists of histories for which the texts are written.
@@ -191,6 +192,7 @@ class Served(recommender.Recommender):
         k,
         exclude_history=exclude_history,
         shown=shown,
+        made=made,
         width=width,
       )
 
@@ -226,6 +228,7 @@ class Served(recommender.Recommender):
       [[catalogue.titles[row] for row in own[: self.history]] for own in items],
       items,
       [[] for _ in items],
+      [{} for _ in items],
     )
     written: dict[str, list] = {
       "predict": [
@@ -240,6 +243,7 @@ class Served(recommender.Recommender):
       k,
       exclude_history=True,
       shown=filters.EVERYTHING,
+      made=k,
       width=width,
     )
     with self._lock:

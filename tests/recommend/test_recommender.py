@@ -98,7 +98,7 @@ def _assert_same_lists(found, rows):
     )
     assert own["written"] == row["predict"]
     left_out = {"encoder": None, "system": None, "cold": False}
-    left_out |= {"fallback": None}
+    left_out |= {"fallback": None, "nearest": {}}
     assert own["provenance"] == left_out | row["provenance"]
 
 

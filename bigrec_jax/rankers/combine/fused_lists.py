@@ -38,7 +38,12 @@ class _Out(NamedTuple):
 
 
 class FusedLists:
-  """A catalogue on the mesh, from which lists by a fused score are made."""
+  """A catalogue on the mesh, from which lists by a fused score are made.
+
+  Attributes:
+    table: the catalogue.
+    models: whose scores are read.
+  """
 
   def __init__(
     self,
@@ -68,9 +73,9 @@ class FusedLists:
     # Whose places are shown: the first of CF.
     of_cf = [model for model in self.models if model != features.WORDS]
     self._shown = of_cf[0] if of_cf else None
-    self._table = streamed.streamed(item_embeddings, groups, mesh, real)
+    self.table = streamed.streamed(item_embeddings, groups, mesh, real)
     self._gather = candidates.Gatherer(
-      self._table,
+      self.table,
       popularity if known else np.zeros(len(groups)),
       block_items=config.block_items,
     )
@@ -78,7 +83,7 @@ class FusedLists:
 
   def rewritten(self, rows: slice) -> None:
     """Takes other vectors of some rows from the array that was given."""
-    self._table = self._gather.table = streamed.rewritten(self._table, rows)
+    self.table = self._gather.table = streamed.rewritten(self.table, rows)
 
   def __call__(
     self,
@@ -102,7 +107,7 @@ class FusedLists:
       allowed: [I] bool, which rows may be listed, at least one; None = all.
         The list is that of all with the others left out.
     """
-    total = len(self._table.host)
+    total = len(self.table.host)
     rows = min(_MOST_USERS, self._config.batch_size)
     if self.models:
       most_scores = _MOST_CF_SCORES // len(self.models)
@@ -140,7 +145,7 @@ class FusedLists:
     found = self._gather(users)
     likely = None
     if asked is not None:
-      likely = features.likelihood(found.items, self._table.groups, *asked)
+      likely = features.likelihood(found.items, self.table.groups, *asked)
     known = features.of(found, users, self._items, likely)
     scores = self._fused.scores(found, known, self._items)
     costs = features.costs(self._fused.base, found, self._items)
@@ -156,7 +161,7 @@ class FusedLists:
       listed[n, : len(kept)] = values[n, chosen]
       distances[n, : len(kept)] = found.distances[n, chosen, 0]
     short = (items < 0).any(axis=1)
-    if short.any() and found.real.sum(axis=1).min() < len(self._table.host):
+    if short.any() and found.real.sum(axis=1).min() < len(self.table.host):
       self._fill(users, cf, out, items, distances)
     places = np.zeros_like(items)
     if self._shown is not None:
@@ -167,7 +172,7 @@ class FusedLists:
     self, items: np.ndarray, hidden: np.ndarray, out: "_Out"
   ) -> np.ndarray:
     """Returns which places of items [S] are listed."""
-    kept = shown.of_candidates(items, self._table.groups, hidden, out.allowed)
+    kept = shown.of_candidates(items, self.table.groups, hidden, out.allowed)
     return np.flatnonzero(kept)
 
   def _fill(
@@ -179,11 +184,11 @@ class FusedLists:
     distances: np.ndarray,
   ) -> None:
     """Puts items that are no candidates behind those that are, in place."""
-    host, base = self._table.host, self._fused.base
+    host, base = self.table.host, self._fused.base
     without = np.concatenate([out.hidden, items], axis=1)
     if base == features.TEXT:
       behind = lists.new_titles(
-        self._table,
+        self.table,
         lists.Users(
           users.queries[:, 0],
           len(users),

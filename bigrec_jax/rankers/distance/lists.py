@@ -124,7 +124,7 @@ def new_titles(
     UserError: a query isn't finite.
   """
   groups = table.groups
-  spare = _spare(hidden.shape[1])
+  spare = spare_of(hidden.shape[1])
 
   def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     kept = np.zeros(items.shape, bool)
@@ -137,22 +137,21 @@ def new_titles(
 
 
 def warm_up(
-  table: streamed.Streamed, users: Users, k: int, hidden: int, most_items: int
+  table: streamed.Streamed, users: Users, k: int, spare: int, most_items: int
 ) -> None:
-  """Compiles every pass that `new_titles` may take for lists of this size.
+  """Compiles every pass that lists of this size may take.
 
   Args:
     table: the catalogue.
     users: a block of as many as will be asked for.
     k: list length.
-    hidden: H.
+    spare: of `new_titles` `spare_of` its hidden rows, of `top_items` 0.
     most_items: that a device scores at a time.
   """
-  search = _Search(table, users, most_items)
-  search.warm_up(k, _spare(hidden))
+  _Search(table, users, most_items).warm_up(k, spare)
 
 
-def _spare(hidden: int) -> int:
+def spare_of(hidden: int) -> int:
   """Returns how many candidates more H hidden rows ask for.
 
   A power of two, so that few lengths of histories mean few programs.
@@ -199,7 +198,7 @@ class _Search:
         may leave any.
     """
     counts = _counts(k, spare, self._total)
-    everything = np.arange(self._total, dtype=np.int32)
+    everything: np.ndarray = np.arange(self._total, dtype=np.int32)
     if only is not None:
       # As many as have that many allowed ones among them, on average.
       likely = counts[0] * self._total / len(only)
