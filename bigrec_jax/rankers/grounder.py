@@ -42,6 +42,16 @@ class Recommended(NamedTuple):
   distances: np.ndarray
   cf_ranks: np.ndarray | None
 
+  def cut(self, k: int) -> "Recommended":
+    """Returns the first k items of lists."""
+    ranks = self.cf_ranks
+    return Recommended(
+      self.items[:, :k],
+      self.scores[:, :k],
+      self.distances[:, :k],
+      None if ranks is None else ranks[:, :k],
+    )
+
 
 class Grounder:
   """A catalogue on the mesh, from which lists are made.

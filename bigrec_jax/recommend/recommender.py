@@ -46,7 +46,6 @@ from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.workdir import paths as paths_lib
 
 if TYPE_CHECKING:
-  from bigrec_jax.rankers import grounder as grounder_lib
   from bigrec_jax.rankers.combine import candidates
 
 
@@ -266,9 +265,7 @@ class Recommender:
       histories, written, max(k, made), exclude_history, shown, width
     ):
       found = self._list_of(users, own, wanted)
-      if made > k:
-        found = _cut(found, k)
-      judged = self._judge(found, users, own, wanted._replace(k=k))
+      judged = self._judge(found.cut(k), users, own, wanted._replace(k=k))
       why = None
       if explain:
         items = histories[part].padded(self._loaded.config.data.max_history)
@@ -340,23 +337,13 @@ class Recommender:
     from bigrec_jax.rankers.combine import candidates, features
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
-      return lambda part: self._known(score, items[part])
+      return lambda part: self._shelf.scores(score, items[part])
 
     scores = {model: reader(score) for model, score in self._scorers.items()}
     if self._words is not None:
       scores[features.WORDS] = reader(self._words)
     history = rows.newest(items, self._loaded.config.data.max_history)
     return candidates.Users(queries, log_probs, scores, history, "recommend")
-
-  def _known(self, score: cf_scorer.Scorer, items: np.ndarray) -> np.ndarray:
-    """Returns scores [n, C]; what a scorer doesn't know has its least."""
-    total, size = len(self._shelf), len(self._loaded.catalogue)
-    if total == size:
-      return score(items)
-    scores = score(rows.only_below(items, size))
-    more = total - scores.shape[1]
-    least = scores.min(axis=1, keepdims=True)
-    return np.concatenate([scores, np.repeat(least, more, axis=1)], axis=1)
 
   def _list(
     self,
@@ -412,16 +399,3 @@ class Recommender:
     size = len(self._loaded.catalogue)
     own = iter(self._attributes.of(item for item in items if item < size))
     return [next(own) if item < size else {} for item in items]
-
-
-def _cut(
-  found: "grounder_lib.Recommended", k: int
-) -> "grounder_lib.Recommended":
-  """Returns the first k items of lists."""
-  ranks = found.cf_ranks
-  return found._replace(
-    items=found.items[:, :k],
-    scores=found.scores[:, :k],
-    distances=found.distances[:, :k],
-    cf_ranks=None if ranks is None else ranks[:, :k],
-  )

@@ -12,8 +12,9 @@ Letters: I prepared items, A added, C rows, D width.
 import numpy as np
 
 from bigrec_jax import errors
+from bigrec_jax.cf import rows
 from bigrec_jax.data.prepared import editions, popularity
-from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
 
 
 class Shelf:
@@ -163,3 +164,17 @@ class Shelf:
         " expected"
       )
     return result
+
+  def scores(self, score: cf_scorer.Scorer, items: np.ndarray) -> np.ndarray:
+    """Returns CF scores [n, C] of histories [n, H].
+
+    An item that was added later has the least of its row, and a history counts
+    by what was prepared: the scorer knows nothing else.
+    """
+    known = len(self._loaded.catalogue)
+    if len(self) == known:
+      return score(items)
+    found = score(rows.only_below(items, known))
+    least = found.min(axis=1, keepdims=True)
+    more = np.repeat(least, len(self) - known, axis=1)
+    return np.concatenate([found, more], axis=1)

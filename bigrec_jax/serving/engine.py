@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 
@@ -24,28 +24,13 @@ from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.recommend import filters
 from bigrec_jax.serving import (
   compilations,
+  lookup,
   refusals,
   requests,
   served,
   waiting,
   warming,
 )
-
-
-class _Change(NamedTuple):
-  """Something that is done while nobody is decoded, or listed.
-
-  Attributes:
-    act: does it.
-    trie: whether other titles may be written afterwards.
-    done: set once it was done, or failed.
-    problem: holds why it failed.
-  """
-
-  act: Callable[[], None]
-  trie: bool
-  done: threading.Event
-  problem: list[BaseException]
 
 
 class Engine:
@@ -68,9 +53,9 @@ class Engine:
       config.max_batch, config.prompt_buckets
     )
     self._inside: dict[int, waiting.User] = {}  # By name, those in slots.
-    self._written: queue.SimpleQueue[_Done | None] = queue.SimpleQueue()
+    self._written: queue.SimpleQueue[waiting.Done | None] = queue.SimpleQueue()
     self._listing = 0  # Users whose texts are written and lists are not.
-    self._change: _Change | None = None
+    self._change: waiting.Change | None = None
     self._stopping = False
     self._names = 0
     self._compiled = 0
@@ -166,12 +151,7 @@ class Engine:
       raise refusals.closing()
     arrived = time.monotonic()
     edition, catalogue = self.recommender.offered
-    found = _find(ask, catalogue)
-    try:
-      shown = filters.of_ids(catalogue, ask.allow, ask.deny)
-    except errors.UserError as error:
-      field = "allow" if ask.allow is not None else "deny"
-      raise refusals.bad(field, str(error)) from None
+    found, shown = lookup.find(ask, catalogue), lookup.shown(ask, catalogue)
     request = waiting.Request(
       ask, found, shown, edition, arrived + ask.deadline_ms / 1e3
     )
@@ -190,7 +170,7 @@ class Engine:
       trie: other titles may be written afterwards, so nobody may be in the
         middle of one: those in the slots are written first.
     """
-    change = _Change(act, trie, threading.Event(), [])
+    change = waiting.Change(act, trie, threading.Event(), [])
     with self.waiting.changed:
       if self._stopping:
         raise refusals.closing()
@@ -242,7 +222,7 @@ class Engine:
           user.request.fail(errors.NonFiniteError(user.place, each.problem))
         else:
           texts = self.recommender.texts(each.tokens, each.scores)
-          self._pass_on(_Done(user, texts))
+          self._pass_on(waiting.Done(user, texts))
       self._drop_expired()
     self._written.put(None)
 
@@ -262,7 +242,7 @@ class Engine:
     users = self.waiting.take(self.slots_running.free)
     for user in users:
       if user.prompt is None:
-        self._pass_on(_Done(user, None))
+        self._pass_on(waiting.Done(user, None))
     inside = [user for user in users if user.prompt is not None]
     self._inside |= {user.name: user for user in inside}
     if inside:
@@ -294,7 +274,7 @@ class Engine:
     self._change = None
     change.done.set()
 
-  def _pass_on(self, done: "_Done") -> None:
+  def _pass_on(self, done: waiting.Done) -> None:
     with self._lock:
       self._listing += 1
     self._written.put(done)
@@ -327,7 +307,7 @@ class Engine:
       if ended:
         return
 
-  def _lists_of(self, group: Sequence["_Done"]) -> None:
+  def _lists_of(self, group: Sequence[waiting.Done]) -> None:
     """Makes and hands out the lists of users who share their options."""
     now = time.monotonic()
     group = [done for done in group if not done.user.request.expire(now)]
@@ -370,9 +350,9 @@ class Engine:
       next(width for width in widths if longest <= width),
     )
 
-  def _alike(self, batch: Sequence["_Done"]) -> list[list["_Done"]]:
+  def _alike(self, batch: Sequence[waiting.Done]) -> list[list[waiting.Done]]:
     """Returns users whose lists are made in one call, side by side."""
-    groups: dict[Any, list[_Done]] = {}
+    groups: dict[Any, list[waiting.Done]] = {}
     for done in batch:
       ask = done.user.request.ask
       filtered = ask.allow is not None or ask.deny is not None
@@ -399,37 +379,3 @@ class Engine:
     return histories_lib.Histories(
       own.rows, own.titles, again.items, own.unknown, own.nearest
     )
-
-
-class _Done(NamedTuple):
-  """A user for whom texts were written.
-
-  Attributes:
-    user: who.
-    texts: {"predict", "scores"}; None where no slot could write them.
-  """
-
-  user: waiting.User
-  texts: dict[str, list] | None
-
-
-def _find(ask: requests.Ask, catalogue: Any) -> histories_lib.Histories:
-  """Looks the histories up.
-
-  The nearest title isn't looked for: of a large catalogue that takes a second.
-  """
-  rows = histories_lib.from_lists(ask.histories)
-  way = "text" if ask.unknown == "error" else ask.unknown
-  found = histories_lib.find(rows, catalogue, way, "unknown")
-  if ask.unknown == "error":
-    for n, lacking in enumerate(found.unknown):
-      for m, item in enumerate(ask.histories[n] if lacking else ()):
-        if str(item) in lacking:
-          field = f"histories[{n}][{m}]"
-          raise refusals.bad(
-            field,
-            f"{field}: {str(item)[:80]!r} found, an id or a title of the"
-            ' catalogue expected ("unknown": "text" writes it into the prompt'
-            ' as it is, "skip" leaves it out)',
-          )
-  return found

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from bigrec_jax.config import ServeConfig
+from bigrec_jax.data.prepared import histories as histories_lib
 
 _ID = {"type": "string", "description": "An external id, or a title."}
 
@@ -137,7 +138,7 @@ def _recommend(config: ServeConfig) -> dict[str, Any]:
     allow=ids,
     deny=ids,
     deadline_ms={"type": "number", "maximum": config.deadline_ms},
-    unknown={"enum": ["error", "text", "skip"]},
+    unknown={"enum": list(histories_lib.UNKNOWN)},
   )
   body["required"] = ["histories"]
   item = {

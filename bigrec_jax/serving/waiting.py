@@ -5,9 +5,9 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.decoding import running
@@ -86,6 +86,34 @@ class User:
   place: int
   prompt: running.Prompt | None
   name: int
+
+
+class Done(NamedTuple):
+  """A user for whom texts were written.
+
+  Attributes:
+    user: who.
+    texts: {"predict", "scores"}; None where no slot could write them.
+  """
+
+  user: User
+  texts: dict[str, list] | None
+
+
+class Change(NamedTuple):
+  """Something that is done while nobody is decoded, or listed.
+
+  Attributes:
+    act: does it.
+    trie: whether other titles may be written afterwards.
+    done: set once it was done, or failed.
+    problem: holds why it failed.
+  """
+
+  act: Callable[[], None]
+  trie: bool
+  done: threading.Event
+  problem: list[BaseException]
 
 
 class Queue:

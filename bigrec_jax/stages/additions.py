@@ -34,7 +34,8 @@ def _asked(session: Session) -> _Asked:
   path = raw_files.given(
     "data.catalogue_add", session.config.data.catalogue_add
   )
-  compared = new_items.compare(new_items.read(path), session.offered)
+  given = new_items.read(path, session.config.data.columns)
+  compared = new_items.compare(given, session.offered)
   withdrawn = set(session.edition.withdrawn)
   return _Asked(compared.new, [i for i in compared.known if i in withdrawn])
 

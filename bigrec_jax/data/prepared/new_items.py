@@ -1,26 +1,23 @@
-"""Items to be added to a catalogue: read from JSONL or CSV, and compared.
+"""Items to be added to a catalogue: read from a table, and compared.
 
-A JSONL file has an object a line, a CSV file a header; both name each item's
-id and title, by `external_id` and `title` or by the usual names of a CSV's
-columns (`item_id`, `movieId`, `parent_asin`, `name`, ...).
+A table is what `data.items` may be (formats/tables.py): CSV with any separator,
+JSON objects a line, Parquet; columns of ids and titles are found by the usual
+names, `external_id` among them, or named (`data.columns`).
 """
 
-import itertools
+import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import csv_rows, opened, raw_files, values
+from bigrec_jax.config import ColumnsConfig
+from bigrec_jax.data.formats import columns, raw_files, tables, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.text import prompts
 
-_IDS = tuple(
-  "external_id item_id item id parent_asin asin movieId movie_id book_id".split()
-)
-_TITLES = ("title", "name", "item_name", "title_name")
-_SEPARATORS = ",;\t|"
+_ID, _TITLE = "external_id", "title"  # Of a JSON object.
 
 
 class NewItem(NamedTuple):
@@ -49,20 +46,43 @@ class Compared(NamedTuple):
   known: list[str]
 
 
-def read(path: pathlib.Path) -> Iterator[NewItem]:
-  """Yields the items of a file, plain or .gz.
+def read(path: pathlib.Path, named: ColumnsConfig) -> list[NewItem]:
+  """Returns the items of a file, plain or .gz.
+
+  Args:
+    path: of it.
+    named: what the configuration says of columns; "" = find it.
 
   Raises:
     UserError: it is no such file, or a row has no id or no title.
   """
-  name = path.name.removesuffix(".gz")
-  rows = _json if name.endswith((".jsonl", ".json")) else _csv
-  empty = True
-  for place, row in rows(path):
-    empty = False
-    yield of_object(row, place)
-  if empty:
+  table = tables.peek(path)
+  known = [columns.plain(name) for name in table.columns]
+  own = columns.plain(_ID)
+  if not named.item and own in known:
+    name = table.columns[known.index(own)]
+    named = dataclasses.replace(named, item=name)
+  layout = columns.find("items", table, named)
+  roles = [r for r in ("item", "title", "author") if r in layout.places]
+  places = [layout.places[role] for role in roles]
+
+  def use(rows: Iterator[tables.Row]) -> list[NewItem]:
+    found = []
+    for number, (external_id, title, *author) in rows:
+      text = columns.id_of(title)
+      if author and prompts.clean_title(text):
+        text = f"{text} written by {columns.id_of(author[0])}"
+      place = f"{path}: {layout.table.unit} {number}"
+      row = {_ID: columns.id_of(external_id), _TITLE: text}
+      found.append(of_object(row, place))
+    return found
+
+  doctor = doctor_lib.Doctor("items")
+  keys = [layout.places["item"]]
+  found = tables.read(layout.table, places, keys, "auto", doctor, use)
+  if not found:
     raise errors.UserError(f"{path}: no item found, an id and a title expected")
+  return found
 
 
 def of_object(row: Mapping[str, Any], place: str) -> NewItem:
@@ -71,11 +91,14 @@ def of_object(row: Mapping[str, Any], place: str) -> NewItem:
   Raises:
     UserError: it has no id or no title, or one that is no text.
   """
-  external_id = _named(row, _IDS, place)
-  title = _named(row, _TITLES, place)
+  for key in (_ID, _TITLE):
+    if key not in row:
+      found = values.listed(list(map(repr, row))) or "nothing"
+      raise errors.UserError(f"{place}: {found} found, {key} expected")
+  external_id, title = row[_ID], row[_TITLE]
   if isinstance(external_id, int) and not isinstance(external_id, bool):
     external_id = str(external_id)
-  for key, value in (("external_id", external_id), ("title", title)):
+  for key, value in ((_ID, external_id), (_TITLE, title)):
     if not isinstance(value, str) or not prompts.clean_title(value):
       raise errors.UserError(
         f"{place}.{key}: {values.shown(value)} found, a text that isn't empty"
@@ -110,36 +133,3 @@ def compare(items: Iterable[NewItem], catalogue: Catalogue) -> Compared:
     elif before is None:
       new[item.external_id] = item
   return Compared(list(new.values()), known)
-
-
-def _named(row: Mapping[str, Any], names: tuple[str, ...], place: str) -> Any:
-  for name in names:
-    if name in row:
-      return row[name]
-  found = values.listed(list(map(repr, row))) or "nothing"
-  raise errors.UserError(
-    f"{place}: {found} found, {names[0]} expected (or {', '.join(names[1:4])})"
-  )
-
-
-def _json(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  doctor = doctor_lib.Doctor("items")
-  for number, row in raw_files.json_lines(path, doctor):
-    yield f"{path}: line {number}", row
-
-
-def _csv(path: pathlib.Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  with opened.text(opened.Place(path, "line")) as file:
-    lines = iter(file)
-    first = next(lines, "")
-    separator = max(_SEPARATORS, key=first.count)
-    table = csv_rows.Rows(path, itertools.chain([first], lines), separator)
-    rows = iter(table)
-    header = [name.strip() for name in next(rows, (0, []))[1]]
-    for number, row in rows:
-      place = f"{path}: line {number}"
-      if len(row) != len(header):
-        raise errors.UserError(
-          f"{place}: {len(row)} fields found, {len(header)} expected"
-        )
-      yield place, dict(zip(header, row, strict=True))

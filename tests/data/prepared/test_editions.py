@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bigrec_jax import errors
+from bigrec_jax import config, errors
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   editions,
@@ -159,40 +159,45 @@ def test_vectors_are_of_the_present_encoder(store):
     store.vectors(found, ENCODER, 4)
 
 
+NAMED = config.ColumnsConfig(
+  **dict.fromkeys(("user", "item", "time", "rating", "title", "author"), "")
+)
+
+
 @pytest.mark.parametrize(
   ("name", "text"),
   [
     (
-      "new.jsonl",
-      '{"external_id": 7, "title": "A; b"}\n\n{"id":"8","name":"C"}',
+      "a.jsonl",
+      '{"external_id": "7", "title": "A; b"}\n'
+      '{"external_id": "8", "title": "C"}\n',
     ),
-    ("new.csv", "item_id,title,price\n7,A; b,3\n8,C,4\n"),
-    ("new.tsv", "title\tmovieId\nA; b\t7\nC\t8\n"),
+    ("a.csv", "item_id,title,price\n7,A; b,3\n8,C,4\n"),
+    ("a.tsv", "title\tmovieId\nA; b\t7\nC\t8\n"),
   ],
 )
 def test_items_of_a_file(tmp_path, name, text):
   path = tmp_path / name
   path.write_text(text)
-  found = [(item.external_id, item.title) for item in new_items.read(path)]
+  found = [
+    (item.external_id, item.title) for item in new_items.read(path, NAMED)
+  ]
   assert found == [("7", "A; b"), ("8", "C")]
 
 
 @pytest.mark.parametrize(
   ("name", "text", "words"),
   [
-    ("new.jsonl", "", "no item found"),
-    ("new.jsonl", '{"title": "A"}', "line 1: 'title' found, external_id"),
-    ("new.jsonl", '{"id": "1", "title": " "}', "line 1.title: ' ' found"),
-    ("new.jsonl", '{"id": true, "title": "A"}', "line 1.external_id: True"),
-    ("new.csv", "id,title\n1,A,B\n", "line 2: 3 fields found, 2 expected"),
-    ("new.csv", "number,title\n1,A\n", "external_id expected"),
+    ("a.csv", "item_id,title\n7,\n", "line 2.title: '' found"),
+    ("a.csv", "item_id,title\n", "no item found"),
+    ("a.csv", "number,colour\n1,red\n", "columns number, colour"),
   ],
 )
 def test_a_mistake_names_the_line(tmp_path, name, text, words):
   path = tmp_path / name
   path.write_text(text)
   with pytest.raises(errors.UserError, match=words):
-    list(new_items.read(path))
+    new_items.read(path, NAMED)
 
 
 def test_what_is_there_is_not_new(prepared):
