@@ -261,12 +261,7 @@ def _check(
 ) -> None:
   """Raises UserError for what would fail, or go wrong unseen, later."""
   sharding.check_batch(mesh, config.batch_size, "config.generate.batch_size")
-  title = 0 if trie is None else int(sharding.to_host(trie.longest))
-  if title > config.max_new_tokens:
-    raise errors.UserError(
-      f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
-      f" least {title} expected: the longest title has that many tokens"
-    )
+  check_titles(config, trie)
   for row, prompt in enumerate(prompts):
     if not len(prompt):
       raise errors.UserError(f"prompt {row}: no token found, some expected")
@@ -279,6 +274,16 @@ def _check(
       " the base model's max_position_embeddings %d: expect worse texts",
       longest,
       positions,
+    )
+
+
+def check_titles(config: GenerateConfig, trie: constraints.Trie | None) -> None:
+  """Raises UserError where a title of the trie can't be written whole."""
+  title = 0 if trie is None else int(sharding.to_host(trie.longest))
+  if title > config.max_new_tokens:
+    raise errors.UserError(
+      f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
+      f" least {title} expected: the longest title has that many tokens"
     )
 
 

@@ -113,7 +113,11 @@ class Running:
       trie: the titles that may be written, on the devices; None = any text.
       slots: B; rounded up to what the row shards of the mesh divide.
       buckets: widths to which prompts are padded.
+
+    Raises:
+      UserError: a title does not fit in `max_new_tokens`.
     """
+    generate.check_titles(config, trie)
     own, mesh = network, network.mesh
     self._unit = sharding.batch_size_unit(mesh)
     self.slots = -(-slots // self._unit) * self._unit

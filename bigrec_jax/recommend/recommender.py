@@ -397,5 +397,5 @@ class Recommender:
   def _attributes_of(self, items: list[int]) -> list[dict[str, Any]]:
     """Returns the attributes of rows; what was added later has none."""
     size = len(self._loaded.catalogue)
-    own = iter(self._attributes.of(item for item in items if item < size))
+    own = iter(self._attributes.of(i for i in items if i < size))
     return [next(own) if item < size else {} for item in items]

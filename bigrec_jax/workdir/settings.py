@@ -34,12 +34,14 @@ _DAMAGED = (
 # key (or all of a section) is never remembered.
 PASSING = frozenset(
   {
+    "data.catalogue_add",
     "generate.split",
     "mesh",
     "plan",
     "recommend.histories",
     "recommend.history",
     "recommend.output",
+    "serve",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made
