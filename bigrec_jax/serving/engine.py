@@ -13,14 +13,17 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.config import ServeConfig
-from bigrec_jax.data.prepared import histories as histories_lib
+from bigrec_jax.data.prepared import (
+  catalogue as catalogue_lib,
+  histories as histories_lib,
+)
 from bigrec_jax.recommend import filters
 from bigrec_jax.serving import (
   compilations,
@@ -52,7 +55,7 @@ class Engine:
     self.slots_running = recommender.running(
       config.max_batch, config.prompt_buckets
     )
-    self._inside: dict[int, waiting.User] = {}  # By name, those in slots.
+    self._inside: dict[Hashable, waiting.User] = {}  # By name, those in slots.
     self._written: queue.SimpleQueue[waiting.Done | None] = queue.SimpleQueue()
     self._listing = 0  # Users whose texts are written and lists are not.
     self._change: waiting.Change | None = None
@@ -217,7 +220,7 @@ class Engine:
       with self.devices:
         found = self.slots_running.advance()
       for each in found:
-        user = self._inside.pop(int(str(each.name)))
+        user = self._inside.pop(each.name)
         if each.problem:
           user.request.fail(errors.NonFiniteError(user.place, each.problem))
         else:
@@ -315,23 +318,27 @@ class Engine:
       return
     first = group[0].user.request
     made, width = self._sizes(first.ask)
-    with self.devices:
-      edition, catalogue = self.recommender.offered
-      found = [self._now(done.user, edition, catalogue) for done in group]
+    size = 1 if len(group) == 1 else self.slots
+
+    def as_now(
+      edition: int, catalogue: catalogue_lib.Catalogue
+    ) -> tuple[histories_lib.Histories, filters.Filter]:
+      own = [lookup.again(done.user, edition, catalogue) for done in group]
       shown = first.shown
       if first.edition != edition:
-        shown = filters.of_ids(catalogue, first.ask.allow, first.ask.deny)
+        shown = lookup.shown(first.ask, catalogue)
+      return histories_lib.joined((own * size)[:size]), shown
+
+    with self.devices:
       texts = [
-        done.texts or self.recommender.write(own)
-        for done, own in zip(group, found, strict=True)
+        done.texts or self.recommender.write(done.user.history)
+        for done in group
       ]
-      size = 1 if len(group) == 1 else self.slots
       lists = self.recommender.lists(
-        histories_lib.joined(found * size)[:size],
+        as_now,
         (texts * size)[:size],
         first.ask.k,
         exclude_history=first.ask.exclude_history,
-        shown=shown,
         made=made,
         width=width,
       )
@@ -366,16 +373,3 @@ class Engine:
       )
       groups.setdefault(key, []).append(done)
     return list(groups.values())
-
-  def _now(
-    self, user: waiting.User, edition: int, catalogue: Any
-  ) -> histories_lib.Histories:
-    """Returns a history in the catalogue as it is now."""
-    own = user.request.found[user.place : user.place + 1]
-    if user.request.edition == edition:
-      return own
-    # An item that went meanwhile is in the prompt; no list has it anyway.
-    again = histories_lib.find(own.rows, catalogue, "skip", "unknown")
-    return histories_lib.Histories(
-      own.rows, own.titles, again.items, own.unknown, own.nearest
-    )

@@ -6,7 +6,7 @@ from bigrec_jax.data.prepared import (
   histories as histories_lib,
 )
 from bigrec_jax.recommend import filters
-from bigrec_jax.serving import refusals, requests
+from bigrec_jax.serving import refusals, requests, waiting
 
 
 def find(
@@ -53,3 +53,19 @@ def shown(
   except errors.UserError as error:
     field = "allow" if ask.allow is not None else "deny"
     raise refusals.bad(field, str(error)) from None
+
+
+def again(
+  user: waiting.User, edition: int, catalogue: catalogue_lib.Catalogue
+) -> histories_lib.Histories:
+  """Returns a history in the catalogue as it is now.
+
+  An item that went meanwhile is in the prompt; no list has it anyway.
+  """
+  own = user.history
+  if user.request.edition == edition:
+    return own
+  now = histories_lib.find(own.rows, catalogue, "skip", "unknown")
+  return histories_lib.Histories(
+    own.rows, own.titles, now.items, own.unknown, own.nearest
+  )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
   from bigrec_jax import config as config_lib
   from bigrec_jax.decoding import constraints, running as slots_lib
+
+
+# Number and items of an edition to histories in it, and what may be listed.
+Now = Callable[
+  [int, catalogue_lib.Catalogue],
+  tuple[histories_lib.Histories, filters.Filter],
+]
 
 
 class Served(recommender.Recommender):
@@ -168,24 +175,31 @@ class Served(recommender.Recommender):
       self.provenance = dataclasses.replace(
         self.provenance, catalogue=edition.fingerprint
       )
-    self.offered = edition.number, offered
+      self.offered = edition.number, offered
 
   def lists(
     self,
-    histories: histories_lib.Histories,
+    now: Now,
     written: Sequence[Mapping[str, list]],
     k: int,
     *,
     exclude_history: bool,
-    shown: filters.Filter,
     made: int,
     width: int,
   ) -> list[recommendations.Recommendations]:
     """Returns the lists of histories for which the texts are written.
 
-    See `Recommender._lists`.
+    Args:
+      now: of an edition's number and items to histories in it, and what may
+        be listed; called when no other edition can come any more.
+      written: see `Recommender._lists`, as the others.
+      k: items in a list.
+      exclude_history: never list what the history has.
+      made: lists are made at least so long.
+      width: items to which histories are padded.
     """
     with self._lock, log_handlers.left_alone():
+      histories, shown = now(*self.offered)
       return self._lists(
         histories,
         written,
@@ -238,11 +252,10 @@ class Served(recommender.Recommender):
     }
     texts = [written] * users
     self.lists(
-      histories,
+      lambda *_: (histories, filters.EVERYTHING),
       texts,
       k,
       exclude_history=True,
-      shown=filters.EVERYTHING,
       made=k,
       width=width,
     )

@@ -150,6 +150,8 @@ class _Server(uvicorn.Server):
 class _Drain(interrupts.Watch):
   """Has a signal stop the server, in place of the process."""
 
+  said = ""
+
   def __init__(self, server: _Server, app: app_lib.App, seconds: float):
     super().__init__()
     self._server, self._app, self._limit = server, app, seconds

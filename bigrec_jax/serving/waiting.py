@@ -87,6 +87,11 @@ class User:
   prompt: running.Prompt | None
   name: int
 
+  @property
+  def history(self) -> histories_lib.Histories:
+    """The one history, as it was looked up."""
+    return self.request.found[self.place : self.place + 1]
+
 
 class Done(NamedTuple):
   """A user for whom texts were written.

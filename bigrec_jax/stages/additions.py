@@ -25,8 +25,13 @@ class _Asked(NamedTuple):
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
-  """Yields the stage, where a file of new items is named."""
-  if session.config.data.catalogue_add:
+  """Yields the stage, where a file of new items is named.
+
+  Whoever only reads adds nothing to embeddings that it may not make.
+  """
+  if not session.config.data.catalogue_add:
+    return
+  if session.asked.make or session.walk.look(embed.STAGE).is_current:
     yield STAGE
 
 

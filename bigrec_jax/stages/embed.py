@@ -21,7 +21,10 @@ def run(
   from bigrec_jax.stages import additions  # It needs this stage.
 
   session = Session(config, workdir, asked)
-  session.make(STAGE, *additions.needed(session))
+  stages = [STAGE]
+  if config.data.catalogue_add:
+    stages.append(additions.STAGE)
+  session.make(*stages)
 
 
 def _needed(session: Session) -> Iterator[graph.Stage]:

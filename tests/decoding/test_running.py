@@ -47,10 +47,10 @@ def decode(own, prompts, cut, arrivals):
   )
 
 
-@pytest.mark.parametrize("way", ["beams", "look ahead", "sampled", "mesh"])
+@pytest.mark.parametrize("way", ["beams on a mesh", "look ahead", "sampled"])
 def test_who_comes_later_is_decoded_as_alone(way):
   """And nothing is compiled once all is warm."""
-  shape = (2, 1, 1) if way == "mesh" else (1, 1, 1)
+  shape = (2, 1, 1) if way == "beams on a mesh" else (1, 1, 1)
   changes = {"max_new_tokens": 20}
   trie = None
   if way == "look ahead":
