@@ -1,5 +1,7 @@
 """The README's five steps as they are printed, on made-up tables."""
 
+import contextlib
+import io
 import json
 import pathlib
 import re
@@ -66,19 +68,16 @@ def steps(tmp_path_factory):
     "Halo 3": "item, NUMBER 3",
     "B000FRS9JK": "i7",
   }
-  with pytest.MonkeyPatch.context() as patch:
-    printed = []
-    patch.setattr("builtins.print", lambda *x, **_: printed.append(str(x[0])))
-    for flags in found:
-      own = [f"--{flag.strip()}" for flag in flags if "model.path" not in flag]
-      for name, other in here.items():
-        own = [flag.replace(name, other) for flag in own]
-      printed.clear()
+  for flags in found:
+    own = [f"--{flag.strip()}" for flag in flags if "model.path" not in flag]
+    for name, other in here.items():
+      own = [flag.replace(name, other) for flag in own]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
       status, line = command.here(*own)
-      assert status == 0, line
-      told.append("\n".join(printed))
-      if "users=all" in own[-1]:
-        kept = (root / "recommendations.jsonl").read_text()
+    assert status == 0, line
+    told.append(printed.getvalue())
+    if "users=all" in own[-1]:
+      kept = (root / "recommendations.jsonl").read_text()
   return root, folder, told, [json.loads(x) for x in kept.splitlines()]
 
 
