@@ -51,6 +51,12 @@ def here(*flags):
   Returns:
     (exit status, stderr).
   """
+  status, _, told = here_with_output(*flags)
+  return status, told
+
+
+def here_with_output(*flags):
+  """Does what `here` does; returns (exit status, stdout, stderr)."""
   import main
 
   argv, told = ["main.py", *map(str, flags)], io.StringIO()
@@ -62,22 +68,17 @@ def here(*flags):
     mock.patch.object(main.interrupts, "claim"),
     flagsaver.flagsaver(),
     contextlib.redirect_stderr(told),
-    contextlib.redirect_stdout(io.StringIO()),
+    contextlib.redirect_stdout(io.StringIO()) as printed,
   ):
-    return main.main(argv), told.getvalue()
+    return main.main(argv), printed.getvalue(), told.getvalue()
 
 
 _ONE_PROCESS = """
-import contextlib, io, json, sys
-from unittest import mock
+import json, sys
 from tests.stages import command
-results = []
-for flags in json.load(sys.stdin):
-  printed = io.StringIO()
-  with mock.patch.object(command.io, "StringIO", lambda: printed):
-    status, _ = command.here(*flags)
-  results.append([status, printed.getvalue()])
-print(json.dumps(results))
+lines = json.load(sys.stdin)
+results = [command.here_with_output(*flags) for flags in lines]
+print(json.dumps([[status, out + err] for status, out, err in results]))
 """
 
 
