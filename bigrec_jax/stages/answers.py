@@ -64,7 +64,7 @@ def show(path: pathlib.Path) -> None:
   say(
     table.format_table(
       headers,
-      [[e.get(key, "") for key in keys] for e in row["recommendations"]],
+      [[e.get(key) for key in keys] for e in row["recommendations"]],
     )
   )
   for entry in row["recommendations"]:

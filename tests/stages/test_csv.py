@@ -5,9 +5,7 @@ import pathlib
 import re
 
 import numpy as np
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from tests.stages import command
 
@@ -51,14 +49,6 @@ def _more(root, folder):
   (folder / "deny.txt").write_text("i1\ni2\ngone\n")
   (folder / "some.csv").write_text("user_id\nu5\nu7\n")
   (folder / "odd.csv").write_text("user_id\nu5\nnobody\nno one\n")
-  (folder / "long.csv").write_text(
-    "user,item,date\na,i7,2024-05-02\nb,i9,2024-05-01\na,i3,2024-05-01\n"
-  )
-  (folder / "wide.csv").write_text(
-    'user,history\na,i3|i7\nb,"[""ITEM, number 9""]"\n'
-  )
-  table = {"user": ["a", "b"], "history": [["i3", "i7"], ["i9"]]}
-  parquet.write_table(pyarrow.table(table), folder / "wide.parquet")
   stock = folder / "products.csv"  # Every third is out of stock.
   reasons = {
     "allow": stock,
@@ -67,11 +57,9 @@ def _more(root, folder):
     "k": 3000,
   }
   asked = {
-    name: {"histories": folder / name, "k": 4}
-    for name in ("long.csv", "wide.csv", "wide.parquet")
+    name: reasons | {"users": folder / f"{name}.csv"}
+    for name in ("some", "odd")
   }
-  asked["some"] = reasons | {"users": folder / "some.csv"}
-  asked["odd"] = reasons | {"users": folder / "odd.csv"}
   return {
     name: [
       "--mode=recommend",
@@ -181,15 +169,3 @@ def test_files_of_ids_and_reasons(steps):
       assert f"place {why['places'][why['decided']]} by" in why["words"]
   assert "1 ids of config.recommend.allow" in told["some"]
   assert "2 of 3 ids" in told["odd"] and "line 3 'nobody'" in told["odd"]
-
-
-def test_tables_of_histories_give_the_same_lists(steps):
-  """As CSV, long and wide, and as Parquet; with ids or titles."""
-  _, read, _ = steps
-  found = [read(name) for name in ("long.csv", "wide.csv", "wide.parquet")]
-  for rows in found:
-    assert [row["user"] for row in rows] == ["a", "b"]
-    assert [row["recommendations"] for row in rows] == [
-      row["recommendations"] for row in found[0]
-    ]
-    assert all(len(row["recommendations"]) == 4 for row in rows)
