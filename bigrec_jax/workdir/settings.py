@@ -37,9 +37,13 @@ PASSING = frozenset(
     "generate.split",
     "mesh",
     "plan",
+    "recommend.allow",
+    "recommend.deny",
+    "recommend.explain",
     "recommend.histories",
     "recommend.history",
     "recommend.output",
+    "recommend.users",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made
