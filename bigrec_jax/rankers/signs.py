@@ -47,21 +47,36 @@ def of_users(
     UserError: a query isn't finite.
   """
   items, distance = _nearest(table, queries, most_users, most_items, name)
-  place = np.full(len(queries), -1, np.int32)
-  cold = np.zeros(len(queries), bool)
-  if read_scores is not None:
-    rows = max(1, _MOST_CF_SCORES // len(table.host))
-    for part in blocks.user_blocks(len(queries), rows):
-      scores = read_scores(part)
-      cold[part] = is_constant(scores)
-      place[part] = grounder.places(scores, items[part, None])[:, 0] - 1
-  place[cold] = -1
+  place, cold = places(read_scores, items, len(table.host))
   return confidence.Signs(exact, distance, log_probs, place, cold)
 
 
-def is_constant(scores: np.ndarray) -> np.ndarray:
-  """Returns which rows [n] of CF scores [n, I] say nothing of their user."""
-  return scores.min(axis=1) == scores.max(axis=1)
+def places(
+  read_scores: ReadScores | None, items: np.ndarray, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns CF's places [N] of items, and of whom it knows nothing [N] bool.
+
+  Args:
+    read_scores: asked for a block of users at a time; None = no CF.
+    items: [N] int32, one of each user.
+    num_items: I.
+
+  Returns:
+    (places from 0, -1 where CF knows nothing or isn't there; cold users).
+  """
+  place = np.full(len(items), -1, np.int32)
+  cold = np.zeros(len(items), bool)
+  if read_scores is None:
+    return place, cold
+  for part in blocks.user_blocks(
+    len(items), max(1, _MOST_CF_SCORES // num_items)
+  ):
+    scores = read_scores(part)
+    # One score for all items says nothing of a user.
+    cold[part] = scores.min(axis=1) == scores.max(axis=1)
+    place[part] = grounder.places(scores, items[part, None])[:, 0] - 1
+  place[cold] = -1
+  return place, cold
 
 
 def _nearest(

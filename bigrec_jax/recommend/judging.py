@@ -109,10 +109,17 @@ class Judge:
     from bigrec_jax.rankers import signs as signs_lib
 
     ground, catalogue = self._loaded.config.ground, self._loaded.offered
+    exact = np.array([catalogue.names(texts[0]) for texts in own.texts])
+    if self._own is None:  # Nobody asks how far the text is.
+      nothing = np.zeros(len(exact), np.int32)
+      place, cold = signs_lib.places(read, nothing, len(self._popularity))
+      return confidence.Signs(
+        exact, np.zeros(len(exact)), own.scores, place, cold
+      )
     return signs_lib.of_users(
       self._lists.table,
       users.queries[:, 0],
-      np.array([catalogue.names(texts[0]) for texts in own.texts]),
+      exact,
       own.scores,
       read,
       most_users=ground.batch_size,

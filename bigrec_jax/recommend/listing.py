@@ -84,7 +84,8 @@ class Listing:
 
     config = self._loaded.config.generate
     asked = read_prompts() if self._lists.asks else None
-    written = [_with_letters(own) for own in written]
+    if self._loaded.config.recommend.fallback:
+      written = [_with_letters(own) for own in written]
     scores = np.array([own["scores"][0] for own in written], np.float64)
     cleaned = [
       [prompts.extract_title(text) for text in own["predict"]]

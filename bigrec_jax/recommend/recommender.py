@@ -256,14 +256,14 @@ class Recommender:
       exclude_history: never list what the history has.
       shown: what of the catalogue may be listed.
       explain: tell why each item is there.
-      made: lists are made at least so long, and cut; calls that share it and
-        `width` share their programs.
-      width: items to which histories are padded at least.
+      made: lists are made at least so long, and cut.
+      width: histories are padded to it; calls that share both share programs.
     """
     lists = []
-    for part, users, own, wanted in self._parts(
+    parts = self._parts(
       histories, written, max(k, made), exclude_history, shown, width
-    ):
+    )
+    for part, users, own, wanted in parts:
       found = self._list_of(users, own, wanted)
       judged = self._judge(found.cut(k), users, own, wanted._replace(k=k))
       why = None
@@ -398,4 +398,4 @@ class Recommender:
     """Returns the attributes of rows; what was added later has none."""
     size = len(self._loaded.catalogue)
     own = iter(self._attributes.of(i for i in items if i < size))
-    return [next(own) if item < size else {} for item in items]
+    return [next(own) if i < size else {} for i in items]

@@ -63,9 +63,20 @@ def show(path: pathlib.Path) -> None:
     headers, keys = [*headers, "CF rank"], [*keys, "cf_rank"]
   say(
     table.format_table(
-      headers, [[e[key] for key in keys] for e in row["recommendations"]]
+      headers,
+      [[e.get(key) for key in keys] for e in row["recommendations"]],
     )
   )
+  for entry in row["recommendations"]:
+    if why := entry.get("why"):
+      say(errors.one_line(f"{entry['title']}: {why['words']}"))
+  if (sure := row["confidence"]) is not None:
+    count = len(row["recommendations"])
+    say(f"confidence: {sure:.3f} that the next item is one of these {count}")
+  if by := row["provenance"].get("fallback"):
+    say(
+      f"fallback: the text names nothing of the catalogue; the list is {by}'s"
+    )
 
 
 class Tally:

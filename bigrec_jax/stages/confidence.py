@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigrec_jax.config import recommend as recommend_config
-from bigrec_jax.results import chosen, confidence, paired_tests
+from bigrec_jax.results import (
+  chosen,
+  confidence,
+  ground_file,
+  paired_tests,
+)
 from bigrec_jax.stages import predictions
 from bigrec_jax.stages.session import Session, say
 from bigrec_jax.workdir import parts as parts_lib
@@ -68,6 +73,25 @@ def measure(
     fit = confidence.fit(own["valid"], valid[name], kept, far)
     found[name] = _tested(fit, own["test"], test[name])
   return found
+
+
+def told(found: ground_file.GroundFile, name: str) -> list[str]:
+  """Returns what is printed of the lists that valid likes best.
+
+  Args:
+    found: the evaluation.
+    name: of their ranks.
+  """
+  own = found.confidence.get(name, {}).get("tested", {})
+  if not own:
+    return []
+  k = "10" if "10" in own else max(own, key=int)
+  says, is_so, error = (own[k][key] for key in ("says", "is", "error"))
+  return [
+    f"confidence of lists of {k} by {name}, fitted on valid: on test it says"
+    f" {says:.3f} on average, {is_so:.3f} have the target; calibration error"
+    f" {error:.3f}"
+  ]
 
 
 def _tested(

@@ -345,6 +345,9 @@ def finish(session: Session) -> None:
     say(tests)
   else:
     say(f"ground_eval: no paired tests: {paired_tests.why_none(result)}")
+  best = kept_choice.best_on_valid(session, result)
+  for line in confidence.told(result, best.ranks):
+    say(line)
   for line in ground_table.of_oracle(result):
     say(line)
 

@@ -38,9 +38,13 @@ PASSING = frozenset(
     "generate.split",
     "mesh",
     "plan",
+    "recommend.allow",
+    "recommend.deny",
+    "recommend.explain",
     "recommend.histories",
     "recommend.history",
     "recommend.output",
+    "recommend.users",
     "serve",
   }
 )

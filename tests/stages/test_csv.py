@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 
-import bigrec_jax
 from tests.stages import command
 
 pytestmark = pytest.mark.slow
@@ -45,12 +44,39 @@ def _write_tables(folder):
   (folder / "products.csv").write_text(table)
 
 
+def _more(root, folder):
+  """Returns command lines of lists beside the README's, by name."""
+  (folder / "deny.txt").write_text("i1\ni2\ngone\n")
+  (folder / "some.csv").write_text("user_id\nu5\nu7\n")
+  (folder / "odd.csv").write_text("user_id\nu5\nnobody\nno one\n")
+  stock = folder / "products.csv"  # Every third is out of stock.
+  reasons = {
+    "allow": stock,
+    "deny": folder / "deny.txt",
+    "explain": True,
+    "k": 3000,
+  }
+  asked = {
+    name: reasons | {"users": folder / f"{name}.csv"}
+    for name in ("some", "odd")
+  }
+  return {
+    name: [
+      "--mode=recommend",
+      f"--workdir={root}",
+      f"--config.recommend.output={folder / name}.jsonl",
+      *(f"--config.recommend.{key}={value}" for key, value in own.items()),
+    ]
+    for name, own in asked.items()
+  }
+
+
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
-  """The workdir, the folder of the tables, and what each command printed."""
+  """The workdir, a reader of lists, and what each command printed."""
   folder = tmp_path_factory.mktemp("csv")
   _write_tables(folder)
-  root, told = folder / "run", []
+  root, lines = folder / "run", []
   found = _commands()
   assert [flags[1 if "config=" in flags[0] else 0] for flags in found] == [
     "mode=prepare",
@@ -66,24 +92,28 @@ def steps(tmp_path_factory):
     "Halo 3": "item, NUMBER 3",
     "B000FRS9JK": "i7",
   }
-  with pytest.MonkeyPatch.context() as patch:
-    printed = []
-    patch.setattr("builtins.print", lambda *x, **_: printed.append(str(x[0])))
-    for flags in found:
-      own = [f"--{flag.strip()}" for flag in flags if "model.path" not in flag]
-      for name, other in here.items():
-        own = [flag.replace(name, other) for flag in own]
-      printed.clear()
-      status, line = command.here(*own)
-      assert status == 0, line
-      told.append("\n".join(printed))
-      if "users=all" in own[-1]:
-        kept = (root / "recommendations.jsonl").read_text()
-  return root, folder, told, [json.loads(x) for x in kept.splitlines()]
+  for flags in found:
+    own = [f"--{flag.strip()}" for flag in flags if "model.path" not in flag]
+    for name, other in here.items():
+      own = [flag.replace(name, other) for flag in own]
+    lines.append(own)
+  more = _more(root, folder)
+  results = command.run_in_turn(*lines, *more.values())
+  names = ["prepare", "pipeline", "all", "one", *more]
+  told = dict(zip(names, results, strict=True))
+  for name, (status, text) in told.items():
+    assert status == (2 if name == "odd" else 0), text[-3000:]
+
+  def read(name):
+    text = (folder / f"{name}.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+  return root, read, {name: text for name, (_, text) in told.items()}
 
 
 def test_prepare_says_what_it_understood(steps):
-  _, _, (text, *_), _ = steps
+  *_, told = steps
+  text = told["prepare"]
   assert "purchases.csv (semicolon): user = user_id, item = item_id" in text
   assert "time = timestamp, rating = rating (epoch seconds, 2017-" in text
   assert "products.csv (tab): item = item_id, title = title; attrib" in text
@@ -96,7 +126,9 @@ def test_prepare_says_what_it_understood(steps):
 
 
 def test_all_users_of_the_data_get_lists_with_everything(steps):
-  root, _, told, rows = steps
+  root, _, told = steps
+  (kept,) = root.glob("recommendations.*.jsonl")  # Put aside by the next.
+  rows = [json.loads(line) for line in kept.read_text().splitlines()]
   assert [row["user"] for row in rows] == [f"u{n}" for n in range(USERS)]
   genres = {f"i{n}": f"genre {n % 4}" for n in range(ITEMS)}
   for number, row in enumerate(rows):
@@ -105,9 +137,8 @@ def test_all_users_of_the_data_get_lists_with_everything(steps):
     assert len(listed) == 10 and not set(listed) & set(row["history"])
     assert 0 < row["confidence"] < 1
     for entry in row["recommendations"]:
-      own = entry["attributes"]
-      assert own["genre"] == genres[entry["external_id"]]
-  assert re.search(r"60 users in [\d.]+ s, [\d.]+ users/s", told[2])
+      assert entry["attributes"]["genre"] == genres[entry["external_id"]]
+  assert re.search(r"60 users in [\d.]+ s, [\d.]+ users/s", told["all"])
   # One by hand: titles in any case.
   assert "item, NUMBER 3" in (root / "recommendations.jsonl").read_text()
 
@@ -125,24 +156,8 @@ def test_the_pipeline_trains_cf_and_says_how_sure_lists_are(steps):
 
 
 def test_files_of_ids_and_reasons(steps):
-  root, folder, *_ = steps
-  stock = folder / "products.csv"  # Every third is out of stock.
-  (folder / "deny.txt").write_text("i1\ni2\ngone\n")
-  (folder / "some.csv").write_text("user_id\nu5\nu7\n")
-  output = folder / "lists.jsonl"
-  flags = [
-    "--mode=recommend",
-    f"--workdir={root}",
-    f"--config.recommend.users={folder / 'some.csv'}",
-    f"--config.recommend.allow={stock}",
-    f"--config.recommend.deny={folder / 'deny.txt'}",
-    "--config.recommend.explain=True",
-    "--config.recommend.k=3000",
-    f"--config.recommend.output={output}",
-  ]
-  status, line = command.here(*flags)
-  assert status == 0, line
-  rows = [json.loads(text) for text in output.read_text().splitlines()]
+  _, read, told = steps
+  rows = read("some")
   assert [row["user"] for row in rows] == ["u5", "u7"]
   sold = {f"i{n}" for n in range(ITEMS) if n % 3} - {"i1", "i2"}
   for row in rows:
@@ -152,42 +167,5 @@ def test_files_of_ids_and_reasons(steps):
       why = entry["why"]
       assert why["decided"] in ("text", "cf", "popularity")
       assert f"place {why['places'][why['decided']]} by" in why["words"]
-  (folder / "some.csv").write_text("user_id\nu5\nnobody\nno one\n")
-  status, line = command.here(*flags)
-  assert status == 2 and "2 of 3 ids" in line and "line 3 'nobody'" in line
-
-
-def test_tables_of_histories_give_the_same_lists(steps):
-  """As CSV, long and wide, and as Parquet; the library agrees."""
-  import pyarrow
-  from pyarrow import parquet
-
-  root, folder, *_ = steps
-  asked = {"a": ["i3", "i7"], "b": ["i9"]}
-  (folder / "long.csv").write_text(
-    "user,item,date\na,i7,2024-05-02\nb,i9,2024-05-01\na,i3,2024-05-01\n"
-  )
-  (folder / "wide.csv").write_text('user,history\na,i3|i7\nb,"[""i9""]"\n')
-  parquet.write_table(
-    pyarrow.table({"user": list(asked), "history": list(asked.values())}),
-    folder / "wide.parquet",
-  )
-  lists = bigrec_jax.Recommender.load(root)(list(asked.values()), k=4)
-  expected = [[item.external_id for item in own] for own in lists]
-  assert 0 < lists[0].confidence < 1
-  for name in ("long.csv", "wide.csv", "wide.parquet"):
-    output = folder / f"{name}.jsonl"
-    status, line = command.here(
-      "--mode=recommend",
-      f"--workdir={root}",
-      f"--config.recommend.histories={folder / name}",
-      "--config.recommend.k=4",
-      f"--config.recommend.output={output}",
-    )
-    assert status == 0, line
-    rows = [json.loads(text) for text in output.read_text().splitlines()]
-    assert [row["user"] for row in rows] == list(asked)
-    found = [
-      [entry["external_id"] for entry in row["recommendations"]] for row in rows
-    ]
-    assert found == expected
+  assert "1 ids of config.recommend.allow" in told["some"]
+  assert "2 of 3 ids" in told["odd"] and "line 3 'nobody'" in told["odd"]

@@ -184,12 +184,20 @@ def _by_name(
     if role == "item":
       first = [name for name in wanted if name in preferred]
       wanted = (*first, *(name for name in wanted if name not in first))
-    taken = set(found.values())
-    for name in wanted:
-      if name in known and known.index(name) not in taken:
-        found[role] = known.index(name)
-        break
+    places = [known.index(name) for name in wanted if name in known]
+    places = [place for place in places if place not in found.values()]
+    # Of Steam's users few have an id, all a name.
+    filled = [place for place in places if _is_filled(table, place)]
+    if places:
+      found[role] = (filled or places)[0]
   return found
+
+
+def _is_filled(table: tables.Peek, place: int) -> bool:
+  """Returns whether at least half of the first rows have a value there."""
+  values_there = [row[place] for row in table.sample if place < len(row)]
+  empty = sum(value is None or value == "" for value in values_there)
+  return 2 * empty <= len(values_there)
 
 
 def _is_header(

@@ -392,6 +392,6 @@ def _unknown(place: str, text: str, catalogue: Catalogue, option: str) -> str:
     shown += f" ({len(text)} characters)"
   return (
     f"{place}: {shown} found, an id or a title of the catalogue expected{hint}"
-    f" ({option}=nearest takes the nearest title, text writes it into the"
-    " prompt as it is, skip leaves it out)"
+    f" ({option}=text writes it into the prompt as it is, skip leaves it out,"
+    " nearest takes the nearest title)"
   )

@@ -213,7 +213,15 @@ def _long(table: tables.Peek, named: ColumnsConfig) -> Iterator[histories.Row]:
 
 
 def _layout(table: tables.Peek, named: ColumnsConfig) -> columns.Layout:
-  """Returns which column is what; titles do where there are no ids."""
+  """Returns which column is what; titles do where there are no ids.
+
+  Names that the configuration has for the data count where they are there.
+  """
+  there = {
+    role: name if name in table.columns else ""
+    for role, name in dataclasses.asdict(named).items()
+  }
+  named = dataclasses.replace(named, **there)
   try:
     return columns.find("interactions", table, named)
   except errors.UserError:

@@ -120,7 +120,8 @@ LAYOUTS = {
       "steam_reviews.json",
       "{u'username': u'9', u'product_id': u'3', u'date': u'1997-12-04'}\n"
       "{u'username': u'9', u'product_id': u'7', u'date': u'1997-12-03'}\n"
-      "{u'username': u'1', u'product_id': u'7', u'date': u'1998-04-04'}\n",
+      "{u'username': u'1', u'product_id': u'7', u'date': u'1998-04-04',"
+      " u'user_id': u'765'}\n",  # As few of them have.
     ),
     (
       "steam_games.json",
