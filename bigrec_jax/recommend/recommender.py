@@ -326,9 +326,8 @@ class Recommender:
       # have to wait until its program is compiled.
       queries.embed_texts(self._loaded, [""], progress)
       self._ready_for_new_texts = True
-    return queries.embed_queries(
-      self._loaded, texts, self._shelf.vectors, progress
-    )
+    items = self._shelf.vectors
+    return queries.embed_queries(self._loaded, texts, items, progress)
 
   def _users(
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray

@@ -57,12 +57,13 @@ class App:
       token: that a request must bear; "" = none.
     """
     self._engine, self._keeper = engine, keeper
-    self._config: ServeConfig = engine.config
+    limits: ServeConfig = engine.config
+    self._limits = limits
     self._token = token.encode()
     self._metrics = metrics_lib.Metrics(engine, keeper)
     own = engine.recommender.config.recommend
     self._defaults = requests.Defaults(
-      min(own.k, self._config.max_k), own.exclude_history, own.unknown
+      min(own.k, limits.max_k), own.exclude_history, own.unknown
     )
     self.draining = False
     self.asgi = applications.Starlette(
@@ -141,7 +142,7 @@ class App:
 
   async def _body(self, request: Request) -> bytes:
     """Returns the body, read no further than its limit, and not for ever."""
-    most = self._config.max_body_kib << 10
+    most = self._limits.max_body_kib << 10
     beyond = refusals.too_large(
       "body",
       f"body: more than {most:,} bytes found, at most that many expected"
@@ -152,7 +153,7 @@ class App:
       raise beyond
     body = bytearray()
     try:
-      async with asyncio.timeout(self._config.read_seconds):
+      async with asyncio.timeout(self._limits.read_seconds):
         async for part in request.stream():
           body += part
           if len(body) > most:
@@ -160,7 +161,7 @@ class App:
     except TimeoutError:
       raise refusals.RefusedError(
         408,
-        f"body: not all read after {self._config.read_seconds:g} s"
+        f"body: not all read after {self._limits.read_seconds:g} s"
         " (config.serve.read_seconds)",
       ) from None
     return bytes(body)
@@ -168,7 +169,7 @@ class App:
   async def _recommend(
     self, request: Request, body: bytes
   ) -> responses.Response:
-    ask = requests.recommend(body, self._config, self._defaults)
+    ask = requests.recommend(body, self._limits, self._defaults)
     # Titles are looked up and tokenised beside the loop.
     asked = await asyncio.to_thread(self._engine.submit, ask)
     lists = await self._wait(request, asked)
@@ -245,10 +246,10 @@ class App:
     )
 
   async def _described(self, request: Request) -> responses.Response:
-    return _json(openapi.document(self._config, bool(self._token)))
+    return _json(openapi.document(self._limits, bool(self._token)))
 
   async def _page(self, request: Request) -> responses.Response:
-    page = openapi.page(openapi.document(self._config, bool(self._token)))
+    page = openapi.page(openapi.document(self._limits, bool(self._token)))
     return responses.HTMLResponse(page)
 
 

@@ -93,7 +93,7 @@ def run(
     Interrupted: the drain was cut off: somebody was not answered.
     Exception: the engine failed.
   """
-  config = engine.config
+  config: ServeConfig = engine.config
   server = _Server(
     uvicorn.Config(
       app.asgi,
