@@ -159,8 +159,8 @@ def test_limits_tokens_and_ids(world, client, caplog):
   assert answer.json()["request_id"] == "mine-7"
   line = caplog.records[-1].more
   assert line["request_id"] == "mine-7" and line["status"] == 413
-  odd = client.get("/v1/catalogue", headers={"x-request-id": 'x"\u00e9'})
-  assert odd.headers["x-request-id"] != 'x"\u00e9'
+  odd = client.get("/v1/catalogue", headers={"x-request-id": 'x"y'})
+  assert odd.headers["x-request-id"] != 'x"y'
   for wrong in ("", "Bearer x", world_lib.TOKEN, f"Basic {world_lib.TOKEN}"):
     refused = client.get("/v1/catalogue", headers={"authorization": wrong})
     assert refused.status_code == 401
