@@ -251,7 +251,14 @@ class Recommender:
             users, own, items, judged.lists, judged.fallback
           )
         lists += [
-          self._list(judged, n, written[user], histories, user, why and why[n])
+          self._list(
+            judged,
+            n,
+            written[user],
+            histories,
+            user,
+            None if why is None else why[n],
+          )
           for n, user in enumerate(range(part.start, part.stop))
         ]
     return lists

@@ -110,7 +110,8 @@ def _log(
       if not who or not what:
         nobody.append(f"{table.unit} {number}")
         continue
-      seconds, stars = number, math.nan
+      seconds: int | None = number
+      stars: float | None = math.nan
       if time is not None:
         seconds = clock.read(row[time])
         if seconds is None:
