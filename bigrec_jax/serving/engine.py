@@ -155,6 +155,7 @@ class Engine:
     arrived = time.monotonic()
     edition, catalogue = self.recommender.offered
     found, shown = lookup.find(ask, catalogue), lookup.shown(ask, catalogue)
+    self.recommender.check(shown)
     request = waiting.Request(
       ask, found, shown, edition, arrived + ask.deadline_ms / 1e3
     )

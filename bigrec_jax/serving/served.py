@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bigrec_jax import progress as reports
+from bigrec_jax import errors, progress as reports
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   editions,
@@ -21,6 +21,7 @@ from bigrec_jax.recommend import (
   recommendations,
   recommender,
 )
+from bigrec_jax.serving import refusals
 
 if TYPE_CHECKING:
   import jax
@@ -176,6 +177,13 @@ class Served(recommender.Recommender):
         self.provenance, catalogue=edition.fingerprint
       )
       self.offered = edition.number, offered
+
+  def check(self, shown: filters.Filter) -> None:
+    """Raises RefusedError where all that may be listed is withdrawn."""
+    try:
+      self._shelf.allowed(shown.allowed)
+    except errors.UserError as error:
+      raise refusals.bad("allow", str(error)) from None
 
   def lists(
     self,

@@ -219,7 +219,7 @@ def test_items_come_and_go_while_others_ask(world, client):
       if answer.status_code != 200:
         problems.append(answer.text)
 
-  thread = threading.Thread(target=others)
+  thread = threading.Thread(target=others, daemon=True)
   thread.start()
   items = [
     {"external_id": f"new{n}", "title": f"{catalogue.titles[n]} Reborn"}
