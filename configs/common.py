@@ -186,6 +186,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Candidates whose titles the model itself scores; 0 = none.
   config.ground.likelihood = 0
   config.ground.fusion = "paper"  # paper | calibrated: fitted on valid.
+  # Fusions without one part, as rows: text, cf, bm25, popularity.
+  config.ground.fusion_ablations = ()
   config.ground.batch_size = 512  # Users per block.
   # A device holds the distances of batch_size users to this many items at a
   # time; of fewer users where it has more items.

@@ -7,6 +7,8 @@ from bigrec_jax import errors
 from bigrec_jax.config import checks
 from bigrec_jax.config.cf import CF_MODELS
 
+# What a fusion can be fitted without (rankers/combine/ablation.py).
+PARTS = ("text", "cf", "bm25", "popularity")
 # How strong an injection may be.
 GAMMA = checks.Range(0, 10**6)
 _HUNDREDTHS = [n / 100 for n in range(101)]
@@ -84,6 +86,7 @@ class GroundConfig:
   beams: str
   likelihood: Annotated[int, checks.Range(0, 10**4)]
   fusion: str
+  fusion_ablations: tuple[str, ...]
   batch_size: Annotated[int, checks.ROWS]
   block_items: Annotated[int, checks.SOME]
   bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]
@@ -106,5 +109,12 @@ class GroundConfig:
     gammas(self.gamma_grid)
     checks.choice("ground.beams", self.beams, ("first", "all"))
     checks.choice("ground.fusion", self.fusion, ("paper", "calibrated"))
+    for part in self.fusion_ablations:
+      checks.choice("ground.fusion_ablations", part, PARTS)
+    if self.fusion_ablations and self.fusion == "paper":
+      raise errors.UserError(
+        "config.ground.fusion_ablations: parts of a fusion found with"
+        " config.ground.fusion=paper, calibrated expected"
+      )
     if self.cf_model:
       checks.choice("ground.cf_model", self.cf_model, CF_MODELS)

@@ -1,5 +1,6 @@
-"""The rows `calibrated fusion` and `reciprocal-rank fusion`."""
+"""The rows `calibrated fusion`, `reciprocal-rank fusion` and ablations."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from bigrec_jax.rankers import duplicates, evaluate
 from bigrec_jax.rankers.combine import (
+  ablation,
   candidates,
   features,
   fused_ranks,
@@ -93,6 +95,38 @@ def measure(about: About, parts: parts_lib.Parts) -> Iterator[System]:
   says = f"Nothing is fitted; all other items follow as by {base}."
   report = {"says": [says], "parameters": plain.to_json()}
   yield name, _rows(session, name, ranks), ranks, report
+  for part in session.config.ground.fusion_ablations:
+    if ablation.is_there(part, valid.items):
+      yield _without(about, part, known)
+
+
+def _without(
+  about: About, part: str, known: Mapping[str, fusion_fit.Valid]
+) -> System:
+  """Returns the fusion fitted again without a part; nothing chooses it.
+
+  Args:
+    about: what is fused.
+    part: of `config.ground.PARTS`.
+    known: candidates of both splits.
+  """
+  session = about.session
+  less = {}
+  for split, own in known.items():
+    users = _users(about, split)
+    kept = ablation.without(part, own.found, users, own.items)
+    less[split] = _judged(about, split, *kept)
+    if part == features.TEXT:
+      told = ablation.forget_text(less[split].known, less[split].judged)
+      less[split] = dataclasses.replace(
+        less[split], known=told[0], judged=told[1]
+      )
+  fitted = fusion_fit.fit(less["valid"], session.config.seed)
+  ranks = {"valid": fitted.ranks, "test": _ranked(fitted.fusion, less["test"])}
+  name = f"{fitted.fusion.name} without {part}"
+  kept_keys = ("form", "penalty", "tried", "valid_ndcg@20")
+  report = {key: fitted.report[key] for key in kept_keys}
+  return name, _rows(session, name, ranks), ranks, report
 
 
 def _known(
@@ -102,9 +136,8 @@ def _known(
   parts: parts_lib.Parts,
 ) -> fusion_fit.Valid:
   """Returns candidates, features and targets of a split."""
-  session, own = about.session, about.splits[split]
-  ground, examples = session.config.ground, session.examples(split)
-  users = _users(about, split)
+  session = about.session
+  ground, users = session.config.ground, _users(about, split)
   with session.stage(f"candidates of {split}", len(users), "users") as progress:
     by = ", ".join(users.cf)
     once = parts_lib.within(parts.once, f"fusion {split} of {by}")
@@ -115,7 +148,19 @@ def _known(
     tuple(users.cf),
     about.words.choice.settings,
   )
-  groups = session.catalogue.groups
+  return _judged(about, split, found, users, items)
+
+
+def _judged(
+  about: About,
+  split: str,
+  found: candidates.Candidates,
+  users: candidates.Users,
+  items: features.Items,
+) -> fusion_fit.Valid:
+  """Returns candidates with their features, and where the targets are."""
+  session, own = about.session, about.splits[split]
+  ground, groups = session.config.ground, session.catalogue.groups
   targets = duplicates.targets_by(ground.duplicates, own.targets, groups)
   judged = fused_ranks.judge(
     found,
@@ -132,7 +177,7 @@ def _known(
     items,
     judged,
     targets,
-    examples.owners,
+    session.examples(split).owners,
   )
 
 

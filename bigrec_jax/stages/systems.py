@@ -65,6 +65,7 @@ def asked_for(session: Session) -> dict[str, Any]:
     "beams": (ground.beams, "first"),
     "likelihood": (ground.likelihood, 0),
     "fusion": (ground.fusion, "paper"),
+    "fusion_ablations": (tuple(ground.fusion_ablations), ()),
   }
   return {key: own for key, (own, plain) in found.items() if own != plain}
 

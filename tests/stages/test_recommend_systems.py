@@ -193,11 +193,31 @@ def _titles(workdir):
   return run.catalogue.titles
 
 
+def _compare_ablations(root):
+  """Each part that is there has a row without it, which nothing chooses."""
+  found = ground_file.read(root / "metrics" / "ground_eval.json")
+  names = [
+    f"calibrated fusion without {part}" for part in ("popularity", "text")
+  ]
+  rows = {(row.name, row.split): row for row in found.systems}
+  for name in names:
+    assert {split for of, split in rows if of == name} == {"valid", "test"}
+    assert found.fitted[name]["tried"] == 7
+    assert (
+      chosen_lib.best(found, "", lambda one, name=name: one == name) is None
+    )
+  ranks = np.load(root / "ranks" / "test.npz")
+  assert not np.array_equal(ranks[names[1]], ranks["calibrated fusion"])
+
+
 def test_words_need_no_cf_model(evaluated_demo, tmp_path):
   root = tmp_path / "workdir"
   shutil.copytree(evaluated_demo, root)
-  own = demo_workdir.config(fusion="calibrated", cf_model="")
+  own = demo_workdir.config(
+    fusion="calibrated", cf_model="", fusion_ablations=("popularity", "text")
+  )
   ground_eval.run(own, root)
+  _compare_ablations(root)
   settings.remember(paths.Paths(root), own, "demo", {})
   found, fitted = _fitted(root, "calibrated fusion")
   assert fitted["parts"] == ["text", "bm25", "popularity"]
