@@ -94,7 +94,8 @@ def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
 
 def _from_dat(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
   for number, line in enumerate(lines, 1):
-    key, between, rest = line.rstrip("\n").partition("::")
+    line = line.rstrip("\n")
+    key, between, rest = line.partition("::")
     if not line.strip():
       continue
     if not (key and between):
