@@ -39,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.auxiliary.weights.mim = 1.0  # Masked items.
   config.task.auxiliary.weights.mlm = 1.0  # Masked words of titles.
   config.task.auxiliary.weights.bpr = 1.0  # The later item or a random one.
-  config.task.auxiliary.items = "title"  # title | id | both: what items read.
+  config.task.auxiliary.item = "title"  # title | id | both: what items read.
   config.task.auxiliary.ids = "place"  # place (in the catalogue) | external
   # What stands behind an item's name: a JSON of id -> text or texts, or
   # MovieLens' movies.csv or .dat for genres; empty = nothing.

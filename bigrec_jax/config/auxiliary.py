@@ -38,7 +38,7 @@ class WeightsConfig:
 class AuxiliaryConfig:
   """Cao et al.: what is mixed, and how items read (tasks/auxiliary)."""
 
-  items: str
+  item: str
   ids: str
   attributes: str
   candidates: Annotated[int, checks.Range(2, checks.MOST)]
@@ -49,7 +49,7 @@ class AuxiliaryConfig:
   weights: WeightsConfig
 
   def __post_init__(self):
-    checks.choice("task.auxiliary.items", self.items, ("title", "id", "both"))
+    checks.choice("task.auxiliary.item", self.item, ("title", "id", "both"))
     checks.choice("task.auxiliary.ids", self.ids, ("place", "external"))
     if self.blank.count("{}") != 1:
       raise errors.UserError(

@@ -50,7 +50,7 @@ class Wording:
     catalogue: of all items.
     prompt: the layout; retrieval's instruction, the lead of a history.
     attributes: of items, by external id; may lack any.
-    config: of the section, `items`, `ids` and `blank`.
+    config: of the section, `item`, `ids` and `blank`.
     mark: says of a blank that it is meant where it is a special token, as in
       T5 (`special_text.Special.mark`); called when a text is made.
   """
@@ -68,7 +68,7 @@ class Wording:
     return fingerprints.of_value(
       [
         self.catalogue.fingerprint,
-        [config.items, config.ids, config.blank],
+        [config.item, config.ids, config.blank],
         self.attributes,
       ]
     )
@@ -76,11 +76,11 @@ class Wording:
   @property
   def has_titles(self) -> bool:
     """Whether titles are in the texts."""
-    return self.config.items != "id"
+    return self.config.item != "id"
 
   def name(self, item: int) -> str:
     """Returns what answers call an item, without quotes."""
-    if self.config.items == "title":
+    if self.config.item == "title":
       return self.catalogue.titles[item]
     if self.config.ids == "external":
       return self.catalogue.external_ids[item]
@@ -96,11 +96,11 @@ class Wording:
     """
     title = self.catalogue.titles[item] if title is None else title
     behind = []
-    if self.config.items == "title":
+    if self.config.item == "title":
       text = f'"{title}"'
     else:
       text = f'"{self.name(item)}"'
-    if self.config.items == "both":
+    if self.config.item == "both":
       behind.append(title)
     own = self.attributes.get(self.catalogue.external_ids[item])
     behind += [part for part in (own, note) if part]
@@ -130,7 +130,7 @@ class Wording:
     rows: dict[str, int] = {}
     for item in range(len(self.catalogue)):
       name = prompts.clean_title(self.name(item))
-      if rows.setdefault(name, item) != item and self.config.items != "title":
+      if rows.setdefault(name, item) != item and self.config.item != "title":
         raise errors.UserError(
           f"config.task.auxiliary.ids: items {rows[name]} and {item} are both"
           f" {name!r} without quotes and blanks, ids that differ expected"

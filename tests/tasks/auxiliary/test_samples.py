@@ -48,14 +48,14 @@ def test_retrieval_and_rating_read_as_they_should():
 @pytest.mark.parametrize(
   ("options", "history", "answer"),
   [
-    ({"items": "id"}, 'Had: "0", "2" (Puzzle)', '"1"'),
+    ({"item": "id"}, 'Had: "0", "2" (Puzzle)', '"1"'),
     (
-      {"items": "both"},
+      {"item": "both"},
       'Had: "0" (Halo 3), "2" (Braid; Puzzle)',
       '"1"',
     ),
     (
-      {"items": "both", "ids": "external"},
+      {"item": "both", "ids": "external"},
       'Had: "B000" (Halo 3), "B002" (Braid; Puzzle)',
       '"B001"',
     ),
@@ -142,7 +142,7 @@ def test_hidden_words_put_back_are_the_titles():
     assert _inside(asked) == [made.wording.name(item) for item in items]
     total += sum(len(made.wording.name(item).split()) for item in items)
   assert lost / total == pytest.approx(0.3, abs=0.03)
-  assert not len(made_up.make(rows, items="id").usable("mlm"))
+  assert not len(made_up.make(rows, item="id").usable("mlm"))
 
 
 def test_neighbouring_hidden_words_are_one_span_of_one_title():
@@ -238,7 +238,7 @@ def test_too_many_candidates_are_refused_before_any_work():
 
 
 def test_ids_that_cleaning_makes_equal_are_refused():
-  made = made_up.make(items="id", ids="external")
+  made = made_up.make(item="id", ids="external")
   ids = ('a"', "a", *made.wording.catalogue.external_ids[2:])
   catalogue = dataclasses.replace(made.wording.catalogue, external_ids=ids)
   own = dataclasses.replace(made.wording, catalogue=catalogue)

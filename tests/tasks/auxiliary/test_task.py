@@ -88,7 +88,7 @@ def test_no_sample_of_training_has_an_item_of_valid_or_test(own_items, items):
   own = _task(
     root,
     **keys,
-    task__auxiliary__items=items,
+    task__auxiliary__item=items,
     task__auxiliary__ids="external",
     **{f"task__auxiliary__weights__{k}": w for k, w in EVERY.items()},
   )
@@ -160,7 +160,7 @@ def test_what_changes_the_names_of_texts(made_up):
     ({"task__auxiliary__weights__mim": 0.0}, True, False, False),
     ({"task__auxiliary__mask_rate": 0.3}, True, False, True),
     ({"task__auxiliary__candidates": 5}, True, False, True),
-    ({"task__auxiliary__items": "id"}, True, True, True),
+    ({"task__auxiliary__item": "id"}, True, True, True),
     ({"data__sample_seed": 3}, False, False, True),
   ):
     found = names(**change)
@@ -206,7 +206,7 @@ def test_what_cannot_work_is_refused(own_items, tmp_path):
 
 def test_answers_are_those_of_the_items(own_items):
   root, keys = own_items
-  own = _task(root, **keys, task__auxiliary__items="id")
+  own = _task(root, **keys, task__auxiliary__item="id")
   answers, places = own.legal_answers(), own.answers_of_items()
   assert len(answers) == len(own.store.catalogue) == len(places)
   assert [answers[n] for n in places] == [
