@@ -30,6 +30,27 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.yes_no.batch_size = 32  # Samples scored at once.
   # CF models of the same samples: gru4rec, caser, sasrec, dros.
   config.task.yes_no.cf_models = ("gru4rec", "caser", "sasrec", "dros")
+  # Cao et al.: samples of each kind for each train row; 0 = none of them.
+  config.task.auxiliary = cfg()
+  config.task.auxiliary.weights = cfg()
+  config.task.auxiliary.weights.retrieval = 1.0
+  config.task.auxiliary.weights.ranking = 1.0
+  config.task.auxiliary.weights.rating = 1.0  # Left out, aloud, without them.
+  config.task.auxiliary.weights.mim = 1.0  # Masked items.
+  config.task.auxiliary.weights.mlm = 1.0  # Masked words of titles.
+  config.task.auxiliary.weights.bpr = 1.0  # The later item or a random one.
+  config.task.auxiliary.item = "title"  # title | id | both: what items read.
+  config.task.auxiliary.ids = "place"  # place (in the catalogue) | external
+  # What stands behind an item's name: a JSON of id -> text or texts, or
+  # MovieLens' movies.csv or .dat for genres; empty = nothing.
+  config.task.auxiliary.attributes = ""
+  config.task.auxiliary.candidates = 100  # Of ranking; one is the target.
+  # Newest items of a train row that mim, mlm and bpr see; 0 = all of it.
+  config.task.auxiliary.window = 0
+  config.task.auxiliary.masked_items = 1  # Of a mim sample.
+  config.task.auxiliary.mask_rate = 0.15  # Of an mlm sample's words.
+  # What a masked item or words read as; {} is its number. T5: <extra_id_{}>.
+  config.task.auxiliary.blank = "<{}>"
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import ml_collections
 
 from bigrec_jax.config import checks
+from bigrec_jax.config.auxiliary import AuxiliaryConfig, WeightsConfig
 from bigrec_jax.config.bm25 import Bm25Config
 from bigrec_jax.config.cf import CF_MODELS, CfConfig
 from bigrec_jax.config.data import (
@@ -43,6 +44,7 @@ from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
   "ArchConfig",
+  "AuxiliaryConfig",
   "Bm25Config",
   "CF_MODELS",
   "CfConfig",
@@ -67,6 +69,7 @@ __all__ = [
   "SyntheticConfig",
   "TaskConfig",
   "TrainConfig",
+  "WeightsConfig",
   "YesNoConfig",
   "from_config_dict",
   "gammas",

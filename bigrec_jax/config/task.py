@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated
 
 from bigrec_jax.config import checks
+from bigrec_jax.config.auxiliary import AuxiliaryConfig
 from bigrec_jax.config.cf import CF_MODELS
 
 NOUNS = ("movie", "book", "game", "item")
@@ -39,3 +40,4 @@ class TaskConfig:
 
   name: str
   yes_no: YesNoConfig
+  auxiliary: AuxiliaryConfig

@@ -117,9 +117,7 @@ def _table(found: Sequence[rows.TaskRow]) -> str:
   """Returns all rows as a table for people."""
   names = list(dict.fromkeys(name for row in found for name in row.metrics))
   if len(names) > _MOST_COLUMNS:
-    splits = dict.fromkeys(row.split for row in found)
-    parts = ([r for r in found if r.split == split] for split in splits)
-    return "\n\n".join(_by_metric(part, names) for part in parts)
+    return "\n\n".join(map(_by_metric, _parts(found)))
   lines = []
   for row in found:
     line: list[object] = [row.split, row.system, str(row.n)]
@@ -131,10 +129,28 @@ def _table(found: Sequence[rows.TaskRow]) -> str:
   return table.format_table(headers, lines)
 
 
-def _by_metric(found: Sequence[rows.TaskRow], names: Sequence[str]) -> str:
-  """Returns the rows of one split with a line for each metric."""
-  headers = [f"{found[0].split}, n = {found[0].n}"]
-  headers += [word for row in found for word in (row.system, "95 %")]
+def _parts(found: Sequence[rows.TaskRow]) -> Iterator[list[rows.TaskRow]]:
+  """Yields neighbours of one split that have some metric in common."""
+  part: list[rows.TaskRow] = []
+  names: set[str] = set()
+  for row in found:
+    if part and (row.split != part[-1].split or not names & set(row.metrics)):
+      yield part
+      part, names = [], set()
+    part.append(row)
+    names |= set(row.metrics)
+  yield part
+
+
+def _by_metric(found: Sequence[rows.TaskRow]) -> str:
+  """Returns the rows of one split with a line for each of its metrics."""
+  names = dict.fromkeys(name for row in found for name in row.metrics)
+  headers, systems = [found[0].split], [row.system for row in found]
+  if len({row.n for row in found}) == 1:
+    headers = [f"{found[0].split}, n = {found[0].n}"]
+  else:
+    systems = [f"{row.system} (n = {row.n})" for row in found]
+  headers += [word for system in systems for word in (system, "95 %")]
   lines = []
   for name in names:
     line: list[object] = [name]

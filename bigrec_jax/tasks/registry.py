@@ -10,6 +10,7 @@ MODULES = {
   "next_title": "bigrec_jax.tasks.next_title",
   "exact_title": "bigrec_jax.tasks.exact_title",
   "query": "bigrec_jax.tasks.query.task",
+  "auxiliary": "bigrec_jax.tasks.auxiliary.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
 }
 

@@ -38,6 +38,7 @@ INPUTS = frozenset(
     "model.tokenizer",
     "recommend.allow",
     "recommend.deny",
+    "task.auxiliary.attributes",
   }
 )
 # Of one command, so never remembered.
