@@ -62,7 +62,7 @@ class Task(next_title.Task):
             files[split], examples, store.catalogue
           )
           listed = self._by_cf(split, scores)
-          found.append(self._row(split, ground.cf_model or "cf", listed))
+          found.append(self._row(split, ground.injected_cf or "cf", listed))
         bar.update(1)
     return found
 
