@@ -49,7 +49,7 @@ def _sentence(found: answer_lib.Answer, users: int | None) -> str:
   against = other.get("hr", k)
   kind = "the strongest baseline"
   if other.kind != "baseline":
-    kind = "the best that reads titles"
+    kind = "the best of BIGRec's"
   if against is not None:
     line += f"; {other.label}, {kind}, {against:.1%}"
   if found.test is None:

@@ -62,7 +62,7 @@ def test_a_baseline_may_be_the_answer(tmp_path):
   assert found.best.row == "cf" and found.baseline.kind != "baseline"
   assert found.verdict != "loses to"
   shown = _plain(answer_section.section(run_data.load(tmp_path), 0.0))
-  assert "the best that reads titles" in shown
+  assert "the best of BIGRec's" in shown
 
 
 def test_a_model_without_ranks_is_the_strongest_all_the_same(tmp_path):
