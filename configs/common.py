@@ -200,7 +200,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.cf_scores = cfg()
   config.ground.cf_scores.valid = ""
   config.ground.cf_scores.test = ""
-  config.ground.cf_model = ""  # Use cf/<model>/{valid,test}.npy.
+  # Use cf/<model>/{valid,test}.npy; "sasrec,item_knn" fuses several
+  # (fusion=calibrated), of which the first is what injections use.
+  config.ground.cf_model = ""
   config.ground.popularity = ""  # JSON, external id -> count.
   # Beside the published rows, each in a row of its own:
   config.ground.beams = "first"  # first | all: every beam is a query.
@@ -252,7 +254,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.cf.mask_seen = False  # Items seen before never precede the target.
   config.cf.neighbours = 100  # item_knn
   config.cf.neighbour_decay = 1.0  # item_knn: weight per step into the past.
-  config.cf.max_dense_gib = 16.0  # Above: factorised scores only, no .npy.
+  # A split whose scores are larger has them as factors only, and no .npy.
+  config.cf.max_dense_gib = 0.5
 
   # Histories to recommend for: a JSONL file, or one on the command line
   # (--history, an id or a title each, oldest first).
@@ -273,6 +276,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.report.num_examples = 12
   # Titles that the base alone is asked to complete; 0 = none.
   config.report.contamination = 0
+  config.report.compare = ""  # Other evaluated workdirs, "runs/a,runs/b".
+  config.report.price_per_hour = 0.0  # Of the machine; adds what stages cost.
 
   # --mode=plan compiles for devices that need not be there.
   config.plan = cfg()

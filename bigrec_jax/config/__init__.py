@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import ml_collections
 
+from bigrec_jax import errors
 from bigrec_jax.config import checks
 from bigrec_jax.config.auxiliary import AuxiliaryConfig, WeightsConfig
 from bigrec_jax.config.bm25 import Bm25Config
@@ -97,6 +98,17 @@ class Config:
   report: ReportConfig
   plan: PlanConfig
   mesh: MeshConfig
+
+  def __post_init__(self):
+    ground, generate = self.ground, self.generate
+    given = ground.predictions.valid and ground.predictions.test
+    if ground.beams == "all" and generate.has_prior and not given:
+      raise errors.UserError(
+        f"config.ground.beams: all found with generate.prior={generate.prior},"
+        " whose beams have scores mixed with CF's, not the model's own"
+        " log-probabilities; generate.prior_weight=0, or ground.beams=first,"
+        " expected"
+      )
 
   def to_dict(self) -> dict[str, Any]:
     """Returns plain nested dicts, e.g. for fingerprints and the report."""

@@ -116,5 +116,29 @@ class GroundConfig:
         "config.ground.fusion_ablations: parts of a fusion found with"
         " config.ground.fusion=paper, calibrated expected"
       )
-    if self.cf_model:
-      checks.choice("ground.cf_model", self.cf_model, CF_MODELS)
+    for name in self.cf_models:
+      checks.choice("ground.cf_model", name, CF_MODELS)
+    if len(self.cf_models) < 2:
+      return
+    if self.fusion == "paper":
+      raise errors.UserError(
+        f"config.ground.cf_model: {self.cf_model!r} found with"
+        " ground.fusion=paper, which injects one model's scores; one name, or"
+        " ground.fusion=calibrated, expected"
+      )
+    if self.cf_scores.valid or self.cf_scores.test:
+      raise errors.UserError(
+        f"config.ground.cf_model: {self.cf_model!r} found with"
+        " config.ground.cf_scores.*, which are of one model; one name expected"
+      )
+
+  @property
+  def cf_models(self) -> tuple[str, ...]:
+    """The names in `cf_model`, each once; the first is what is injected."""
+    names = (name.strip() for name in self.cf_model.split(","))
+    return tuple(dict.fromkeys(filter(None, names)))
+
+  @property
+  def injected_cf(self) -> str:
+    """The CF model whose scores are injected; "" = none."""
+    return self.cf_models[0] if self.cf_models else ""

@@ -123,7 +123,8 @@ class Listing:
     """Puts the catalogue in its place.
 
     Raises:
-      UserError: what valid taught a system isn't what it should be.
+      UserError: what valid taught a system isn't what it should be, or it
+        reads log-probabilities where beams are written with a prior.
     """
     system = given.chosen.system
     make: type[_Injected | _AllBeams | _Likelihood | _Fused] = _Injected
@@ -135,6 +136,13 @@ class Listing:
       make = _Fused
     self._loaded, self._lists = given.loaded, make(given)
     self.models, self.words = self._lists.models, self._lists.words
+    generate = given.loaded.config.generate
+    if self._lists.all_texts and generate.has_prior:
+      raise errors.UserError(
+        f"config.generate.prior: {generate.prior} found, whose scores {system}"
+        " can't read as the model's own log-probabilities;"
+        " generate.prior_weight=0, or a named recommend.injection, expected"
+      )
 
   def texts(
     self, written: Sequence[Mapping[str, Any]], read_prompts: _ReadPrompts
@@ -222,7 +230,7 @@ class _Injected:
 
     loaded, chosen = given.loaded, given.chosen
     known = "popularity" in chosen.parts
-    self.models = (chosen.cf_model,) if "cf" in chosen.parts else ()
+    self.models = chosen.models_in_use
     self._ground = grounder.Grounder(
       given.items,
       loaded.catalogue.groups,
@@ -285,8 +293,8 @@ def _models(given: Given) -> tuple[str, ...]:
     UserError: another one is at hand.
   """
   chosen = given.chosen
-  found = tuple(chosen_lib.models_of(chosen.fitted))
-  if set(found) - {chosen.cf_model}:
+  found = chosen.models_in_use
+  if set(found) - set(chosen.models):
     raise errors.UserError(
       f"chosen.json: {chosen.system} with the scores of {', '.join(found)}"
       f" found, of {chosen.cf_model or 'no CF model'} expected;"
@@ -310,7 +318,7 @@ def _ask(
 
   assert own.prompts is not None
   cf = None
-  for model in models:  # One at most.
+  for model in models[:1]:  # The one that candidates came from on valid.
     cf = dense.Dense(users.cf[model], judge.num_items)
   return judge(own.texts, users.queries[:, 0], *own.prompts, cf)
 

@@ -251,13 +251,15 @@ class Recommender:
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
   ) -> "candidates.Users":
     """Returns what lists are made from, of histories [N, H]."""
-    from bigrec_jax.rankers.combine import candidates, features
+    from bigrec_jax.rankers.combine import candidates
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
       return lambda part: score(items[part])
 
     scores = {model: reader(score) for model, score in self._scorers.items()}
     if self._words is not None:
+      from bigrec_jax.rankers.combine import features
+
       scores[features.WORDS] = reader(self._words)
     history = rows.newest(items, self._loaded.config.data.max_history)
     return candidates.Users(queries, log_probs, scores, history, "recommend")

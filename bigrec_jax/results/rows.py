@@ -40,7 +40,7 @@ def by_cutoff(
 
 
 _BY_CUTOFF = by_cutoff(fields.number)
-_INTERVALS = fields.mapping(by_cutoff(fields.interval))
+INTERVALS = fields.mapping(by_cutoff(fields.interval))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,7 @@ class MetricRow:
       row.optional("gamma", _gamma, None),
       row.get("ndcg", _BY_CUTOFF),
       row.get("hr", _BY_CUTOFF),
-      row.optional("ci95", _INTERVALS, {}),
+      row.optional("ci95", INTERVALS, {}),
     )
 
 
@@ -127,7 +127,7 @@ class BaselineRow:
       row.get("split", fields.text),
       row.get("ndcg", _BY_CUTOFF),
       row.get("hr", _BY_CUTOFF),
-      row.optional("ci95", _INTERVALS, {}),
+      row.optional("ci95", INTERVALS, {}),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bigrec_jax.results import page, rows
+from bigrec_jax.results import intervals, page, rows
 
 
 def results(task: str, found: Sequence[rows.TaskRow]) -> page.Html:
@@ -37,4 +37,7 @@ def _value(row: rows.TaskRow, name: str) -> str:
   if name not in row.ci95:
     return value
   low, high = row.ci95[name]
+  hits = name.startswith(("hr", "hit", "recall", "ndcg", "mrr"))
+  if hits and low == high == 0 and row.n:  # Nobody was hit: see intervals.py.
+    low, high = intervals.exact(0, row.n)
   return f"{value} ({low:.4f} to {high:.4f})"

@@ -38,6 +38,7 @@ class About(NamedTuple):
     texts: all beams of both splits; None = the first ones alone.
     scored: what the model makes of some titles; None = it was not asked.
     words: BM25 of the history's titles.
+    others: scores [N, I] by CF model and split, of those that aren't injected.
   """
 
   session: Session
@@ -48,6 +49,7 @@ class About(NamedTuple):
   texts: Mapping[str, all_beams.Embedded] | None
   scored: Mapping[str, likely.Likely] | None
   words: history_titles.Words
+  others: Mapping[str, Mapping[str, Any]]
 
 
 # A system's name, its rows, its ranks [N] by split, and what was fitted.
@@ -193,12 +195,12 @@ def _likely(
 
 def _users(about: About, split: str) -> candidates.Users:
   """Returns what is known of the users of a split."""
-  own, cf = about.splits[split], {}
-  scores = own.cf_scores
+  own, cf = about.splits[split], dict[str, candidates.ReadScores]()
   if all(about.splits[s].cf_scores is not None for s in SPLITS):
-    assert scores is not None
-    name = about.session.config.ground.cf_model or "cf"
-    cf[name] = lambda part: np.asarray(scores[part], np.float32)
+    name = about.session.config.ground.injected_cf or "cf"
+    cf[name] = _reader(own.cf_scores)
+  for model, scores in about.others.items():
+    cf[model] = _reader(scores[split])
   history = about.session.examples(split).history
   cf[features.WORDS] = about.words.reader(history)
   queries, logs = own.queries[:, None], None
@@ -207,6 +209,11 @@ def _users(about: About, split: str) -> candidates.Users:
     most = max(about.texts[s].there.shape[1] for s in SPLITS)
     queries, logs = candidates.repeated(texts.queries, texts.logs, most)
   return candidates.Users(queries, logs, cf, history, split)
+
+
+def _reader(scores: Any) -> candidates.ReadScores:
+  """Returns what reads scores [N, I] of some users as float32."""
+  return lambda part: np.asarray(scores[part], np.float32)
 
 
 def _ranked(fused: fusion.Fusion, of: fusion_fit.Valid) -> np.ndarray:

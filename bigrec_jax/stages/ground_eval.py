@@ -68,8 +68,8 @@ def needed(session: Session) -> Iterator[graph.Stage]:
     if not ground.predictions.get(split):
       yield generate.stage(split)
   given = all(ground.cf_scores.get(split) for split in SPLITS)
-  if ground.cf_model and not given:
-    yield train_cf.stage(ground.cf_model)
+  for model in () if given else ground.cf_models:
+    yield train_cf.stage(model)
   yield from systems.needed(session)
 
 
@@ -106,6 +106,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "examples": {s: session.examples(s).fingerprint for s in SPLITS},
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
     "cf": {s: cf[s].fingerprint for s in SPLITS},
+    **_other_models(session),
     "popularity": fingerprints.of_value(popularity.tolist()),
     "ground": {
       **{key: ground[key] for key in shown},
@@ -116,6 +117,15 @@ def _inputs(session: Session) -> graph.Inputs:
     **systems.inputs(session),
     "seed": session.config.seed,
   }
+
+
+def _other_models(session: Session) -> dict[str, Any]:
+  """Returns what names the scores of CF models that are fused, not injected."""
+  found = {
+    model: {s: _cf(session, s, model).fingerprint for s in SPLITS}
+    for model in session.config.ground.cf_models[1:]
+  }
+  return {"other_cf": found} if found else {}
 
 
 def _tests_asked_for(permutations: int) -> dict[str, int]:
@@ -152,8 +162,12 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     found = _evaluate(session, splits, items, popularity, parts.once)
     plain = {split: found.ranks[split]["none"] for split in SPLITS}
     words = history_titles.choose(session, parts.once)
+    others = {
+      model: {s: _cf(session, s, model).scores for s in SPLITS}
+      for model in session.config.ground.cf_models[1:]
+    }
     beside = systems.measure(
-      session, splits, items, popularity, parts, plain, words
+      session, splits, items, popularity, parts, plain, words, others
     )
     scores = {split: cf[split].scores for split in SPLITS}
     bm25 = history_titles.rows(session, words, scores, parts.once)
@@ -259,16 +273,17 @@ class _Cf:
   fingerprint: str
 
 
-def _cf(session: Session, split: str) -> _Cf:
-  """Returns the CF scores to inject, if any."""
+def _cf(session: Session, split: str, model: str = "") -> _Cf:
+  """Returns the scores of a CF model; of none named those to inject, if any."""
   ground = session.config.ground
-  given = ground.cf_scores.get(split)
-  if not given and not ground.cf_model:
+  given = "" if model else ground.cf_scores.get(split)
+  model = model or ground.injected_cf
+  if not given and not model:
     return _Cf("", None, "")
   if given:
     path = pathlib.Path(given)
   else:
-    path = session.paths.cf_scores(ground.cf_model, split)
+    path = session.paths.cf_scores(model, split)
   found = cf_scores.load_scores(
     path, session.examples(split), session.catalogue
   )

@@ -6,7 +6,7 @@ import itertools
 import json
 import pathlib
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -65,13 +65,13 @@ def run(
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
-  """Yields adapter, embeddings and the CF model that is injected."""
+  """Yields adapter, embeddings and the CF models that lists are made with."""
   needs = [*train.needed(session), embed.STAGE]
   yield from needs
   yield from generate.needs_prior(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
-    if model := _choice(session).chosen.model_in_use:
+    for model in _choice(session).chosen.models_in_use:
       yield train_cf.stage(model)
 
 
@@ -129,10 +129,10 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
 
 def _recommender(session: Session) -> recommender_lib.Recommender:
   chosen = _choice(session).chosen
-  models = [chosen.model_in_use]
+  models = list(chosen.models_in_use)
   if session.config.generate.has_prior:
     models.append(session.config.generate.prior)
-  for model in dict.fromkeys(filter(None, models)):
+  for model in dict.fromkeys(models):
     if session.asked.make and not cf_scorer.has_weights(session, model):
       session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
   return recommender_lib.Recommender(
@@ -217,12 +217,10 @@ def _inputs(session: Session) -> graph.Inputs:
     "chosen": {
       "injection": chosen.injection,
       "gamma": chosen.report,
-      "cf_model": chosen.model_in_use,
+      "cf_model": ",".join(chosen.models_in_use),
       **_system(chosen),
     },
-    "cf": train_cf.inputs(session, chosen.model_in_use)
-    if chosen.model_in_use
-    else None,
+    "cf": _cf_inputs(session, chosen.models_in_use),
     "popularity": fingerprints.of_value(
       ground_eval.injected_popularity(session).tolist()
     ),
@@ -231,6 +229,12 @@ def _inputs(session: Session) -> graph.Inputs:
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
   }
+
+
+def _cf_inputs(session: Session, models: Sequence[str]) -> graph.Inputs | None:
+  """Returns what CF models are made from; several by their names."""
+  found = {model: train_cf.inputs(session, model) for model in models}
+  return next(iter(found.values()), None) if len(found) < 2 else found
 
 
 def _system(chosen: chosen_lib.Chosen) -> graph.Inputs:

@@ -40,6 +40,7 @@ PASSING = frozenset(
     "recommend.histories",
     "recommend.history",
     "recommend.output",
+    "report.compare",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made
