@@ -34,8 +34,10 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.config import source_file
@@ -144,6 +146,26 @@ def _named(argv: list[str], flag: str) -> str | None:
   return found
 
 
+@contextlib.contextmanager
+def _keys_before_methods() -> Iterator[None]:
+  """Makes `--config.data.items=FILE` a key: ConfigDict has a method items.
+
+  config_flags takes attributes first, and has no other way to say it.
+  """
+  plain = config_path._get_item_or_attribute
+
+  def by_key(config: Any, field: Any, field_path: str | None = None) -> Any:
+    if isinstance(config, ml_collections.ConfigDict) and field in config:
+      return config[field]
+    return plain(config, field, field_path)
+
+  config_path._get_item_or_attribute = by_key
+  try:
+    yield
+  finally:
+    config_path._get_item_or_attribute = plain
+
+
 def _parse(argv: list[str]) -> None:
   """Parses flags; every mistake becomes a UserError.
 
@@ -161,7 +183,8 @@ def _parse(argv: list[str]) -> None:
     ):
       argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
   try:
-    rest = flags.FLAGS(argv)
+    with _keys_before_methods():
+      rest = flags.FLAGS(argv)
     if (config := _CONFIG.value) is not None:
       config.lock()  # Touch it: a file that did not load says so only now.
   except (flags.Error, OSError) as error:

@@ -97,8 +97,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.valid = ""  # sequences file (format sequences) in data.train.
   config.data.test = ""
   config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
-  # Format csv: who had what, and the items' titles; any separator. Columns are
-  # found by the usual names; the author, if named, is put behind the title.
+  # Format csv: who had what, and the items' titles; CSV with any separator,
+  # JSON objects a line or Parquet. Columns are found by the usual names, or
+  # named (by numbers from 1 in a file without header); the author, if named, is
+  # put behind the title, all others of items are kept as attributes.
   config.data.interactions = ""
   config.data.items = ""
   config.data.columns = cfg()
@@ -111,6 +113,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Of the title file: auto (UTF-8 if it is, else ISO-8859-1) | utf-8 |
   # iso-8859-1 (what the published Movie scripts assume).
   config.data.encoding = "auto"
+  # Which items are targets: full (a whole history before them), tail (short
+  # users give their last), every (one before them); auto = the format's rule.
+  config.data.windows = "auto"
   config.data.max_history = 10
   config.data.num_train = -1  # -1 = all; else the few-shot sample by seed.
   config.data.num_valid = 5000  # -1 = all.
@@ -257,20 +262,27 @@ def get_config() -> ml_collections.ConfigDict:
   # A split whose scores are larger has them as factors only, and no .npy.
   config.cf.max_dense_gib = 0.5
 
-  # Histories to recommend for: a JSONL file, or one on the command line
-  # (--history, an id or a title each, oldest first).
+  # Histories to recommend for: a file (JSON lines, CSV or Parquet), or one on
+  # the command line (--history, an id or a title each, oldest first), or those
+  # of users of the data: all, or a file of their ids.
   config.recommend = cfg()
   config.recommend.histories = ""
   config.recommend.history = ()
+  config.recommend.users = ""
+  config.recommend.allow = ""  # File of the ids that may be listed, in stock.
+  config.recommend.deny = ""  # File of ids that are never listed.
   config.recommend.output = ""  # Empty = <workdir>/recommendations.jsonl.
   config.recommend.k = 10  # Items in a list; one of each title.
   # none | popularity | cf | popularity+cf | auto = what valid likes best.
   config.recommend.injection = "auto"
   config.recommend.gamma = "auto"  # Or a number; auto = ground_eval's.
   config.recommend.exclude_history = True  # Never list what the user has had.
-  # An item that the catalogue lacks: error | text (into the prompt as it is)
-  # | skip.
+  # CF's list, or popularity's, where the text is far from all titles, or none.
+  config.recommend.fallback = True
+  # An item that the catalogue lacks: error | nearest (the title most like it)
+  # | text (into the prompt as it is) | skip.
   config.recommend.unknown = "error"
+  config.recommend.explain = False  # Why each item is where it is.
 
   config.report = cfg()
   config.report.num_examples = 12

@@ -5,6 +5,7 @@ is read here and never made: nobody who asks for one list waits for an
 evaluation.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -71,8 +72,10 @@ def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
   """
   config = loaded.config.recommend
   model = loaded.config.ground.injected_cf
-  if config.injection == "none":
-    return Choice(chosen_lib.NOTHING, "")
+  if config.injection == "none":  # Which needs no evaluation.
+    evaluated, _, _ = _kept(loaded, adapter)
+    known = {} if evaluated is None else evaluated.confidence
+    return Choice(dataclasses.replace(chosen_lib.NOTHING, confidence=known), "")
   if config.gamma != "auto":
     gamma = chosen_lib.per_part(config.injection, float(config.gamma))
     chosen = chosen_lib.Chosen(

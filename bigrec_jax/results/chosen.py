@@ -19,6 +19,8 @@ from bigrec_jax.workdir import fields, fingerprints as names, storage
 ALL_BEAMS = "all beams"
 LIKELIHOODS = ("likelihood", "likelihood ratio")
 FUSIONS = ("calibrated fusion", "reciprocal-rank fusion")
+# The name of ranks with a gamma for each part.
+TWO_GAMMAS = "popularity+cf:two_gammas"
 # Systems that make lists for new histories.
 SYSTEMS = (ALL_BEAMS, *LIKELIHOODS, *FUSIONS)
 
@@ -36,6 +38,9 @@ class Chosen:
       a system maybe several, "sasrec,item_knn", the injection's first.
     system: one of `SYSTEMS` that valid likes better; "" = the injection.
     fitted: what valid taught the system.
+    confidence: what valid taught of how surely lists hold the target, by the
+      name of the ranks (results/confidence.py); empty where nothing was
+      evaluated.
   """
 
   injection: str
@@ -43,12 +48,20 @@ class Chosen:
   cf_model: str
   system: str = ""
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  confidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def ranks(self) -> str:
+    """The name of the ranks that lists go by."""
+    if self.system or not isinstance(self.report, dict):
+      return self.system or self.injection
+    return TWO_GAMMAS
 
   @property
   def plain(self) -> "Chosen":
     """The injection alone."""
     model = self.models[0] if "cf" in self.parts else ""
-    return Chosen(self.injection, self.gamma, model)
+    return Chosen(self.injection, self.gamma, model, confidence=self.confidence)
 
   @property
   def models(self) -> tuple[str, ...]:
@@ -201,7 +214,7 @@ def best(
         system=row.name,
         fitted=fitted,
       )
-  return chosen
+  return dataclasses.replace(chosen, confidence=found.confidence)
 
 
 def models_of(fitted: Mapping[str, Any]) -> list[str]:
@@ -249,6 +262,8 @@ def write(
   }
   if chosen.system:  # A version that knows of none takes the injection.
     content |= {"system": chosen.system, "fitted": chosen.fitted}
+  if chosen.confidence:
+    content |= {"confidence": chosen.confidence}
   content["seal"] = names.of_value(content)
   if storage.read_json_if_whole(path) != content:
     storage.write_json(path, content)
@@ -285,6 +300,7 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
     file.get("cf_model", fields.text),
     system,
     file.optional("fitted", fields.of_object, {}),
+    file.optional("confidence", fields.of_object, {}),
   )
   made_from = file.get("fingerprints", fields.of_object)
   plain = {key: own for key, own in value.items() if key != "seal"}

@@ -20,6 +20,7 @@ from bigrec_jax.results import (
   significance,
 )
 from bigrec_jax.stages import (
+  confidence,
   embed,
   generate,
   graph,
@@ -172,8 +173,15 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     scores = {split: cf[split].scores for split in SPLITS}
     bm25 = history_titles.rows(session, words, scores, parts.once)
     law = oracle.rows(session, parts.once)
+    for other in (bm25, law, beside):
+      for split, ranks in other.ranks.items():
+        found.ranks[split].update(ranks)
+    sure = confidence.measure(
+      session, splits, texts, items, found.ranks, beside.fitted, parts.once
+    )
     parameters = words.choice.to_json()
     result = _result(session, found, [bm25, law, beside], parameters, made_from)
+    result = dataclasses.replace(result, confidence=sure)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -239,12 +247,13 @@ def _evaluate(
 ) -> "evaluate.Evaluation":
   from bigrec_jax.rankers import evaluate
 
-  ground, known = session.config.ground, bool(popularity.any())
+  ground, known = session.config.ground, bool(np.ptp(popularity))
   if not known:
-    say(
-      "ground_eval: popularity is left out: there are no train rows to count it"
-      " in, and config.ground.popularity is empty"
-    )
+    why = "there are no train rows to count it in, and config.ground.popularity"
+    why = f"{why} is empty"
+    if popularity.any():
+      why = f"all {len(popularity):,} items have {popularity[0]:g}"
+    say(f"ground_eval: popularity is left out: {why}")
     kept = tuple(n for n in ground.injections if "popularity" not in n)
     ground = dataclasses.replace(ground, injections=kept)
   total = sum(len(split.targets) for split in splits.values())
@@ -307,19 +316,14 @@ def _result(
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json.
 
-  The ranks of all other rows go to those of the evaluation.
-
   Args:
     session: configuration and workdir.
-    found: the published rows and their baselines.
+    found: the published rows and their baselines, with everybody's ranks.
     others: baselines of words, those of a made-up world's law, and systems.
     bm25: the parameters of the first.
     made_from: what it all depends on.
   """
   words, law, beside = others
-  for other in others:
-    for split, ranks in other.ranks.items():
-      found.ranks[split].update(ranks)
   result = ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
@@ -356,6 +360,9 @@ def finish(session: Session) -> None:
     say(tests)
   else:
     say(f"ground_eval: no paired tests: {paired_tests.why_none(result)}")
+  best = kept_choice.best_on_valid(session, result)
+  for line in confidence.told(result, best.ranks):
+    say(line)
   for line in ground_table.of_oracle(result):
     say(line)
 

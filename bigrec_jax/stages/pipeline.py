@@ -32,7 +32,8 @@ def run(
   ends = {evaluate.stage(session): evaluate.finish}
   if contamination.is_asked_for(session):
     ends[contamination.STAGE] = contamination.finish
-  if config.recommend.histories or config.recommend.history:
+  asked_for = config.recommend
+  if asked_for.histories or asked_for.history or asked_for.users:
     ends[recommend.STAGE] = recommend.finish
   if not session.begin(*stages, *ends, report.STAGE):
     return

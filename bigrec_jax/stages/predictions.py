@@ -5,6 +5,8 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bigrec_jax import errors
 from bigrec_jax.data.text import pipeline, prompts
 from bigrec_jax.rankers import beam_texts
@@ -42,6 +44,23 @@ def titles(session: Session, split: str) -> list[str]:
   """
   rows = _rows(session, split)
   return [prompts.extract_title(row["predict"][0]) for row in rows]
+
+
+def first_scores(session: Session, split: str) -> np.ndarray:
+  """Returns the score of each user's first hypothesis [N] float64.
+
+  NaN where a row has none, as files of somebody else's may.
+
+  Args:
+    session: configuration and workdir.
+    split: valid or test.
+  """
+  found = []
+  for row in _rows(session, split):
+    scores = row.get("scores")
+    first = scores[0] if isinstance(scores, list) and scores else None
+    found.append(first if _is_number(first) else math.nan)
+  return np.array(found, np.float64)
 
 
 def made_from(session: Session) -> dict[str, Any]:

@@ -37,6 +37,14 @@ class Paths:
     return self.data / "catalogue.jsonl"
 
   @property
+  def attributes(self) -> pathlib.Path:
+    return self.data / "attributes.jsonl"
+
+  @property
+  def users(self) -> pathlib.Path:
+    return self.data / "users.jsonl"
+
+  @property
   def manifest(self) -> pathlib.Path:
     return self.data / "manifest.json"
 

@@ -64,7 +64,11 @@ def test_a_target_is_listed_where_its_rank_says(workdir, system):
   _choose(workdir, system)
   run = session.Session(demo_workdir.config(**ASKED), workdir)
   config = demo_workdir.config(
-    **ASKED, histories=_users(workdir, run), k=150, exclude_history=False
+    **ASKED,
+    histories=_users(workdir, run),
+    k=150,
+    exclude_history=False,
+    fallback=False,
   )
   recommend.run(config, workdir)
   lines = (workdir / "recommendations.jsonl").read_text().splitlines()

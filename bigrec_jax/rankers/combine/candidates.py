@@ -135,8 +135,8 @@ class Candidates(NamedTuple):
   def is_near(self) -> np.ndarray:
     """[n, S] bool: which items are in the list of a text."""
     first, others = self.places[:, :, :1], self.places[:, :, 1:]
-    near = (first < FIRST_TEXT).any(axis=2)
-    return near | (others < OTHER_TEXTS).any(axis=2)
+    near = np.asarray((first < FIRST_TEXT).any(axis=2))
+    return near | np.asarray((others < OTHER_TEXTS).any(axis=2))
 
 
 class Gatherer:

@@ -125,7 +125,7 @@ def target_ranks(
 
 
 def _of_table(
-  table: "np.ndarray | cf_scores.FactorisedScores",
+  table: "cf_scores.Scores",
   candidates: np.ndarray,
   block: int,
 ) -> np.ndarray:
