@@ -150,7 +150,8 @@ class Explainer:
 
   def _together(self, item: int, history: np.ndarray) -> dict[str, Any] | None:
     """Returns the item of the history whose users had this one most often."""
-    own, best = self._of_item(item), None
+    own = self._of_item(item)
+    best: tuple[float, int, int, int] | None = None
     for other in history.tolist():
       users = self._of_item(other)
       both = len(np.intersect1d(own, users, assume_unique=True))

@@ -130,11 +130,12 @@ class Judge:
   def _chances(
     self, signs: confidence.Signs, by: Sequence[str | None], k: int
   ) -> list[float | None]:
+    kinds: list[tuple[str | None, confidence.Confidence | None]]
+    kinds = [(None, self._own), *self._alone.items()]
     chances = {
-      part: None if one is None else one(signs, k)
-      for part, one in ((None, self._own), *self._alone.items())
+      part: None if one is None else one(signs, k) for part, one in kinds
     }
-    found = []
+    found: list[float | None] = []
     for n, part in enumerate(by):
       own = chances[part]
       found.append(None if own is None else float(own[n]))

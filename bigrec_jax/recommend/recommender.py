@@ -252,7 +252,12 @@ class Recommender:
           )
         lists += [
           self._list(
-            judged, n, written[user], histories, user, why[n] if why else None
+            judged,
+            n,
+            written[user],
+            histories,
+            user,
+            None if why is None else why[n],
           )
           for n, user in enumerate(range(part.start, part.stop))
         ]

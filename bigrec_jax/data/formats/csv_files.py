@@ -110,28 +110,25 @@ def _log(
       if not who or not what:
         nobody.append(f"{table.unit} {number}")
         continue
-      seconds, stars = number, math.nan
-      if time is not None:
-        moment = clock.read(row[time])
-        if moment is None:
-          wrong.add(
-            "times",
-            f"{table.unit} {number}",
-            f"time {values.shown(row[time])} found, seconds or a date such as"
-            " 2024-05-31 expected",
-          )
-          continue
-        seconds = moment
-      if rating is not None:
-        given = _stars(row[rating])
-        if given is None:
-          wrong.add(
-            "ratings",
-            f"{table.unit} {number}",
-            f"rating {values.shown(row[rating])} found, a number expected",
-          )
-          continue
-        stars = given
+      when = None if time is None else row[time]
+      given = None if rating is None else row[rating]
+      seconds = number if time is None else clock.read(when)
+      stars = _stars(given)
+      if seconds is None:
+        wrong.add(
+          "times",
+          f"{table.unit} {number}",
+          f"time {values.shown(when)} found, seconds or a date such as"
+          " 2024-05-31 expected",
+        )
+      if stars is None:
+        wrong.add(
+          "ratings",
+          f"{table.unit} {number}",
+          f"rating {values.shown(given)} found, a number expected",
+        )
+      if seconds is None or stars is None:
+        continue
       log.add(who, what, seconds, stars)
     return log, clock
 

@@ -190,13 +190,13 @@ def _long(table: tables.Peek, named: ColumnsConfig) -> Iterator[histories.Row]:
     wrong.clear()
     for number, row in rows:
       who, what = (columns.id_of(row[place]) for place in (user, item))
-      said = None if time is None else row[time]
-      when = number if time is None else clock.read(said)
+      given = number if time is None else row[time]
+      when = given if time is None else clock.read(given)
       if not who or not what:
         problem = "no user or no item found, both expected"
         wrong.add("rows", f"{table.unit} {number}", problem)
       elif when is None:
-        problem = f"time {values.shown(said)} found, a time expected"
+        problem = f"time {values.shown(given)} found, a time expected"
         wrong.add("times", f"{table.unit} {number}", problem)
       else:
         log.add(who, what, when)
