@@ -79,7 +79,7 @@ def test_the_loss_was_over_legal_tokens(workdir):
 def test_a_plan_counts_tries_and_prior(workdir, capsys):
   tree = d3.get_config("tiny")
   tree.plan.topology, tree.plan.parts = "cpu:2", ("train", "generate")
-  tree.plan.search, tree.mesh.data = False, 2
+  tree.plan.search, tree.plan.quick, tree.mesh.data = False, True, 2
   tree.train.objective = "legal_tokens"
   own = config_lib.from_config_dict(tree)
   run = session.Session(own, workdir)
@@ -99,20 +99,19 @@ def test_a_plan_counts_tries_and_prior(workdir, capsys):
   }
   assert found["uncounted"] == ["train.objective"]
   rows = {row["name"]: row["memory"] for row in found["programs"]}
+  assert rows["train: apply"]["elsewhere"] >= found["table_bytes"]["train"] > 0
   tree.generate.prior, tree.generate.constrained = "", False
-  tree.generate.max_new_tokens = trie.depth
+  tree.generate.max_new_tokens, tree.plan.parts = trie.depth, ("generate",)
   plan.run(config_lib.from_config_dict(tree), workdir)
   plain = json.loads((workdir / "plan.json").read_text())
   assert plain["table_bytes"]["generate"] == 0
-  for row in plain["programs"]:
-    more = rows[row["name"]]["arguments"] - row["memory"]["arguments"]
-    if row["name"] == "generate: advance":
-      # The trie, and of half the slots (two devices) a prior.
-      users = own.generate.batch_size // 2
-      assert more == pytest.approx(size + 4 * masses.count * users, abs=64)
-    elif row["name"].startswith("train"):
-      assert more == 0
-      assert row["memory"]["elsewhere"] >= found["table_bytes"]["train"] > 0
+  name = "generate: advance"
+  (other,) = [r["memory"] for r in plain["programs"] if r["name"] == name]
+  # The trie, and of half the slots (two devices) a prior.
+  more = size + 4 * masses.count * own.generate.batch_size // 2
+  assert rows[name]["arguments"] - other["arguments"] == pytest.approx(
+    more, abs=64
+  )
 
 
 def test_a_weight_of_0_is_no_prior_and_another_decoding(workdir):
