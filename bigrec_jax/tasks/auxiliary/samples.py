@@ -67,8 +67,8 @@ class Samples:
       if not self.wording.has_titles:
         return np.empty(0, np.int64)
       titles = self.wording.catalogue.titles
-      there = [bool(titles[n].strip()) for n in range(len(titles))]
-      return np.flatnonzero(np.array(there)[examples.target])
+      has_words = np.array([bool(title.strip()) for title in titles])
+      return np.flatnonzero(has_words[examples.target])
     return np.arange(count)
 
   def parts(self, kind: str, n: int, turn: int = 0) -> next_title.Parts:
