@@ -51,13 +51,20 @@ def run(
   """Writes metrics/ground_eval.json and ranks/*.npz; prints a table.
 
   Whatever is missing or stale is made first: data, base, adapter, predictions
-  and embeddings.
+  and embeddings. Where `ground.item_fairness` asks for it,
+  metrics/item_fairness.json comes after.
   """
+  from bigrec_jax.stages import item_fairness  # Which imports this module.
+
   session = Session(config, workdir, asked)
-  built = session.make(STAGE)
+  ends = {STAGE: finish}
+  if item_fairness.is_asked_for(session):
+    ends[item_fairness.STAGE] = item_fairness.finish
+  built = session.make(*ends)
   train_cf.tell(session, built)
   if not session.asked.dry_run:
-    finish(session)
+    for end in ends.values():
+      end(session)
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
@@ -97,7 +104,7 @@ def _inputs(session: Session) -> graph.Inputs:
   shown = ["cutoffs", "duplicates", "gamma_grid", "injections", "protocols"]
   shown += ["protocol_quirks", "bootstrap_samples"]
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: _cf(session, split) for split in SPLITS}
+  cf = {split: cf_of(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   return {
     "base": session.base_fingerprint if _reads_base(session) else "",
@@ -145,7 +152,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
 
   items = session.load(embed.STAGE)
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: _cf(session, split) for split in SPLITS}
+  cf = {split: cf_of(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
@@ -259,7 +266,7 @@ class _Cf:
   fingerprint: str
 
 
-def _cf(session: Session, split: str) -> _Cf:
+def cf_of(session: Session, split: str) -> _Cf:
   """Returns the CF scores to inject, if any."""
   ground = session.config.ground
   given = ground.cf_scores.get(split)

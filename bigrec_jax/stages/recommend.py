@@ -121,13 +121,14 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
     if processes.agree(kept.exists):
       say(f"recommend: {kept.name} is {path} again")
     else:
-      _Writer(session, _recommender(session)).write(kept)
+      _Writer(session, recommender(session)).write(kept)
     processes.on_first(
       lambda: list_files.give_name(kept, path, record, made_from)
     )
 
 
-def _recommender(session: Session) -> recommender_lib.Recommender:
+def recommender(session: Session) -> recommender_lib.Recommender:
+  """Returns what makes the lists, of `needed` stages that are current."""
   chosen = _choice(session).chosen
   models = [chosen.model_in_use]
   if session.config.generate.has_prior:
@@ -207,12 +208,22 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 def _inputs(session: Session) -> graph.Inputs:
   config = session.config.recommend
+  return {
+    **depends_on(session),
+    "histories": _survey(session).fingerprint,
+    "one_off": bool(config.history),
+    "k": config.k,
+    "exclude_history": config.exclude_history,
+    "unknown": config.unknown,
+  }
+
+
+def depends_on(session: Session) -> graph.Inputs:
+  """Returns what a list depends on, beside its history and its length."""
   chosen = _choice(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
-    "histories": _survey(session).fingerprint,
-    "one_off": bool(config.history),
     "catalogue": session.catalogue.fingerprint,
     "chosen": {
       "injection": chosen.injection,
@@ -227,9 +238,6 @@ def _inputs(session: Session) -> graph.Inputs:
       ground_eval.injected_popularity(session).tolist()
     ),
     "max_history": session.config.data.max_history,
-    "k": config.k,
-    "exclude_history": config.exclude_history,
-    "unknown": config.unknown,
   }
 
 

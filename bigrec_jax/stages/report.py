@@ -66,6 +66,7 @@ def _grounded(
 ) -> "list[tuple[str, str, page.Html]]":
   """Returns the sections on titles that are grounded to the catalogue."""
   from bigrec_jax.results import (
+    fairness_sections,
     gamma_sections,
     quality_sections,
     segment_sections,
@@ -80,6 +81,11 @@ def _grounded(
       "segments",
       "For whom",
       segment_sections.by_segment(data, _test_users(session)),
+    ),
+    (
+      "item_fairness",
+      "Groups of items",
+      fairness_sections.of_items(data.item_fairness),
     ),
     ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
     ("chosen", "Settings tried", significance_sections.chosen(data)),
@@ -135,7 +141,9 @@ def _write(session: Session) -> None:
     quality = _grounded(session, data)
   else:
     shown = task_sections.results(task.name, data.task_rows)
-    quality = [("results", "Task results", shown)]
+    quality = [("task", "Task results", shown)]
+    if task.recommends:  # What makes its lists was evaluated before.
+      quality += _grounded(session, data)
   sections = (
     *quality,
     ("training", "Training", run_sections.losses(data)),
