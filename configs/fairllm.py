@@ -15,8 +15,8 @@ benchmark's files take their place:
   --config.task.fairness.values=sst_json.json \
   --config.task.fairness.names=directors.txt
 
-500 names with all 34 values are 17,000 answers of up to 512 tokens: an
-afternoon of one accelerator for a model of 7B, by arithmetic and not measured.
+500 names, neutral and with all 34 values, are 17,500 answers of up to 512
+tokens, 9 million at most; what that takes has not been measured.
 A tuned model is asked beside its base by
 
   --config.task.fairness.models=base,tuned

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.recommend import other_model
@@ -64,7 +65,7 @@ def _of_task(name: str) -> graph.Stage:
     needs=_needed,
     inputs=_inputs,
     is_there=lambda session: session.paths.task_metrics(name).exists(),
-    files=lambda session: (f"metrics/{name}.json",),
+    files=lambda session: (f"metrics/{name}.json", *session.task.files),
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
     check=_check,
@@ -91,7 +92,8 @@ def _check(session: Session) -> None:
 
 
 def _inputs(session: Session) -> graph.Inputs:
-  task, made_from = session.task, {}
+  task = session.task
+  made_from: dict[str, Any] = {}
   if task.trains:
     adapter = train.used(session)
     made_from["adapter"] = adapter.fingerprint

@@ -63,12 +63,12 @@ def every(
     parts: what was finished of this before a kill.
   """
   maker = _Maker(session, found, k, parts)
-  for row in found.rows_of(split=SPLIT):
-    name = paired_tests.name_of(row)
-    if row.injection == "none" or row.protocol in (
-      "single_gamma",
-      "two_gammas",
-    ):
+  # Without gamma all protocols are one.
+  by_name = {
+    paired_tests.name_of(row): row for row in found.rows_of(split=SPLIT)
+  }
+  for name, row in by_name.items():
+    if row.injection == "none" or row.protocol != "bigrec":
       gamma = chosen_lib.per_part(row.injection, row.gamma)
       chosen = chosen_lib.Chosen(row.injection, gamma, maker.cf_name)
       yield name, functools.partial(maker.grounded, chosen)
@@ -76,8 +76,7 @@ def every(
     if other.split == SPLIT and other.name in chosen_lib.SYSTEMS:
       fitted = found.fitted[other.name]
       fitted = fitted.get("parameters", fitted)
-      own = "none", {}, maker.cf_name, other.name, fitted
-      chosen = chosen_lib.Chosen(*own)
+      chosen = chosen_lib.Chosen("none", {}, maker.cf_name, other.name, fitted)
       yield other.name, functools.partial(maker.grounded, chosen)
   for baseline in found.baselines_of(SPLIT):
     ranker = maker.baseline(baseline.name)

@@ -204,6 +204,11 @@ class Task(abc.ABC):
     """
     return None
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What its evaluation writes beside the rows, by paths in the workdir."""
+    return ()
+
   def check(self) -> None:  # noqa: B027
     """Raises UserError, before any work, for files that can't be read."""
 

@@ -118,9 +118,9 @@ class Task(next_title.Task):
       )
       lists = np.full((len(found), config.task.chat.candidates), -1, np.int32)
       for row, own in zip(lists, found, strict=True):
-        row[: len(own)] = [
-          catalogue.index_of_external_id(item.external_id) for item in own
-        ]
+        for place, item in enumerate(own):
+          found_row = catalogue.index_of_external_id(item.external_id)
+          row[place] = -1 if found_row is None else found_row
       return {"lists": lists}
 
     return kept.once(f"candidates of {split}", make)["lists"]
@@ -150,7 +150,7 @@ class Task(next_title.Task):
       name: ours - theirs for (name, ours), theirs in both
     }
     share = list_metrics.target_ranks(proposed, targets, groups)
-    extra: dict[str, Mapping[str, float]] = {
+    extra: dict[str, dict[str, float]] = {
       RECOMMENDER: {
         "among_candidates": float((share < proposed.shape[1]).mean())
       },
@@ -166,7 +166,7 @@ class Task(next_title.Task):
     split: str,
     system: str,
     gains: Mapping[str, np.ndarray],
-    extra: Mapping[str, float],
+    extra: dict[str, float],
   ) -> rows.TaskRow:
     config = self.store.config
     samples, seed = config.ground.bootstrap_samples, config.seed

@@ -21,10 +21,11 @@ from bigrec_jax.data.text import dialogue, encoding, prompts as text_prompts
 from bigrec_jax.results import rows
 from bigrec_jax.tasks import next_title, protocol, written
 from bigrec_jax.tasks.fairness import lists, prompts, similarity
-from bigrec_jax.workdir import fingerprints, parts
+from bigrec_jax.workdir import fingerprints, parts, processes, storage
 
 # Nobody's target is looked for: there is no split but the names.
 SPLIT = "test"
+ANSWERS = "predictions/fairness.json"
 _NAMED = {"base": "untuned base", "tuned": "tuned"}
 
 # The titles of each name's answer, by who asked.
@@ -65,6 +66,11 @@ class Task(next_title.Task):
     """The base, where it is asked untuned."""
     return "" if "base" in self.store.config.task.fairness.models else None
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """All answers, as they were written and as titles."""
+    return (ANSWERS,)
+
   def check(self) -> None:
     """Raises UserError where a file of values or names can't be read."""
     prompts.check(self.store.config.task.fairness)
@@ -74,9 +80,8 @@ class Task(next_title.Task):
     config, asked = self.store.config, self._asked
     decoding = {"max_new_tokens": config.generate.max_new_tokens}
     if config.task.fairness.lists == "beams":
-      own = "length_penalty", "early_stopping", "sample", "temperature"
-      own += "top_k", "top_p"
-      decoding |= {name: getattr(config.generate, name) for name in own}
+      own = "length_penalty early_stopping sample temperature top_k top_p"
+      decoding |= {name: getattr(config.generate, name) for name in own.split()}
     return {
       "models": config.task.fairness.models,
       "asked": fingerprints.of_value(dataclasses.asdict(asked)),
@@ -90,14 +95,21 @@ class Task(next_title.Task):
   def evaluate(self, evidence: protocol.Evidence) -> list[rows.TaskRow]:
     """Returns rows of each model: neutral, each value, each attribute."""
     found: list[rows.TaskRow] = []
+    lines: list[dict[str, Any]] = []
     for model in self.store.config.task.fairness.models:
       if model == "tuned":
         tuned = evidence.tuned()
         network, adapter = tuned.network, tuned.adapter
       else:
         network, adapter = evidence.untuned(""), None
-      answers = self._answers(model, network, adapter, evidence)
+      own = self._answers(model, network, adapter, evidence)
+      lines += own
+      answers: dict[str, list[list[str]]] = {}
+      for line in own:
+        answers.setdefault(line["who"], []).append(line["titles"])
       found += self._rows(_NAMED[model], answers)
+    path = self.store.paths.root / ANSWERS
+    processes.on_first(lambda: storage.write_json(path, lines, indent=1))
     return found
 
   def _answers(
@@ -106,8 +118,13 @@ class Task(next_title.Task):
     network: protocol.Network,
     adapter: Any | None,
     evidence: protocol.Evidence,
-  ) -> Answers:
-    """Asks a model everything; what it answered before a kill is kept."""
+  ) -> list[dict[str, Any]]:
+    """Asks a model everything; what it answered before a kill is kept.
+
+    Returns:
+      Of each prompt the model, who asks, the name, what was written, and the
+      titles that were read in it.
+    """
     asked, config = self._asked, self.store.config
     generate = written.greedy(config.generate)
     read = lambda texts: lists.titles(text_prompts.response_text(texts[0]))  # noqa: E731
@@ -123,8 +140,17 @@ class Task(next_title.Task):
     with evidence.progress(f"ask {model}", len(tokens), "prompts") as bar:
       kept = parts.Rows(evidence.parts, f"answers of {model}")
       texts = write(tokens, bar, kept)
-    found = iter([read(own) for own in texts])
-    return {who: [next(found) for _ in asked.names] for who in asked.groups}
+    every = [(who, name) for who in asked.groups for name in asked.names]
+    return [
+      {
+        "model": model,
+        "who": who,
+        "name": name,
+        "predict": own,
+        "titles": read(own),
+      }
+      for (who, name), own in zip(every, texts, strict=True)
+    ]
 
   def _tokens(self) -> list[list[int]]:
     """Returns all prompts, by who asks and then by name."""
@@ -177,8 +203,8 @@ class Task(next_title.Task):
       measured, intervals = {}, {}
       for name, own in found.items():
         spread = similarity.disparity(drawn[name])
-        for part, value in similarity.disparity(own.mean(axis=1)).items():
-          measured[f"{name} {part}"] = float(value)
+        for part, share in similarity.disparity(own.mean(axis=1)).items():
+          measured[f"{name} {part}"] = float(share)
           intervals[f"{name} {part}"] = _interval(spread[part])
       yield self._row(f"{model}: {attribute}", measured, intervals)
 

@@ -11,6 +11,7 @@ from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.text import dialogue, prompts as text_prompts
 from bigrec_jax.tasks.fairness import prompts, similarity, task as task_lib
 from bigrec_jax.testing import store as tiny
+from bigrec_jax.workdir import paths
 from configs import fairllm
 
 TITLES = ["Red Moon", "Blue Star", "Iron Quest", "Saga", "Puzzle City", "Racer"]
@@ -31,6 +32,7 @@ def store(tmp_path):
     prompt=text_prompts.Prompt.from_config(config.prompt),
     tokenizer=tiny.tokenizer(tmp_path),
     tokenizer_dir=tmp_path,
+    paths=paths.Paths(tmp_path),
   )
 
 
@@ -97,6 +99,13 @@ def test_rows_equal_loops_over_the_answers(store, monkeypatch):
     row = found[f"untuned base: {attribute}"]
     assert row.metrics["serp_ms snsr"] == pytest.approx(max(means) - min(means))
     assert row.metrics["serp_ms snsv"] == pytest.approx(np.std(means))
+  kept = json.loads((store.paths.root / task_lib.ANSWERS).read_text())
+  assert [(line["who"], line["name"]) for line in kept] == [
+    (who, name) for who in asked.groups for name in asked.names
+  ]
+  for line in kept:
+    assert line["titles"][:4] == titles(line["who"], line["name"])
+    assert line["predict"][0].startswith("1. ")
   assert set(found["untuned base: neutral"].metrics) == {
     "titles",
     "in_catalogue",
