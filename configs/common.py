@@ -40,6 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.fairness.noun = "movie"  # movie | song | book | game | item
   config.task.fairness.list_length = 20  # K
   config.task.fairness.lists = "text"  # text: one numbered list | beams
+  config.task.fairness.begin = ""  # Put into the model's mouth, such as "1.".
   # Chat-REC. The chat model: HF directory or GGUF; empty = the base itself.
   config.task.chat = cfg()
   config.task.chat.model = ""

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated
 
+from bigrec_jax import errors
 from bigrec_jax.config import checks
 
 NOUNS = ("movie", "song", "book", "game", "item")
@@ -21,6 +22,7 @@ class FairnessConfig:
   noun: str
   list_length: Annotated[int, checks.Range(1, 1000)]
   lists: str
+  begin: str
 
   def __post_init__(self):
     checks.some("task.fairness.models", self.models)
@@ -28,3 +30,8 @@ class FairnessConfig:
       checks.choice("task.fairness.models", name, MODELS)
     checks.choice("task.fairness.noun", self.noun, NOUNS)
     checks.choice("task.fairness.lists", self.lists, ("text", "beams"))
+    if self.begin and self.lists == "beams":
+      raise errors.UserError(
+        f"config.task.fairness.begin: {self.begin!r} found, nothing expected"
+        " with config.task.fairness.lists=beams: each beam is a title"
+      )

@@ -86,6 +86,7 @@ class Task(next_title.Task):
       "models": config.task.fairness.models,
       "asked": fingerprints.of_value(dataclasses.asdict(asked)),
       "lists": config.task.fairness.lists,
+      "begin": config.task.fairness.begin,
       "generate": decoding,
       "prompt": dataclasses.asdict(config.prompt),
       "bootstrap_samples": config.ground.bootstrap_samples,
@@ -140,6 +141,8 @@ class Task(next_title.Task):
     with evidence.progress(f"ask {model}", len(tokens), "prompts") as bar:
       kept = parts.Rows(evidence.parts, f"answers of {model}")
       texts = write(tokens, bar, kept)
+    begin = config.task.fairness.begin
+    texts = [[begin + text for text in own] for own in texts]
     every = [(who, name) for who in asked.groups for name in asked.names]
     return [
       {
@@ -156,10 +159,13 @@ class Task(next_title.Task):
     """Returns all prompts, by who asks and then by name."""
     store, asked = self.store, self._asked
     every = [(who, name) for who in asked.groups for name in asked.names]
+    begin = store.config.task.fairness.begin
     as_chat = store.config.prompt.style == "chat"
     if as_chat and store.config.task.fairness.lists == "text":
       turns = dialogue.Dialogues(store.tokenizer_dir, store.tokenizer)
-      return turns.tokens([asked.turns(*own) for own in every])
+      return store.tokenizer.encode_data(
+        [turns.text(asked.turns(*own)) + begin for own in every]
+      )
     questions = []
     for who, name in every:
       if store.config.task.fairness.lists == "text":
@@ -169,7 +175,7 @@ class Task(next_title.Task):
         fan = f"The user is {who} fan of {name}."
         words = f"{store.prompt.instruction} {fan}"
         history = store.prompt.input_text([])
-      text = store.prompt.inference_text(words, history)
+      text = store.prompt.inference_text(words, history) + begin
       questions.append((text, store.prompt.seams(words, history)))
     return encoding.encode_questions(store.tokenizer, questions)
 

@@ -112,6 +112,20 @@ def test_rows_equal_loops_over_the_answers(store, monkeypatch):
   }
 
 
+def test_a_beginning_is_a_part_of_prompt_and_answer(store, monkeypatch):
+  monkeypatch.setattr(task_lib.written, "Writer", _Scripted)
+  values = fairllm.get_config("tiny")
+  values.task.fairness.update(
+    {"models": ("base",), "begin": "1. Zelda\n", "num_names": 1}
+  )
+  store.config = config_lib.from_config_dict(values)
+  task_lib.Task(store).evaluate(_evidence())
+  kept = json.loads((store.paths.root / task_lib.ANSWERS).read_text())
+  for line, ids in zip(kept, _Scripted.asked, strict=True):
+    assert store.tokenizer.decode(ids).endswith("Response:\n1. Zelda\n")
+    assert line["titles"][0] == "zelda" and len(line["titles"]) == 6
+
+
 def test_names_are_the_titles_that_train_has_most_often():
   catalogue = tiny.catalogue()
   counts = np.arange(len(catalogue))
