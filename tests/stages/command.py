@@ -28,7 +28,7 @@ def _devices(count, quick):
   return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
-def run(*flags, devices=8, check=True, timeout=900, quick=False, stdin=None):
+def run(*flags, devices=8, check=True, timeout=900, quick=False):
   """Runs `python main.py *flags` on forced CPU devices."""
   environment = _devices(devices, quick)
   result = subprocess.run(
@@ -38,7 +38,6 @@ def run(*flags, devices=8, check=True, timeout=900, quick=False, stdin=None):
     capture_output=True,
     text=True,
     timeout=timeout,
-    input=stdin,
   )
   if check:
     assert result.returncode == 0, result.stderr[-3000:]
