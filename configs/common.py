@@ -51,6 +51,31 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.auxiliary.mask_rate = 0.15  # Of an mlm sample's words.
   # What a masked item or words read as; {} is its number. T5: <extra_id_{}>.
   config.task.auxiliary.blank = "<{}>"
+  # FaiRLLM. Whose lists: base (without an adapter), tuned, or both.
+  config.task.fairness = cfg()
+  config.task.fairness.models = ("base",)
+  config.task.fairness.values = ""  # JSON, attribute -> values; empty = own.
+  config.task.fairness.attributes = ()  # Of these; () = all.
+  config.task.fairness.names = ""  # A name a line; empty = popular titles.
+  config.task.fairness.num_names = 500  # The first of them.
+  config.task.fairness.noun = "movie"  # movie | song | book | game | item
+  config.task.fairness.list_length = 20  # K
+  config.task.fairness.lists = "text"  # text: one numbered list | beams
+  config.task.fairness.begin = ""  # Put into the model's mouth, such as "1.".
+  # Chat-REC. The chat model: HF directory or GGUF; empty = the base itself.
+  config.task.chat = cfg()
+  config.task.chat.model = ""
+  config.task.chat.candidates = 20  # Asked of the recommender.
+  config.task.chat.listed = 5  # Shown, after the chat model's own order.
+  # model: it says whether to call the recommender | always
+  config.task.chat.decide = "model"
+  config.task.chat.score = "sum"  # sum | mean: of a title's token log p.
+  config.task.chat.max_new_tokens = 96  # Of an explanation or an answer.
+  config.task.chat.most_turns = 8  # The newest, that the prompt has.
+  config.task.chat.noun = "item"  # What is recommended, in the prompts.
+  config.task.chat.profile = ""  # JSON object of what is known of the user.
+  config.task.chat.request = "What should I have next?"  # In the evaluation.
+  config.task.chat.num_users = 0  # Of each split, the first; 0 = all.
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
@@ -216,6 +241,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.fusion = "paper"  # paper | calibrated: fitted on valid.
   # Fusions without one part, as rows: text, cf, bm25, popularity.
   config.ground.fusion_ablations = ()
+  # Groups of items in the first K of every ranker's lists, for these K.
+  config.ground.item_fairness = ()
+  # JSON, external id -> groups, or MovieLens' movies file; empty = none beside
+  # fifths by popularity.
+  config.ground.item_groups = ""
   config.ground.batch_size = 512  # Users per block.
   # A device holds the distances of batch_size users to this many items at a
   # time; of fewer users where it has more items.

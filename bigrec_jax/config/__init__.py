@@ -15,12 +15,14 @@ from bigrec_jax.config import checks
 from bigrec_jax.config.auxiliary import AuxiliaryConfig, WeightsConfig
 from bigrec_jax.config.bm25 import Bm25Config
 from bigrec_jax.config.cf import CF_MODELS, CfConfig
+from bigrec_jax.config.chat import ChatConfig
 from bigrec_jax.config.data import (
   ColumnsConfig,
   DataConfig,
   PromptConfig,
   SyntheticConfig,
 )
+from bigrec_jax.config.fairness import FairnessConfig
 from bigrec_jax.config.generate import GenerateConfig
 from bigrec_jax.config.ground import (
   EmbedConfig,
@@ -49,12 +51,14 @@ __all__ = [
   "Bm25Config",
   "CF_MODELS",
   "CfConfig",
+  "ChatConfig",
   "ColumnsConfig",
   "Config",
   "DTYPES",
   "DataConfig",
   "EmbedConfig",
   "EncoderConfig",
+  "FairnessConfig",
   "GenerateConfig",
   "GroundConfig",
   "LoraConfig",

@@ -87,6 +87,8 @@ class GroundConfig:
   likelihood: Annotated[int, checks.Range(0, 10**4)]
   fusion: str
   fusion_ablations: tuple[str, ...]
+  item_fairness: Annotated[tuple[int, ...], checks.Range(1, 10**4)]
+  item_groups: str
   batch_size: Annotated[int, checks.ROWS]
   block_items: Annotated[int, checks.SOME]
   bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]

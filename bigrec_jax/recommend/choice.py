@@ -34,7 +34,7 @@ def check(loaded: loaded_lib.Loaded) -> None:
   CF needs a model that can score new histories, and a gamma that was chosen
   for that model's scores.
   """
-  if not loaded.task.grounds:
+  if not loaded.task.recommends:
     raise errors.UserError(
       f"config.task.name: {loaded.task.name} found, whose answers aren't"
       " grounded; one whose answers are, such as next_title, expected"

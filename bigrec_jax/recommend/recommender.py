@@ -108,6 +108,11 @@ class Recommender:
       system=chosen.system or None,
     )
 
+  @property
+  def loaded(self) -> loaded_lib.Loaded:
+    """Configuration and workdir."""
+    return self._loaded
+
   @classmethod
   def load(
     cls,

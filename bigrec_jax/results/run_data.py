@@ -16,6 +16,7 @@ from bigrec_jax.results import (
   cf_file,
   contamination,
   ground_file,
+  item_fairness,
   rows,
   run_inputs,
 )
@@ -106,6 +107,7 @@ class RunData:
     ranks: [N] of each injection on test, from ranks/*.npz, and "target"; of
       baselines and systems, too.
     contamination: metrics/contamination.json.
+    item_fairness: metrics/item_fairness.json.
     task: whose file `task_rows` are of; "" for BIGRec, which has `ground`.
     task_rows: of metrics/<task>.json.
     records: records/<name>.json by name.
@@ -127,6 +129,7 @@ class RunData:
   recommended: Sequence[Sequence[str]]
   ranks: dict[str, np.ndarray]
   contamination: contamination.Probe | None
+  item_fairness: item_fairness.FairnessFile | None
   task: str
   task_rows: tuple[rows.TaskRow, ...]
   records: Mapping[str, Mapping[str, Any]]
@@ -204,6 +207,7 @@ def load(
     recommended=read(paths.recommendations, run_inputs.recommended, ()),
     ranks=_ranks(paths.ranks, read),
     contamination=read(paths.contamination, contamination.read, None),
+    item_fairness=read(paths.item_fairness, item_fairness.read, None),
     task=task,
     task_rows=read(paths.task_metrics(task), rows.read_task, ())
     if task

@@ -16,16 +16,17 @@ def results(task: str, found: Sequence[rows.TaskRow]) -> page.Html:
     return page.missing(f"metrics/{task}.json", "--mode=evaluate makes it.")
   parts: list[object] = []
   for split in dict.fromkeys(row.split for row in found):
-    own = [row for row in found if row.split == split]
-    names = list(dict.fromkeys(name for row in own for name in row.metrics))
-    lines = [
-      [row.system, *(_value(row, name) for name in names), row.n] for row in own
-    ]
     caption = (
       f"{split}, with 95 % bootstrap intervals over its samples; what chose an"
       " epoch or a setting is valid alone."
     )
-    parts.append(page.table(["system", *names, "n"], lines, caption))
+    for own in rows.alike([row for row in found if row.split == split]):
+      names = list(dict.fromkeys(name for row in own for name in row.metrics))
+      lines = [
+        [row.system, *(_value(row, name) for name in names), row.n]
+        for row in own
+      ]
+      parts.append(page.table(["system", *names, "n"], lines, caption))
   return page.join(parts)
 
 

@@ -52,13 +52,20 @@ def run(
   """Writes metrics/ground_eval.json and ranks/*.npz; prints a table.
 
   Whatever is missing or stale is made first: data, base, adapter, predictions
-  and embeddings.
+  and embeddings. Where `ground.item_fairness` asks for it,
+  metrics/item_fairness.json comes after.
   """
+  from bigrec_jax.stages import item_fairness  # Which imports this module.
+
   session = Session(config, workdir, asked)
-  built = session.make(STAGE)
+  ends = {STAGE: finish}
+  if item_fairness.is_asked_for(session):
+    ends[item_fairness.STAGE] = item_fairness.finish
+  built = session.make(*ends)
   train_cf.tell(session, built)
   if not session.asked.dry_run:
-    finish(session)
+    for end in ends.values():
+      end(session)
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
@@ -98,7 +105,7 @@ def _inputs(session: Session) -> graph.Inputs:
   shown = ["cutoffs", "duplicates", "gamma_grid", "injections", "protocols"]
   shown += ["protocol_quirks", "bootstrap_samples"]
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: _cf(session, split) for split in SPLITS}
+  cf = {split: cf_of(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   return {
     "base": session.base_fingerprint if _reads_base(session) else "",
@@ -123,7 +130,7 @@ def _inputs(session: Session) -> graph.Inputs:
 def _other_models(session: Session) -> dict[str, Any]:
   """Returns what names the scores of CF models that are fused, not injected."""
   found = {
-    model: {s: _cf(session, s, model).fingerprint for s in SPLITS}
+    model: {s: cf_of(session, s, model).fingerprint for s in SPLITS}
     for model in session.config.ground.cf_models[1:]
   }
   return {"other_cf": found} if found else {}
@@ -156,7 +163,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
 
   items = session.load(embed.STAGE)
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: _cf(session, split) for split in SPLITS}
+  cf = {split: cf_of(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
@@ -164,7 +171,7 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     plain = {split: found.ranks[split]["none"] for split in SPLITS}
     words = history_titles.choose(session, parts.once)
     others = {
-      model: {s: _cf(session, s, model).scores for s in SPLITS}
+      model: {s: cf_of(session, s, model).scores for s in SPLITS}
       for model in session.config.ground.cf_models[1:]
     }
     beside = systems.measure(
@@ -282,7 +289,7 @@ class _Cf:
   fingerprint: str
 
 
-def _cf(session: Session, split: str, model: str = "") -> _Cf:
+def cf_of(session: Session, split: str, model: str = "") -> _Cf:
   """Returns the scores of a CF model; of none named those to inject, if any."""
   ground = session.config.ground
   given = "" if model else ground.cf_scores.get(split)

@@ -125,13 +125,14 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
     if processes.agree(kept.exists):
       say(f"recommend: {kept.name} is {path} again")
     else:
-      _Writer(session, _recommender(session)).write(kept)
+      _Writer(session, recommender(session)).write(kept)
     processes.on_first(
       lambda: list_files.give_name(kept, path, record, made_from)
     )
 
 
-def _recommender(session: Session) -> recommender_lib.Recommender:
+def recommender(session: Session) -> recommender_lib.Recommender:
+  """Returns what makes the lists, of `needed` stages that are current."""
   chosen = _choice(session).chosen
   models = list(chosen.models_in_use)
   if session.config.generate.has_prior:
@@ -213,12 +214,24 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 def _inputs(session: Session) -> graph.Inputs:
   config = session.config.recommend
+  return {
+    **depends_on(session),
+    "histories": _survey(session).fingerprint,
+    "one_off": bool(config.history),
+    "k": config.k,
+    "shown": _named(_shown(session)),
+    "explain": config.explain,
+    "exclude_history": config.exclude_history,
+    "unknown": config.unknown,
+  }
+
+
+def depends_on(session: Session) -> graph.Inputs:
+  """Returns what a list depends on, beside its history and its length."""
   chosen = _choice(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
-    "histories": _survey(session).fingerprint,
-    "one_off": bool(config.history),
     "catalogue": session.catalogue.fingerprint,
     "chosen": {
       "injection": chosen.injection,
@@ -229,17 +242,12 @@ def _inputs(session: Session) -> graph.Inputs:
     "confidence": fingerprints.of_value(
       {name: chosen.confidence.get(name) for name in _judged_by(chosen)}
     ),
-    "fallback": config.fallback,
+    "fallback": session.config.recommend.fallback,
     "cf": _cf_inputs(session, chosen.models_in_use),
     "popularity": fingerprints.of_value(
       ground_eval.injected_popularity(session).tolist()
     ),
     "max_history": session.config.data.max_history,
-    "k": config.k,
-    "shown": _named(_shown(session)),
-    "explain": config.explain,
-    "exclude_history": config.exclude_history,
-    "unknown": config.unknown,
   }
 
 

@@ -88,6 +88,7 @@ def _grounded(
   """Returns the sections on titles that are grounded to the catalogue."""
   from bigrec_jax.results import (
     answer_section,
+    fairness_sections,
     gamma_sections,
     list_sections,
     quality_sections,
@@ -111,6 +112,11 @@ def _grounded(
       segment_sections.by_segment(data, _test_users(session)),
     ),
     ("lists", "Beyond accuracy", list_sections.beyond_accuracy(data)),
+    (
+      "item_fairness",
+      "Groups of items",
+      fairness_sections.of_items(data.item_fairness),
+    ),
     ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
     ("chosen", "Settings tried", significance_sections.chosen(data)),
     ("gamma", "Gamma", gamma_sections.gamma_curves(data)),
@@ -184,7 +190,9 @@ def _write(session: Session) -> None:
     quality = _grounded(session, data)
   else:
     shown = task_sections.results(task.name, data.task_rows)
-    quality = [("results", "Task results", shown)]
+    quality = [("task", "Task results", shown)]
+    if task.recommends:  # What makes its lists was evaluated before.
+      quality += _grounded(session, data)
   sections = (
     *quality,
     ("training", "Training", run_sections.losses(data)),

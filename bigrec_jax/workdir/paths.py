@@ -67,6 +67,16 @@ class Paths:
     return self.converted_base / "gguf"
 
   @property
+  def other_model(self) -> pathlib.Path:
+    """What was converted of a model beside the base; may be deleted."""
+    return self.root / "other_model"
+
+  @property
+  def chat_log(self) -> pathlib.Path:
+    """One line for each turn of every chat."""
+    return self.root / "chat.jsonl"
+
+  @property
   def adapter(self) -> pathlib.Path:
     return self.root / "adapter"
 
@@ -98,6 +108,11 @@ class Paths:
   @property
   def ground_eval(self) -> pathlib.Path:
     return self.metrics / "ground_eval.json"
+
+  @property
+  def item_fairness(self) -> pathlib.Path:
+    """Groups of items in everybody's lists (results/item_fairness.py)."""
+    return self.metrics / "item_fairness.json"
 
   @property
   def contamination(self) -> pathlib.Path:
@@ -132,6 +147,7 @@ class Paths:
     own = {
       self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
+      *(self.other_model, self.chat_log),
       *(self.chosen, self.checkpoints, self.embeddings, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),
       *(self.export, self.record("x").parent, self.predictions("x").parent),

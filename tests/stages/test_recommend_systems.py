@@ -12,9 +12,22 @@ import pytest
 
 import bigrec_jax
 from bigrec_jax import errors
+from bigrec_jax.data.prepared import item_groups
 from bigrec_jax.recommend import fitted_on
-from bigrec_jax.results import chosen as chosen_lib, ground_file
-from bigrec_jax.stages import ground_eval, recommend, session, train_cf
+from bigrec_jax.results import (
+  chosen as chosen_lib,
+  ground_file,
+  item_fairness,
+  list_metrics,
+  paired_tests,
+)
+from bigrec_jax.stages import (
+  every_list,
+  ground_eval,
+  recommend,
+  session,
+  train_cf,
+)
 from bigrec_jax.workdir import paths, settings
 from tests import demo_workdir
 
@@ -305,3 +318,53 @@ def test_words_need_no_cf_model(evaluated_demo, tmp_path):
   (listed,) = recommender([titles[3:7]])
   assert len(listed) == 10 and listed.provenance.cf_model is None
   assert listed[0].cf_rank is None
+
+
+def test_every_ranker_has_lists_as_its_ranks_say(workdir):
+  """And groups of items in them, beside what ground_eval wrote before."""
+  own = demo_workdir.config(**ASKED)
+  ground = dataclasses.replace(own.ground, item_fairness=(5, 10))
+  own = dataclasses.replace(own, ground=ground)
+  before = (workdir / "metrics" / "ground_eval.json").read_bytes()
+  ground_eval.run(own, workdir)
+  assert (workdir / "metrics" / "ground_eval.json").read_bytes() == before
+  run = session.Session(own, workdir)
+  found = ground_file.read(run.paths.ground_eval)
+  with np.load(workdir / "ranks" / "test.npz") as file:
+    arrays = {name: file[name] for name in file}
+  ranked = paired_tests.ranked(found, arrays)
+  groups, targets = run.catalogue.groups, run.examples("test").target
+  run.walk.ask_for(may_make_needs=False)
+  with run.parts("test", {}) as parts:
+    lists = {
+      name: make() for name, make in every_list.every(run, found, 10, parts)
+    }
+  expected = {n for n in ranked if not n.endswith(":bigrec")}
+  assert set(lists) == expected and len(expected) > 12
+  assert {len(own) for own in lists.values()} == {24}
+  for name, own in lists.items():
+    ranks = ranked[name].ranks("ndcg", 10)
+    place = list_metrics.target_ranks(own, targets, groups)
+    # A rank counts repeated titles, a list does not.
+    assert np.all(place[ranks < 10] <= ranks[ranks < 10]), name
+    few = np.bincount(groups).max() - 1
+    assert np.all(ranks[place < 10] <= place[place < 10] + 10 * few), name
+  written = item_fairness.read(run.paths.item_fairness)
+  assert {(row.ranker, row.k) for row in written.rows} == {
+    (name, k) for name in expected for k in (5, 10)
+  }
+  members = item_groups.by_popularity(run.catalogue.popularity).members
+  had = item_fairness.counts(run.examples("test").history, members)
+  for row in written.rows:
+    again = item_fairness.row(
+      row.ranker,
+      row.grouping,
+      item_groups.FIFTHS,
+      lists[row.ranker][:, : row.k],
+      had,
+      members,
+      ground.bootstrap_samples,
+      run.config.seed,
+    )
+    assert again.shares == row.shares
+    assert (again.mgu, again.dgu) == (row.mgu, row.dgu)
