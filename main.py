@@ -63,6 +63,7 @@ MODES = (
   "contamination",
   "recommend",
   "serve",
+  "chat",
   "report",
   "export",
   "pipeline",
@@ -70,7 +71,7 @@ MODES = (
   "selfcheck",
 )
 # They use what is there; only --make has them train or remember anything.
-_READING = ("recommend", "serve", "report", "export", "plan")
+_READING = ("recommend", "serve", "chat", "report", "export", "plan")
 # In them model.adapter is where training starts, elsewhere the one to use.
 _STARTING = ("train", "pipeline")
 # They neither read nor change what is there.
@@ -90,7 +91,7 @@ _HISTORY = flags.DEFINE_multi_string(
   "history",
   [],
   "An id or a title that the user has had; once for each, oldest first, or a"
-  " JSON list of them. For --mode=recommend.",
+  " JSON list of them. For --mode=recommend and --mode=chat.",
 )
 _MAKE = flags.DEFINE_bool(
   "make", False, "A mode that only reads makes first what is missing or stale."
@@ -342,9 +343,9 @@ def _run(argv: list[str]) -> int:
   """Runs the mode; returns the exit status, which only selfcheck decides."""
   _parse(argv)
   _refuse_urls()
-  if _HISTORY.value and _MODE.value not in ("recommend", "pipeline"):
+  if _HISTORY.value and _MODE.value not in ("recommend", "chat", "pipeline"):
     raise errors.UserError(
-      f"--history: --mode={_MODE.value} found, recommend expected"
+      f"--history: --mode={_MODE.value} found, chat or recommend expected"
     )
   workdir = pathlib.Path(
     _WORKDIR.value or f"runs/{_config_name() or _MODE.value}"

@@ -288,12 +288,25 @@ class Decoder:
 def _trie(
   loaded: loaded_lib.Loaded, room: float
 ) -> "tuple[constraints.Trie, constraints.Masses | None]":
+  """Returns `legal_titles` on the devices, which no call sends again."""
+  from bigrec_jax.devices import sharding
+
+  trie, masses = legal_titles(loaded, room)
+  return sharding.put_replicated(loaded.mesh, trie), masses
+
+
+def legal_titles(
+  loaded: loaded_lib.Loaded, room: float = 0.0
+) -> "tuple[constraints.Trie, constraints.Masses | None]":
   """Returns the trie of all answers that the task calls legal, and its prior.
 
-  It lies on the devices: a call that finds it there does not send it again.
+  Both are on the host.
+
+  Args:
+    loaded: configuration and workdir.
+    room: share of the titles that may be added later.
   """
   from bigrec_jax.decoding import constraints
-  from bigrec_jax.devices import sharding
 
   config, masses = loaded.config.generate, None
   _check_prior(loaded, loaded.edition)
@@ -306,7 +319,7 @@ def _trie(
     masses = constraints.Masses(trie, loaded.task.answers_of_items())
     prior = masses.prior(config.prior_weight)
     trie = trie.replace(titles=None, prior=prior)
-  return sharding.put_replicated(loaded.mesh, trie), masses
+  return trie, masses
 
 
 def _check_prior(loaded: loaded_lib.Loaded, edition: editions.Edition) -> None:

@@ -21,11 +21,11 @@ class Prompts(NamedTuple):
 
   Attributes:
     tokens: [N] of each user.
-    prefix: what all begin with, read already.
+    prefix: what all begin with, read already; None = found when asked.
   """
 
   tokens: list[list[int]]
-  prefix: "generate.Prefix"
+  prefix: "generate.Prefix | None"
 
 
 ReadPrompts = Callable[[], Prompts]

@@ -11,7 +11,6 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.recommend import likely
 from bigrec_jax.recommend.list_inputs import Given, Texts, Wanted
-from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.workdir import fields
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Injected:
 
     loaded, chosen = given.loaded, given.chosen
     known = "popularity" in chosen.parts
-    self.models = (chosen.cf_model,) if "cf" in chosen.parts else ()
+    self.models = chosen.models_in_use
     self._ground = grounder.Grounder(
       given.items,
       given.groups,
@@ -141,8 +140,8 @@ def _models(given: Given) -> tuple[str, ...]:
     UserError: another one is at hand.
   """
   chosen = given.chosen
-  found = tuple(chosen_lib.models_of(chosen.fitted))
-  if set(found) - {chosen.cf_model}:
+  found = chosen.models_in_use
+  if set(found) - set(chosen.models):
     raise errors.UserError(
       f"chosen.json: {chosen.system} with the scores of {', '.join(found)}"
       f" found, of {chosen.cf_model or 'no CF model'} expected;"
@@ -166,7 +165,7 @@ def _ask(
 
   assert own.prompts is not None
   cf = None
-  for model in models:  # One at most.
+  for model in models[:1]:  # The one that candidates came from on valid.
     cf = dense.Dense(users.cf[model], judge.num_items)
   return judge(own.texts, users.queries[:, 0], *own.prompts, cf)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
 from bigrec_jax.recommend import (
   beam_logs,
@@ -42,7 +43,8 @@ class Listing:
     """Puts the catalogue in its place.
 
     Raises:
-      UserError: what valid taught a system isn't what it should be.
+      UserError: what valid taught a system isn't what it should be, or it
+        reads log-probabilities where beams are written with a prior.
     """
     system = given.chosen.system
     make: type[
@@ -59,6 +61,13 @@ class Listing:
       make = list_makers.Fused
     self._loaded, self._lists = given.loaded, make(given)
     self.models, self.words = self._lists.models, self._lists.words
+    generate = given.loaded.config.generate
+    if self._lists.all_texts and generate.has_prior:
+      raise errors.UserError(
+        f"config.generate.prior: {generate.prior} found, whose scores {system}"
+        " can't read as the model's own log-probabilities;"
+        " generate.prior_weight=0, or a named recommend.injection, expected"
+      )
     self._given = given
 
   @functools.cached_property

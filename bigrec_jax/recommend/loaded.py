@@ -65,9 +65,12 @@ class Loaded:
     ledger: names files outside the workdir by what they hold.
     keeps_conversions: a base that had to be converted may be written to the
       workdir, so that the next start is faster; else nothing is.
+    lists_editions: lists have what was added to the catalogue later, and not
+      what was withdrawn; an evaluation knows the prepared items alone.
   """
 
   keeps_conversions = False
+  lists_editions = True
 
   def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
     self.config = config
@@ -104,8 +107,10 @@ class Loaded:
   @functools.cached_property
   def edition(self) -> editions.Edition:
     """What was added to the prepared catalogue, and withdrawn from it."""
-    store = editions.Store(self.paths, self.catalogue.fingerprint)
-    return store.current()
+    prepared = self.catalogue.fingerprint
+    if not self.lists_editions:
+      return editions.Edition(0, 0, prepared)
+    return editions.Store(self.paths, prepared).current()
 
   @functools.cached_property
   def offered(self) -> catalogue_lib.Catalogue:
@@ -301,6 +306,12 @@ class Loaded:
 
     return models.build(
       self.base.model.config, self.config.model, lora, self.mesh
+    )
+
+  def network(self, model: "models.LanguageModel") -> protocol.Network:
+    """Returns the base with a network of its own, such as `build` makes."""
+    return protocol.Network(
+      model, self.base.params, self.tokenizer, self.mesh, self.tokenizer_dir
     )
 
   def adapter_fingerprint(self, directory: pathlib.Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import attributes, histories as histories_lib
+from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
@@ -92,7 +92,6 @@ class Recommender:
       self._words = words_scorer.load(loaded, self._list_of.words)
     self._decoder = decoder.Decoder(loaded, adapter, spare / len(items))
     self._ready_for_new_texts = loaded.config.generate.constrained
-    self._attributes = attributes.Attributes(loaded.paths.attributes)
     self._lock = threading.Lock()
     self.provenance = Provenance(
       injection="none" if chosen.system else chosen.injection,
@@ -104,6 +103,11 @@ class Recommender:
       catalogue=loaded.edition.fingerprint,
       system=chosen.system or None,
     )
+
+  @property
+  def loaded(self) -> loaded_lib.Loaded:
+    """Configuration and workdir."""
+    return self._loaded
 
   @classmethod
   def load(
@@ -333,13 +337,15 @@ class Recommender:
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
   ) -> "candidates.Users":
     """Returns what lists are made from, of histories [N, H]."""
-    from bigrec_jax.rankers.combine import candidates, features
+    from bigrec_jax.rankers.combine import candidates
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
       return lambda part: self._shelf.scores(score, items[part])
 
     scores = {model: reader(score) for model, score in self._scorers.items()}
     if self._words is not None:
+      from bigrec_jax.rankers.combine import features
+
       scores[features.WORDS] = reader(self._words)
     history = rows.newest(items, self._loaded.config.data.max_history)
     return candidates.Users(queries, log_probs, scores, history, "recommend")
@@ -382,7 +388,7 @@ class Recommender:
         why=None if why is None else why[place],
       )
       for place, (item, own) in enumerate(
-        zip(listed, self._attributes_of(listed), strict=True)
+        zip(listed, self._shelf.attributes(listed), strict=True)
       )
     )
     return Recommendations(
@@ -392,9 +398,3 @@ class Recommender:
       provenance,
       judged.confidence[n],
     )
-
-  def _attributes_of(self, items: list[int]) -> list[dict[str, Any]]:
-    """Returns the attributes of rows; what was added later has none."""
-    size = len(self._loaded.catalogue)
-    own = iter(self._attributes.of(i for i in items if i < size))
-    return [next(own) if i < size else {} for i in items]

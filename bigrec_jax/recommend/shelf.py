@@ -9,11 +9,14 @@ few stand beside one another.
 Letters: I prepared items, A added, C rows, D width.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import editions, popularity
+from bigrec_jax.data.prepared import attributes, editions, popularity
 from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
 
 
@@ -41,6 +44,7 @@ class Shelf:
       UserError: an added item's vector is missing, or of another encoder.
     """
     self._loaded, self._prepared = loaded, items
+    self._attributes = attributes.Attributes(loaded.paths.attributes)
     count = len(loaded.offered)
     self._used = count
     size = count + spare
@@ -178,3 +182,9 @@ class Shelf:
     least = found.min(axis=1, keepdims=True)
     more = np.repeat(least, len(self) - known, axis=1)
     return np.concatenate([found, more], axis=1)
+
+  def attributes(self, items: Sequence[int]) -> list[dict[str, Any]]:
+    """Returns the attributes of rows; what was added later has none."""
+    size = len(self._loaded.catalogue)
+    own = iter(self._attributes.of(i for i in items if i < size))
+    return [next(own) if i < size else {} for i in items]

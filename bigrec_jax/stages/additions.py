@@ -29,7 +29,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
   Whoever only reads adds nothing to embeddings that it may not make.
   """
-  if not session.config.data.catalogue_add:
+  if not (session.config.data.catalogue_add and session.lists_editions):
     return
   if session.asked.make or session.walk.look(embed.STAGE).is_current:
     yield STAGE

@@ -21,6 +21,7 @@ def run(
   from bigrec_jax.stages import additions  # It needs this stage.
 
   session = Session(config, workdir, asked)
+  session.lists_editions = True
   stages = [STAGE]
   if config.data.catalogue_add:
     stages.append(additions.STAGE)

@@ -6,6 +6,7 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.stages import (
   contamination,
   evaluate,
+  item_fairness,
   prepare,
   pretrain,
   recommend,
@@ -26,10 +27,14 @@ def run(
   histories to recommend for, their lists come before the report.
   """
   session = Session(config, workdir, asked)
-  stages = [prepare.STAGE, *pretrain.needed(session), train.STAGE]
+  stages = [prepare.STAGE, *pretrain.needed(session)]
+  if session.task.trains:
+    stages.append(train.STAGE)
   if config.ground.cf_model:
     stages += [train_cf.stage(model) for model in train_cf.models(config)]
   ends = {evaluate.stage(session): evaluate.finish}
+  if item_fairness.is_asked_for(session):
+    ends[item_fairness.STAGE] = item_fairness.finish
   if contamination.is_asked_for(session):
     ends[contamination.STAGE] = contamination.finish
   asked_for = config.recommend

@@ -5,7 +5,7 @@ import itertools
 import json
 import pathlib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -66,20 +66,21 @@ def run(
     UserError: no histories are given, or an item of theirs isn't known.
   """
   session = Session(config, workdir, asked)
+  session.lists_editions = True
   session.make(STAGE, reads=True)
   if not session.asked.dry_run:
     finish(session)
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
-  """Yields adapter, embeddings and the CF model that is injected."""
+  """Yields adapter, embeddings and the CF models that lists are made with."""
   needs = [*train.needed(session), embed.STAGE]
   yield from needs
   yield from generate.needs_prior(session)
   yield from additions.needed(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
-    if model := chosen_for(session).chosen.model_in_use:
+    for model in chosen_for(session).chosen.models_in_use:
       yield train_cf.stage(model)
 
 
@@ -131,19 +132,15 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
     if processes.agree(kept.exists):
       say(f"recommend: {kept.name} is {path} again")
     else:
-      own = recommender_of(session, recommender_lib.Recommender)
+      own = recommender(session, recommender_lib.Recommender)
       _Writer(session, own).write(kept)
     processes.on_first(
       lambda: list_files.give_name(kept, path, record, made_from)
     )
 
 
-def recommender_of(
-  session: Session,
-  kind: type[T],
-  spare: int = 0,
-) -> T:
-  """Returns the recommender of a workdir whose stages are current.
+def recommender(session: Session, kind: type[T], spare: int = 0) -> T:
+  """Returns what makes the lists, of `needed` stages that are current.
 
   Args:
     session: of the workdir.
@@ -151,10 +148,10 @@ def recommender_of(
     spare: see `Recommender`.
   """
   chosen = chosen_for(session).chosen
-  models = [chosen.model_in_use]
+  models = list(chosen.models_in_use)
   if session.config.generate.has_prior:
     models.append(session.config.generate.prior)
-  for model in dict.fromkeys(filter(None, models)):
+  for model in dict.fromkeys(models):
     if session.asked.make and not cf_scorer.has_weights(session, model):
       session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
   return kind(
@@ -232,36 +229,47 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 def _inputs(session: Session) -> graph.Inputs:
   config = session.config.recommend
-  chosen = chosen_for(session).chosen
   return {
-    **generate.depends_on(session, train.used(session)),
-    **session.encoder_inputs,
+    **depends_on(session),
     "histories": _survey(session).fingerprint,
     "one_off": bool(config.history),
-    "catalogue": session.edition.fingerprint,
-    "chosen": {
-      "injection": chosen.injection,
-      "gamma": chosen.report,
-      "cf_model": chosen.model_in_use,
-      **_system(chosen),
-    },
-    "confidence": fingerprints.of_value(
-      {name: chosen.confidence.get(name) for name in _judged_by(chosen)}
-    ),
-    "fallback": config.fallback,
-    "cf": train_cf.inputs(session, chosen.model_in_use)
-    if chosen.model_in_use
-    else None,
-    "popularity": fingerprints.of_value(
-      ground_eval.injected_popularity(session).tolist()
-    ),
-    "max_history": session.config.data.max_history,
     "k": config.k,
     "shown": _named(_shown(session)),
     "explain": config.explain,
     "exclude_history": config.exclude_history,
     "unknown": config.unknown,
   }
+
+
+def depends_on(session: Session) -> graph.Inputs:
+  """Returns what a list depends on, beside its history and its length."""
+  chosen = chosen_for(session).chosen
+  return {
+    **generate.depends_on(session, train.used(session)),
+    **session.encoder_inputs,
+    "catalogue": session.edition.fingerprint,
+    "chosen": {
+      "injection": chosen.injection,
+      "gamma": chosen.report,
+      "cf_model": ",".join(chosen.models_in_use),
+      **_system(chosen),
+    },
+    "confidence": fingerprints.of_value(
+      {name: chosen.confidence.get(name) for name in _judged_by(chosen)}
+    ),
+    "fallback": session.config.recommend.fallback,
+    "cf": _cf_inputs(session, chosen.models_in_use),
+    "popularity": fingerprints.of_value(
+      ground_eval.injected_popularity(session).tolist()
+    ),
+    "max_history": session.config.data.max_history,
+  }
+
+
+def _cf_inputs(session: Session, models: Sequence[str]) -> graph.Inputs | None:
+  """Returns what CF models are made from; several by their names."""
+  found = {model: train_cf.inputs(session, model) for model in models}
+  return next(iter(found.values()), None) if len(found) < 2 else found
 
 
 def _named(shown: filters.Filter) -> str:

@@ -24,6 +24,7 @@ def run(
     UserError: something is missing, or the address can't be had.
   """
   session = Session(config, workdir, asked)
+  session.lists_editions = True
   if processes.are_several():
     raise errors.UserError(
       "--mode=serve: several processes found, one that has all devices of its"
@@ -44,9 +45,7 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
   config = session.config.serve
   token, sock = server.token(config), server.listen(config)
   with sock:
-    recommender = recommend.recommender_of(
-      session, served.Served, spare=_spare(session)
-    )
+    recommender = recommend.recommender(session, served.Served, _spare(session))
     if note := recommend.chosen_for(session).note:
       say(f"serve: {note}")
     if not token and server.is_open(config.host):

@@ -67,6 +67,16 @@ class Paths:
     return self.converted_base / "gguf"
 
   @property
+  def other_model(self) -> pathlib.Path:
+    """What was converted of a model beside the base; may be deleted."""
+    return self.root / "other_model"
+
+  @property
+  def chat_log(self) -> pathlib.Path:
+    """One line for each turn of every chat."""
+    return self.root / "chat.jsonl"
+
+  @property
   def adapter(self) -> pathlib.Path:
     return self.root / "adapter"
 
@@ -105,6 +115,11 @@ class Paths:
     return self.metrics / "ground_eval.json"
 
   @property
+  def item_fairness(self) -> pathlib.Path:
+    """Groups of items in everybody's lists (results/item_fairness.py)."""
+    return self.metrics / "item_fairness.json"
+
+  @property
   def contamination(self) -> pathlib.Path:
     return self.metrics / "contamination.json"
 
@@ -138,7 +153,7 @@ class Paths:
       self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
       *(self.chosen, self.checkpoints, self.embeddings, self.editions),
-      self.metrics,
+      *(self.other_model, self.chat_log, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),
       *(self.export, self.record("x").parent, self.predictions("x").parent),
       self.cf_scores("x", "x").parent.parent,

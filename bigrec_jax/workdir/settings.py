@@ -44,6 +44,7 @@ PASSING = frozenset(
     "recommend.histories",
     "recommend.history",
     "recommend.output",
+    "report.compare",
     "recommend.users",
     "serve",
   }
