@@ -59,6 +59,7 @@ class Soak:
       except (OSError, asyncio.IncompleteReadError):
         self.counts["good: connection lost"] += 1
         connection.close()
+        await asyncio.sleep(0.05)
         continue
       self.counts[f"good: {answer.status}"] += 1
       if answer.status == 200:
@@ -136,13 +137,13 @@ class Soak:
       flipped[self._random.randrange(len(flipped))] ^= 1 << 6
     return bytes(flipped)
 
-  async def changing(self, ids: list[str]) -> None:
+  async def changing(self) -> None:
     """Adds an item nobody is near to, withdraws it, and rolls both back."""
     connection = http_client.Connection(self._port)
     number = 0
     while not self.over:
       number += 1
-      item = {"external_id": f"soak{number}", "title": "\u6f22 " * 40}
+      item = {"external_id": f"soak{number}", "title": f"\u6f22 {number}"}
       for path, content in (
         ("", {"items": [item]}),
         ("/withdraw", {"external_ids": [item["external_id"]]}),
@@ -153,6 +154,8 @@ class Soak:
           "POST", f"/v1/catalogue{path}", json.dumps(content).encode()
         )
         self.counts[f"catalogue{path}: {answer.status}"] += 1
+        if answer.status != 200:
+          break
       await asyncio.sleep(2)
 
 
@@ -162,7 +165,7 @@ async def _run(
   tasks = [asyncio.create_task(soak.good()) for _ in range(clients)]
   tasks += [asyncio.create_task(soak.evil(kind)) for kind in _EVIL]
   if change:
-    tasks.append(asyncio.create_task(soak.changing([])))
+    tasks.append(asyncio.create_task(soak.changing()))
   seen, until = [], time.monotonic() + 60 * minutes
   while time.monotonic() < until:
     await asyncio.sleep(min(2.0, 60 * minutes / 40))
