@@ -38,6 +38,7 @@ def test_places_and_what_was_had_together(monkeypatch):
   loaded = types.SimpleNamespace(
     config=demo_workdir.config(),
     catalogue=catalogue,
+    offered=catalogue,
   )
   groups = np.arange(ITEMS, dtype=np.int32)
   table = streamed.streamed(VECTORS, groups, mesh)
