@@ -30,6 +30,17 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.yes_no.batch_size = 32  # Samples scored at once.
   # CF models of the same samples: gru4rec, caser, sasrec, dros.
   config.task.yes_no.cf_models = ("gru4rec", "caser", "sasrec", "dros")
+  # LMRecSys: items by the mean log-probability of their titles.
+  config.task.title_likelihood = cfg()
+  # Other titles beside the right one, in a step and in the eval loss, drawn
+  # once a sample by seed; 0 = all titles.
+  config.task.title_likelihood.negatives = 0
+  # Titles that are ranked, the right one and others drawn once; 0 = all.
+  config.task.title_likelihood.candidates = 0
+  config.task.title_likelihood.min_history = 1  # Rows with fewer are left out.
+  config.task.title_likelihood.margin = 1.0  # Of train.objective=item_hinge.
+  # Nothing is trained: the base is judged as it is.
+  config.task.title_likelihood.zero_shot = False
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
@@ -102,7 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  # consistent | bigrec | tallrec | chat | d3
+  # consistent | bigrec | tallrec | chat | d3 | sentence
   config.prompt.style = "consistent"
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
@@ -128,7 +139,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
-  # language_model | legal_tokens: over the tokens that a title may go on with.
+  # language_model | legal_tokens: over the tokens that a title may go on with
+  # | item_softmax | item_hinge: over the scores of items (title_likelihood).
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
   # It follows the logits, and `temperature` is where it starts.

@@ -38,7 +38,11 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
-from bigrec_jax.config.task import TaskConfig, YesNoConfig
+from bigrec_jax.config.task import (
+  TaskConfig,
+  TitleLikelihoodConfig,
+  YesNoConfig,
+)
 from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
@@ -66,6 +70,7 @@ __all__ = [
   "ReportConfig",
   "SyntheticConfig",
   "TaskConfig",
+  "TitleLikelihoodConfig",
   "TrainConfig",
   "YesNoConfig",
   "from_config_dict",

@@ -31,6 +31,17 @@ class YesNoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TitleLikelihoodConfig:
+  """LMRecSys: titles by their likelihood (tasks/title_likelihood)."""
+
+  negatives: Annotated[int, checks.ANY]
+  candidates: Annotated[int, checks.Range(2, checks.MOST, also=0)]
+  min_history: Annotated[int, checks.ANY]
+  margin: Annotated[float, checks.Range(0, 1e6)]
+  zero_shot: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
   """What samples, texts, loss and evaluation are (bigrec_jax/tasks).
 
@@ -39,3 +50,4 @@ class TaskConfig:
 
   name: str
   yes_no: YesNoConfig
+  title_likelihood: TitleLikelihoodConfig

@@ -6,6 +6,8 @@ from typing import Annotated
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
+OBJECTIVES = ("language_model", "legal_tokens", "item_softmax", "item_hinge")
+
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
@@ -47,18 +49,16 @@ class TrainConfig:
   profile_steps: Annotated[int, checks.ANY]
 
   def __post_init__(self):
-    checks.choice(
-      "train.objective", self.objective, ("language_model", "legal_tokens")
-    )
+    checks.choice("train.objective", self.objective, OBJECTIVES)
     if self.objective == "legal_tokens" and self.train_on_inputs:
       raise errors.UserError(
         "config.train.objective: legal_tokens found with train_on_inputs=True;"
         " only titles have legal tokens, so False expected there"
       )
     bent = self.adaptive_temperature or self.temperature != 1
-    if self.objective == "language_model" and bent:
+    if self.objective != "legal_tokens" and bent:
       raise errors.UserError(
-        f"config.train.objective: language_model found with temperature="
+        f"config.train.objective: {self.objective} found with temperature="
         f"{self.temperature} and adaptive_temperature="
         f"{self.adaptive_temperature}; only legal_tokens has a temperature, so"
         " 1.0 and False expected there"

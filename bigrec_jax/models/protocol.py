@@ -140,6 +140,7 @@ class LanguageModel(Protocol):
     tokens: jax.Array,
     lengths: jax.Array,
     prefix: kv_cache.PromptCache | None = None,
+    deterministic: bool = True,
   ) -> tuple[jax.Array, kv_cache.PromptCache]:
     """Maps prompts, tokens [B, S] or embeddings, to states and a cache."""
 
@@ -160,6 +161,7 @@ class LanguageModel(Protocol):
     segment_ids: jax.Array,
     owners: jax.Array,
     prompt: kv_cache.PromptCache,
+    deterministic: bool = True,
   ) -> jax.Array:
     """Maps texts that continue prompts, tokens [R, T], to states [R, T, D]."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.results import rows, table
-from bigrec_jax.stages import generate, graph, ground_eval, train
+from bigrec_jax.stages import generate, graph, ground_eval, pretrain, train
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import parts as parts_lib, processes
@@ -59,25 +59,36 @@ def _of_task(name: str) -> graph.Stage:
     files=lambda session: (f"metrics/{name}.json",),
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
-    check=train.check_used,
+    check=_check,
     batches=(),
   )
 
 
 def _needed(session: Session) -> Iterator[graph.Stage]:
-  yield from train.needed(session)
+  if session.task.trains:
+    yield from train.needed(session)
+  else:
+    yield from pretrain.needed(session)
   if session.task.decodes:
     for split in protocol.SPLITS:
       yield generate.stage(split)
 
 
+def _check(session: Session) -> None:
+  if session.task.trains:
+    train.check_used(session)
+
+
 def _inputs(session: Session) -> graph.Inputs:
-  task, adapter = session.task, train.used(session)
-  decoding = generate.depends_on(session, adapter) if task.decodes else {}
+  task, made = session.task, {}
+  if task.trains:
+    adapter = train.used(session)
+    made = {"adapter": adapter.fingerprint}
+    if task.decodes:
+      made |= generate.depends_on(session, adapter)
   return {
     "base": session.base_fingerprint,
-    "adapter": adapter.fingerprint,
-    **decoding,
+    **made,
     **{k: v for s in protocol.SPLITS for k, v in task.made_from(s).items()},
     "catalogue": session.catalogue.fingerprint,
     "evaluated_from": task.evaluated_from(),
@@ -95,8 +106,10 @@ def _build(session: Session, inputs: graph.Inputs) -> Sequence[rows.TaskRow]:
 
 def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   def tuned() -> protocol.Tuned:
-    directory = train.used(session).directory
-    lora_config, lora = session.load_adapter(directory)
+    lora_config, lora = None, None
+    if session.task.trains:
+      directory = train.used(session).directory
+      lora_config, lora = session.load_adapter(directory)
     network = protocol.Network(
       session.build(lora_config),
       session.base.params,

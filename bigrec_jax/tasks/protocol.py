@@ -87,7 +87,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tuned:
-  """A network and the adapter that training kept."""
+  """A network and the adapter that training kept; None = nothing is trained."""
 
   network: Network
   adapter: Any
@@ -131,6 +131,11 @@ class Task(abc.ABC):
   grounds = False
   objectives: tuple[str, ...] = ("language_model",)
 
+  @property
+  def trains(self) -> bool:
+    """Whether an adapter is trained; else the base is judged as it is."""
+    return True
+
   def __init__(self, store: Store):
     """Reads nothing yet.
 
@@ -141,8 +146,13 @@ class Task(abc.ABC):
     objective = store.config.train.objective
     if objective not in self.objectives:
       raise errors.UserError(
-        f"config.train.objective: {objective} found, {self.objectives[0]}"
-        f" expected for task {self.name}"
+        f"config.train.objective: {objective} found,"
+        f" {' or '.join(self.objectives)} expected for task {self.name}"
+      )
+    if self.decodes and store.config.prompt.style == "sentence":
+      raise errors.UserError(
+        "config.prompt.style: 'sentence' found, another expected for task"
+        f" {self.name}: what it writes has quotes around the title or nothing"
       )
 
   @abc.abstractmethod

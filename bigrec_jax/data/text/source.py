@@ -4,7 +4,16 @@ A task (bigrec_jax/tasks) decides what a sample is; from here on, in encoding,
 packing and training, a sample is a prompt and an answer.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from bigrec_jax.config import TrainConfig
+from bigrec_jax.data.text import tokenization
+
+# Numbers of the samples of a step -> its micro-batches (packing.py).
+Layout = Callable[[Sequence[int]], list[dict[str, np.ndarray]]]
 
 
 class Text(NamedTuple):
@@ -64,4 +73,25 @@ class TextSource(Protocol):
 
   def content(self, n: int) -> dict[str, str]:
     """Returns what a predictions file says of sample n beside its texts."""
+    ...
+
+
+@runtime_checkable
+class LaidOut(TextSource, Protocol):
+  """Samples that are more than a text each, such as a prompt and candidates."""
+
+  def layout(
+    self, tokenizer: tokenization.Tokenizer, config: TrainConfig, rows: int
+  ) -> Layout:
+    """Returns what makes the micro-batches of given samples.
+
+    Every array of a micro-batch has a whole number of rows for each of its R
+    prompts, those of prompt r in the r-th R-th of its rows: processes and
+    shards take equal parts of each.
+
+    Args:
+      tokenizer: of the base.
+      config: section `train`.
+      rows: R, the prompts of a micro-batch over all processes.
+    """
     ...

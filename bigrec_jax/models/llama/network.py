@@ -205,6 +205,7 @@ class Llama(nn.Module):
     tokens: jax.Array,
     lengths: jax.Array,
     prefix: kv_cache.PromptCache | None = None,
+    deterministic: bool = True,
   ) -> tuple[jax.Array, kv_cache.PromptCache]:
     """Reads prompts and keeps their keys and values.
 
@@ -214,6 +215,7 @@ class Llama(nn.Module):
       lengths: [B] int32, tokens of each prompt (without the prefix).
       prefix: what `PromptCache.as_prefix` gave for a text with which all
         prompts begin: it is neither computed nor stored again.
+      deterministic: as in `__call__`.
 
     Returns:
       [B, S, D] hidden states after the final norm, and the cache.
@@ -227,7 +229,9 @@ class Llama(nn.Module):
     own = self._text_lengths(positions, segment_ids, shared)
     cos, sin = layers.rotary_tables(positions, self.config, own)
     context = layers.Context(cos, sin, segment_ids, keep_keys=True)
-    hidden, (k, v) = self._run(tokens, layers.Past(prefix=shared), context)
+    seeds = self._dropout_seeds(deterministic)
+    past = layers.Past(prefix=shared)
+    hidden, (k, v) = self._run(tokens, past, context, seeds)
     lengths = lengths.astype(jnp.int32) + jnp.int32(shift)
     return hidden, kv_cache.PromptCache(k, v, lengths, shared)
 
@@ -301,6 +305,7 @@ class Llama(nn.Module):
     segment_ids: jax.Array,
     owners: jax.Array,
     prompt: kv_cache.PromptCache,
+    deterministic: bool = True,
   ) -> jax.Array:
     """Reads whole texts that continue prompts, as `decode` would one by one.
 
@@ -310,6 +315,7 @@ class Llama(nn.Module):
       segment_ids: [R, T] int32, 0 = padding; see `__call__`.
       owners: [R] int32, each row's user, counted within the row's shard.
       prompt: of the users.
+      deterministic: as in `__call__`.
 
     Returns:
       [R, T, D] hidden states after the final norm.
@@ -326,7 +332,8 @@ class Llama(nn.Module):
       cos, sin, segment_ids, prompt_mask=mask, owners=owners
     )
     past = layers.Past(prompt.prefix, (prompt.k, prompt.v))
-    return self._run(tokens, past, context)[0]
+    seeds = self._dropout_seeds(deterministic)
+    return self._run(tokens, past, context, seeds)[0]
 
   def _text_lengths(
     self,
