@@ -41,6 +41,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.title_likelihood.margin = 1.0  # Of train.objective=item_hinge.
   # Nothing is trained: the base is judged as it is.
   config.task.title_likelihood.zero_shot = False
+  # M6-Rec: ways to score candidates, trained in one run.
+  config.task.heads = cfg()
+  config.task.heads.heads = ("score", "late", "towers", "options")
+  config.task.heads.negatives = 15  # Beside the right one; 0 = all titles.
+  # Titles that are ranked, the right one and others drawn once; 0 = all.
+  config.task.heads.candidates = 100
+  config.task.heads.late_layers = 1  # Of late: that read pieces apart.
+  config.task.heads.soft_tokens = 16  # Of options: vectors before the prompt.
+  config.task.heads.width = 64  # Of towers.
+  config.task.heads.temperature = 0.05  # Of towers: cosines are divided by it.
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
@@ -142,7 +152,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.own_l2 = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
   # language_model | legal_tokens: over the tokens that a title may go on with
-  # | item_softmax | item_hinge: over the scores of items (title_likelihood).
+  # | item_softmax | item_hinge: over the scores of items (title_likelihood)
+  # | heads: of task heads.
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
   # It follows the logits, and `temperature` is where it starts.

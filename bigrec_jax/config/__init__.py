@@ -39,6 +39,7 @@ from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
 from bigrec_jax.config.task import (
+  HeadsConfig,
   TaskConfig,
   TitleLikelihoodConfig,
   YesNoConfig,
@@ -58,6 +59,7 @@ __all__ = [
   "EncoderConfig",
   "GenerateConfig",
   "GroundConfig",
+  "HeadsConfig",
   "LoraConfig",
   "MeshConfig",
   "ModelConfig",

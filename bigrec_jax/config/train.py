@@ -6,7 +6,13 @@ from typing import Annotated
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
-OBJECTIVES = ("language_model", "legal_tokens", "item_softmax", "item_hinge")
+OBJECTIVES = (
+  "language_model",
+  "legal_tokens",
+  "item_softmax",
+  "item_hinge",
+  "heads",
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ MODULES = {
   "exact_title": "bigrec_jax.tasks.exact_title",
   "query": "bigrec_jax.tasks.query.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
+  "heads": "bigrec_jax.tasks.heads.task",
   "title_likelihood": "bigrec_jax.tasks.title_likelihood.task",
 }
 

@@ -46,44 +46,78 @@ def mean_logs(
     mesh: of the rows; None = one device.
   """
   model, variables = model.executable(variables)
+  last, hidden = states(model, variables, batch, key, mesh)
+  first = _logs(model, variables, last[:, None], batch["answer_first"])
+  targets = batch["answer_targets"].reshape(hidden.shape[:2])
+  rest = _in_chunks(model, variables, hidden, targets, chunk)
+  places = batch["answer_places"].reshape(hidden.shape[:2])
+  total = _add(first[:, 0], rest, places)
+  there = batch["answer_lengths"]
+  tokens_each = jnp.maximum(there, 1).astype(jnp.float32)
+  return jnp.where(there > 0, total / tokens_each, 0.0)
+
+
+def states(
+  model: LanguageModel,
+  variables: Mapping[str, Tree],
+  batch: Mapping[str, jax.Array],
+  key: jax.Array | None,
+  mesh: Mesh | None,
+  prompts: jax.Array | None = None,
+  answers: jax.Array | None = None,
+  more: int = 0,
+) -> tuple[jax.Array, jax.Array]:
+  """Reads prompts once, and their candidates behind them.
+
+  Args:
+    model: of `executable`, as `variables`.
+    variables: its collections.
+    batch: of `data.text.candidates`.
+    key: of dropout; None switches it off.
+    mesh: of the rows; None = one device.
+    prompts: embeddings [R, more + S, D] in place of the prompts' tokens.
+    answers: embeddings [R * Q, T, D] in place of the candidates' tokens.
+    more: places that `prompts` has before each prompt.
+
+  Returns:
+    states [R, D] at the ends of prompts, and [R, Q * T, D] of candidates.
+  """
   tokens, count = batch["answer_tokens"], batch["tokens"].shape[0]
   each = tokens.shape[0] // count  # Q
   lengths = jnp.sum(batch["segment_ids"] > 0, axis=1, dtype=jnp.int32)
+  # A row that only fills reads one token of padding.
+  lengths = jnp.maximum(lengths, 1) + jnp.int32(more)
 
   def apply(which: int, *args: Any, method: str) -> Any:
-    drops: dict[str, Any] = {"deterministic": True}
-    if key is not None:
-      own = jax.random.fold_in(key, which)
-      drops = {"deterministic": False, "rngs": {"dropout": own}}
+    drops = dropout(key, which)
     return model.apply(variables, *args, method=method, **drops)
 
   with jax.named_scope("prompts"):
-    hidden, prompt = apply(
-      _PROMPT, batch["tokens"], jnp.maximum(lengths, 1), method="prefill"
-    )
-    last = jnp.maximum(lengths - 1, 0)[:, None, None]
-    last = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [R, D]
-    first = _logs(model, variables, last[:, None], batch["answer_first"])
+    given = batch["tokens"] if prompts is None else prompts
+    hidden, prompt = apply(_PROMPT, given, lengths, method="prefill")
+    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)
   prompt = slots_lib.split(prompt, mesh)
   shards = 1 if mesh is None else sharding.batch_size_unit(mesh)
   rows = jnp.arange(tokens.shape[0], dtype=jnp.int32)
   with jax.named_scope("answers"):
     hidden = apply(
       _ANSWERS,
-      tokens,
+      tokens if answers is None else answers,
       batch["answer_offsets"],
       batch["answer_segment_ids"],
       rows // each % (count // shards),  # Counted within a shard.
       prompt,
       method="continue_prompts",
     )  # [R * Q, T, D]
-    hidden = hidden.reshape(count, -1, hidden.shape[-1])  # [R, Q * T, D]
-    targets = batch["answer_targets"].reshape(count, -1)
-    rest = _in_chunks(model, variables, hidden, targets, chunk)
-  total = _add(first[:, 0], rest, batch["answer_places"].reshape(count, -1))
-  there = batch["answer_lengths"]
-  tokens_each = jnp.maximum(there, 1).astype(jnp.float32)
-  return jnp.where(there > 0, total / tokens_each, 0.0)
+  return last[:, 0], hidden.reshape(count, -1, hidden.shape[-1])
+
+
+def dropout(key: jax.Array | None, which: int) -> dict[str, Any]:
+  """Returns a method's arguments for one of several masks of a micro-batch."""
+  if key is None:
+    return {"deterministic": True}
+  own = jax.random.fold_in(key, which)
+  return {"deterministic": False, "rngs": {"dropout": own}}
 
 
 def _logs(

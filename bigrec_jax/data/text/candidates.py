@@ -21,7 +21,16 @@ A micro-batch has, beside `tokens`, `positions`, `segment_ids` and `loss_mask`
   answer_places   [R*Q, T] column of each token's answer, M = padding
   answer_first    [R, M] the first token of each answer
   answer_lengths  [R, M] its tokens, 0 = there is none
+  answer_ends     [R, M] place of the last token read of each answer, among the
+                  Q*T of its prompt
+  answer_names    [R, M] which answer each is
   answer_right    [R] the column of the right one
+  samples         [R] the number of each prompt's sample, -1 = there is none
+
+and where prompts have pieces, such as titles, that are read apart at first:
+
+  prompt_pieces, prompt_places, prompt_parts  [R, S] which text a token is of,
+                  its place there, and the piece's number from 1 (0 = padding)
 """
 
 import bisect
@@ -36,8 +45,8 @@ from bigrec_jax.data.text import packing
 
 _STEP = 16  # Widths of rows are multiples of it.
 _WIDE = 256  # Tokens of a row: each sees its own row's keys.
-# Rows, first tokens and lengths of a prompt's candidates.
-_Laid = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Rows of a prompt's candidates, and of each first token, length, last place.
+_Laid = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +60,8 @@ class Asked:
       twice in a row.
     right: [N] the place of each sample's right answer.
     sizes: candidates of a sample: M.
+    pieces: numbers of samples -> of each prompt its pieces, each the number of
+      a text and how many tokens it has; None = prompts have none.
   """
 
   prompts: Callable[[Sequence[int]], list[list[int]]]
@@ -58,6 +69,7 @@ class Asked:
   candidates: Callable[[Sequence[int]], np.ndarray]
   right: np.ndarray
   sizes: int
+  pieces: Callable[[Sequence[int]], list[list[tuple[int, int]]]] | None = None
 
 
 class Layout:
@@ -145,10 +157,12 @@ class Layout:
     tokens = np.full((rows, length), self._pad_id, np.int32)
     segments = np.zeros((rows, length), np.int32)
     right = np.zeros(rows, np.int32)
+    samples = np.full(rows, -1, np.int32)
+    samples[: len(numbers)] = numbers
     shape = rows, self.rows_each, self.width
     laid = np.zeros((5, *shape), np.int32)
     laid[4] = size
-    first, lengths = np.zeros((2, rows, size), np.int32)
+    first, lengths, ends, which = np.zeros((4, rows, size), np.int32)
     candidates = self._asked.candidates(numbers)
     for row, (number, prompt) in enumerate(zip(numbers, prompts, strict=True)):
       tokens[row, : len(prompt)] = prompt
@@ -156,7 +170,8 @@ class Layout:
       own = candidates[row]
       (right[row],) = np.flatnonzero(own == self._asked.right[number])
       common = self._common
-      laid[:, row], first[row], lengths[row] = (
+      which[row] = own
+      laid[:, row], first[row], lengths[row], ends[row] = (
         self._of_one(own, self._packed(own)) if common is None else common
       )
     places = np.arange(length, dtype=np.int32)[None] * segments
@@ -170,8 +185,29 @@ class Layout:
       **{f"answer_{name}": x for name, x in zip(names, flat, strict=True)},
       "answer_first": first,
       "answer_lengths": lengths,
+      "answer_ends": ends,
+      "answer_names": which,
       "answer_right": right,
+      "samples": samples,
+      **self._pieces(numbers, tokens.shape),
     }
+
+  def _pieces(
+    self, numbers: Sequence[int], shape: tuple[int, ...]
+  ) -> packing.MicroBatch:
+    """Lays out which pieces the tokens of prompts [R, S] are of."""
+    if self._asked.pieces is None:
+      return {}
+    laid = np.zeros((3, *shape), np.int32)
+    for row, own in enumerate(self._asked.pieces(numbers)):
+      texts, counts = np.array(own, np.int32).T
+      places = np.concatenate([np.arange(count) for count in counts])
+      parts = np.repeat(np.arange(1, len(own) + 1), counts)
+      found = np.stack([np.repeat(texts, counts), places, parts])
+      found = found[:, -self._lengths[-1] :]
+      laid[:, row, : found.shape[1]] = found
+    names = ("prompt_pieces", "prompt_places", "prompt_parts")
+    return dict(zip(names, laid, strict=True))
 
   def _packed(self, own: np.ndarray) -> list[list[int]]:
     """Returns which columns share a row; answers of one token need none."""
@@ -186,11 +222,12 @@ class Layout:
     """Lays out the candidates [M] of one prompt.
 
     Returns:
-      [5, Q, T], the first tokens [M] and the lengths [M].
+      [5, Q, T], and [M] each: first tokens, lengths, places of the last.
     """
     answers = [self._asked.answers[place] for place in own.tolist()]
     laid = np.zeros((5, self.rows_each, self.width), np.int32)
     laid[4] = self._asked.sizes
+    ends = np.zeros(len(own), np.int32)
     for row, columns in enumerate(packed):
       start = 0
       for segment, column in enumerate(columns, 1):
@@ -200,9 +237,11 @@ class Layout:
         part[0], part[1] = ids[:-1], ids[1:]
         part[2] = np.arange(end - start)
         part[3], part[4] = segment, column
+        ends[column] = row * self.width + end - 1
         start = end
     first = np.array([ids[0] for ids in answers], np.int32)
-    return laid, first, np.array([len(ids) for ids in answers], np.int32)
+    lengths = np.array([len(ids) for ids in answers], np.int32)
+    return laid, first, lengths, ends
 
 
 def drawn(

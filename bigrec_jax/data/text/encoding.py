@@ -48,7 +48,7 @@ def encode_questions(
     tokenizer: of the base.
     questions: texts, and their seams (`source.Text`).
   """
-  pieces = _encode_pieces(tokenizer, questions)
+  pieces = encode_pieces(tokenizer, questions)
   return [list(itertools.chain(*parts)) for parts in pieces]
 
 
@@ -86,7 +86,7 @@ def continuations(
   return found
 
 
-def _encode_pieces(
+def encode_pieces(
   tokenizer: tokenization.Tokenizer,
   texts: Sequence[tuple[str, tuple[int, ...]]],
 ) -> list[list[list[int]]]:
@@ -135,7 +135,7 @@ class Encoder:
   def _encode_apart(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
     """Encodes texts in pieces; of a long one the last tokens are kept."""
     found = []
-    for pieces in _encode_pieces(
+    for pieces in encode_pieces(
       self._tokenizer, [(text.training, text.seams) for text in texts]
     ):
       ids = [*itertools.chain(*pieces), self._tokenizer.eos_id]

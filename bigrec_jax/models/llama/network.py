@@ -11,6 +11,7 @@ Axes: L layers, B batch or slots, T length, S prompt, W beams, D width,
 V vocabulary, K key heads, G query heads per key head, H head size.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ class Llama(nn.Module):
     attention: `xla`, `cudnn` or `splash`.
     mesh: for activation constraints; None = one device.
     unrolled: whether stacked layers run one by one; see `executable`.
+    ends: whether the final norm follows the layers; see `part`.
   """
 
   config: LlamaConfig
@@ -58,6 +60,7 @@ class Llama(nn.Module):
   attention: str
   mesh: Mesh | None
   unrolled: bool = False
+  ends: bool = True
 
   def setup(self):
     """Declares the submodules, under the names of the parameter tree."""
@@ -123,12 +126,7 @@ class Llama(nn.Module):
   def executable(
     self, variables: Mapping[str, Any]
   ) -> tuple["Llama", Mapping[str, Any]]:
-    """Returns what a program calls: this, or its layers taken apart.
-
-    Args:
-      variables: its collections, e.g. `params` and `lora`; inside jit, once a
-        program and outside of its loops.
-    """
+    """Returns what a program calls: this, or its layers taken apart."""
     if not self.unrolled:
       return self, variables
     apart = {k: stacking.unstack_layers(v) for k, v in variables.items()}
@@ -137,15 +135,23 @@ class Llama(nn.Module):
   def prepare(self, params: Any) -> Any:
     """Returns parameters whose layers are apart, where programs have them so.
 
-    Taking them apart is a copy, which every call of a program would make (10
-    CPU ms a layer of 135 M parameters).
-
-    Args:
-      params: the base or an adapter; None stays None.
+    Else every call of a program copies them: 10 CPU ms a layer of 135 M
+    parameters. None stays None.
     """
     if not self.unrolled or not params or "layers" not in params:
       return params
     return _unstacked(params)
+
+  def part(
+    self, variables: Mapping[str, Any], first: int, last: int
+  ) -> tuple["Llama", Mapping[str, Any]]:
+    """Returns some layers as a network; see `LanguageModel.part`."""
+    own = {
+      k: stacking.take_layers(v, first, last) for k, v in variables.items()
+    }
+    config = dataclasses.replace(self.config, num_hidden_layers=last - first)
+    ends = last == self.config.num_hidden_layers
+    return self.clone(config=config, ends=ends), own
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Maps tokens [B, T] to embeddings [B, T, D], the input of the layers.
@@ -387,7 +393,7 @@ class Llama(nn.Module):
         x, row = layer(x, past.of_layer(index), context, seed)
         rows.append(row)
       keys = tuple(zip(*rows, strict=True)) if context.keep_keys else None
-    return self.norm(x), keys
+    return self.norm(x) if self.ends else x, keys
 
 
 _unstacked = jax.jit(stacking.unstack_layers)
