@@ -11,13 +11,13 @@ depend on what the weights know. A row is one way for one block of users:
                      (bigrec_jax/tasks/heads): the prompt is read once; what is
                      kept for all users is made before, and not counted
 
-Operations are those that XLA counts in the compiled programs, without the
-bodies of loops it can't count; CPU time is that of all threads. Quality is a
-row of metrics/heads.json.
+Operations are those that XLA counts in the programs before they are compiled;
+CPU time is that of all threads. Quality is a row of metrics/heads.json.
 """
 
 import argparse
 import dataclasses
+import functools
 import time
 
 import jax
@@ -29,7 +29,7 @@ from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
 from bigrec_jax.models import hf_import, lora as lora_lib, own_weights
 from bigrec_jax.results import table
-from bigrec_jax.tasks.heads import evaluation, heads, late
+from bigrec_jax.tasks.heads import evaluation, heads, late, samples
 from configs import m6rec
 
 _CALLS = 3
@@ -81,7 +81,8 @@ def _batch(given: argparse.Namespace, vocabulary: int) -> dict[str, np.ndarray]:
   }
 
 
-def _whole(model, variables, batch):
+@functools.partial(jax.jit, static_argnames="model")
+def _every_text(model, variables, batch):
   """Scores every candidate behind its whole prompt, a text each."""
   users, size = batch["answer_names"].shape
   own = batch["answer_tokens"].reshape(users * size, -1)
@@ -94,27 +95,27 @@ def _whole(model, variables, batch):
   return jnp.matmul(hidden[:, -1].astype(jnp.float32), kernel)
 
 
-def _measure(run, *arguments) -> dict[str, float]:
+def _measure(program, *given) -> dict[str, float]:
   """Returns billions of operations and CPU seconds of a call."""
-  compiled = jax.jit(run).lower(*arguments).compile()
-  jax.block_until_ready(compiled(*arguments))
+  jax.block_until_ready(program(*given))
   spent = []
   for _ in range(_CALLS):
     start = time.process_time()
-    jax.block_until_ready(compiled(*arguments))
+    jax.block_until_ready(program(*given))
     spent.append(time.process_time() - start)
-  flops = evaluation.flops(compiled) / 1e9
-  return {"gflops": flops, "cpu_seconds": sorted(spent)[_CALLS // 2]}
+  return {
+    "gflops": evaluation.gflops(program, *given),
+    "cpu_seconds": sorted(spent)[_CALLS // 2],
+  }
 
 
 def _ways(given: argparse.Namespace) -> dict[str, dict[str, float]]:
   """Returns what each way costs."""
-  values = m6rec.get_config()
-  values.task.heads.late_layers = given.late[0] if given.late else 1
-  config = config_lib.from_config_dict(values)
+  config = config_lib.from_config_dict(m6rec.get_config())
   arch, mesh = sizes.llama_config(given.size), sharding.single_device_mesh()
   model = models.build(arch, config.model, config.lora, mesh)
-  own = own_weights.Spec(heads.weights(config.task.heads, arch), {})
+  settings = config.task.heads
+  own = own_weights.Spec(heads.weights(settings, arch), {})
   variables = {
     "params": model.prepare(hf_import.init_base(arch, 0, "float32", mesh)),
     "lora": model.prepare(lora_lib.init(arch, config.lora, 1, mesh)),
@@ -123,36 +124,28 @@ def _ways(given: argparse.Namespace) -> dict[str, dict[str, float]]:
   batch = {
     name: jnp.asarray(x) for name, x in _batch(given, arch.vocab_size).items()
   }
-  found = {_WHOLE: _measure(lambda v, b: _whole(model, v, b), variables, batch)}
 
-  def head(name, settings, kept=None):
-    def run(variables, batch, kept):
-      return evaluation.scores(
-        model, variables, kept, batch, head=name, config=settings
-      )
+  def head(name, layers=None, kept=None):
+    changed = dataclasses.replace(
+      settings, late_layers=layers or settings.late_layers
+    )
+    program = functools.partial(
+      evaluation.head_scores, head=name, config=changed
+    )
+    return _measure(program, model, variables, kept, batch)
 
-    return _measure(run, variables, batch, kept)
-
-  settings = config.task.heads
-  found["score"] = head("score", settings)
-  pieces = [[5] * given.title] * (given.history + late.FIRST)
+  found = {_WHOLE: _measure(_every_text, model, variables, batch)}
+  found["score"] = head("score")
+  pieces = [[5] * given.title] * (given.history + samples.FIRST)
   for layers in given.late:
-    rows = len(pieces)
-    kept = late.table(model, variables, pieces, layers, rows, mesh)
-    own_settings = dataclasses.replace(settings, late_layers=layers)
-    found[f"late at {layers}"] = head("late", own_settings, kept)
-  found["options"] = head("options", settings)
-  found["towers"] = _measure(
-    lambda v, b: evaluation.users(model, v, b, config=settings),
-    variables,
-    batch,
-  )
-  bare = model.clone(lora=None)
-  found["likelihood"] = _measure(
-    lambda v, b: evaluation.likelihoods(bare, {"params": v["params"]}, b),
-    variables,
-    batch,
-  )
+    own_table = model, variables, pieces, layers, len(pieces), mesh
+    found[f"late at {layers}"] = head("late", layers, late.table(*own_table))
+  found["options"] = head("options")
+  towers = functools.partial(evaluation.user_towers, config=settings)
+  found["towers"] = _measure(towers, model, variables, batch)
+  base = {"params": variables["params"]}
+  likely = evaluation.likelihoods
+  found["likelihood"] = _measure(likely, model, base, batch)
   return found
 
 

@@ -57,10 +57,11 @@ class TrainConfig:
 
   def __post_init__(self):
     checks.choice("train.objective", self.objective, OBJECTIVES)
-    if self.objective == "legal_tokens" and self.train_on_inputs:
+    if self.objective != "language_model" and self.train_on_inputs:
       raise errors.UserError(
-        "config.train.objective: legal_tokens found with train_on_inputs=True;"
-        " only titles have legal tokens, so False expected there"
+        f"config.train.objective: {self.objective} found with"
+        " train_on_inputs=True; its loss is of answers alone, so False expected"
+        " there"
       )
     bent = self.adaptive_temperature or self.temperature != 1
     if self.objective != "legal_tokens" and bent:

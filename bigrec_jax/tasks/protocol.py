@@ -124,6 +124,8 @@ class Task(abc.ABC):
       `evaluate`.
     objectives: what `train.objective` may name.
     has_own_weights: `own_weights` returns some.
+    batches: keys of the rows of its evaluation's programs, which the mesh has
+      to divide.
   """
 
   name: str
@@ -132,6 +134,7 @@ class Task(abc.ABC):
   grounds = False
   objectives: tuple[str, ...] = ("language_model",)
   has_own_weights = False
+  batches: tuple[str, ...] = ()
 
   @property
   def trains(self) -> bool:

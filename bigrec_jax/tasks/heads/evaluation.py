@@ -84,7 +84,7 @@ class Heads:
   @functools.cached_property
   def item_vectors(self) -> np.ndarray:
     """The items' tower, [A, E] of length 1."""
-    run = functools.partial(_items, self._network.model, self._variables)
+    run = functools.partial(item_towers, self._network.model, self._variables)
     texts = self.pieces.candidates
     found = [
       np.asarray(run(block))
@@ -94,10 +94,8 @@ class Heads:
 
   def user_vectors(self, clicks: samples.Clicks, bar: Any) -> Scored:
     """Returns the users' tower [N, E], and what it costs a user."""
-    run = functools.partial(
-      users, self._network.model, self._variables, config=self._own
-    )
-    return self._run(run, clicks, self._own.width, bar)
+    program = functools.partial(user_towers, config=self._own)
+    return self._run(program, (self._variables,), clicks, self._own.width, bar)
 
   def scores(self, head: str, clicks: samples.Clicks, bar: Any) -> Scored:
     """Returns the scores [N, M] of a head, and what they cost a user.
@@ -110,45 +108,43 @@ class Heads:
     if head == "towers":
       vectors, cost = self.user_vectors(clicks, bar)
       chosen = clicks.drawn(range(len(clicks)))  # [N, M]
-      scores = np.einsum("ne,nme->nm", vectors, self.item_vectors[chosen])
+      found = np.einsum("ne,nme->nm", vectors, self.item_vectors[chosen])
       products = 2e-9 * self._own.width * chosen.shape[1]
-      return Scored(scores / self._own.temperature, cost + products)
+      return Scored(found / self._own.temperature, cost + products)
     if head == LIKELIHOOD:
       base = {"params": self._variables["params"]}
-      model = self._network.model.clone(lora=None)
-      run = functools.partial(likelihoods, model, base)
       # Titles alone: what the base would write, with its full stop.
       plain = self.pieces.tokens[samples.FIRST :]
-      return self._run(run, clicks, clicks.size, bar, plain)
-    run = functools.partial(
-      scores,
-      self._network.model,
-      self._variables,
-      self._table if head == "late" else None,
-      head=head,
-      config=self._own,
-    )
-    return self._run(run, clicks, clicks.size, bar)
+      return self._run(likelihoods, (base,), clicks, clicks.size, bar, plain)
+    program = functools.partial(head_scores, head=head, config=self._own)
+    given = self._variables, self._table if head == "late" else None
+    return self._run(program, given, clicks, clicks.size, bar)
 
   def _run(
     self,
-    run: Callable[[Mapping[str, jax.Array]], jax.Array],
+    program: Callable[..., jax.Array],
+    given: tuple[Any, ...],
     clicks: samples.Clicks,
     width: int,
     bar: Any,
     titles: Sequence[Sequence[int]] | None = None,
   ) -> Scored:
-    """Runs a program over all users; results [R, width] come back."""
+    """Runs a program over all users; results [R, width] come back.
+
+    Args:
+      program: of this module; takes the model, `given` and a batch.
+      given: what all batches share.
+      clicks: of the users.
+      width: of a result.
+      bar: told of every user done.
+      titles: tokens of candidates; None = as heads read them.
+    """
+    model, cost = self._network.model, 0.0
     found = np.zeros((len(clicks), width), np.float32)
-    costs: dict[tuple[int, ...], Any] = {}
     for batch, where in self._batches(clicks, titles):
-      shape = batch["tokens"].shape
-      compiled = costs.get(shape)
-      if compiled is None:
-        compiled = jax.jit(run).lower(batch).compile()
-        costs[shape] = compiled
-      part = np.asarray(compiled(batch))
-      used = where >= 0
+      if not cost:  # The longest prompts come first.
+        cost = gflops(program, model, *given, batch) / self._rows
+      part, used = np.asarray(program(model, *given, batch)), where >= 0
       found[where[used]] = part[used]
       bar.update(int(used.sum()))
     broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
@@ -160,8 +156,7 @@ class Heads:
         " the adapter's and the base's weights and at config.model.dtype",
         clicks.name(row),
       )
-    most = max(flops(compiled) for compiled in costs.values())
-    return Scored(found, most / self._rows / 1e9)
+    return Scored(found, cost)
 
   def _batches(
     self,
@@ -181,11 +176,27 @@ class Heads:
       yield step.put_batch(self._network.mesh, own_rows), batch["samples"]
 
 
-def flops(compiled: Any) -> float:
-  """Returns the operations of a program, of all its devices."""
-  found = compiled.cost_analysis()
-  one = found[0] if isinstance(found, list) else found
-  return float(one.get("flops", 0.0)) * jax.device_count()
+def gflops(
+  program: Callable[..., jax.Array], model: LanguageModel, *given: Any
+) -> float:
+  """Returns the billions of operations of a call, on all its devices together.
+
+  Of the program before it is compiled, so that neither mesh nor platform
+  matters; without loops, whose bodies XLA counts once.
+
+  Args:
+    program: of this module.
+    model: the network.
+    *given: what it is called with.
+  """
+  lower: Any = program
+  fixed: dict[str, Any] = {}
+  if isinstance(program, functools.partial):
+    lower, fixed = program.func, program.keywords
+  if lower is likelihoods:
+    fixed = {"chunk": given[-1]["answer_tokens"].size}
+  flat = model.clone(unrolled=True)
+  return lower.lower(flat, *given, **fixed).cost_analysis()["flops"] / 1e9
 
 
 def _whole(x: jax.Array, model: LanguageModel) -> jax.Array:
@@ -195,7 +206,8 @@ def _whole(x: jax.Array, model: LanguageModel) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, sharding.replicated(model.mesh))
 
 
-def scores(
+@functools.partial(jax.jit, static_argnames=("model", "head", "config"))
+def head_scores(
   model: LanguageModel,
   variables: Mapping[str, Tree],
   table: jax.Array | None,
@@ -210,7 +222,8 @@ def scores(
   return _whole(reader.scores(head, batch, table), model)
 
 
-def users(
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def user_towers(
   model: LanguageModel,
   variables: Mapping[str, Tree],
   batch: Mapping[str, jax.Array],
@@ -223,19 +236,30 @@ def users(
   return _whole(reader.user_vectors(batch), model)
 
 
+@functools.partial(jax.jit, static_argnames=("model", "chunk"))
 def likelihoods(
   model: LanguageModel,
   variables: Mapping[str, Tree],
   batch: Mapping[str, jax.Array],
+  *,
+  chunk: int | None = None,
 ) -> jax.Array:
-  """Returns mean log-probabilities a token [R, M]."""
-  chunk = max(1, _CHUNK // batch["tokens"].shape[0])
-  found = answers.mean_logs(model, variables, batch, None, chunk, model.mesh)
+  """Returns the base's mean log-probabilities a token [R, M].
+
+  Args:
+    model: maybe with an adapter, which is left out.
+    variables: the base.
+    batch: with titles alone.
+    chunk: positions of a prompt's candidates whose logits are held at once.
+  """
+  bare = model.clone(lora=None)
+  chunk = chunk or max(1, _CHUNK // batch["tokens"].shape[0])
+  found = answers.mean_logs(bare, variables, batch, None, chunk, model.mesh)
   return _whole(found, model)
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _items(
+def item_towers(
   model: LanguageModel,
   variables: Mapping[str, Tree],
   block: tuple[jax.Array, jax.Array],

@@ -18,12 +18,12 @@ from bigrec_jax.testing import store
 from bigrec_jax.training import optimizer, step
 from configs import m6rec
 
-LAYERS, USERS = 3, 6
+LAYERS, USERS = 2, 6
 
 
 def _config(**changes):
   values = m6rec.get_config("tiny")
-  values.task.heads.update({"negatives": 4, "late_layers": 2} | changes)
+  values.task.heads.update({"negatives": 4, "late_layers": 1} | changes)
   values.generate.batch_size = 4
   return from_config_dict(values)
 
@@ -147,7 +147,7 @@ def slow(head, model, base, trained, words, source):
     x = padded(texts)
     if head == "late":
       every = [*pieces.tokens[:2], *pieces.candidates]
-      apart = np.asarray(of_layers(model, tuned, padded(every), 0, 2))
+      apart = np.asarray(of_layers(model, tuned, padded(every), 0, 1))
       x = np.zeros((*x.shape, apart.shape[-1]), np.float32)
       for line, own_parts, item in zip(x, parts, items, strict=True):
         start = 0
@@ -156,7 +156,7 @@ def slow(head, model, base, trained, words, source):
           (k,) = (k for k, o in enumerate(every) if o[: len(ids)] == ids)
           line[start : start + len(ids)] = apart[k, : len(ids)]
           start += len(ids)
-      states = last(of_layers(model, tuned, x, 2, LAYERS), texts)
+      states = last(of_layers(model, tuned, x, 1, LAYERS), texts)
     else:
       states = last(whole(model, tuned, x), texts)
     found = states @ own["kernel"][:, 0] + own["bias"]
