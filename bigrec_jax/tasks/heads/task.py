@@ -115,7 +115,8 @@ class Task(protocol.Task):
       "candidates": config.task.heads.candidates,
       "cutoffs": config.ground.cutoffs,
       "bootstrap_samples": config.ground.bootstrap_samples,
-      "lengths": (config.train.length_buckets, config.train.max_length),
+      "length_buckets": config.train.length_buckets,
+      "max_length": config.train.max_length,
       "popularity": fingerprints.of_value(
         self.store.catalogue.popularity.tolist()
       ),

