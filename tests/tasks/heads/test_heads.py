@@ -72,7 +72,8 @@ def build(words, sizes=(1, 1, 1)):
   arch, rank, spec, host = _host(words.vocab_size)
   devices = jax.devices()[: int(np.prod(sizes))]
   mesh = sharding.make_mesh(config_lib.MeshConfig(*sizes), devices)
-  model = models.build(arch, CONFIG.model, rank, mesh)
+  # Scanned layers compile faster, and are the harder ones to take parts of.
+  model = models.build(arch, CONFIG.model, rank, mesh).clone(unrolled=False)
   like = (
     hf_import.abstract_base(arch, "float32", mesh),
     lora_lib.abstract(arch, rank, mesh),
