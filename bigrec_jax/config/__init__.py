@@ -39,6 +39,7 @@ from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
 from bigrec_jax.config.task import (
+  ChooseConfig,
   HeadsConfig,
   TaskConfig,
   TitleLikelihoodConfig,
@@ -51,6 +52,7 @@ __all__ = [
   "Bm25Config",
   "CF_MODELS",
   "CfConfig",
+  "ChooseConfig",
   "ColumnsConfig",
   "Config",
   "DTYPES",
