@@ -18,6 +18,7 @@ CPU time is that of all threads. Quality is a row of metrics/heads.json.
 import argparse
 import dataclasses
 import functools
+import os
 import time
 
 import jax
@@ -169,7 +170,7 @@ def main() -> None:
   if given.json:
     result = {
       "arguments": scratch.named(given),
-      **scratch.surroundings(1),
+      **scratch.surroundings(os.cpu_count() or 1),
       "ways": found,
     }
     scratch.write_json(given.json, result)
