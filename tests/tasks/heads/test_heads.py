@@ -15,7 +15,7 @@ from bigrec_jax.models import hf_import, lora as lora_lib, own_weights
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.heads import evaluation, heads, late, objective, samples
 from bigrec_jax.testing import store
-from bigrec_jax.training import optimizer, step
+from bigrec_jax.training import step
 from configs import m6rec
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -210,46 +210,18 @@ def test_parts_one_after_another_are_the_whole_network(words, unrolled):
   np.testing.assert_allclose(found, whole(model, variables, tokens), atol=1e-5)
 
 
-LEARNT = ("late", "options")
-
-
-@functools.cache
-def _step(words, sizes):
-  """Returns gradients and metrics of one optimizer step of two heads."""
-  mesh, model, base, trained = build(words, sizes)
-  config = dataclasses.replace(CONFIG.task.heads, heads=LEARNT)
-  steps = step.make_steps(
-    model,
-    optimizer.AdamW(0.0, 1e9),
-    mesh,
-    trained,
-    loss_chunk=40,
-    dropout_seed=None,
-    objective=objective.HeadsLoss(config),
+def test_scores_on_a_mesh_equal_those_of_one_device(words):
+  source, found = clicks(), []
+  config = dataclasses.replace(
+    CONFIG, generate=dataclasses.replace(CONFIG.generate, batch_size=8)
   )
-  state, sums = steps.init(trained)
-  sums = steps.add_up(sums, state, steps.prepare(base), batches(words, 8))
-  grads = jax.device_get(sums.grads)
-  _, _, metrics = steps.apply(state, sums, jnp.float32(0.01))
-  return jax.tree.map(np.asarray, (grads, jax.device_get(metrics)))
-
-
-def test_a_step_on_a_mesh_equals_one_device(words):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4),
-    _step(words, (2, 2, 2)),
-    _step(words, (1, 1, 1)),
-  )
-
-
-def test_every_head_learns(words):
-  grads, metrics = _step(words, (1, 1, 1))
-  for head in LEARNT:
-    assert metrics[head] > 0
-    for name, leaf in grads.own[head].items():
-      assert np.abs(leaf).max() > 1e-4, f"{head}.{name}"
-  total = sum(metrics[head] for head in LEARNT)
-  np.testing.assert_allclose(metrics["loss"], total, rtol=1e-5)
+  for sizes in ((2, 2, 2), (1, 1, 1)):
+    mesh, model, base, trained = build(words, sizes)
+    network = protocol.Network(model, base, words, mesh)
+    judge = evaluation.Heads(protocol.Tuned(network, trained), source, config)
+    found.append(judge.scores("late", source, progress.NullProgress()))
+  np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-4)
+  assert found[0].gflops == pytest.approx(found[1].gflops, rel=1e-4)
 
 
 @pytest.mark.torch

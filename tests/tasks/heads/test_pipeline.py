@@ -2,9 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
+from safetensors import numpy
 
+from bigrec_jax import config as config_lib, models
+from bigrec_jax.devices import sharding
+from bigrec_jax.models import own_weights
 from bigrec_jax.results import rows
+from bigrec_jax.tasks.heads import heads
+from configs import m6rec
 from tests.stages import command
 
 pytestmark = pytest.mark.slow
@@ -44,7 +51,17 @@ def test_the_tiny_pipeline_ends_with_a_row_for_each_head(tmp_path):
   steps = [json.loads(line) for line in lines if "learning_rate" in line]
   for one in steps:
     assert one["loss"] == pytest.approx(sum(one[head] for head in HEADS))
-  assert (tmp_path / "adapter" / "adapter_own.safetensors").is_file()
+  trained = numpy.load_file(tmp_path / "adapter" / "adapter_own.safetensors")
+  own = config_lib.from_config_dict(m6rec.get_config("tiny"))
+  arch = models.from_arch(own.model.arch, own.pretrain.vocab_size)
+  fresh = own_weights.Spec(heads.weights(own.task.heads, arch), {}).init(
+    0, sharding.single_device_mesh()
+  )
+  assert {name.split(".")[0] for name in trained} == set(HEADS)
+  for name, value in trained.items():
+    head, weight = name.split(".")
+    moved = np.abs(value - np.asarray(fresh[head][weight])).max()
+    assert 1e-6 < moved < 0.1, name
   made = (tmp_path / "metrics" / "heads.json").stat().st_mtime_ns
   assert command.here(*flags, "--mode=evaluate")[0] == 0
   assert (tmp_path / "metrics" / "heads.json").stat().st_mtime_ns == made
