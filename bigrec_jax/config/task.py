@@ -5,7 +5,10 @@ from typing import Annotated
 
 from bigrec_jax import errors
 from bigrec_jax.config import checks
+from bigrec_jax.config.auxiliary import AuxiliaryConfig
 from bigrec_jax.config.cf import CF_MODELS
+from bigrec_jax.config.chat import ChatConfig
+from bigrec_jax.config.fairness import FairnessConfig
 
 NOUNS = ("movie", "book", "game", "item")
 
@@ -101,3 +104,6 @@ class TaskConfig:
   choose: ChooseConfig
   title_likelihood: TitleLikelihoodConfig
   heads: HeadsConfig
+  auxiliary: AuxiliaryConfig
+  fairness: FairnessConfig
+  chat: ChatConfig

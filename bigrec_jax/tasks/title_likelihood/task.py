@@ -44,6 +44,11 @@ class Task(protocol.Task):
     """Not where the base is judged as it is."""
     return not self.store.config.task.title_likelihood.zero_shot
 
+  @property
+  def asks(self) -> str | None:
+    """The base's own weights, where nothing is trained."""
+    return None if self.trains else ""
+
   @functools.cached_property
   def _pool(self) -> samples.Pool:
     return samples.Pool(self.store.catalogue)
@@ -96,7 +101,6 @@ class Task(protocol.Task):
     config = self.store.config
     return {
       "candidates": config.task.title_likelihood.candidates,
-      "trains": self.trains,
       "prompt": config.to_dict()["prompt"],
       "cutoffs": config.ground.cutoffs,
       "bootstrap_samples": config.ground.bootstrap_samples,
@@ -113,7 +117,11 @@ class Task(protocol.Task):
 
     from bigrec_jax.tasks.title_likelihood import scoring
 
-    store, tuned = self.store, evidence.tuned()
+    store = self.store
+    if self.trains:
+      tuned = evidence.tuned()
+    else:
+      tuned = protocol.Tuned(evidence.untuned(""), None)
     titles = self._pool.tokens(store.tokenizer, store.prompt)
     systems = {UNTUNED: tuned}
     if self.trains:

@@ -170,10 +170,12 @@ def test_rows_equal_those_of_transformers(tmp_path):
   with parts.Parts(tmp_path / "parts", "work") as kept:
     rows = own.evaluate(
       protocol.Evidence(
-        lambda: protocol.Tuned(network, None),
-        lambda split: [],
-        lambda *_: contextlib.nullcontext(bar),
-        kept,
+        tuned=lambda: pytest.fail("nothing is trained"),
+        untuned=lambda path: network,
+        recommender=lambda: None,
+        predictions=lambda split: [],
+        progress=lambda *_: contextlib.nullcontext(bar),
+        parts=kept,
       )
     )
   model = hugging_face.load(directory)
