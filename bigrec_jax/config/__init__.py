@@ -42,7 +42,13 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
-from bigrec_jax.config.task import TaskConfig, YesNoConfig
+from bigrec_jax.config.task import (
+  ChooseConfig,
+  HeadsConfig,
+  TaskConfig,
+  TitleLikelihoodConfig,
+  YesNoConfig,
+)
 from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
@@ -52,6 +58,7 @@ __all__ = [
   "CF_MODELS",
   "CfConfig",
   "ChatConfig",
+  "ChooseConfig",
   "ColumnsConfig",
   "Config",
   "DTYPES",
@@ -61,6 +68,7 @@ __all__ = [
   "FairnessConfig",
   "GenerateConfig",
   "GroundConfig",
+  "HeadsConfig",
   "LoraConfig",
   "MeshConfig",
   "ModelConfig",
@@ -73,6 +81,7 @@ __all__ = [
   "ReportConfig",
   "SyntheticConfig",
   "TaskConfig",
+  "TitleLikelihoodConfig",
   "TrainConfig",
   "WeightsConfig",
   "YesNoConfig",

@@ -79,5 +79,5 @@ class PromptConfig:
     checks.choice(
       "prompt.style",
       self.style,
-      ("consistent", "bigrec", "tallrec", "chat", "d3"),
+      ("consistent", "bigrec", "tallrec", "chat", "d3", "sentence"),
     )
