@@ -6,6 +6,8 @@ from typing import Annotated
 from bigrec_jax.config import checks
 from bigrec_jax.config.auxiliary import AuxiliaryConfig
 from bigrec_jax.config.cf import CF_MODELS
+from bigrec_jax.config.chat import ChatConfig
+from bigrec_jax.config.fairness import FairnessConfig
 
 NOUNS = ("movie", "book", "game", "item")
 
@@ -41,3 +43,5 @@ class TaskConfig:
   name: str
   yes_no: YesNoConfig
   auxiliary: AuxiliaryConfig
+  fairness: FairnessConfig
+  chat: ChatConfig

@@ -10,7 +10,6 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.recommend import adapter_origin
 from bigrec_jax.stages import graph, prepare, pretrain
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import contents, fingerprints, given_models, processes
 
 # What changes how training runs but not what comes out of it.
@@ -172,12 +171,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
     f"train: {len(train):,} examples, evaluated on"
     f" {len(valid):,}, {jax.device_count()} device(s)"
   )
-  network = protocol.Network(
-    session.build(lora_config),
-    session.base.params,
-    session.tokenizer,
-    session.mesh,
-  )
+  network = session.network(session.build(lora_config))
   result = trainer.fit(
     model=network.model,
     params=network.params,

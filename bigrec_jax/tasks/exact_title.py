@@ -23,7 +23,7 @@ class Task(next_title.Task):
   """BIGRec's samples, judged by exact titles."""
 
   name = "exact_title"
-  grounds = False
+  grounds = recommends = False
 
   def evaluated_from(self) -> dict[str, Any]:
     """Returns what the rows depend on beside texts, base and adapter."""

@@ -51,7 +51,7 @@ def of_others(
     scores = cf_scores.load_scores(
       files[split], store.examples(split), store.catalogue
     )
-    name = store.config.ground.cf_model or "cf"
+    name = store.config.ground.injected_cf or "cf"
     yield name, _listed(store, split, cf_rankers.of_scores(scores))
 
 

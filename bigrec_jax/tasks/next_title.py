@@ -96,6 +96,7 @@ class Task(protocol.Task):
   name = "next_title"
   decodes = True
   grounds = True
+  recommends = True
   objectives = ("language_model", "legal_tokens")
 
   def samples(self, split: str) -> Titles:

@@ -95,7 +95,7 @@ def ranking(
   files = cf_files.find(store)
   if split in files:
     table = cf_scores.load_scores(files[split], examples, catalogue)
-    name = store.config.ground.cf_model or "cf"
+    name = store.config.ground.injected_cf or "cf"
     scores[name] = _of_table(table, candidates, store.config.ground.batch_size)
   found = []
   for name, values in scores.items():
@@ -125,7 +125,7 @@ def target_ranks(
 
 
 def _of_table(
-  table: "np.ndarray | cf_scores.FactorisedScores",
+  table: "cf_scores.Scores",
   candidates: np.ndarray,
   block: int,
 ) -> np.ndarray:
