@@ -160,6 +160,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.valid = ""  # sequences file (format sequences) in data.train.
   config.data.test = ""
   config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
+  # Items to add to what was prepared: a file like data.items.
+  config.data.catalogue_add = ""
   # Format csv: who had what, and the items' titles; CSV with any separator,
   # JSON objects a line or Parquet. Columns are found by the usual names, or
   # named (by numbers from 1 in a file without header); the author, if named, is
@@ -357,6 +359,27 @@ def get_config() -> ml_collections.ConfigDict:
   # | text (into the prompt as it is) | skip.
   config.recommend.unknown = "error"
   config.recommend.explain = False  # Why each item is where it is.
+
+  # --mode=serve (docs/serve.md).
+  config.serve = cfg()
+  config.serve.host = "127.0.0.1"  # Of this machine alone; :: is everybody.
+  config.serve.port = 8321  # 0 = any free one.
+  config.serve.token_file = ""  # Holds the bearer token; empty = none is asked.
+  config.serve.max_batch = 16  # Histories that are written side by side.
+  config.serve.max_wait_ms = 2.0  # That the first waits for others, when idle.
+  config.serve.queue = 256  # Histories that may wait; beyond, 429.
+  config.serve.deadline_ms = 30000.0  # Most that a request waits; then 504.
+  # Prompts, less what all begin with, are padded to one; longer ones get 413.
+  config.serve.prompt_buckets = (128, 256, 512)
+  config.serve.max_k = 100  # Items in a list.
+  config.serve.max_history = 100  # Items in a history; beyond, 413.
+  config.serve.max_histories = 64  # Of a request.
+  config.serve.max_body_kib = 1024
+  config.serve.read_seconds = 10.0  # That a body may take to arrive.
+  config.serve.drain_seconds = 30.0  # For those who are there when it stops.
+  # Room for items that are added: -1 = an eighth of the catalogue, at least
+  # 1,024.
+  config.serve.spare_items = -1
 
   config.report = cfg()
   config.report.num_examples = 12

@@ -42,6 +42,7 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
+from bigrec_jax.config.serve import ServeConfig
 from bigrec_jax.config.task import (
   ChooseConfig,
   HeadsConfig,
@@ -79,6 +80,7 @@ __all__ = [
   "QUANTIZATIONS",
   "RecommendConfig",
   "ReportConfig",
+  "ServeConfig",
   "SyntheticConfig",
   "TaskConfig",
   "TitleLikelihoodConfig",
@@ -108,6 +110,7 @@ class Config:
   bm25: Bm25Config
   cf: CfConfig
   recommend: RecommendConfig
+  serve: ServeConfig
   report: ReportConfig
   plan: PlanConfig
   mesh: MeshConfig

@@ -40,6 +40,7 @@ class DataConfig:
   valid: str
   test: str
   catalogue: str
+  catalogue_add: str
   interactions: str
   items: str
   columns: ColumnsConfig

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.recommend import other_model
+from bigrec_jax.recommend import other_model, recommender as recommender_lib
 from bigrec_jax.results import rows, table
 from bigrec_jax.stages import (
   generate,
@@ -130,7 +130,9 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   return protocol.Evidence(
     tuned=tuned,
     untuned=lambda path: other_model.network(session, path),
-    recommender=lambda: recommend.recommender(session),
+    recommender=lambda: recommend.recommender(
+      session, recommender_lib.Recommender
+    ),
     predictions=lambda split: session.load(generate.stage(split)),
     progress=session.stage,
     parts=parts,
