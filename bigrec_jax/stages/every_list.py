@@ -77,7 +77,8 @@ def every(
     if other.split == SPLIT and other.name in chosen_lib.SYSTEMS:
       fitted = found.fitted[other.name]
       fitted = fitted.get("parameters", fitted)
-      chosen = chosen_lib.Chosen("none", {}, maker.cf_name, other.name, fitted)
+      models = ",".join(chosen_lib.models_of(fitted))
+      chosen = chosen_lib.Chosen("none", {}, models, other.name, fitted)
       yield other.name, functools.partial(maker.grounded, chosen)
   for baseline in found.baselines_of(SPLIT):
     ranker = maker.baseline(baseline.name)

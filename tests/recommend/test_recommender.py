@@ -160,7 +160,7 @@ def test_the_lines_of_the_docs_in_a_fresh_interpreter(
 ):
   """They write nothing, and give what --mode=recommend gives."""
   text = (ROOT / "docs" / "recommend.md").read_text()
-  (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  lines = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
   here = {_IN_THE_DOCS[0]: catalogue[8]["title"]}
   here[_IN_THE_DOCS[1]] = catalogue[9]["external_id"]
   for item, other in here.items():
