@@ -6,7 +6,6 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.workdir import paths, settings
 from configs import demo
 
-
 _GROUND = ("cf_model", "beams", "fusion", "fusion_ablations", "likelihood")
 
 
