@@ -30,6 +30,44 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.yes_no.batch_size = 32  # Samples scored at once.
   # CF models of the same samples: gru4rec, caser, sasrec, dros.
   config.task.yes_no.cf_models = ("gru4rec", "caser", "sasrec", "dros")
+  # LLaRA: the next item out of some candidates.
+  config.task.choose = cfg()
+  config.task.choose.cf_model = "sasrec"  # gru4rec | caser | sasrec | dros
+  # text: titles alone. direct: item vectors from the start. two_stage: from the
+  # middle. curriculum: more and more likely.
+  config.task.choose.schedule = "curriculum"
+  # Of the curriculum: 0 = it goes by optimizer steps; else by what each of so
+  # many data loader workers counts, as in the published code (there 8).
+  config.task.choose.workers = 0
+  config.task.choose.group = 8  # Samples of a step that share a template.
+  config.task.choose.candidates = 20
+  config.task.choose.min_history = 3  # Shorter histories are left out.
+  config.task.choose.domain = "movie"  # movie | game | artist | item
+  # In place of the domain's, with {history}, {candidates} and maybe {count}.
+  config.task.choose.templates = ("",)
+  # MovieLens titles without their year, with their article in front.
+  config.task.choose.bare_titles = False
+  # LMRecSys: items by the mean log-probability of their titles.
+  config.task.title_likelihood = cfg()
+  # Other titles beside the right one, in a step and in the eval loss, drawn
+  # once a sample by seed; 0 = all titles.
+  config.task.title_likelihood.negatives = 0
+  # Titles that are ranked, the right one and others drawn once; 0 = all.
+  config.task.title_likelihood.candidates = 0
+  config.task.title_likelihood.min_history = 1  # Rows with fewer are left out.
+  config.task.title_likelihood.margin = 1.0  # Of train.objective=item_hinge.
+  # Nothing is trained: the base is judged as it is.
+  config.task.title_likelihood.zero_shot = False
+  # M6-Rec: ways to score candidates, trained in one run.
+  config.task.heads = cfg()
+  config.task.heads.heads = ("score", "late", "towers", "options")
+  config.task.heads.negatives = 15  # Beside the right one; 0 = all titles.
+  # Titles that are ranked, the right one and others drawn once; 0 = all.
+  config.task.heads.candidates = 100
+  config.task.heads.late_layers = 1  # Of late: that read pieces apart.
+  config.task.heads.soft_tokens = 16  # Of options: vectors before the prompt.
+  config.task.heads.width = 64  # Of towers.
+  config.task.heads.temperature = 0.05  # Of towers: cosines are divided by it.
   # Cao et al.: samples of each kind for each train row; 0 = none of them.
   config.task.auxiliary = cfg()
   config.task.auxiliary.weights = cfg()
@@ -155,7 +193,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  # consistent | bigrec | tallrec | chat | d3
+  # consistent | bigrec | tallrec | chat | d3 | sentence
   config.prompt.style = "consistent"
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
@@ -171,6 +209,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.num_epochs = 50
   config.train.learning_rate = 1e-4
   config.train.warmup_steps = 20
+  # linear: to 0. cosine: LLaRA's, from and to a hundredth of learning_rate.
+  config.train.schedule = "linear"
   config.train.max_length = 512
   config.train.train_on_inputs = True
   config.train.early_stopping_patience = 5  # Epochs; 0 = never stop early.
@@ -180,8 +220,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.share_header = True  # Compute it once per optimizer step.
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
+  # Times a task's own weights (LLaRA's projector), added to their gradients.
+  config.train.own_l2 = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
-  # language_model | legal_tokens: over the tokens that a title may go on with.
+  # language_model | legal_tokens: over the tokens that a title may go on with
+  # | item_softmax | item_hinge: over the scores of items (title_likelihood)
+  # | heads: of task heads.
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
   # It follows the logits, and `temperature` is where it starts.

@@ -43,7 +43,13 @@ from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
 from bigrec_jax.config.serve import ServeConfig
-from bigrec_jax.config.task import TaskConfig, YesNoConfig
+from bigrec_jax.config.task import (
+  ChooseConfig,
+  HeadsConfig,
+  TaskConfig,
+  TitleLikelihoodConfig,
+  YesNoConfig,
+)
 from bigrec_jax.config.train import PretrainConfig, TrainConfig
 
 __all__ = [
@@ -53,6 +59,7 @@ __all__ = [
   "CF_MODELS",
   "CfConfig",
   "ChatConfig",
+  "ChooseConfig",
   "ColumnsConfig",
   "Config",
   "DTYPES",
@@ -62,6 +69,7 @@ __all__ = [
   "FairnessConfig",
   "GenerateConfig",
   "GroundConfig",
+  "HeadsConfig",
   "LoraConfig",
   "MeshConfig",
   "ModelConfig",
@@ -75,6 +83,7 @@ __all__ = [
   "ServeConfig",
   "SyntheticConfig",
   "TaskConfig",
+  "TitleLikelihoodConfig",
   "TrainConfig",
   "WeightsConfig",
   "YesNoConfig",

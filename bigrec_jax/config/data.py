@@ -80,5 +80,5 @@ class PromptConfig:
     checks.choice(
       "prompt.style",
       self.style,
-      ("consistent", "bigrec", "tallrec", "chat", "d3"),
+      ("consistent", "bigrec", "tallrec", "chat", "d3", "sentence"),
     )

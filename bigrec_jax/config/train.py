@@ -6,6 +6,14 @@ from typing import Annotated
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
+OBJECTIVES = (
+  "language_model",
+  "legal_tokens",
+  "item_softmax",
+  "item_hinge",
+  "heads",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
@@ -29,6 +37,7 @@ class TrainConfig:
   num_epochs: Annotated[int, checks.SOME]
   learning_rate: Annotated[float, checks.RATE]
   warmup_steps: Annotated[int, checks.ANY]
+  schedule: str
   max_length: Annotated[int, checks.Range(2, 2**24)]
   train_on_inputs: bool
   early_stopping_patience: Annotated[int, checks.ANY]
@@ -38,6 +47,7 @@ class TrainConfig:
   share_header: bool
   max_grad_norm: Annotated[float, checks.Range(1e-30, 1e30)]
   weight_decay: Annotated[float, checks.Range(0, 1e3)]
+  own_l2: Annotated[float, checks.Range(0, 1e3)]
   loss_chunk: Annotated[int, checks.SOME]
   objective: str
   temperature: Annotated[float, checks.Range(1e-3, 1e3)]
@@ -47,18 +57,18 @@ class TrainConfig:
   profile_steps: Annotated[int, checks.ANY]
 
   def __post_init__(self):
-    checks.choice(
-      "train.objective", self.objective, ("language_model", "legal_tokens")
-    )
-    if self.objective == "legal_tokens" and self.train_on_inputs:
+    checks.choice("train.schedule", self.schedule, ("linear", "cosine"))
+    checks.choice("train.objective", self.objective, OBJECTIVES)
+    if self.objective != "language_model" and self.train_on_inputs:
       raise errors.UserError(
-        "config.train.objective: legal_tokens found with train_on_inputs=True;"
-        " only titles have legal tokens, so False expected there"
+        f"config.train.objective: {self.objective} found with"
+        " train_on_inputs=True; its loss is of answers alone, so False expected"
+        " there"
       )
     bent = self.adaptive_temperature or self.temperature != 1
-    if self.objective == "language_model" and bent:
+    if self.objective != "legal_tokens" and bent:
       raise errors.UserError(
-        f"config.train.objective: language_model found with temperature="
+        f"config.train.objective: {self.objective} found with temperature="
         f"{self.temperature} and adaptive_temperature="
         f"{self.adaptive_temperature}; only legal_tokens has a temperature, so"
         " 1.0 and False expected there"

@@ -27,7 +27,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import executor as executor_lib, sharding
-from bigrec_jax.models import LanguageModel, kv_cache
+from bigrec_jax.models import LanguageModel, kv_cache, soft_tokens
 
 _BUCKET_STEP = 128  # Beyond the last configured bucket.
 # Slots are refilled in groups of a quarter: fewer would make products with
@@ -62,6 +62,8 @@ class Job:
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
     log_masses: the prompts' priors; None without one.
+    soft: soft tokens of all prompts, by their numbers; None = none has any.
+    shift: tokens of the common beginning.
   """
 
   model: LanguageModel
@@ -78,6 +80,8 @@ class Job:
   length_penalty: float
   norm_lengths: np.ndarray | None
   log_masses: Masses | None
+  soft: soft_tokens.Prompts | None = None
+  shift: int = 0
 
   def width_of(self, numbers: np.ndarray) -> int:
     """Returns the bucket that holds the prompts of all these users."""
@@ -313,9 +317,10 @@ class Lane:
     log_masses = None
     if work.log_masses is not None:
       log_masses = work.log_masses(work.numbers[numbers[active]])
+    width = work.width_of(numbers[active])
     return batch_of(
       [work.prompts[n] if n != _FREE else None for n in numbers],
-      work.width_of(numbers[active]),
+      width,
       np.where(active, work.numbers[numbers], 0),
       stepping.length_norms(
         len(numbers),
@@ -327,7 +332,20 @@ class Lane:
       ),
       log_masses,
       work.mesh,
+      self._soft(np.where(active, work.numbers[numbers], _FREE), width),
     )
+
+  def _soft(self, numbers: np.ndarray, width: int) -> soft_tokens.Soft | None:
+    """Returns the soft tokens of rows [R, S], by numbers of all prompts."""
+    work = self._work
+    if work.soft is None:
+      return None
+    split = sharding.batch_sharding(work.mesh)
+    places, items = (
+      jax.make_array_from_callback(x.shape, split, x.__getitem__)
+      for x in work.soft.laid_out(numbers, work.shift, width)
+    )
+    return soft_tokens.Soft(places, items, work.soft.table)
 
 
 def batch_of(
@@ -337,6 +355,7 @@ def batch_of(
   norms: stepping.LengthNorms,
   log_masses: np.ndarray | None,
   mesh: Mesh,
+  soft: soft_tokens.Soft | None = None,
 ) -> program.Batch:
   """Returns the arrays of R new users on the mesh.
 
@@ -347,6 +366,7 @@ def batch_of(
     norms: length norms, [R, T] each.
     log_masses: [n, K] of the n users who are some; None without a prior.
     mesh: Rows are split over its axes data and fsdp.
+    soft: what stands in place of some tokens; None = nothing.
   """
   active = np.array([prompt is not None for prompt in prompts])
   tokens = np.zeros((len(prompts), width), np.int32)
@@ -371,4 +391,5 @@ def batch_of(
     active=put(active),
     norms=jax.tree.map(put, norms),
     log_masses=None if log_masses is None else put(log_masses),
+    soft=soft,
   )

@@ -16,6 +16,7 @@ from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.decoding import constraints, generate, running as slots_lib
+  from bigrec_jax.models import soft_tokens
 
 # Rows [n] of what is decoded to their CF scores, float32 [n, I].
 Scores = Callable[[np.ndarray], np.ndarray]
@@ -39,10 +40,12 @@ class Decoder:
       adapter: a PEFT directory.
       room: share of the titles that may be added to the trie later.
     """
+    from bigrec_jax.models import own_weights
+
     self._loaded = loaded
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
-    self._lora = self._model.prepare(self._lora)
+    self._lora = own_weights.prepare(self._model, self._lora)
     self.trie: constraints.Trie | None = None
     self._masses = None
     config = loaded.config.generate
@@ -66,6 +69,7 @@ class Decoder:
     prefix: "generate.Prefix | None" = None,
     kept: parts_lib.Rows | None = None,
     cf: Scores | None = None,
+    soft: "soft_tokens.Prompts | None" = None,
   ) -> list[dict[str, list]]:
     """Returns {"predict": texts, best first, "scores"} of every prompt.
 
@@ -77,6 +81,7 @@ class Decoder:
       kept: the prompts that were done before, and where others go as they are
         done.
       cf: reads the scores of `generate.prior`, where it names a model.
+      soft: soft tokens of the prompts, if any.
 
     Raises:
       NonFiniteError: the network gives NaN for a prompt.
@@ -113,6 +118,7 @@ class Decoder:
       finished=finished,
       rest=[n for n in range(len(tokens)) if n not in written],
       log_masses=log_masses,
+      soft=soft,
     )
     return [written[n] for n in range(len(tokens))]
 

@@ -45,7 +45,7 @@ def stage(session: Session) -> graph.Stage:
   """Returns the stage that evaluates the task of the configuration."""
   if session.task.grounds:
     return ground_eval.STAGE
-  return _of_task(session.task.name)
+  return _of_task(session.task.name, session.task.batches)
 
 
 def finish(session: Session) -> None:
@@ -57,7 +57,7 @@ def finish(session: Session) -> None:
 
 
 @functools.cache
-def _of_task(name: str) -> graph.Stage:
+def _of_task(name: str, batches: tuple[str, ...]) -> graph.Stage:
   return graph.Stage(
     name=name,
     mode="evaluate",
@@ -69,7 +69,7 @@ def _of_task(name: str) -> graph.Stage:
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
     check=_check,
-    batches=(),
+    batches=batches,
   )
 
 

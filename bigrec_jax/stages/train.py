@@ -8,7 +8,7 @@ from absl import logging
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.recommend import adapter_origin
-from bigrec_jax.stages import graph, prepare, pretrain
+from bigrec_jax.stages import graph, prepare, pretrain, train_cf
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import contents, fingerprints, given_models, processes
 
@@ -17,6 +17,7 @@ _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
 # Read where `objective` isn't the default alone; else the inputs are those of
 # before there was a choice.
 _OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
+_OWN_KEYS = ("own_l2",)  # Read where a task has weights of its own.
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -41,7 +42,7 @@ def run(
 
 def needed(session: Session) -> Iterator[graph.Stage]:
   """Yields what whoever decodes needs: base, and the own adapter if used."""
-  yield from pretrain.needed(session)
+  yield from _needs(session)
   if elsewhere(session) is None:
     yield STAGE
 
@@ -101,11 +102,18 @@ def _inputs(session: Session) -> graph.Inputs:
   options = config.to_dict()
   start = config.model.adapter
   unread: tuple[str, ...] = _RUNTIME_KEYS
+  if config.train.schedule == "linear":
+    unread += ("schedule",)
+  if not session.task.has_own_weights:
+    unread += _OWN_KEYS
   titles = {}
   if config.train.objective == "language_model":
     unread += _OBJECTIVE_KEYS
   else:  # All of them have a say, not only those of the rows.
     titles = {"catalogue": session.catalogue.fingerprint}
+  vectors = {}
+  if model := session.task.cf_model:
+    vectors = {"item_vectors": train_cf.inputs(session, model)}
   return {
     "base": session.base_fingerprint,
     "start": _adapter(session, pathlib.Path(start)).fingerprint
@@ -117,6 +125,7 @@ def _inputs(session: Session) -> graph.Inputs:
     **session.task.made_from("train"),
     **session.task.made_from("valid"),
     **titles,
+    **vectors,
     "seed": config.seed,
   }
 
@@ -137,6 +146,13 @@ def _set_aside(session: Session, _: graph.Inputs) -> None:
       say(f"train: the former adapter is kept in {kept}")
 
   processes.on_first(work)
+
+
+def _needs(session: Session) -> Iterator[graph.Stage]:
+  """Yields what training needs: base, and the CF model that its task reads."""
+  yield from pretrain.needed(session)
+  if model := session.task.cf_model:
+    yield train_cf.stage(model)
 
 
 def _check(session: Session) -> None:
@@ -163,7 +179,8 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
 
   config = session.config
   if config.model.adapter:
-    lora_config, lora = session.load_adapter(pathlib.Path(config.model.adapter))
+    directory = pathlib.Path(config.model.adapter)
+    lora_config, lora = session.load_adapter(directory, start=True)
   else:
     lora_config, lora = config.lora, None
   train, valid = session.task.samples("train"), session.task.samples("valid")
@@ -188,6 +205,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
     base_fingerprint=session.base_fingerprint,
     objective=session.task.objective(),
     selection=session.task.selection(network),
+    own=session.task.own_weights(network.model.config),
   )
   session.keep_throughput(
     "train", result.tokens, "tokens", result.seconds, steps=result.steps
@@ -198,7 +216,7 @@ STAGE = graph.Stage(
   name="adapter",
   mode="train",
   where=lambda session: session.paths.adapter,
-  needs=pretrain.needed,
+  needs=_needs,
   inputs=_inputs,
   is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
   files=lambda session: ("adapter/adapter_*",),

@@ -26,7 +26,7 @@ from bigrec_jax.workdir import parts as parts_lib, paths as paths_lib
 if TYPE_CHECKING:
   from jax.sharding import Mesh
 
-  from bigrec_jax.models import LanguageModel
+  from bigrec_jax.models import Architecture, LanguageModel, own_weights
   from bigrec_jax.results import rows
   from bigrec_jax.training import objective, selection
 
@@ -69,6 +69,10 @@ class Store(Protocol):
     """All devices."""
     ...
 
+  def cf_item_vectors(self, model: str) -> np.ndarray:
+    """The item embeddings of a CF model that was trained, [I, E] float32."""
+    ...
+
   def examples(self, split: str) -> examples_lib.Examples:
     """The prepared rows of a split that the configuration uses."""
     ...
@@ -96,7 +100,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tuned:
-  """A network and the adapter that training kept."""
+  """A network and the adapter that training kept; None = nothing is trained."""
 
   network: Network
   adapter: Any
@@ -168,6 +172,10 @@ class Task(abc.ABC):
       `ground_eval` found best; of a task that grounds, and of one whose
       evaluation asks for such lists.
     objectives: what `train.objective` may name.
+    has_own_weights: `own_weights` returns some.
+    cf_model: the CF model that is trained before; "" = none is needed.
+    batches: keys of the rows of its evaluation's programs, which the mesh has
+      to divide.
   """
 
   name: str
@@ -176,6 +184,9 @@ class Task(abc.ABC):
   grounds = False
   recommends = False
   objectives: tuple[str, ...] = ("language_model",)
+  has_own_weights = False
+  cf_model = ""
+  batches: tuple[str, ...] = ()
 
   def __init__(self, store: Store):
     """Reads nothing yet.
@@ -187,8 +198,13 @@ class Task(abc.ABC):
     objective = store.config.train.objective
     if objective not in self.objectives:
       raise errors.UserError(
-        f"config.train.objective: {objective} found, {self.objectives[0]}"
-        f" expected for task {self.name}"
+        f"config.train.objective: {objective} found,"
+        f" {' or '.join(self.objectives)} expected for task {self.name}"
+      )
+    if self.decodes and store.config.prompt.style == "sentence":
+      raise errors.UserError(
+        "config.prompt.style: 'sentence' found, another expected for task"
+        f" {self.name}: what it writes has quotes around the title or nothing"
       )
 
   @property
@@ -240,6 +256,22 @@ class Task(abc.ABC):
     from bigrec_jax.training import selection
 
     return selection.Selection()
+
+  def own_weights(self, arch: "Architecture") -> "own_weights.Spec | None":
+    """Returns the weights of its own that are trained beside the adapter.
+
+    Args:
+      arch: of the base.
+    """
+    del arch
+    return None
+
+  def item_vectors(self) -> np.ndarray | None:
+    """Returns what soft tokens of its texts are made of, [I, E] float32.
+
+    None = its texts have no soft tokens.
+    """
+    return None
 
   def legal_answers(self) -> Sequence[str]:
     """Returns all that constrained decoding may write.

@@ -9,11 +9,14 @@ from bigrec_jax.tasks import protocol
 MODULES = {
   "next_title": "bigrec_jax.tasks.next_title",
   "exact_title": "bigrec_jax.tasks.exact_title",
+  "choose": "bigrec_jax.tasks.choose.task",
   "chat": "bigrec_jax.tasks.chat.task",
   "fairness": "bigrec_jax.tasks.fairness.task",
   "query": "bigrec_jax.tasks.query.task",
   "auxiliary": "bigrec_jax.tasks.auxiliary.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
+  "heads": "bigrec_jax.tasks.heads.task",
+  "title_likelihood": "bigrec_jax.tasks.title_likelihood.task",
 }
 
 

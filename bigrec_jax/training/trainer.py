@@ -16,6 +16,7 @@ from bigrec_jax.models import (
   LanguageModel,
   hf_export,
   lora as lora_lib,
+  own_weights,
 )
 from bigrec_jax.training import (
   loop,
@@ -48,6 +49,7 @@ def fit(
   base_fingerprint: str = "",
   objective: objective_lib.Objective | None = None,
   selection: selection_lib.Selection | None = None,
+  own: own_weights.Spec | None = None,
 ) -> loop.FitResult:
   """Trains until `adapter/` holds the best epoch, or resumes such a run.
 
@@ -57,8 +59,8 @@ def fit(
   Args:
     model: the language model with its adapter's configuration.
     params: the frozen base, on the mesh.
-    lora: the adapter to start from, on the host or placed; None = a fresh
-      one by `seed`.
+    lora: the adapter to start from, on the host or placed, maybe with the
+      task's own weights; None = a fresh one by `seed`.
     train: the samples to train on.
     valid: the samples of the eval loss.
     tokenizer: of the base.
@@ -66,12 +68,12 @@ def fit(
     seed: of the fresh adapter, the order and the dropout.
     mesh: axes data, fsdp, tensor.
     paths: of the workdir.
-    fingerprint: of all that the result depends on; a run resumes only from
-      checkpoints of the same name.
+    fingerprint: of all that the result depends on; names the checkpoints.
     base_name: what `adapter_config.json` calls the base.
     base_fingerprint: what the adapter's weights say of it.
     objective: what is minimised; None = the loss of a language model.
     selection: what decides which adapter is best; None = the eval loss.
+    own: the task's own weights, fresh by `seed` where `lora` has none.
 
   Raises:
     UserError: a batch that doesn't divide over the mesh, no examples, a loss
@@ -82,20 +84,20 @@ def fit(
     raise ValueError("a model with the configuration of its adapter expected")
   shape = model.config, model.lora
   rows = micro_batch_rows(config, mesh)
-  lora = _start(shape, model.scan_layers, lora, seed, mesh)
-  _log_sizes(lora_lib.count(lora), lora_lib.count(params))
+  trained = _start(shape, model.scan_layers, lora, own, seed, mesh)
+  _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
   texts = _batches(train, valid, tokenizer, config, rows, seed, share)
-  about = *shape, base_name, base_fingerprint
+  about = *shape, base_name, base_fingerprint, own
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
-    optimizer.AdamW(config.weight_decay, config.max_grad_norm),
+    _adamw(config),
     mesh,
-    lora,
+    trained,
     loss_chunk=config.loss_chunk,
     dropout_seed=seed if model.lora.dropout else None,
     objective=objective,
@@ -104,12 +106,18 @@ def fit(
     config,
     steps,
     _told(params, objective, mesh),
-    lora,
+    trained,
     *texts,
     mesh=mesh,
     files=files,
     selection=selection,
   ).run()
+
+
+def _adamw(config: config_lib.TrainConfig) -> optimizer.AdamW:
+  return optimizer.AdamW(
+    config.weight_decay, config.max_grad_norm, own_l2=config.own_l2
+  )
 
 
 def _told(params: Tree, objective: objective_lib.Objective, mesh: Mesh) -> Tree:
@@ -173,11 +181,23 @@ def _write_adapter(
   lora: config_lib.LoraConfig,
   base_name: str,
   base_fingerprint: str,
+  own: own_weights.Spec | None,
   directory: pathlib.Path,
   tree: Tree,
 ) -> None:
+  beside = None
+  if own is not None:
+    # Gathered here, by all processes; one writes.
+    host = jax.tree.map(sharding.to_host, tree.own)
+    beside = functools.partial(own.write, own=host)
   hf_export.save_adapter(
-    directory, arch, lora, tree, base_name, base_fingerprint
+    directory,
+    arch,
+    lora,
+    own_weights.lora_of(tree),
+    base_name,
+    base_fingerprint,
+    beside,
   )
 
 
@@ -193,12 +213,22 @@ def _log_sizes(trainable: int, frozen: int) -> None:
 def _start(
   shape: tuple[Architecture, config_lib.LoraConfig],
   scan_layers: bool,
-  lora: Tree | None,
+  given: Tree | None,
+  own: own_weights.Spec | None,
   seed: int,
   mesh: Mesh,
 ) -> Tree:
-  """Returns the adapter that training starts from, placed on the mesh."""
+  """Returns what training starts from, placed on the mesh."""
+  lora = own_weights.lora_of(given)
   if lora is None:
     lora = lora_lib.init(*shape, seed, mesh, scan_layers)
-  like = lora_lib.abstract(*shape, mesh, scan_layers)
-  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)
+  lora = _placed(lora, lora_lib.abstract(*shape, mesh, scan_layers))
+  if own is None:
+    return lora
+  if not isinstance(given, own_weights.Trained):
+    return own_weights.Trained(lora, own.init(seed, mesh))
+  return own_weights.Trained(lora, _placed(given.own, own.abstract(mesh)))
+
+
+def _placed(tree: Tree, like: Tree) -> Tree:
+  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), tree, like)

@@ -9,7 +9,7 @@ from bigrec_jax.stages import generate, train
 from tests import demo_workdir
 
 
-def _session(catalogue, **sections):
+def _session(catalogue, own_weights=False, **sections):
   config = demo_workdir.config()
   changed = {
     name: dataclasses.replace(getattr(config, name), **keys)
@@ -20,7 +20,9 @@ def _session(catalogue, **sections):
     base_fingerprint="base",
     catalogue=types.SimpleNamespace(fingerprint=catalogue),
     task=types.SimpleNamespace(
-      made_from=lambda split: {f"{split}_examples": 0}
+      made_from=lambda split: {f"{split}_examples": 0},
+      has_own_weights=own_weights,
+      cf_model="",
     ),
   )
 
@@ -78,3 +80,14 @@ def test_the_objective_is_named():
     _adapter("one", train_on_inputs=False),
   ]
   assert all(a != b for n, a in enumerate(found) for b in found[:n])
+
+
+def test_what_came_later_is_named_where_it_is_read_alone():
+  """Workdirs of before have no such keys in their records."""
+  known = train.STAGE.inputs(_session("one"))
+  assert known == _adapter("one", own_l2=0.5)
+  assert not {"own_l2", "schedule"} & set(known["train"])
+  assert "item_vectors" not in known and "item_vectors" not in _predictions("")
+  assert _adapter("one", schedule="cosine") != known
+  own = train.STAGE.inputs(_session("one", own_weights=True))
+  assert own["train"]["own_l2"] == 0.0

@@ -8,18 +8,20 @@ piece; they always end with EOS and are cut from the left.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import source as source_lib, tokenization
 
 # Beyond this many examples tokens are made anew in each epoch: a million
 # prompts of 240 tokens would take a gigabyte.
 _CACHED_EXAMPLES = 1 << 18
 _ENCODE_AT_ONCE = 256
+_NONE = np.zeros(0, np.int32)
 
 
 class Encoded(NamedTuple):
@@ -30,11 +32,15 @@ class Encoded(NamedTuple):
     first_label: the tokens from here on are labels; at least 1, because
       nothing predicts the first token.
     cut: whether tokens were cut off.
+    places: int32 [s], ascending, of soft tokens; no labels, whatever the text.
+    items: int32 [s], what they stand for; see `source.Text`.
   """
 
   tokens: np.ndarray
   first_label: int
   cut: bool
+  places: np.ndarray = _NONE
+  items: np.ndarray = _NONE
 
 
 def encode_questions(
@@ -47,11 +53,45 @@ def encode_questions(
     tokenizer: of the base.
     questions: texts, and their seams (`source.Text`).
   """
-  pieces = _encode_pieces(tokenizer, questions)
+  pieces = encode_pieces(tokenizer, questions)
   return [list(itertools.chain(*parts)) for parts in pieces]
 
 
-def _encode_pieces(
+def continuations(
+  texts: Sequence[str],
+  context: str,
+  encode: Callable[[Sequence[str]], list[list[int]]],
+) -> list[list[int]]:
+  """Tokenises texts as they continue a prompt.
+
+  A tokenizer may write a text differently at its start than after something
+  (SentencePiece puts a blank before it), so each is encoded behind the end of a
+  prompt whose own tokens are then cut off.
+
+  Args:
+    texts: as the model writes them, such as titles with quotes.
+    context: the end of every prompt, e.g. its response marker.
+    encode: the tokenizer.
+
+  Raises:
+    UserError: the tokenizer merges the end of the prompt with a text, so no
+      sequence of tokens continues a prompt with this text.
+  """
+  (prefix,) = encode([context])
+  found = []
+  for text, ids in zip(
+    texts, encode([context + text for text in texts]), strict=True
+  ):
+    if ids[: len(prefix)] != prefix:
+      raise errors.UserError(
+        f"title {text!r}: merged by the tokenizer with the {context[-12:]!r}"
+        " before it, a tokenizer that splits between them expected"
+      )
+    found.append(ids[len(prefix) :])
+  return found
+
+
+def encode_pieces(
   tokenizer: tokenization.Tokenizer,
   texts: Sequence[tuple[str, tuple[int, ...]]],
 ) -> list[list[list[int]]]:
@@ -66,6 +106,31 @@ def _encode_pieces(
     [next(ids)[begun if place else 0 :] for place in range(len(own))]
     for own in cut
   ]
+
+
+def encode_soft(
+  tokenizer: tokenization.Tokenizer, texts: Sequence[str]
+) -> list[tuple[list[int], np.ndarray]]:
+  """Returns ids and places of soft tokens, BOS first; nothing is cut.
+
+  What lies between soft tokens is encoded on its own, as Hugging Face does
+  around added tokens; a soft token is padding's id.
+
+  Args:
+    tokenizer: of the base.
+    texts: with SOFT where soft tokens are.
+  """
+  cut = [text.split(source_lib.SOFT) for text in texts]
+  ids = iter(tokenizer.encode_data([piece for own in cut for piece in own]))
+  begun = int(tokenizer.add_bos)
+  found = []
+  for own in cut:
+    whole, places = list(next(ids)), []
+    for _ in own[1:]:
+      places.append(len(whole))
+      whole += [tokenizer.pad_id, *next(ids)[begun:]]
+    found.append((whole, np.array(places, np.int32)))
+  return found
 
 
 class Encoder:
@@ -86,6 +151,8 @@ class Encoder:
     """Returns the encoded examples, in order."""
     if any(text.seams for text in texts):
       return self._encode_apart(texts)
+    if any(text.soft for text in texts):
+      return self._encode_soft(texts)
     whole = self._tokenizer.encode_data([text.training for text in texts])
     if self._train_on_inputs:
       first_labels = [1] * len(whole)
@@ -100,7 +167,7 @@ class Encoder:
   def _encode_apart(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
     """Encodes texts in pieces; of a long one the last tokens are kept."""
     found = []
-    for pieces in _encode_pieces(
+    for pieces in encode_pieces(
       self._tokenizer, [(text.training, text.seams) for text in texts]
     ):
       ids = [*itertools.chain(*pieces), self._tokenizer.eos_id]
@@ -109,6 +176,28 @@ class Encoder:
       first_label = max(prompt - lost, 1)
       kept = np.array(ids[lost:], np.int32)
       found.append(Encoded(kept, first_label, lost > 0))
+    return found
+
+  def _encode_soft(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
+    """Encodes texts with soft tokens, and others among them."""
+    whole = encode_soft(self._tokenizer, [text.training for text in texts])
+    if self._train_on_inputs:
+      first_labels = [1] * len(texts)
+    else:
+      alone = encode_soft(self._tokenizer, [text.prompt for text in texts])
+      first_labels = [max(len(ids), 1) for ids, _ in alone]
+    found = []
+    for text, (ids, places), first in zip(
+      texts, whole, first_labels, strict=True
+    ):
+      if len(places) != len(text.soft):
+        raise ValueError(f"{len(places)} soft tokens, {len(text.soft)=}")
+      kept = places < self._max_length
+      found.append(
+        self._finish(ids, first)._replace(
+          places=places[kept], items=np.array(text.soft, np.int32)[kept]
+        )
+      )
     return found
 
   def _finish(self, ids: list[int], first_label: int) -> Encoded:

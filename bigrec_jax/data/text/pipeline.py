@@ -10,7 +10,7 @@ processes that disagreed on it would wait for each other for ever.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,43 @@ def question_tokens(
   texts = [source.text(n) for n in range(len(source))]
   return encoding.encode_questions(
     tokenizer, [(text.question, text.seams) for text in texts]
+  )
+
+
+def soft_questions(
+  source: source_lib.TextSource, tokenizer: tokenization.Tokenizer
+) -> list[encoding.Encoded]:
+  """Returns what decoding continues where texts may have soft tokens.
+
+  Their tokens are those of `question_tokens`; none of them is a label.
+  """
+  texts = [source.text(n) for n in range(len(source))]
+  found = encoding.encode_soft(tokenizer, [text.question for text in texts])
+  return [
+    encoding.Encoded(
+      np.array(ids, np.int32),
+      len(ids),
+      False,
+      places,
+      np.array(text.soft, np.int32),
+    )
+    for text, (ids, places) in zip(texts, found, strict=True)
+  ]
+
+
+def _layout(
+  source: source_lib.TextSource,
+  tokenizer: tokenization.Tokenizer,
+  config: TrainConfig,
+  rows: int,
+  encoded: encoding.EncodedExamples,
+  header: shared_header.Header | None,
+) -> source_lib.Layout:
+  """Returns what makes the micro-batches of given samples."""
+  if isinstance(source, source_lib.LaidOut):
+    return source.layout(tokenizer, config, rows)
+  return lambda numbers: _micro_batches(
+    encoded.get(numbers), config, rows, tokenizer.pad_id, header
   )
 
 
@@ -137,9 +174,9 @@ class TrainStream:
       train_on_inputs=config.train_on_inputs,
     )
     self.header = shared_header.find(self.encoded) if share_header else None
-    self._config = config
-    self._rows = rows
-    self._pad_id = tokenizer.pad_id
+    self._lay_out = _layout(
+      source, tokenizer, config, rows, self.encoded, self.header
+    )
     self._shard = (shard_index, shard_count)
     self._made_of = fingerprints.of_value(
       [
@@ -159,8 +196,19 @@ class TrainStream:
       config.batch_size, drop_remainder=False, batch_fn=np.asarray
     )
     self.steps_per_epoch = len(steps)
-    self._steps = steps.repeat(config.num_epochs).map(self._build)
-    self.num_steps = len(self._steps)
+    steps = steps.repeat(config.num_epochs)
+    self.num_steps = len(steps)
+    if isinstance(source, source_lib.Scheduled):
+      at_step = source.at_step
+
+      def build(step: int, own: np.ndarray) -> list[packing.MicroBatch]:
+        return self._build(
+          np.asarray(at_step(step, self.num_steps, own.tolist()))
+        )
+
+      self._steps = steps.map_with_index(build)
+    else:
+      self._steps = steps.map(self._build)
     # One thread tokenises ahead, in order, while the devices compute.
     self._read_options = grain.ReadOptions(
       num_threads=1, prefetch_buffer_size=_PREFETCHED_STEPS
@@ -169,13 +217,7 @@ class TrainStream:
     self._seek(0)
 
   def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
-    return _micro_batches(
-      self.encoded.get(numbers.tolist()),
-      self._config,
-      self._rows,
-      self._pad_id,
-      self.header,
-    )
+    return self._lay_out(numbers.tolist())
 
   def _seek(self, step: int) -> None:
     self.step = step
@@ -249,41 +291,27 @@ class EvalBatches:
 
   def __init__(
     self,
-    encoded: encoding.EncodedExamples,
-    config: TrainConfig,
-    pad_id: int,
-    *,
-    rows: int,
+    count: int,
+    layout: Callable[[], source_lib.Layout],
     batch_size: int,
-    share_header: bool,
     shard: tuple[int, int],
   ):
-    self._encoded = encoded
-    self._share_header = share_header
-    self._config = config
-    self._pad_id = pad_id
-    self._rows = rows
+    self._count = count
+    self._make_layout = layout
     self._batch_size = batch_size
     self._shard = shard
 
   def __len__(self) -> int:
-    return -(-len(self._encoded) // self._batch_size)
+    return -(-self._count // self._batch_size)
 
   @functools.cached_property
-  def _header(self) -> shared_header.Header | None:
-    # Of these examples: that of the train split may be another.
-    return shared_header.find(self._encoded) if self._share_header else None
+  def _layout(self) -> source_lib.Layout:
+    return self._make_layout()
 
   def __iter__(self) -> Iterator[list[packing.MicroBatch]]:
-    for at in range(0, len(self._encoded), self._batch_size):
-      end = min(at + self._batch_size, len(self._encoded))
-      batches = _micro_batches(
-        self._encoded.get(range(at, end)),
-        self._config,
-        self._rows,
-        self._pad_id,
-        self._header,
-      )
+    for at in range(0, self._count, self._batch_size):
+      end = min(at + self._batch_size, self._count)
+      batches = self._layout(range(at, end))
       yield [packing.shard_rows(b, *self._shard) for b in batches]
 
 
@@ -316,15 +344,14 @@ def eval_batches(
     max_length=config.max_length,
     train_on_inputs=config.train_on_inputs,
   )
-  return EvalBatches(
-    encoded,
-    config,
-    tokenizer.pad_id,
-    rows=rows,
-    batch_size=batch_size,
-    share_header=share_header,
-    shard=(shard_index, shard_count),
-  )
+
+  def layout() -> source_lib.Layout:
+    # Of these examples: the header of the train split may be another.
+    header = shared_header.find(encoded) if share_header else None
+    return _layout(source, tokenizer, config, rows, encoded, header)
+
+  shard = shard_index, shard_count
+  return EvalBatches(len(source), layout, batch_size, shard)
 
 
 def text_stream(
