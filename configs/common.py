@@ -128,11 +128,21 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
-  # language_model | legal_tokens: over the tokens that a title may go on with.
+  # language_model | legal_tokens: over the tokens that a title may go on with
+  # | contrastive: with the terms of train.contrastive beside it.
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
   # It follows the logits, and `temperature` is where it starts.
   config.train.adaptive_temperature = False
+  config.train.contrastive = cfg()  # CALRec's.
+  # Of target against another view of it; of user against target.
+  config.train.contrastive.target_weight = 0.125
+  config.train.contrastive.user_weight = 0.025
+  config.train.contrastive.temperature = 0.5  # Of similarities.
+  config.train.contrastive.pooling = "mean"  # mean | last: of token states.
+  # The other view: context (the answer behind its prompt) | dropout (the same
+  # text under another mask) | words (a fifth of them left out).
+  config.train.contrastive.view = "context"
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.

@@ -39,7 +39,11 @@ from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
 from bigrec_jax.config.task import TaskConfig, YesNoConfig
-from bigrec_jax.config.train import PretrainConfig, TrainConfig
+from bigrec_jax.config.train import (
+  ContrastiveConfig,
+  PretrainConfig,
+  TrainConfig,
+)
 
 __all__ = [
   "ArchConfig",
@@ -48,6 +52,7 @@ __all__ = [
   "CfConfig",
   "ColumnsConfig",
   "Config",
+  "ContrastiveConfig",
   "DTYPES",
   "DataConfig",
   "EmbedConfig",

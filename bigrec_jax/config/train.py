@@ -6,6 +6,8 @@ from typing import Annotated
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
+OBJECTIVES = ("language_model", "legal_tokens", "contrastive")
+
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
@@ -18,6 +20,29 @@ class PretrainConfig:
   learning_rate: Annotated[float, checks.Range(0, 1e3)]
   warmup_steps: Annotated[int, checks.ANY]
   save_every_steps: Annotated[int, checks.ANY]
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+  """Terms beside the language model's loss (training/contrastive.py)."""
+
+  target_weight: Annotated[float, checks.FRACTION]
+  user_weight: Annotated[float, checks.FRACTION]
+  temperature: Annotated[float, checks.Range(1e-3, 1e3)]
+  pooling: str
+  view: str
+
+  def __post_init__(self):
+    checks.choice("train.contrastive.pooling", self.pooling, ("mean", "last"))
+    checks.choice(
+      "train.contrastive.view", self.view, ("context", "dropout", "words")
+    )
+    if self.target_weight + self.user_weight >= 1:
+      raise errors.UserError(
+        f"config.train.contrastive: target_weight={self.target_weight} and"
+        f" user_weight={self.user_weight} found, a sum below 1 expected: the"
+        " rest is the language model's"
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,23 +67,28 @@ class TrainConfig:
   objective: str
   temperature: Annotated[float, checks.Range(1e-3, 1e3)]
   adaptive_temperature: bool
+  contrastive: ContrastiveConfig
   keep_checkpoints: Annotated[int, checks.SOME]
   save_every_steps: Annotated[int, checks.ANY]
   profile_steps: Annotated[int, checks.ANY]
 
   def __post_init__(self):
-    checks.choice(
-      "train.objective", self.objective, ("language_model", "legal_tokens")
-    )
+    checks.choice("train.objective", self.objective, OBJECTIVES)
+    if self.objective == "contrastive" and self.train_on_inputs:
+      raise errors.UserError(
+        "config.train.objective: contrastive found with train_on_inputs=True;"
+        " its user vectors are those of prompts and its targets are labels, so"
+        " False expected there"
+      )
     if self.objective == "legal_tokens" and self.train_on_inputs:
       raise errors.UserError(
         "config.train.objective: legal_tokens found with train_on_inputs=True;"
         " only titles have legal tokens, so False expected there"
       )
     bent = self.adaptive_temperature or self.temperature != 1
-    if self.objective == "language_model" and bent:
+    if self.objective != "legal_tokens" and bent:
       raise errors.UserError(
-        f"config.train.objective: language_model found with temperature="
+        f"config.train.objective: {self.objective} found with temperature="
         f"{self.temperature} and adaptive_temperature="
         f"{self.adaptive_temperature}; only legal_tokens has a temperature, so"
         " 1.0 and False expected there"

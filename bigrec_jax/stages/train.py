@@ -18,6 +18,7 @@ _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
 # Read where `objective` isn't the default alone; else the inputs are those of
 # before there was a choice.
 _OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
+_OWN_SECTIONS = ("contrastive",)  # Each is read by the objective of its name.
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -103,6 +104,7 @@ def _inputs(session: Session) -> graph.Inputs:
   start = config.model.adapter
   unread: tuple[str, ...] = _RUNTIME_KEYS
   titles = {}
+  unread += tuple(n for n in _OWN_SECTIONS if n != config.train.objective)
   if config.train.objective == "language_model":
     unread += _OBJECTIVE_KEYS
   else:  # All of them have a say, not only those of the rows.

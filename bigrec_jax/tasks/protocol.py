@@ -158,10 +158,29 @@ class Task(abc.ABC):
     """Returns what names the texts of a split, for the records of stages."""
 
   def objective(self) -> "objective.Objective":
-    """Returns what training minimises."""
-    from bigrec_jax.training import objective
+    """Returns what training minimises.
 
-    return objective.LanguageModelling()
+    Raises:
+      UserError: the other view of a target would be the same.
+    """
+    from bigrec_jax.training import contrastive, objective
+
+    config = self.store.config
+    if config.train.objective != "contrastive":
+      return objective.LanguageModelling()
+    own = config.train.contrastive
+    if own.view == "dropout" and not config.lora.dropout:
+      raise errors.UserError(
+        "config.train.contrastive.view: 'dropout' found with lora.dropout=0,"
+        " more expected there: both views would be the same"
+      )
+    return contrastive.Contrastive(
+      config.train.batch_size,
+      own.target_weight,
+      own.user_weight,
+      own.temperature,
+      reads_header=own.pooling == "last",
+    )
 
   def selection(self, network: Network) -> "selection.Selection":
     """Returns what decides which adapter is the best and when to stop.

@@ -9,7 +9,12 @@ from absl import logging
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.text import pipeline, source, tokenization
+from bigrec_jax.data.text import (
+  pipeline,
+  source,
+  tokenization,
+  views as views_lib,
+)
 from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import (
   Architecture,
@@ -86,7 +91,10 @@ def fit(
   _log_sizes(lora_lib.count(lora), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
-  texts = _batches(train, valid, tokenizer, config, rows, seed, share)
+  views = None
+  if config.objective == "contrastive":
+    views = _views(train, tokenizer, config, seed)
+  texts = _batches(train, valid, tokenizer, config, rows, seed, share, views)
   about = *shape, base_name, base_fingerprint
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
@@ -153,6 +161,7 @@ def _batches(
   rows: int,
   seed: int,
   share_header: bool,
+  views: views_lib.Views | None,
 ) -> tuple[pipeline.TrainStream, pipeline.EvalBatches]:
   """Returns this process's part of the steps, and of the eval batches."""
   layout = {
@@ -161,11 +170,31 @@ def _batches(
     "shard_index": jax.process_index(),
     "shard_count": jax.process_count(),
   }
-  stream = pipeline.TrainStream(train, tokenizer, config, seed=seed, **layout)
+  stream = pipeline.TrainStream(
+    train, tokenizer, config, seed=seed, views=views, **layout
+  )
   batches = pipeline.eval_batches(
     valid, tokenizer, config, batch_size=config.batch_size, **layout
   )
   return stream, batches
+
+
+def _views(
+  train: source.TextSource,
+  tokenizer: tokenization.Tokenizer,
+  config: config_lib.TrainConfig,
+  seed: int,
+) -> views_lib.Views:
+  """Returns what a contrastive loss reads beside the texts."""
+  if not isinstance(train, views_lib.Targets):
+    raise TypeError(f"{type(train).__name__}: a source of targets expected")
+  return views_lib.Views(
+    train,
+    tokenizer,
+    config.contrastive,
+    max_length=config.max_length,
+    seed=seed,
+  )
 
 
 def _write_adapter(

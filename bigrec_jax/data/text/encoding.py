@@ -30,11 +30,16 @@ class Encoded(NamedTuple):
     first_label: the tokens from here on are labels; at least 1, because
       nothing predicts the first token.
     cut: whether tokens were cut off.
+    pools: int32 [n], of which vector of a step each token is part (views.py);
+      None = nobody asked.
+    group: of `pools`, equal for targets that aren't told apart.
   """
 
   tokens: np.ndarray
   first_label: int
   cut: bool
+  pools: np.ndarray | None = None
+  group: int = 0
 
 
 def encode_questions(

@@ -25,6 +25,7 @@ from bigrec_jax.data.text import (
   special_text,
   text_streams,
   tokenization,
+  views as views_lib,
 )
 from bigrec_jax.workdir import fingerprints
 
@@ -109,6 +110,7 @@ class TrainStream:
     share_header: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
+    views: views_lib.Views | None = None,
   ):
     """Makes the stream, at its first step.
 
@@ -122,6 +124,7 @@ class TrainStream:
       share_header: take the common beginning out of the examples.
       shard_index: which part of the rows this process gets.
       shard_count: how many parts there are.
+      views: of the targets, for a loss that reads them beside the texts.
 
     Raises:
       UserError: there are no examples.
@@ -140,6 +143,7 @@ class TrainStream:
     self._config = config
     self._rows = rows
     self._pad_id = tokenizer.pad_id
+    self._views = views
     self._shard = (shard_index, shard_count)
     self._made_of = fingerprints.of_value(
       [
@@ -169,12 +173,12 @@ class TrainStream:
     self._seek(0)
 
   def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
+    wanted = numbers.tolist()
+    examples = self.encoded.get(wanted)
+    if self._views is not None:
+      examples = self._views.of_step(wanted, examples)
     return _micro_batches(
-      self.encoded.get(numbers.tolist()),
-      self._config,
-      self._rows,
-      self._pad_id,
-      self.header,
+      examples, self._config, self._rows, self._pad_id, self.header
     )
 
   def _seek(self, step: int) -> None:
