@@ -127,6 +127,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.share_header = True  # Compute it once per optimizer step.
   config.train.max_grad_norm = 1.0
   config.train.weight_decay = 0.0
+  # Times a task's own weights (LLaRA's projector), added to their gradients.
+  config.train.own_l2 = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
   # language_model | legal_tokens: over the tokens that a title may go on with
   # | contrastive: with the terms of train.contrastive beside it.

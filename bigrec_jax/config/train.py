@@ -63,6 +63,7 @@ class TrainConfig:
   share_header: bool
   max_grad_norm: Annotated[float, checks.Range(1e-30, 1e30)]
   weight_decay: Annotated[float, checks.Range(0, 1e3)]
+  own_l2: Annotated[float, checks.Range(0, 1e3)]
   loss_chunk: Annotated[int, checks.SOME]
   objective: str
   temperature: Annotated[float, checks.Range(1e-3, 1e3)]

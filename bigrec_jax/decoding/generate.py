@@ -16,7 +16,7 @@ from bigrec_jax import errors, progress as reporting
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
 from bigrec_jax.devices import executor, sharding
-from bigrec_jax.models import LanguageModel, kv_cache
+from bigrec_jax.models import LanguageModel, kv_cache, own_weights
 
 # What networks give for tokens they have no row for, and for weights that are
 # NaN; the rest of the line says which of the user's files to look at.
@@ -238,7 +238,9 @@ def _variables(
 ) -> dict[str, Any]:
   """Returns the collections that the network is applied to."""
   variables = {"params": model.prepare(params)}
-  return variables | ({} if lora is None else {"lora": model.prepare(lora)})
+  if lora is None:
+    return variables
+  return variables | own_weights.collections(own_weights.prepare(model, lora))
 
 
 def _check(

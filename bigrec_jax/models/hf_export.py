@@ -86,6 +86,7 @@ def save_adapter(
   lora_tree: dict[str, Any],
   base_name: str,
   base_fingerprint: str = "",
+  beside: Callable[[pathlib.Path], None] | None = None,
 ) -> None:
   """Writes adapter_config.json and adapter_model.safetensors as PEFT does.
 
@@ -99,6 +100,7 @@ def save_adapter(
     lora_tree: stacked or not.
     base_name: path or name of the base, for PEFT's own loader.
     base_fingerprint: names what the base holds, for ours; "" = not known.
+    beside: writes more files into the folder, before it replaces the former.
 
   Raises:
     UserError: a weight is NaN or infinite.
@@ -143,6 +145,8 @@ def save_adapter(
           f"{file}: {name}: read back otherwise than written; the disk or the"
           " file system is at fault"
         )
+    if beside is not None:
+      beside(temporary)
 
 
 def _peft_tensors(

@@ -31,10 +31,12 @@ class Decoder:
       loaded: configuration and workdir.
       adapter: a PEFT directory.
     """
+    from bigrec_jax.models import own_weights
+
     self._loaded = loaded
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
-    self._lora = self._model.prepare(self._lora)
+    self._lora = own_weights.prepare(self._model, self._lora)
     self._trie, self._masses = None, None
     config = loaded.config.generate
     if config.constrained:

@@ -265,14 +265,27 @@ class Loaded:
     )
 
   def load_adapter(
-    self, directory: pathlib.Path
+    self, directory: pathlib.Path, *, start: bool = False
   ) -> tuple[config_lib.LoraConfig, Any]:
-    """Returns the settings and weights of a PEFT adapter of this base."""
-    from bigrec_jax.models import peft_import
+    """Returns the settings and weights of a PEFT adapter of this base.
 
-    return peft_import.load_adapter(
-      directory, self.base.model.config, self.config.model.scan_layers
+    Where the task has weights of its own, they come with it
+    (`own_weights.Trained`).
+
+    Args:
+      directory: of the adapter.
+      start: training starts from it, so its own weights may be missing.
+    """
+    from bigrec_jax.models import own_weights, peft_import
+
+    arch = self.base.model.config
+    settings, lora = peft_import.load_adapter(
+      directory, arch, self.config.model.scan_layers
     )
+    own = self.task.own_weights(arch)
+    if own is None or start and not (directory / own_weights.FILE).exists():
+      return settings, lora
+    return settings, own_weights.Trained(lora, own.read(directory))
 
   def build(self, lora: config_lib.LoraConfig | None) -> "models.LanguageModel":
     """Returns the base's network with an adapter's places in it."""

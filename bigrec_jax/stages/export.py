@@ -21,7 +21,7 @@ def run(
 
 
 def _build(session: Session, _: graph.Inputs) -> None:
-  from bigrec_jax.models import hf_export
+  from bigrec_jax.models import hf_export, own_weights
 
   adapter, target = train.used(session), session.paths.export
   lora_config, lora = session.load_adapter(adapter.directory)
@@ -39,7 +39,7 @@ def _build(session: Session, _: graph.Inputs) -> None:
       session.base.model.config,
       session.base.params,
       lora_config,
-      session.base.model.prepare(lora),
+      session.base.model.prepare(own_weights.lora_of(lora)),
       session.tokenizer_dir,
     )
   say(f"export: {target / 'adapter'} and {target / 'merged'}")

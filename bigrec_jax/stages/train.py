@@ -19,6 +19,7 @@ _RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
 # before there was a choice.
 _OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
 _OWN_SECTIONS = ("contrastive",)  # Each is read by the objective of its name.
+_OWN_KEYS = ("own_l2",)  # Read where a task has weights of its own.
 _WEIGHTS_FILE = "adapter_model.safetensors"
 
 
@@ -103,6 +104,8 @@ def _inputs(session: Session) -> graph.Inputs:
   options = config.to_dict()
   start = config.model.adapter
   unread: tuple[str, ...] = _RUNTIME_KEYS
+  if not session.task.has_own_weights:
+    unread += _OWN_KEYS
   titles = {}
   unread += tuple(n for n in _OWN_SECTIONS if n != config.train.objective)
   if config.train.objective == "language_model":
@@ -166,7 +169,8 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
 
   config = session.config
   if config.model.adapter:
-    lora_config, lora = session.load_adapter(pathlib.Path(config.model.adapter))
+    directory = pathlib.Path(config.model.adapter)
+    lora_config, lora = session.load_adapter(directory, start=True)
   else:
     lora_config, lora = config.lora, None
   train, valid = session.task.samples("train"), session.task.samples("valid")
@@ -196,6 +200,7 @@ def _build(session: Session, inputs: graph.Inputs) -> None:
     base_fingerprint=session.base_fingerprint,
     objective=session.task.objective(),
     selection=session.task.selection(network),
+    own=session.task.own_weights(network.model.config),
   )
   session.keep_throughput(
     "train", result.tokens, "tokens", result.seconds, steps=result.steps

@@ -25,7 +25,7 @@ from bigrec_jax.workdir import parts as parts_lib, paths as paths_lib
 if TYPE_CHECKING:
   from jax.sharding import Mesh
 
-  from bigrec_jax.models import LanguageModel
+  from bigrec_jax.models import Architecture, LanguageModel, own_weights
   from bigrec_jax.results import rows
   from bigrec_jax.training import objective, selection
 
@@ -123,6 +123,7 @@ class Task(abc.ABC):
     grounds: answers are grounded to items, by `ground_eval` in place of
       `evaluate`.
     objectives: what `train.objective` may name.
+    has_own_weights: `own_weights` returns some.
   """
 
   name: str
@@ -130,6 +131,7 @@ class Task(abc.ABC):
   decodes = False
   grounds = False
   objectives: tuple[str, ...] = ("language_model",)
+  has_own_weights = False
 
   def __init__(self, store: Store):
     """Reads nothing yet.
@@ -192,6 +194,15 @@ class Task(abc.ABC):
     from bigrec_jax.training import selection
 
     return selection.Selection()
+
+  def own_weights(self, arch: "Architecture") -> "own_weights.Spec | None":
+    """Returns the weights of its own that are trained beside the adapter.
+
+    Args:
+      arch: of the base.
+    """
+    del arch
+    return None
 
   def legal_answers(self) -> Sequence[str]:
     """Returns all that constrained decoding may write.

@@ -7,6 +7,7 @@ takes 1 - beta^t in float64, where float32 powers are off by 1e-5 at t = 1.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from bigrec_jax.models import own_weights
+
 Tree = Any  # A tree of parameters; arrays at its leaves.
+
+
+def _no_steps() -> jax.Array:
+  return jnp.zeros((), jnp.int32)
 
 
 class AdamState(flax.struct.PyTreeNode):
@@ -22,6 +29,16 @@ class AdamState(flax.struct.PyTreeNode):
 
   mu: Tree
   nu: Tree
+
+
+class OwnAdamState(AdamState):
+  """Moments where a task has weights of its own (models/own_weights.py).
+
+  Attributes:
+    own_steps: int32 scalar, steps in which those had a gradient.
+  """
+
+  own_steps: jax.Array = flax.struct.field(default_factory=_no_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +51,8 @@ class AdamW:
     beta1: decay of the first moment.
     beta2: decay of the second moment.
     epsilon: added to the root of the second moment.
+    own_l2: added to the gradients of a task's own weights times these, as the
+      weight decay of torch's Adam is.
   """
 
   weight_decay: float
@@ -41,6 +60,7 @@ class AdamW:
   beta1: float = 0.9
   beta2: float = 0.999
   epsilon: float = 1e-8
+  own_l2: float = 0.0
 
   def init(self, params: Tree) -> AdamState:
     """Returns zero moments."""
@@ -48,9 +68,10 @@ class AdamW:
     def zeros(leaf):
       return jnp.zeros(leaf.shape, jnp.float32)
 
-    return AdamState(
-      mu=jax.tree.map(zeros, params), nu=jax.tree.map(zeros, params)
-    )
+    mu, nu = jax.tree.map(zeros, params), jax.tree.map(zeros, params)
+    if isinstance(params, own_weights.Trained):
+      return OwnAdamState(mu=mu, nu=nu, own_steps=_no_steps())
+    return AdamState(mu=mu, nu=nu)
 
   def update(
     self,
@@ -61,6 +82,10 @@ class AdamW:
     learning_rate: jax.Array,
   ) -> tuple[Tree, AdamState, jax.Array]:
     """Takes one step.
+
+    A task's own weights that no text of the step read have gradients of 0.
+    They stay as they are, moments and all, and count no step, as torch does
+    with parameters that have no gradient.
 
     Args:
       params: tree of arrays.
@@ -74,13 +99,76 @@ class AdamW:
     """
     norm = global_norm(grads)
     clip = jnp.minimum(self.max_grad_norm / (norm + 1e-6), 1.0)
-    count = (step + 1).astype(jnp.float32)
+    if not isinstance(params, own_weights.Trained):
+      params, mu, nu = self._moved(
+        params, grads, state.mu, state.nu, step + 1, learning_rate, clip
+      )
+      return params, AdamState(mu=mu, nu=nu), norm
+    lora, mu, nu = self._moved(
+      params.lora,
+      grads.lora,
+      state.mu.lora,
+      state.nu.lora,
+      step + 1,
+      learning_rate,
+      clip,
+    )
+    (own, own_mu, own_nu), steps = self._own_moved(
+      params.own, grads.own, state, learning_rate, clip
+    )
+    state = OwnAdamState(
+      mu=own_weights.Trained(mu, own_mu),
+      nu=own_weights.Trained(nu, own_nu),
+      own_steps=steps,
+    )
+    return own_weights.Trained(lora, own), state, norm
+
+  def _own_moved(
+    self,
+    own: Tree,
+    grads: Tree,
+    state: AdamState,
+    learning_rate: jax.Array,
+    clip: jax.Array,
+  ) -> tuple[tuple[Tree, Tree, Tree], jax.Array]:
+    """Returns a task's own weights with their moments, and their steps."""
+    if not isinstance(state, OwnAdamState):
+      raise ValueError(f"{type(state)=}, OwnAdamState expected")
+    were = own, state.mu.own, state.nu.own
+    touched = functools.reduce(
+      jnp.logical_or, [jnp.any(g != 0) for g in jax.tree.leaves(grads)]
+    )
+    steps = state.own_steps + touched.astype(jnp.int32)
+    count = jnp.maximum(steps, 1)
+    found = self._moved(
+      own, grads, *were[1:], count, learning_rate, clip, self.own_l2
+    )
+    kept = jax.tree.map(
+      lambda new, old: jnp.where(touched, new, old), found, were
+    )
+    return kept, steps
+
+  def _moved(
+    self,
+    params: Tree,
+    grads: Tree,
+    mu: Tree,
+    nu: Tree,
+    steps: jax.Array,
+    learning_rate: jax.Array,
+    clip: jax.Array,
+    l2: float = 0.0,
+  ) -> tuple[Tree, Tree, Tree]:
+    """Returns parameters and moments after step number `steps`."""
+    count = steps.astype(jnp.float32)
     # 1 - beta^t through expm1: exact also for t = 1.
     correction1 = -jnp.expm1(count * math.log(self.beta1))
     correction2 = -jnp.expm1(count * math.log(self.beta2))
 
-    def moments(grad, mu, nu):
+    def moments(grad, mu, nu, param):
       grad = grad * clip
+      if l2:
+        grad = grad + l2 * param.astype(jnp.float32)
       mu = self.beta1 * mu + (1 - self.beta1) * grad
       nu = self.beta2 * nu + (1 - self.beta2) * jnp.square(grad)
       return mu, nu
@@ -92,12 +180,12 @@ class AdamW:
       value = value - learning_rate / correction1 * mu / root
       return value.astype(param.dtype)
 
-    pairs = jax.tree.map(moments, grads, state.mu, state.nu)
+    pairs = jax.tree.map(moments, grads, mu, nu, params)
     mu, nu = jax.tree.transpose(
       jax.tree.structure(grads), jax.tree.structure((0, 0)), pairs
     )
     params = jax.tree.map(move, params, mu, nu)
-    return params, AdamState(mu=mu, nu=nu), norm
+    return params, mu, nu
 
 
 def global_norm(tree: Tree) -> jax.Array:

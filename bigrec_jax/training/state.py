@@ -17,7 +17,8 @@ class TrainState(flax.struct.PyTreeNode):
 
   Attributes:
     step: int32 scalar, optimizer steps taken.
-    params: the trained parameters: the adapter, or the whole small base while
+    params: the trained parameters: the adapter, maybe with weights of a
+      task's own (own_weights.Trained), or the whole small base while
       pretraining.
     moments: AdamW's moments, shaped as `params`.
   """

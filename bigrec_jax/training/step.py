@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import executor as executor_lib, sharding
-from bigrec_jax.models import LanguageModel
+from bigrec_jax.models import LanguageModel, own_weights
 from bigrec_jax.training import (
   coupled,
   header as header_lib,
@@ -40,7 +40,7 @@ def adapter_variables(base: Tree, params: Tree) -> dict[str, Tree]:
   """Variables of the model where the adapter is trained and the base isn't."""
   if isinstance(base, objective_lib.Told):
     base = base.base
-  return {"params": base, "lora": params}
+  return {"params": base, **own_weights.collections(params)}
 
 
 def base_variables(base: None, params: Tree) -> dict[str, Tree]:
@@ -241,11 +241,10 @@ def _placements(
   """Returns the shardings of state and sums: those of the parameters."""
   placed = jax.tree.map(lambda leaf: leaf.sharding, params)
   whole: Any = replicated  # In the place of an array.
-  state = state_lib.TrainState(
-    step=whole,
-    params=placed,
-    moments=optimizer.AdamState(mu=placed, nu=placed),
-  )
+  moments = optimizer.AdamState(mu=placed, nu=placed)
+  if isinstance(params, own_weights.Trained):
+    moments = optimizer.OwnAdamState(mu=placed, nu=placed, own_steps=whole)
+  state = state_lib.TrainState(step=whole, params=placed, moments=moments)
   if told is not None:
     state = state_lib.AdaptiveState(
       state.step, state.params, state.moments, dict.fromkeys(told, whole)

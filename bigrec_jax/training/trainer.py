@@ -21,6 +21,7 @@ from bigrec_jax.models import (
   LanguageModel,
   hf_export,
   lora as lora_lib,
+  own_weights,
 )
 from bigrec_jax.training import (
   loop,
@@ -53,6 +54,7 @@ def fit(
   base_fingerprint: str = "",
   objective: objective_lib.Objective | None = None,
   selection: selection_lib.Selection | None = None,
+  own: own_weights.Spec | None = None,
 ) -> loop.FitResult:
   """Trains until `adapter/` holds the best epoch, or resumes such a run.
 
@@ -62,8 +64,8 @@ def fit(
   Args:
     model: the language model with its adapter's configuration.
     params: the frozen base, on the mesh.
-    lora: the adapter to start from, on the host or placed; None = a fresh
-      one by `seed`.
+    lora: the adapter to start from, on the host or placed, maybe with the
+      task's own weights; None = a fresh one by `seed`.
     train: the samples to train on.
     valid: the samples of the eval loss.
     tokenizer: of the base.
@@ -77,6 +79,8 @@ def fit(
     base_fingerprint: what the adapter's weights say of it.
     objective: what is minimised; None = the loss of a language model.
     selection: what decides which adapter is best; None = the eval loss.
+    own: the task's own weights, trained beside the adapter; fresh by `seed`
+      where `lora` has none. None = there are none.
 
   Raises:
     UserError: a batch that doesn't divide over the mesh, no examples, a loss
@@ -87,23 +91,27 @@ def fit(
     raise ValueError("a model with the configuration of its adapter expected")
   shape = model.config, model.lora
   rows = micro_batch_rows(config, mesh)
-  lora = _start(shape, model.scan_layers, lora, seed, mesh)
-  _log_sizes(lora_lib.count(lora), lora_lib.count(params))
+  trained = _start(shape, model.scan_layers, lora, seed, mesh)
+  if own is not None:
+    trained = _with_own(trained, own, lora, seed, mesh)
+  _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
   views = None
   if config.objective == "contrastive":
     views = _views(train, tokenizer, config, seed)
   texts = _batches(train, valid, tokenizer, config, rows, seed, share, views)
-  about = *shape, base_name, base_fingerprint
+  about = *shape, base_name, base_fingerprint, own
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
-    optimizer.AdamW(config.weight_decay, config.max_grad_norm),
+    optimizer.AdamW(
+      config.weight_decay, config.max_grad_norm, own_l2=config.own_l2
+    ),
     mesh,
-    lora,
+    trained,
     loss_chunk=config.loss_chunk,
     dropout_seed=seed if model.lora.dropout else None,
     objective=objective,
@@ -112,7 +120,7 @@ def fit(
     config,
     steps,
     _told(params, objective, mesh),
-    lora,
+    trained,
     *texts,
     mesh=mesh,
     files=files,
@@ -202,11 +210,23 @@ def _write_adapter(
   lora: config_lib.LoraConfig,
   base_name: str,
   base_fingerprint: str,
+  own: own_weights.Spec | None,
   directory: pathlib.Path,
   tree: Tree,
 ) -> None:
+  beside = None
+  if own is not None:
+    # Gathered here, by all processes; one writes.
+    host = jax.tree.map(sharding.to_host, tree.own)
+    beside = functools.partial(own.write, own=host)
   hf_export.save_adapter(
-    directory, arch, lora, tree, base_name, base_fingerprint
+    directory,
+    arch,
+    lora,
+    own_weights.lora_of(tree),
+    base_name,
+    base_fingerprint,
+    beside,
   )
 
 
@@ -227,7 +247,22 @@ def _start(
   mesh: Mesh,
 ) -> Tree:
   """Returns the adapter that training starts from, placed on the mesh."""
+  lora = own_weights.lora_of(lora)
   if lora is None:
     lora = lora_lib.init(*shape, seed, mesh, scan_layers)
   like = lora_lib.abstract(*shape, mesh, scan_layers)
   return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)
+
+
+def _with_own(
+  lora: Tree, own: own_weights.Spec, given: Tree | None, seed: int, mesh: Mesh
+) -> own_weights.Trained:
+  """Returns the adapter with the own weights that training starts from."""
+  if isinstance(given, own_weights.Trained):
+    like = own.abstract(mesh)
+    start = jax.tree.map(
+      lambda x, y: jax.device_put(x, y.sharding), given.own, like
+    )
+  else:
+    start = own.init(seed, mesh)
+  return own_weights.Trained(lora, start)
