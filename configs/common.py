@@ -145,6 +145,15 @@ def get_config() -> ml_collections.ConfigDict:
   # The other view: context (the answer behind its prompt) | dropout (the same
   # text under another mask) | words (a fifth of them left out).
   config.train.contrastive.view = "context"
+  # Workdirs whose prepared train rows are learned from, too; each may have a
+  # weight behind a colon, how often an epoch goes through it. Of the first
+  # stage alone where there is one.
+  config.train.also = ()
+  # A stage before: on texts alone, without soft tokens.
+  config.train.first = cfg()
+  config.train.first.num_epochs = 0  # 0 = there is none.
+  config.train.first.learning_rate = 1e-4
+  config.train.first.objective = "language_model"
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.

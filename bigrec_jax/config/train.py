@@ -6,6 +6,7 @@ from typing import Annotated
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
+_MOST_WALKS = 1000.0
 OBJECTIVES = ("language_model", "legal_tokens", "contrastive")
 
 
@@ -46,6 +47,18 @@ class ContrastiveConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FirstConfig:
+  """A fine-tuning on texts alone, which the other one goes on from."""
+
+  num_epochs: Annotated[int, checks.ANY]
+  learning_rate: Annotated[float, checks.RATE]
+  objective: str
+
+  def __post_init__(self):
+    checks.choice("train.first.objective", self.objective, OBJECTIVES)
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
   """LoRA fine-tuning."""
 
@@ -69,12 +82,15 @@ class TrainConfig:
   temperature: Annotated[float, checks.Range(1e-3, 1e3)]
   adaptive_temperature: bool
   contrastive: ContrastiveConfig
+  also: tuple[str, ...]
+  first: FirstConfig
   keep_checkpoints: Annotated[int, checks.SOME]
   save_every_steps: Annotated[int, checks.ANY]
   profile_steps: Annotated[int, checks.ANY]
 
   def __post_init__(self):
     checks.choice("train.objective", self.objective, OBJECTIVES)
+    _ = self.mixed  # Checked.
     if self.objective == "contrastive" and self.train_on_inputs:
       raise errors.UserError(
         "config.train.objective: contrastive found with train_on_inputs=True;"
@@ -94,3 +110,24 @@ class TrainConfig:
         f"{self.adaptive_temperature}; only legal_tokens has a temperature, so"
         " 1.0 and False expected there"
       )
+
+  @property
+  def mixed(self) -> list[tuple[str, float]]:
+    """Folders and weights of `also`; a weight that isn't said is 1.
+
+    Raises:
+      UserError: a weight is no positive number.
+    """
+    found = []
+    for entry in filter(None, self.also):
+      folder, colon, word = entry.rpartition(":")
+      if not colon:
+        folder, word = entry, "1"
+      weights = checks.numbers_in(word)
+      if len(weights) != 1 or not 0 < weights[0] <= _MOST_WALKS:
+        raise errors.UserError(
+          f"config.train.also: {entry!r} found, a workdir, or a workdir and how"
+          " often an epoch goes through its rows (workdir:0.5), expected"
+        )
+      found.append((folder, weights[0]))
+    return found

@@ -184,6 +184,10 @@ class Task(abc.ABC):
       reads_header=own.pooling == "last",
     )
 
+  def text_only(self) -> "Task":
+    """Returns the task with the same samples as texts alone."""
+    return self
+
   def selection(self, network: Network) -> "selection.Selection":
     """Returns what decides which adapter is the best and when to stop.
 
