@@ -44,7 +44,7 @@ def finish(session: Session) -> None:
   if session.task.grounds:
     ground_eval.finish(session)
   else:
-    say(_table(session.load(stage(session))))
+    say(table_of(session.load(stage(session))))
 
 
 @functools.cache
@@ -113,7 +113,7 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   )
 
 
-def _table(found: Sequence[rows.TaskRow]) -> str:
+def table_of(found: Sequence[rows.TaskRow]) -> str:
   """Returns all rows as a table for people."""
   names = list(dict.fromkeys(name for row in found for name in row.metrics))
   if len(names) > _MOST_COLUMNS:

@@ -41,7 +41,7 @@ def _config(**contrasts):
       "batch_size": EXAMPLES + 2,  # The step is not full.
       "num_epochs": 1,
       "max_length": 160,
-      "length_buckets": (16, 96),
+      "length_buckets": (16,),
       "train_on_inputs": False,
       "objective": "contrastive",
       "loss_chunk": 64,
@@ -240,9 +240,7 @@ def _check(found, expected):
   [
     ((1, 1, 1), 64, True, "context", "mean"),  # All in one micro-batch.
     ((1, 1, 1), 3, False, "context", "mean"),
-    ((2, 2, 2), 4, True, "context", "mean"),
-    ((8, 1, 1), 8, True, "words", "last"),
-    ((1, 1, 1), 2, True, "words", "last"),
+    ((2, 2, 2), 4, True, "words", "last"),
   ],
 )
 def test_cut_steps_equal_one_batch(
