@@ -97,10 +97,7 @@ def fit(
   _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
-  views = None
-  if config.objective == "contrastive":
-    views = _views(train, tokenizer, config, seed)
-  texts = _batches(train, valid, tokenizer, config, rows, seed, share, views)
+  texts = _batches(train, valid, tokenizer, config, rows, seed, share)
   about = *shape, base_name, base_fingerprint, own
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
@@ -169,7 +166,6 @@ def _batches(
   rows: int,
   seed: int,
   share_header: bool,
-  views: views_lib.Views | None,
 ) -> tuple[pipeline.TrainStream, pipeline.EvalBatches]:
   """Returns this process's part of the steps, and of the eval batches."""
   layout = {
@@ -178,6 +174,7 @@ def _batches(
     "shard_index": jax.process_index(),
     "shard_count": jax.process_count(),
   }
+  views = _views(train, tokenizer, config, seed)
   stream = pipeline.TrainStream(
     train, tokenizer, config, seed=seed, views=views, **layout
   )
@@ -192,8 +189,10 @@ def _views(
   tokenizer: tokenization.Tokenizer,
   config: config_lib.TrainConfig,
   seed: int,
-) -> views_lib.Views:
+) -> views_lib.Views | None:
   """Returns what a contrastive loss reads beside the texts."""
+  if config.objective != "contrastive":
+    return None
   if not isinstance(train, views_lib.Targets):
     raise TypeError(f"{type(train).__name__}: a source of targets expected")
   return views_lib.Views(
