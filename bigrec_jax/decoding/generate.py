@@ -16,7 +16,12 @@ from bigrec_jax import errors, progress as reporting
 from bigrec_jax.config import GenerateConfig
 from bigrec_jax.decoding import constraints, lanes, program, stepping
 from bigrec_jax.devices import executor, sharding
-from bigrec_jax.models import LanguageModel, kv_cache, own_weights
+from bigrec_jax.models import (
+  LanguageModel,
+  kv_cache,
+  own_weights,
+  soft_tokens,
+)
 
 # What networks give for tokens they have no row for, and for weights that are
 # NaN; the rest of the line says which of the user's files to look at.
@@ -100,6 +105,7 @@ def generate(
   finished: Finished | None = None,
   rest: Sequence[int] | None = None,
   log_masses: lanes.Masses | None = None,
+  soft: soft_tokens.Prompts | None = None,
 ) -> Hypotheses:
   """Writes `config.num_beams` hypotheses for every prompt.
 
@@ -119,11 +125,11 @@ def generate(
     prefix: What all prompts begin with; None finds and reads it. Its length is
       a part of the programs' shapes, so calls that pass the same one share
       their programs.
-    finished: Told of each prompt as it is done, in any order, and never of
-      two at a time.
+    finished: Told of each prompt as it is done, in any order, one at a time.
     rest: Of which prompts to write, when the others were done before; the
       programs, the slots and the random keys are those of all. None = all.
     log_masses: The priors of prompts by their numbers, for `trie.prior`.
+    soft: Soft tokens of the prompts; None = none has any.
 
   Raises:
     UserError: a prompt is empty; a title does not fit in `max_new_tokens`;
@@ -141,7 +147,8 @@ def generate(
   if not len(numbers):
     return found
   if prefix is None:
-    prefix = read_prefix(model, params, lora, shared_beginning(prompts), mesh)
+    shared = shared_beginning(prompts, soft)
+    prefix = read_prefix(model, params, lora, shared, mesh)
   work = lanes.Job(
     model=model,
     settings=settings,
@@ -157,6 +164,8 @@ def generate(
     length_penalty=config.length_penalty,
     norm_lengths=_norm_lengths(config, norm_lengths, prompts, numbers),
     log_masses=log_masses,
+    soft=None if soft is None else soft.placed(mesh),
+    shift=len(prefix.ids),
   )
 
   collector = _Collector(numbers, found, finished, progress)
@@ -273,14 +282,19 @@ def _check(
     )
 
 
-def shared_beginning(prompts: Sequence[Sequence[int]]) -> list[int]:
+def shared_beginning(
+  prompts: Sequence[Sequence[int]], soft: soft_tokens.Prompts | None = None
+) -> list[int]:
   """Returns the tokens with which all prompts begin, in whole blocks.
 
-  Every prompt keeps at least one token of its own.
+  Every prompt keeps at least one token of its own, and all its soft tokens:
+  those of two prompts are alike as tokens only.
   """
   # All others lie between these two.
   first, last = min(map(list, prompts)), max(map(list, prompts))
   limit = min(len(prompt) for prompt in prompts) - 1
+  if soft is not None and soft.first is not None:
+    limit = min(limit, soft.first)
   size = 0
   while size < limit and first[size] == last[size]:
     size += 1

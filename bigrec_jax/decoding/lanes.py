@@ -27,7 +27,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import executor as executor_lib, sharding
-from bigrec_jax.models import LanguageModel, kv_cache
+from bigrec_jax.models import LanguageModel, kv_cache, soft_tokens
 
 _BUCKET_STEP = 128  # Beyond the last configured bucket.
 # Slots are refilled in groups of a quarter: fewer would make products with
@@ -62,6 +62,8 @@ class Job:
     length_penalty: Exponent of the length norm.
     norm_lengths: [N] prompt lengths that the norm counts, or None.
     log_masses: the prompts' priors; None without one.
+    soft: soft tokens of all prompts, by their numbers; None = none has any.
+    shift: tokens of the common beginning.
   """
 
   model: LanguageModel
@@ -78,6 +80,8 @@ class Job:
   length_penalty: float
   norm_lengths: np.ndarray | None
   log_masses: Masses | None
+  soft: soft_tokens.Prompts | None = None
+  shift: int = 0
 
   def width_of(self, numbers: np.ndarray) -> int:
     """Returns the bucket that holds the prompts of all these users."""
@@ -341,4 +345,19 @@ class Lane:
       active=put(active),
       norms=jax.tree.map(put, norms),
       log_masses=None if log_masses is None else put(log_masses),
+      soft=self._soft(np.where(active, work.numbers[numbers], _FREE), tokens),
     )
+
+  def _soft(
+    self, numbers: np.ndarray, tokens: np.ndarray
+  ) -> soft_tokens.Soft | None:
+    """Returns the soft tokens of rows [R, S], by numbers among all prompts."""
+    work = self._work
+    if work.soft is None:
+      return None
+    split = sharding.batch_sharding(work.mesh)
+    places, items = (
+      jax.make_array_from_callback(x.shape, split, x.__getitem__)
+      for x in work.soft.laid_out(numbers, work.shift, tokens.shape[1])
+    )
+    return soft_tokens.Soft(places, items, work.soft.table)

@@ -24,7 +24,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import sharding
-from bigrec_jax.models import LanguageModel, kv_cache
+from bigrec_jax.models import LanguageModel, kv_cache, soft_tokens
 
 # Tokens; enough for nearly all titles (5 to 40 tokens).
 _FIRST_SIZE = 32
@@ -50,6 +50,7 @@ class Batch(NamedTuple):
     active: [R] bool, False for rows that only fill the group.
     norms: length norms, [R, T] each.
     log_masses: see `stepping.RowFacts`.
+    soft: places whose embedding is an item's; None = no row has any.
   """
 
   tokens: jax.Array
@@ -58,6 +59,7 @@ class Batch(NamedTuple):
   active: jax.Array
   norms: stepping.LengthNorms
   log_masses: jax.Array | None = None
+  soft: soft_tokens.Soft | None = None
 
 
 class Outcome(NamedTuple):
@@ -156,8 +158,11 @@ def read(
     trie: the titles that may be written, or None.
   """
   network, variables = model.executable(variables)
+  inputs = batch.tokens
+  if batch.soft is not None:
+    inputs = soft_tokens.embed(network, variables, inputs, batch.soft)
   hidden, prompt = network.apply(
-    variables, batch.tokens, batch.lengths, prefix, method="prefill"
+    variables, inputs, batch.lengths, prefix, method="prefill"
   )
   last = (batch.lengths - 1)[:, None, None]
   hidden = jnp.take_along_axis(hidden, last, axis=1)[:, 0]  # [R, D]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.data.text import packing
-from bigrec_jax.models import LanguageModel
+from bigrec_jax.models import LanguageModel, soft_tokens
 from bigrec_jax.training import header as header_lib, loss
 
 Tree = Any
@@ -161,6 +161,25 @@ class LanguageModelling:
     return Terms(loss_sum, count, {})
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SoftTokens(LanguageModelling):
+  """The loss of texts with soft tokens, which are never labels.
+
+  Any objective whose states are those of `states` reads soft tokens, if its
+  tables have the vectors.
+
+  Attributes:
+    item_vectors: float32 [I, E], of a frozen CF model.
+  """
+
+  item_vectors: Any = None
+
+  @property
+  def tables(self) -> Mapping[str, Any]:
+    """The items' vectors."""
+    return {soft_tokens.TABLE: self.item_vectors}
+
+
 def batch_loss(
   model: LanguageModel,
   variables: Mapping[str, Tree],
@@ -176,7 +195,7 @@ def batch_loss(
     model: the language model.
     variables: its collections.
     batch: int32 [R, T] arrays `tokens`, `positions`, `segment_ids` and
-      `loss_mask` (data/text/packing.py).
+      `loss_mask` (data/text/packing.py); maybe soft tokens.
     chunk: positions of every row whose logits are held at once.
     dropout_key: None switches dropout off.
     mesh: for sharding constraints; None = one device.
@@ -207,7 +226,7 @@ def states(
   with jax.named_scope("forward"):
     hidden = model.apply(
       variables,
-      batch["tokens"],
+      soft_tokens.inputs(model, variables, batch),
       batch["positions"],
       batch["segment_ids"],
       deterministic=dropout_key is None,

@@ -91,9 +91,7 @@ def fit(
     raise ValueError("a model with the configuration of its adapter expected")
   shape = model.config, model.lora
   rows = micro_batch_rows(config, mesh)
-  trained = _start(shape, model.scan_layers, lora, seed, mesh)
-  if own is not None:
-    trained = _with_own(trained, own, lora, seed, mesh)
+  trained = _start(shape, model.scan_layers, lora, own, seed, mesh)
   _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
@@ -104,9 +102,7 @@ def fit(
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
-    optimizer.AdamW(
-      config.weight_decay, config.max_grad_norm, own_l2=config.own_l2
-    ),
+    _adamw(config),
     mesh,
     trained,
     loss_chunk=config.loss_chunk,
@@ -123,6 +119,12 @@ def fit(
     files=files,
     selection=selection,
   ).run()
+
+
+def _adamw(config: config_lib.TrainConfig) -> optimizer.AdamW:
+  return optimizer.AdamW(
+    config.weight_decay, config.max_grad_norm, own_l2=config.own_l2
+  )
 
 
 def _told(params: Tree, objective: objective_lib.Objective, mesh: Mesh) -> Tree:
@@ -241,27 +243,22 @@ def _log_sizes(trainable: int, frozen: int) -> None:
 def _start(
   shape: tuple[Architecture, config_lib.LoraConfig],
   scan_layers: bool,
-  lora: Tree | None,
+  given: Tree | None,
+  own: own_weights.Spec | None,
   seed: int,
   mesh: Mesh,
 ) -> Tree:
-  """Returns the adapter that training starts from, placed on the mesh."""
-  lora = own_weights.lora_of(lora)
+  """Returns what training starts from, placed on the mesh."""
+  lora = own_weights.lora_of(given)
   if lora is None:
     lora = lora_lib.init(*shape, seed, mesh, scan_layers)
-  like = lora_lib.abstract(*shape, mesh, scan_layers)
-  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), lora, like)
+  lora = _placed(lora, lora_lib.abstract(*shape, mesh, scan_layers))
+  if own is None:
+    return lora
+  if not isinstance(given, own_weights.Trained):
+    return own_weights.Trained(lora, own.init(seed, mesh))
+  return own_weights.Trained(lora, _placed(given.own, own.abstract(mesh)))
 
 
-def _with_own(
-  lora: Tree, own: own_weights.Spec, given: Tree | None, seed: int, mesh: Mesh
-) -> own_weights.Trained:
-  """Returns the adapter with the own weights that training starts from."""
-  if isinstance(given, own_weights.Trained):
-    like = own.abstract(mesh)
-    start = jax.tree.map(
-      lambda x, y: jax.device_put(x, y.sharding), given.own, like
-    )
-  else:
-    start = own.init(seed, mesh)
-  return own_weights.Trained(lora, start)
+def _placed(tree: Tree, like: Tree) -> Tree:
+  return jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), tree, like)

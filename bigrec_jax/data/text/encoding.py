@@ -20,6 +20,7 @@ from bigrec_jax.data.text import source as source_lib, tokenization
 # prompts of 240 tokens would take a gigabyte.
 _CACHED_EXAMPLES = 1 << 18
 _ENCODE_AT_ONCE = 256
+_NONE = np.zeros(0, np.int32)
 
 
 class Encoded(NamedTuple):
@@ -30,6 +31,8 @@ class Encoded(NamedTuple):
     first_label: the tokens from here on are labels; at least 1, because
       nothing predicts the first token.
     cut: whether tokens were cut off.
+    places: int32 [s], ascending, of soft tokens; no labels, whatever the text.
+    items: int32 [s], what they stand for; see `source.Text`.
     pools: int32 [n], of which vector of a step each token is part (views.py);
       None = nobody asked.
     group: of `pools`, equal for targets that aren't told apart.
@@ -38,6 +41,8 @@ class Encoded(NamedTuple):
   tokens: np.ndarray
   first_label: int
   cut: bool
+  places: np.ndarray = _NONE
+  items: np.ndarray = _NONE
   pools: np.ndarray | None = None
   group: int = 0
 
@@ -73,6 +78,31 @@ def _encode_pieces(
   ]
 
 
+def encode_soft(
+  tokenizer: tokenization.Tokenizer, texts: Sequence[str]
+) -> list[tuple[list[int], np.ndarray]]:
+  """Returns ids and places of soft tokens, BOS first; nothing is cut.
+
+  What lies between soft tokens is encoded on its own, as Hugging Face does
+  around added tokens; a soft token is padding's id.
+
+  Args:
+    tokenizer: of the base.
+    texts: with SOFT where soft tokens are.
+  """
+  cut = [text.split(source_lib.SOFT) for text in texts]
+  ids = iter(tokenizer.encode_data([piece for own in cut for piece in own]))
+  begun = int(tokenizer.add_bos)
+  found = []
+  for own in cut:
+    whole, places = list(next(ids)), []
+    for _ in own[1:]:
+      places.append(len(whole))
+      whole += [tokenizer.pad_id, *next(ids)[begun:]]
+    found.append((whole, np.array(places, np.int32)))
+  return found
+
+
 class Encoder:
   """Encodes texts for training."""
 
@@ -91,6 +121,8 @@ class Encoder:
     """Returns the encoded examples, in order."""
     if any(text.seams for text in texts):
       return self._encode_apart(texts)
+    if any(text.soft for text in texts):
+      return self._encode_soft(texts)
     whole = self._tokenizer.encode_data([text.training for text in texts])
     if self._train_on_inputs:
       first_labels = [1] * len(whole)
@@ -114,6 +146,28 @@ class Encoder:
       first_label = max(prompt - lost, 1)
       kept = np.array(ids[lost:], np.int32)
       found.append(Encoded(kept, first_label, lost > 0))
+    return found
+
+  def _encode_soft(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
+    """Encodes texts with soft tokens, and others among them."""
+    whole = encode_soft(self._tokenizer, [text.training for text in texts])
+    if self._train_on_inputs:
+      first_labels = [1] * len(texts)
+    else:
+      alone = encode_soft(self._tokenizer, [text.prompt for text in texts])
+      first_labels = [max(len(ids), 1) for ids, _ in alone]
+    found = []
+    for text, (ids, places), first in zip(
+      texts, whole, first_labels, strict=True
+    ):
+      if len(places) != len(text.soft):
+        raise ValueError(f"{len(places)} soft tokens, {len(text.soft)=}")
+      kept = places < self._max_length
+      found.append(
+        self._finish(ids, first)._replace(
+          places=places[kept], items=np.array(text.soft, np.int32)[kept]
+        )
+      )
     return found
 
   def _finish(self, ids: list[int], first_label: int) -> Encoded:

@@ -12,6 +12,10 @@ of each token to which vector it belongs, and which targets aren't told apart.
 Where examples share their beginning (shared_header.py), rows hold only their
 own parts, positions go on from the header's, and `header` and `header_mask`,
 int32 [C] each, are the header's tokens and labels.
+
+Where texts have soft tokens (source.py), `soft_places` and `soft_items`, int32
+[R, S], are their places in the rows and what they stand for; T = no place. S
+is a part of T that holds those of the fullest row.
 """
 
 import bisect
@@ -96,8 +100,40 @@ def fill(
       if example.pools is not None:
         batch["pools"][r, start:end] = example.pools
         batch["groups"][r, start:end] = example.group
+      batch["loss_mask"][r, start + example.places] = 0
       start = end
-  return batch
+  return batch | _soft(rows, num_rows, length)
+
+
+def _soft(
+  rows: Sequence[Sequence[encoding.Encoded]], num_rows: int, length: int
+) -> MicroBatch:
+  """Returns the soft tokens of rows; nothing where no text has any."""
+  # Those that keep their own token count as well: a step without soft tokens
+  # among others with some is of one shape with them.
+  most = max((sum(len(e.places) for e in row) for row in rows), default=0)
+  if not most:
+    return {}
+  shape = num_rows, _part(most, length)
+  places, items = np.full(shape, length, np.int32), np.zeros(shape, np.int32)
+  for r, row in enumerate(rows):
+    start = used = 0
+    for example in row:
+      real = example.items >= 0
+      end = used + int(real.sum())
+      places[r, used:end] = start + example.places[real]
+      items[r, used:end] = example.items[real]
+      start, used = start + len(example.tokens), end
+  return {"soft_places": places, "soft_items": items}
+
+
+def _part(most: int, length: int) -> int:
+  """Returns the least of T/8, T/4, T/2 and T that is `most` or more.
+
+  Few shapes are few programs, and little is projected that is not there.
+  """
+  parts = (-(-length // 8), -(-length // 4), -(-length // 2), length)
+  return next(size for size in parts if most <= size)
 
 
 def packed(

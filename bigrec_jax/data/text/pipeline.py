@@ -49,6 +49,27 @@ def question_tokens(
   )
 
 
+def soft_questions(
+  source: source_lib.TextSource, tokenizer: tokenization.Tokenizer
+) -> list[encoding.Encoded]:
+  """Returns what decoding continues where texts may have soft tokens.
+
+  Their tokens are those of `question_tokens`; none of them is a label.
+  """
+  texts = [source.text(n) for n in range(len(source))]
+  found = encoding.encode_soft(tokenizer, [text.question for text in texts])
+  return [
+    encoding.Encoded(
+      np.array(ids, np.int32),
+      len(ids),
+      False,
+      places,
+      np.array(text.soft, np.int32),
+    )
+    for text, (ids, places) in zip(texts, found, strict=True)
+  ]
+
+
 def _micro_batches(
   examples: Sequence[encoding.Encoded],
   config: TrainConfig,
@@ -163,8 +184,19 @@ class TrainStream:
       config.batch_size, drop_remainder=False, batch_fn=np.asarray
     )
     self.steps_per_epoch = len(steps)
-    self._steps = steps.repeat(config.num_epochs).map(self._build)
-    self.num_steps = len(self._steps)
+    steps = steps.repeat(config.num_epochs)
+    self.num_steps = len(steps)
+    if isinstance(source, source_lib.Scheduled):
+      at_step = source.at_step
+
+      def build(step: int, own: np.ndarray) -> list[packing.MicroBatch]:
+        return self._build(
+          np.asarray(at_step(step, self.num_steps, own.tolist()))
+        )
+
+      self._steps = steps.map_with_index(build)
+    else:
+      self._steps = steps.map(self._build)
     # One thread tokenises ahead, in order, while the devices compute.
     self._read_options = grain.ReadOptions(
       num_threads=1, prefetch_buffer_size=_PREFETCHED_STEPS

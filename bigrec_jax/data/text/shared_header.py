@@ -42,6 +42,8 @@ class Header(NamedTuple):
     labelled = bool(self.mask[1:].any())
     if not np.array_equal(example.tokens[:common], self.tokens):
       return None
+    if len(example.places) and example.places[0] < common:
+      return None  # The header has no soft tokens.
     if example.first_label != 1 if labelled else example.first_label < common:
       return None
     first_label = max(example.first_label - self.length, 1)
@@ -50,6 +52,7 @@ class Header(NamedTuple):
       tokens=example.tokens[self.length :],
       first_label=first_label,
       pools=None if pools is None else pools[self.length :],
+      places=example.places - self.length,
     )
 
 
@@ -68,6 +71,9 @@ def find(encoded: encoding.EncodedExamples) -> Header | None:
   labelled = all(example.first_label == 1 for example in sample)
   if not labelled:  # Then up to where the first labels are.
     common = min(common, *(example.first_label for example in sample))
+  # Soft tokens are alike as tokens only.
+  soft = [int(e.places[0]) for e in sample if len(e.places)]
+  common = min([common, *soft])
   if common - 1 < LEAST:
     return None
   return Header(first[:common], np.full(common, labelled, np.int32))

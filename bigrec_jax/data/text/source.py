@@ -4,7 +4,12 @@ A task (bigrec_jax/tasks) decides what a sample is; from here on, in encoding,
 packing and training, a sample is a prompt and an answer.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
+
+# In a prompt: here is a soft token. Half a surrogate pair, as the other mark
+# (special_text.MARK), so no text of data holds it.
+SOFT = "\ud801"
 
 
 class Text(NamedTuple):
@@ -16,6 +21,10 @@ class Text(NamedTuple):
     answer: what the model learns to write after it.
     question: what decoding or scoring continues: the prompt, but where a
       published style words the two differently.
+    soft: the items (catalogue rows) of the soft tokens, one for each SOFT in
+      the prompt, in order: their vectors stand in place of a token's embedding
+      (models/soft_tokens.py). -1 = the place keeps its own token, padding's.
+      What lies between soft tokens is tokenised on its own.
     seams: ends of the pieces of `training` that are tokenised on their own, the
       last that of the prompt, as D3 does; none = it is one text. A text in
       pieces always ends with EOS, and loses its beginning where it is too long.
@@ -25,6 +34,7 @@ class Text(NamedTuple):
   answer: str
   question: str
   seams: tuple[int, ...] = ()
+  soft: tuple[int, ...] = ()
 
   @property
   def training(self) -> str:
@@ -64,4 +74,24 @@ class TextSource(Protocol):
 
   def content(self, n: int) -> dict[str, str]:
     """Returns what a predictions file says of sample n beside its texts."""
+    ...
+
+
+@runtime_checkable
+class Scheduled(TextSource, Protocol):
+  """A train split whose samples read otherwise from step to step.
+
+  It has more texts than samples: `text(k)` is of sample k modulo N.
+  """
+
+  def at_step(
+    self, step: int, num_steps: int, numbers: Sequence[int]
+  ) -> Sequence[int]:
+    """Returns which texts the samples of an optimizer step read as.
+
+    Args:
+      step: from 0.
+      num_steps: of the whole run.
+      numbers: of the samples, in their order.
+    """
     ...
