@@ -30,6 +30,23 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.yes_no.batch_size = 32  # Samples scored at once.
   # CF models of the same samples: gru4rec, caser, sasrec, dros.
   config.task.yes_no.cf_models = ("gru4rec", "caser", "sasrec", "dros")
+  # LLaRA: the next item out of some candidates.
+  config.task.choose = cfg()
+  config.task.choose.cf_model = "sasrec"  # gru4rec | caser | sasrec | dros
+  # text: titles alone. direct: item vectors from the start. two_stage: from the
+  # middle. curriculum: more and more likely.
+  config.task.choose.schedule = "curriculum"
+  # Of the curriculum: 0 = it goes by optimizer steps; else by what each of so
+  # many data loader workers counts, as in the published code (there 8).
+  config.task.choose.workers = 0
+  config.task.choose.group = 8  # Samples of a step that share a template.
+  config.task.choose.candidates = 20
+  config.task.choose.min_history = 3  # Shorter histories are left out.
+  config.task.choose.domain = "movie"  # movie | game | artist | item
+  # In place of the domain's, with {history}, {candidates} and maybe {count}.
+  config.task.choose.templates = ("",)
+  # MovieLens titles without their year, with their article in front.
+  config.task.choose.bare_titles = False
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
@@ -118,6 +135,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.num_epochs = 50
   config.train.learning_rate = 1e-4
   config.train.warmup_steps = 20
+  # linear: to 0. cosine: LLaRA's, from and to a hundredth of learning_rate.
+  config.train.schedule = "linear"
   config.train.max_length = 512
   config.train.train_on_inputs = True
   config.train.early_stopping_patience = 5  # Epochs; 0 = never stop early.

@@ -38,7 +38,7 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
-from bigrec_jax.config.task import TaskConfig, YesNoConfig
+from bigrec_jax.config.task import ChooseConfig, TaskConfig, YesNoConfig
 from bigrec_jax.config.train import (
   ContrastiveConfig,
   PretrainConfig,
@@ -50,6 +50,7 @@ __all__ = [
   "Bm25Config",
   "CF_MODELS",
   "CfConfig",
+  "ChooseConfig",
   "ColumnsConfig",
   "Config",
   "ContrastiveConfig",

@@ -31,6 +31,28 @@ class YesNoConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ChooseConfig:
+  """LLaRA: one of some candidates (bigrec_jax/tasks/choose)."""
+
+  cf_model: str
+  schedule: str
+  workers: Annotated[int, checks.ANY]
+  group: Annotated[int, checks.SOME]
+  candidates: Annotated[int, checks.Range(2, 2**16)]
+  min_history: Annotated[int, checks.ANY]
+  domain: str
+  templates: tuple[str, ...]
+  bare_titles: bool
+
+  def __post_init__(self):
+    checks.choice("task.choose.cf_model", self.cf_model, CF_MODELS[2:])
+    schedules = ("text", "direct", "two_stage", "curriculum")
+    checks.choice("task.choose.schedule", self.schedule, schedules)
+    domains = ("movie", "game", "artist", "item")
+    checks.choice("task.choose.domain", self.domain, domains)
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
   """What samples, texts, loss and evaluation are (bigrec_jax/tasks).
 
@@ -39,3 +61,4 @@ class TaskConfig:
 
   name: str
   yes_no: YesNoConfig
+  choose: ChooseConfig

@@ -67,6 +67,7 @@ class TrainConfig:
   num_epochs: Annotated[int, checks.SOME]
   learning_rate: Annotated[float, checks.RATE]
   warmup_steps: Annotated[int, checks.ANY]
+  schedule: str
   max_length: Annotated[int, checks.Range(2, 2**24)]
   train_on_inputs: bool
   early_stopping_patience: Annotated[int, checks.ANY]
@@ -89,6 +90,7 @@ class TrainConfig:
   profile_steps: Annotated[int, checks.ANY]
 
   def __post_init__(self):
+    checks.choice("train.schedule", self.schedule, ("linear", "cosine"))
     checks.choice("train.objective", self.objective, OBJECTIVES)
     _ = self.mixed  # Checked.
     if self.objective == "contrastive" and self.train_on_inputs:

@@ -112,7 +112,7 @@ def generate(
   Args:
     model: The network, built for `mesh`.
     params: Its base weights.
-    lora: Its adapter, or None.
+    lora: Its adapter, maybe with a task's own weights, or None.
     prompts: Token ids of all users; none is cut.
     config: Section `generate`.
     eos_ids: The tokens that end a hypothesis.
@@ -122,12 +122,11 @@ def generate(
       counts; None counts each prompt's own tokens, without padding.
     trie: The titles that may be written, or None for any text.
     progress: `update(n)` after n more prompts.
-    prefix: What all prompts begin with; None finds and reads it. Its length is
-      a part of the programs' shapes, so calls that pass the same one share
-      their programs.
+    prefix: What all prompts begin with; None finds and reads it. Calls that
+      pass the same one share their programs, whose shapes have its length.
     finished: Told of each prompt as it is done, in any order, one at a time.
-    rest: Of which prompts to write, when the others were done before; the
-      programs, the slots and the random keys are those of all. None = all.
+    rest: Of which prompts to write, when the others were done before; programs,
+      slots and random keys are those of all. None = all.
     log_masses: The priors of prompts by their numbers, for `trie.prior`.
     soft: Soft tokens of the prompts; None = none has any.
 
@@ -143,12 +142,11 @@ def generate(
     settings = program.in_one_room(settings)
   scores = np.full((len(prompts), config.num_beams), -np.inf, np.float32)
   found = Hypotheses([[] for _ in prompts], scores)
-  numbers = np.arange(len(prompts)) if rest is None else np.array(rest, int)
+  numbers = np.array(range(len(prompts)) if rest is None else rest, int)
   if not len(numbers):
     return found
-  if prefix is None:
-    shared = shared_beginning(prompts, soft)
-    prefix = read_prefix(model, params, lora, shared, mesh)
+  begun = shared_beginning(prompts, soft)
+  prefix = prefix or read_prefix(model, params, lora, begun, mesh)
   work = lanes.Job(
     model=model,
     settings=settings,
@@ -167,7 +165,6 @@ def generate(
     soft=None if soft is None else soft.placed(mesh),
     shift=len(prefix.ids),
   )
-
   collector = _Collector(numbers, found, finished, progress)
   lanes.run(work, config.batch_size, executor.Executor.of(mesh), collector)
   return found

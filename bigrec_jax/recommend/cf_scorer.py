@@ -14,7 +14,7 @@ from bigrec_jax.recommend import loaded as loaded_lib
 from bigrec_jax.workdir import fields, records, seals
 
 if TYPE_CHECKING:
-  from bigrec_jax.cf import item_knn
+  from bigrec_jax.cf import item_knn, networks, steps
 
 # [n, H] int32 histories, padded at the right with -1, to [n, I] float32.
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -82,11 +82,28 @@ def _made_from(loaded: loaded_lib.Loaded, model: str) -> dict[str, Any]:
   return made_from
 
 
-def _network(
-  loaded: loaded_lib.Loaded, model: str, made_from: dict[str, Any]
-) -> Scorer:
-  from bigrec_jax.cf import fitting, networks, states as cf_states, trainer
+def item_vectors(loaded: loaded_lib.Loaded, model: str) -> np.ndarray:
+  """Returns the item embeddings that a network reads, [I, E] float32.
+
+  Args:
+    loaded: configuration and workdir.
+    model: of `recipes.TRAINED`.
+
+  Raises:
+    UserError: as `load` does.
+  """
   from bigrec_jax.devices import sharding
+
+  _, params = _parameters(loaded, model, _made_from(loaded, model))
+  table = sharding.to_host(params["network"]["items"])
+  return np.asarray(table[: len(loaded.catalogue)], np.float32)
+
+
+def _parameters(
+  loaded: loaded_lib.Loaded, model: str, made_from: dict[str, Any]
+) -> "tuple[steps.Recipe, networks.Params]":
+  """Returns what a network is, and its weights of the best epoch."""
+  from bigrec_jax.cf import fitting, trainer
 
   config = _config(loaded.config.cf, made_from["cf"])
   num_items, mesh = len(loaded.catalogue), loaded.mesh
@@ -109,6 +126,17 @@ def _network(
       f"{directory}: no checkpoint found; {again} trains it again (on a mesh"
       f" that needs tables of another size, delete {folder} before)"
     )
+  return recipe, params
+
+
+def _network(
+  loaded: loaded_lib.Loaded, model: str, made_from: dict[str, Any]
+) -> Scorer:
+  from bigrec_jax.cf import networks, states as cf_states
+  from bigrec_jax.devices import sharding
+
+  num_items, mesh = len(loaded.catalogue), loaded.mesh
+  recipe, params = _parameters(loaded, model, made_from)
   kernel, bias = (
     sharding.to_host(x)[:num_items]
     for x in networks.head(recipe.network, params)

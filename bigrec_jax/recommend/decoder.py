@@ -15,6 +15,7 @@ from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.decoding import constraints, generate
+  from bigrec_jax.models import soft_tokens
 
 # Rows [n] of what is decoded to their CF scores, float32 [n, I].
 Scores = Callable[[np.ndarray], np.ndarray]
@@ -59,6 +60,7 @@ class Decoder:
     prefix: "generate.Prefix | None" = None,
     kept: parts_lib.Rows | None = None,
     cf: Scores | None = None,
+    soft: "soft_tokens.Prompts | None" = None,
   ) -> list[dict[str, list]]:
     """Returns {"predict": texts, best first, "scores"} of every prompt.
 
@@ -70,6 +72,7 @@ class Decoder:
       kept: the prompts that were done before, and where others go as they are
         done.
       cf: reads the scores of `generate.prior`, where it names a model.
+      soft: soft tokens of the prompts, if any.
 
     Raises:
       NonFiniteError: the network gives NaN for a prompt.
@@ -112,6 +115,7 @@ class Decoder:
       finished=finished,
       rest=[n for n in range(len(tokens)) if n not in written],
       log_masses=log_masses,
+      soft=soft,
     )
     return [written[n] for n in range(len(tokens))]
 

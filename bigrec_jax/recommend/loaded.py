@@ -32,6 +32,7 @@ from bigrec_jax.workdir import (
 
 if TYPE_CHECKING:
   import jax
+  import numpy as np
 
   from bigrec_jax import models
   from bigrec_jax.data.text import chat
@@ -286,6 +287,12 @@ class Loaded:
     if own is None or start and not (directory / own_weights.FILE).exists():
       return settings, lora
     return settings, own_weights.Trained(lora, own.read(directory))
+
+  def cf_item_vectors(self, model: str) -> "np.ndarray":
+    """Returns the item embeddings of a CF model, [I, E] float32."""
+    from bigrec_jax.recommend import cf_scorer
+
+    return cf_scorer.item_vectors(self, model)
 
   def build(self, lora: config_lib.LoraConfig | None) -> "models.LanguageModel":
     """Returns the base's network with an adapter's places in it."""

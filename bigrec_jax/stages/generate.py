@@ -3,11 +3,11 @@
 import functools
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.cf import scores as cf_scores
-from bigrec_jax.data.text import pipeline
+from bigrec_jax.data.text import pipeline, source
 from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import graph, rows_of, train, train_cf
 from bigrec_jax.stages.session import Asked, Session, say
@@ -20,6 +20,9 @@ from bigrec_jax.workdir import (
   records,
   storage,
 )
+
+if TYPE_CHECKING:
+  from bigrec_jax.models import soft_tokens
 
 # Keys that change how decoding runs but not what comes out.
 _RUNTIME_KEYS = ("split", "prompt_buckets", "lookahead")
@@ -179,6 +182,21 @@ def _set_aside(session: Session, split: str, inputs: graph.Inputs) -> None:
   processes.on_first(work)
 
 
+def _questions(
+  session: Session, samples: source.TextSource
+) -> "tuple[list[list[int]], soft_tokens.Prompts | None]":
+  """Returns the tokens of a split's prompts, and their soft ones if any."""
+  vectors = session.task.item_vectors()
+  if vectors is None:
+    return pipeline.question_tokens(samples, session.tokenizer), None
+  from bigrec_jax.models import soft_tokens
+
+  asked = pipeline.soft_questions(samples, session.tokenizer)
+  places, items = [one.places for one in asked], [one.items for one in asked]
+  tokens = [one.tokens.tolist() for one in asked]
+  return tokens, soft_tokens.Prompts(places, items, vectors)
+
+
 def _build(
   session: Session, split: str, inputs: graph.Inputs
 ) -> list[dict[str, Any]] | None:
@@ -193,13 +211,14 @@ def _build(
     say(f"generate: {former} is {path} again")
     return None
   samples = session.task.samples(split)
-  tokens = pipeline.question_tokens(samples, session.tokenizer)
+  tokens, soft = _questions(session, samples)
   write = decoder.Decoder(session, train.used(session).directory)
   with (
     session.parts(stage(split).name, inputs) as parts,
     session.stage(f"generate {split}", len(tokens), "users") as progress,
   ):
-    kept = parts_lib.Rows(parts, fingerprints.of_value(tokens))
+    asked = [tokens, [own.tolist() for own in soft.items]] if soft else tokens
+    kept = parts_lib.Rows(parts, fingerprints.of_value(asked))
     progress.skip(len(kept.known))
     try:
       written = write(
@@ -208,6 +227,7 @@ def _build(
         progress,
         kept=kept,
         cf=_prior_scores(session, split),
+        soft=soft,
       )
     except errors.NonFiniteError as error:
       of = f"adapter {train.used(session).directory}, base {session.base_dir}"

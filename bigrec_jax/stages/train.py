@@ -14,6 +14,7 @@ from bigrec_jax.stages import (
   mixed,
   prepare,
   pretrain,
+  train_cf,
   tuning,
 )
 from bigrec_jax.stages.session import Asked, Session, say
@@ -41,7 +42,7 @@ def run(
 
 def needed(session: Session) -> Iterator[graph.Stage]:
   """Yields what whoever decodes needs: base, and the own adapter if used."""
-  yield from pretrain.needed(session)
+  yield from _needs(session)
   if elsewhere(session) is None:
     yield STAGE
 
@@ -110,7 +111,7 @@ def _run(session: Session) -> tuning.Run:
 
 
 def _needed(session: Session) -> Iterator[graph.Stage]:
-  yield from pretrain.needed(session)
+  yield from _needs(session)
   if first.is_asked_for(session):
     yield first.STAGE
 
@@ -123,6 +124,13 @@ def _inputs(session: Session) -> graph.Inputs:
   elif run.start is not None:
     start = _adapter(session, run.start).fingerprint
   return tuning.inputs(session, run, start)
+
+
+def _needs(session: Session) -> Iterator[graph.Stage]:
+  """Yields what whoever reads texts needs: base, and its task's CF model."""
+  yield from pretrain.needed(session)
+  if model := session.task.cf_model:
+    yield train_cf.stage(model)
 
 
 def _check(session: Session) -> None:

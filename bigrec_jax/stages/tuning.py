@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.stages import graph, mixed
+from bigrec_jax.stages import graph, mixed, train_cf
 from bigrec_jax.stages.session import Session, say
 from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import (
@@ -77,6 +77,8 @@ def inputs(session: Session, run: Run, start: str) -> graph.Inputs:
   config, options = session.config, session.config.to_dict()
   train = dataclasses.asdict(run.config)
   unread: tuple[str, ...] = _UNREAD
+  if run.config.schedule == "linear":
+    unread += ("schedule",)
   if not run.task.has_own_weights:
     unread += _OWN_KEYS
   objective = run.config.objective
@@ -86,6 +88,9 @@ def inputs(session: Session, run: Run, start: str) -> graph.Inputs:
     unread += _OBJECTIVE_KEYS
   else:  # All of them have a say, not only those of the rows.
     titles = {"catalogue": session.catalogue.fingerprint}
+  vectors = {}
+  if model := run.task.cf_model:
+    vectors = {"item_vectors": train_cf.inputs(session, model)}
   return {
     "base": session.base_fingerprint,
     "start": start,
@@ -95,6 +100,7 @@ def inputs(session: Session, run: Run, start: str) -> graph.Inputs:
     **run.task.made_from("train"),
     **run.task.made_from("valid"),
     **titles,
+    **vectors,
     **(mixed.made_from(session, run.also) if run.also else {}),
     "seed": config.seed,
   }

@@ -63,6 +63,10 @@ class Store(Protocol):
     """All devices."""
     ...
 
+  def cf_item_vectors(self, model: str) -> np.ndarray:
+    """The item embeddings of a CF model that was trained, [I, E] float32."""
+    ...
+
   def examples(self, split: str) -> examples_lib.Examples:
     """The prepared rows of a split that the configuration uses."""
     ...
@@ -124,6 +128,7 @@ class Task(abc.ABC):
       `evaluate`.
     objectives: what `train.objective` may name.
     has_own_weights: `own_weights` returns some.
+    cf_model: the CF model that is trained before; "" = none is needed.
   """
 
   name: str
@@ -132,6 +137,7 @@ class Task(abc.ABC):
   grounds = False
   objectives: tuple[str, ...] = ("language_model",)
   has_own_weights = False
+  cf_model = ""
 
   def __init__(self, store: Store):
     """Reads nothing yet.
@@ -206,6 +212,13 @@ class Task(abc.ABC):
       arch: of the base.
     """
     del arch
+    return None
+
+  def item_vectors(self) -> np.ndarray | None:
+    """Returns what soft tokens of its texts are made of, [I, E] float32.
+
+    None = its texts have no soft tokens.
+    """
     return None
 
   def legal_answers(self) -> Sequence[str]:

@@ -9,6 +9,7 @@ from bigrec_jax.tasks import protocol
 MODULES = {
   "next_title": "bigrec_jax.tasks.next_title",
   "exact_title": "bigrec_jax.tasks.exact_title",
+  "choose": "bigrec_jax.tasks.choose.task",
   "query": "bigrec_jax.tasks.query.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
 }

@@ -235,7 +235,7 @@ class TrainingRun:
       self._sums, self._state, self._base, batches
     )
     config, books = self._config, self._books
-    rate = optimizer.linear_schedule(
+    rate = optimizer.SCHEDULES[config.schedule](
       books.step, config.learning_rate, config.warmup_steps, self._total_steps
     )
     self._state, self._sums, metrics = self._steps.apply(

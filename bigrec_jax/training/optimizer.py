@@ -233,3 +233,22 @@ def cosine_schedule(
     return peak * (step + 1) / warmup_steps
   done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
   return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def hundredth_schedule(
+  step: int, peak: float, warmup_steps: int, total_steps: int
+) -> float:
+  """Linear warm-up from a hundredth, then half a cosine to a hundredth.
+
+  LLaRA's (optims.py of its repository): the cosine counts from step 0, so the
+  rate falls a little where the warm-up ends. Arguments as `linear_schedule`.
+  """
+  least = peak / 100
+  if step < warmup_steps:
+    return min(peak, least + (peak - least) * step / max(1, warmup_steps))
+  done = step / max(1, total_steps)
+  return (peak - least) * 0.5 * (1 + math.cos(math.pi * done)) + least
+
+
+# By `train.schedule`.
+SCHEDULES = {"linear": linear_schedule, "cosine": hundredth_schedule}

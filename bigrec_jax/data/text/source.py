@@ -5,7 +5,7 @@ packing and training, a sample is a prompt and an answer.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 # In a prompt: here is a soft token. Half a surrogate pair, as the other mark
 # (special_text.MARK), so no text of data holds it.
@@ -72,7 +72,7 @@ class TextSource(Protocol):
     """Returns what messages call sample n, e.g. "train row 17"."""
     ...
 
-  def content(self, n: int) -> dict[str, str]:
+  def content(self, n: int) -> dict[str, Any]:
     """Returns what a predictions file says of sample n beside its texts."""
     ...
 
