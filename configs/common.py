@@ -47,6 +47,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.choose.templates = ("",)
   # MovieLens titles without their year, with their article in front.
   config.task.choose.bare_titles = False
+  # RSLLM: LLaRA's questions, with task.choose's keys. True: no candidates are
+  # listed, and what is written is grounded to the whole catalogue.
+  config.task.rsllm = cfg()
+  config.task.rsllm.full_ranking = False
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.

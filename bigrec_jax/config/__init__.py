@@ -38,7 +38,12 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
-from bigrec_jax.config.task import ChooseConfig, TaskConfig, YesNoConfig
+from bigrec_jax.config.task import (
+  ChooseConfig,
+  RsllmConfig,
+  TaskConfig,
+  YesNoConfig,
+)
 from bigrec_jax.config.train import (
   ContrastiveConfig,
   PretrainConfig,
@@ -70,6 +75,7 @@ __all__ = [
   "QUANTIZATIONS",
   "RecommendConfig",
   "ReportConfig",
+  "RsllmConfig",
   "SyntheticConfig",
   "TaskConfig",
   "TrainConfig",

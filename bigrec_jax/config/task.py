@@ -53,6 +53,13 @@ class ChooseConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RsllmConfig:
+  """RSLLM, beside what it has of LLaRA (bigrec_jax/tasks/rsllm.py)."""
+
+  full_ranking: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
   """What samples, texts, loss and evaluation are (bigrec_jax/tasks).
 
@@ -62,3 +69,4 @@ class TaskConfig:
   name: str
   yes_no: YesNoConfig
   choose: ChooseConfig
+  rsllm: RsllmConfig

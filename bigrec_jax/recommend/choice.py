@@ -32,10 +32,16 @@ def check(loaded: loaded_lib.Loaded) -> None:
   CF needs a model that can score new histories, and a gamma that was chosen
   for that model's scores.
   """
-  if not loaded.task.grounds:
+  task = loaded.task
+  if not task.grounds:
     raise errors.UserError(
-      f"config.task.name: {loaded.task.name} found, whose answers aren't"
-      " grounded; one whose answers are, such as next_title, expected"
+      f"config.task.name: {task.name} found, whose answers aren't grounded; one"
+      " whose answers are, such as next_title, expected"
+    )
+  if not task.recommends:
+    raise errors.UserError(
+      f"config.task.name: {task.name} found, whose questions are not those of"
+      " config.prompt; next_title expected"
     )
   recommend, ground = loaded.config.recommend, loaded.config.ground
   wanted = recommend.injection

@@ -1,8 +1,9 @@
 """The prepared data of other workdirs, trained on beside a workdir's own.
 
-`train.also` names them, with weights (data/text/mixture.py). Each keeps its
-own catalogue, prompt and sample of train rows, as its workdir remembers them;
-task, tokenizer and base are this run's. What is evaluated is this run's data.
+`train.also` names them, with weights (data/text/mixture.py). Each keeps its own
+catalogue, prompt (or templates of the task) and sample of train rows, as its
+workdir remembers them; the task, tokenizer and base are this run's. What is
+evaluated is this run's data.
 """
 
 import dataclasses
@@ -72,7 +73,11 @@ def sets(session: Session) -> list[tuple[Other, float]]:
     )
     own = session.config
     config = dataclasses.replace(
-      theirs, task=own.task, train=own.train, model=own.model, lora=own.lora
+      theirs,
+      task=dataclasses.replace(theirs.task, name=own.task.name),
+      train=own.train,
+      model=own.model,
+      lora=own.lora,
     )
     found.append((Other(config, root, session), weight))
   return found

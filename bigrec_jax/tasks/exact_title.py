@@ -27,6 +27,7 @@ class Task(next_title.Task):
 
   name = "exact_title"
   grounds = False
+  recommends = False
 
   def evaluated_from(self) -> dict[str, Any]:
     """Returns what the rows depend on beside texts, base and adapter."""

@@ -104,6 +104,7 @@ class Task(protocol.Task):
   name = "next_title"
   decodes = True
   grounds = True
+  recommends = True
   objectives = ("language_model", "legal_tokens", "contrastive")
 
   def samples(self, split: str) -> Titles:

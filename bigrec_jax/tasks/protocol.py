@@ -126,6 +126,7 @@ class Task(abc.ABC):
       `predictions/{valid,test}.json` exist for it.
     grounds: answers are grounded to items, by `ground_eval` in place of
       `evaluate`.
+    recommends: the configuration's prompt asks it about any history.
     objectives: what `train.objective` may name.
     has_own_weights: `own_weights` returns some.
     cf_model: the CF model that is trained before; "" = none is needed.
@@ -135,6 +136,7 @@ class Task(abc.ABC):
   needs_ratings = False
   decodes = False
   grounds = False
+  recommends = False
   objectives: tuple[str, ...] = ("language_model",)
   has_own_weights = False
   cf_model = ""

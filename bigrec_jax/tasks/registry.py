@@ -11,6 +11,7 @@ MODULES = {
   "exact_title": "bigrec_jax.tasks.exact_title",
   "choose": "bigrec_jax.tasks.choose.task",
   "query": "bigrec_jax.tasks.query.task",
+  "rsllm": "bigrec_jax.tasks.rsllm",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
 }
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from bigrec_jax.data.text import views
-from bigrec_jax.models import LanguageModel
+from bigrec_jax.models import LanguageModel, soft_tokens
 from bigrec_jax.training import coupled, loss, objective as objective_lib
 
 Tree = Any
@@ -31,7 +31,7 @@ _FAR = -1e30  # A similarity whose exponential is 0.
 _SHORTEST = 1e-12  # What lengths are raised to, as torch's normalize does.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Contrastive:
   """Language modelling with target-target and user-target terms.
 
@@ -45,6 +45,8 @@ class Contrastive:
     reads_header: whether texts may come without what all begin with: not
       where the states of whole prompts are averaged.
     extras: the three terms without their weights.
+    item_vectors: float32 [I, E], of a frozen CF model, where texts have soft
+      tokens.
   """
 
   batch_size: int
@@ -53,11 +55,14 @@ class Contrastive:
   temperature: float
   reads_header: bool
   extras: tuple[str, ...] = ("language", "target_target", "user_target")
+  item_vectors: Any = None
 
   @property
   def tables(self) -> Mapping[str, Any]:
-    """None."""
-    return {}
+    """The items' vectors, if there are any."""
+    if self.item_vectors is None:
+      return {}
+    return {soft_tokens.TABLE: self.item_vectors}
 
   @property
   def num_pools(self) -> int:

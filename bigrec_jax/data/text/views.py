@@ -28,7 +28,7 @@ class Targets(source_lib.TextSource, Protocol):
   """A source that knows how the target of each sample reads on its own."""
 
   def target(self, n: int) -> source_lib.Text:
-    """Returns the text of the target of sample n, all of it the answer."""
+    """Returns the text of the target of sample n."""
     ...
 
   def group(self, n: int) -> str:
@@ -66,7 +66,10 @@ class _Changed:
     text = self.targets.target(n)
     if self.seed is None:
       return text
-    return text._replace(answer=fewer_words(text.answer, self.seed, n))
+    return text._replace(
+      prompt=fewer_words(text.prompt, self.seed, n),
+      answer=fewer_words(text.answer, self.seed, n),
+    )
 
   def name(self, n: int) -> str:
     """Returns e.g. "target of train row 17"."""
@@ -74,13 +77,13 @@ class _Changed:
 
   def content(self, n: int) -> dict[str, str]:
     """Returns the target's text."""
-    return {"output": self.text(n).answer}
+    return {"output": self.text(n).training}
 
 
 def fewer_words(text: str, seed: int, n: int) -> str:
   """Returns a text without each of its words with probability .2.
 
-  One word at least stays.
+  One word at least stays, and those with soft tokens do.
 
   Args:
     text: words with blanks between them.
@@ -91,6 +94,7 @@ def fewer_words(text: str, seed: int, n: int) -> str:
   draws = np.random.default_rng([seed, n]).random(len(words))
   kept = draws >= _LEFT_OUT
   kept[np.argmax(draws)] = True
+  kept |= [source_lib.SOFT in word for word in words]
   return " ".join(word for word, keep in zip(words, kept, strict=True) if keep)
 
 
