@@ -73,14 +73,12 @@ def fit(
     seed: of the fresh adapter, the order and the dropout.
     mesh: axes data, fsdp, tensor.
     paths: of the workdir.
-    fingerprint: of all that the result depends on; a run resumes only from
-      checkpoints of the same name.
+    fingerprint: of all that the result depends on; names the checkpoints.
     base_name: what `adapter_config.json` calls the base.
     base_fingerprint: what the adapter's weights say of it.
     objective: what is minimised; None = the loss of a language model.
     selection: what decides which adapter is best; None = the eval loss.
-    own: the task's own weights, trained beside the adapter; fresh by `seed`
-      where `lora` has none. None = there are none.
+    own: the task's own weights; fresh by `seed` where `lora` has none.
 
   Raises:
     UserError: a batch that doesn't divide over the mesh, no examples, a loss

@@ -1,11 +1,13 @@
 """What records name: all that a result depends on, and nothing that is off."""
 
 import dataclasses
+import pathlib
 import types
 
 import pytest
 
 from bigrec_jax.stages import generate, train
+from bigrec_jax.workdir import paths as paths_lib
 from tests import demo_workdir
 
 
@@ -15,12 +17,17 @@ def _session(catalogue, **sections):
     name: dataclasses.replace(getattr(config, name), **keys)
     for name, keys in sections.items()
   }
+  config = dataclasses.replace(config, **changed)
   return types.SimpleNamespace(
-    config=dataclasses.replace(config, **changed),
+    config=config,
+    paths=paths_lib.Paths(pathlib.Path("nowhere")),
     base_fingerprint="base",
     catalogue=types.SimpleNamespace(fingerprint=catalogue),
     task=types.SimpleNamespace(
-      made_from=lambda split: {f"{split}_examples": 0}
+      store=types.SimpleNamespace(config=config),
+      made_from=lambda split: {f"{split}_examples": 0},
+      has_own_weights=False,
+      cf_model="",
     ),
   )
 
@@ -78,3 +85,19 @@ def test_the_objective_is_named():
     _adapter("one", train_on_inputs=False),
   ]
   assert all(a != b for n, a in enumerate(found) for b in found[:n])
+
+
+def test_contrastive_options_are_named_where_they_are_read():
+  on = {"objective": "contrastive", "train_on_inputs": False}
+  terms = demo_workdir.config().train.contrastive
+  terms = dataclasses.replace(terms, view="words")
+  assert _adapter("one", **on) != _adapter("one", **on, contrastive=terms)
+  plain = _adapter("one")
+  assert plain == _adapter("one", contrastive=terms)
+  # A workdir of before there were these keys stays current.
+  assert not plain["train"].keys() & {
+    "contrastive",
+    "also",
+    "first",
+    "schedule",
+  }

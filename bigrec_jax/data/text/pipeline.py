@@ -186,17 +186,8 @@ class TrainStream:
     self.steps_per_epoch = len(steps)
     steps = steps.repeat(config.num_epochs)
     self.num_steps = len(steps)
-    if isinstance(source, source_lib.Scheduled):
-      at_step = source.at_step
-
-      def build(step: int, own: np.ndarray) -> list[packing.MicroBatch]:
-        return self._build(
-          np.asarray(at_step(step, self.num_steps, own.tolist()))
-        )
-
-      self._steps = steps.map_with_index(build)
-    else:
-      self._steps = steps.map(self._build)
+    self._source = source
+    self._steps = steps.map_with_index(self._build)
     # One thread tokenises ahead, in order, while the devices compute.
     self._read_options = grain.ReadOptions(
       num_threads=1, prefetch_buffer_size=_PREFETCHED_STEPS
@@ -204,8 +195,11 @@ class TrainStream:
     self.tokens = self.header_tokens = self.slots = 0
     self._seek(0)
 
-  def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
+  def _build(self, step: int, numbers: np.ndarray) -> list[packing.MicroBatch]:
     wanted = numbers.tolist()
+    if isinstance(self._source, source_lib.Scheduled):
+      own = self._source.at_step(step, self.num_steps, wanted)
+      wanted = list(own)
     examples = self.encoded.get(wanted)
     if self._views is not None:
       examples = self._views.of_step(wanted, examples)
