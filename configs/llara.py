@@ -68,8 +68,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.task.choose.domain = "game"
     config.task.choose.bare_titles = False
     config.task.choose.candidates = 6
-    config.train.max_length = 256
+    config.train.max_length = 384
     config.train.num_epochs = 1
     config.generate.num_beams = 1
-    config.generate.prompt_buckets = (256,)
+    config.generate.prompt_buckets = (384,)
   return config

@@ -103,6 +103,9 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
     prior = {"prior": train_cf.inputs(session, model)}
   else:  # The inputs are those of before there were priors.
     wanted = {k: v for k, v in wanted.items() if k not in _PRIOR_KEYS}
+  vectors = {}
+  if model := session.task.cf_model:
+    vectors = {"item_vectors": train_cf.inputs(session, model)}
   titles = {}
   if session.config.generate.constrained:
     # All of them have a say, not only those that the prompts name.
@@ -115,6 +118,7 @@ def depends_on(session: Session, adapter: train.Adapter) -> dict[str, Any]:
     "seed": session.config.seed if session.config.generate.sample else None,
     **prior,
     **titles,
+    **vectors,
   }
 
 

@@ -78,7 +78,7 @@ def fit(
     base_fingerprint: what the adapter's weights say of it.
     objective: what is minimised; None = the loss of a language model.
     selection: what decides which adapter is best; None = the eval loss.
-    own: the task's own weights; fresh by `seed` where `lora` has none.
+    own: the task's own weights, fresh by `seed` where `lora` has none.
 
   Raises:
     UserError: a batch that doesn't divide over the mesh, no examples, a loss
