@@ -92,15 +92,16 @@ def test_both_stages_are_contrastive_and_the_first_reads_both_sets(made):
   config, root = made
   session = _session(config, root)
   texts = mixed.samples(session, first.version)
-  assert texts.shares.tolist() == [len(texts.sources[0]), 18]
-  asked = [texts.text(n).prompt for n in range(len(texts.sources[0]) + 9)]
-  assert "artist" in asked[-1] and "artist" not in asked[0]
-  assert not any(texts.text(n).soft for n in range(len(asked)))
-  theirs = texts.sources[1]
-  assert texts.target(len(asked) - 1) == theirs.target(8)
-  assert texts.group(len(asked) - 1) != theirs.group(8)
+  ours, theirs = texts.sources
+  assert texts.shares.tolist() == [len(ours), 2 * len(theirs)]
+  read = texts.at_step(0, 9, range(len(texts)))
+  asked = [texts.text(n).prompt for n in read]
+  assert sum("artist" in prompt for prompt in asked) == 2 * len(theirs)
+  assert not any(texts.text(n).soft for n in read)
+  assert texts.target(5) == theirs.target(2)
+  assert texts.group(5) == f"1:{theirs.group(2)}"
   # Steps of 8, the second stage of this set alone.
-  steps = [-(-size // 8) for size in (len(texts), len(texts.sources[0]))]
+  steps = [-(-size // 8) for size in (len(texts), len(ours))]
   curves = _curve(root / "first"), _curve(root)
   assert [len(curve) for curve in curves] == steps
   for curve in curves:

@@ -10,6 +10,7 @@ else is, so a stream that goes on at some step needs no memory of the others.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,7 @@ from bigrec_jax.data.text import source as source_lib, views
 class Mixture:
   """Several sources as one; a `source.Scheduled`.
 
-  It is as long as an epoch; its texts are those of all samples, one source
-  behind the other.
+  It is as long as an epoch. Text `k S + s` is text k of source s, of S.
 
   Attributes:
     sources: of one split each, the first of the data set that is evaluated.
@@ -50,11 +50,6 @@ class Mixture:
     )
 
   @functools.cached_property
-  def _ends(self) -> np.ndarray:
-    """[S + 1], where each source begins among all samples, and the end."""
-    return np.cumsum([0, *map(len, self.sources)])
-
-  @functools.cached_property
   def shares(self) -> np.ndarray:
     """[S] int64, samples of each source in an epoch."""
     sizes = np.array([len(source) for source in self.sources])
@@ -68,12 +63,18 @@ class Mixture:
     self, step: int, num_steps: int, numbers: Sequence[int]
   ) -> Sequence[int]:
     """Returns which texts a step reads; see `source.Scheduled`."""
-    del num_steps
     per_epoch = -(-len(self) // self.batch_size)
-    return self.taken(step // per_epoch, np.asarray(numbers)).tolist()
+    which, found = self.taken(step // per_epoch, np.asarray(numbers))
+    for place, source in enumerate(self.sources):
+      own = which == place
+      if isinstance(source, source_lib.Scheduled):
+        found[own] = source.at_step(step, num_steps, found[own].tolist())
+    return (found * len(self.sources) + which).tolist()
 
-  def taken(self, epoch: int, places: np.ndarray) -> np.ndarray:
-    """Returns the texts at some places of an epoch.
+  def taken(
+    self, epoch: int, places: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sources and samples, int [N] each, at some places of an epoch.
 
     Args:
       epoch: 0, 1, ...
@@ -83,49 +84,51 @@ class Mixture:
     which = np.searchsorted(ends, places, side="right")
     found = np.empty(len(places), np.int64)
     for source in np.unique(which):
-      own = which == source
+      own = np.flatnonzero(which == source)
       share, size = int(self.shares[source]), len(self.sources[source])
       # Places of an endless walk through the source, in a new order each time.
       walked = epoch * share + places[own] - (ends[source] - share)
       turns = walked // size
       for turn in np.unique(turns):
-        here = np.flatnonzero(own)[turns == turn]
         order = _order(self.seed, int(source), int(turn), size)
-        found[here] = order[walked[turns == turn] % size]
-      found[own] += self._ends[source]
-    return found
+        here = turns == turn
+        found[own[here]] = order[walked[here] % size]
+    return which, found
 
-  def _at(self, n: int) -> tuple[int, int]:
+  def _at(self, n: int) -> tuple[source_lib.TextSource, int]:
     """Returns the source of text n, and its number there."""
-    n %= int(self._ends[-1])
-    source = int(np.searchsorted(self._ends, n, side="right")) - 1
-    return source, int(n - self._ends[source])
+    number, place = divmod(n, len(self.sources))
+    source = self.sources[place]
+    if not isinstance(source, source_lib.Scheduled):
+      number %= len(source)  # Whoever asks for a sample of all may ask so.
+    return source, number
 
   def text(self, n: int) -> source_lib.Text:
-    """Returns how sample n reads, by its own set's prompt."""
+    """Returns how text n reads, by its own set's prompt."""
     source, number = self._at(n)
-    return self.sources[source].text(number)
+    return source.text(number)
 
   def name(self, n: int) -> str:
     """Returns e.g. "train row 17", "train row 3 of set 2"."""
     source, number = self._at(n)
-    name = self.sources[source].name(number)
-    return f"{name} of set {source + 1}" if source else name
+    place = n % len(self.sources)
+    own = source.name(number)
+    return f"{own} of set {place + 1}" if place else own
 
-  def content(self, n: int) -> dict[str, str]:
+  def content(self, n: int) -> dict[str, Any]:
     """Returns what its own source does."""
     source, number = self._at(n)
-    return self.sources[source].content(number)
+    return source.content(number)
 
   def target(self, n: int) -> source_lib.Text:
-    """Returns the target of sample n on its own."""
+    """Returns the target of text n on its own."""
     source, number = self._at(n)
-    return _targets(self.sources[source]).target(number)
+    return _targets(source).target(number)
 
   def group(self, n: int) -> str:
     """Returns its own source's group, apart from those of other sets."""
     source, number = self._at(n)
-    return f"{source}:{_targets(self.sources[source]).group(number)}"
+    return f"{n % len(self.sources)}:{_targets(source).group(number)}"
 
 
 @functools.lru_cache(maxsize=16)

@@ -44,8 +44,8 @@ def _mixture(seed=0, weights=WEIGHTS):
 
 
 def _epoch(mixed, epoch):
-  texts = mixed.taken(epoch, np.arange(len(mixed)))
-  return [mixed.text(n).training for n in texts.tolist()]
+  which, numbers = mixed.taken(epoch, np.arange(len(mixed)))
+  return [mixed.text(n).training for n in (numbers * 3 + which).tolist()]
 
 
 def test_epochs_walk_through_each_set_by_its_weight():
@@ -68,9 +68,11 @@ def test_epochs_walk_through_each_set_by_its_weight():
 
 def test_places_in_any_order_and_seeds():
   mixed = _mixture()
-  whole = mixed.taken(3, np.arange(19))
   places = np.array([18, 0, 7, 11, 10])
-  np.testing.assert_array_equal(mixed.taken(3, places), whole[places])
+  for some, whole in zip(
+    mixed.taken(3, places), mixed.taken(3, np.arange(19)), strict=True
+  ):
+    np.testing.assert_array_equal(some, whole[places])
   assert _epoch(mixed, 1) == _epoch(_mixture(), 1)
   assert _epoch(mixed, 1) != _epoch(_mixture(seed=1), 1)
   assert mixed.fingerprints == ("a", "1.0", "b", "0.4", "c", "2.5")
@@ -79,13 +81,33 @@ def test_places_in_any_order_and_seeds():
 
 def test_names_and_texts_are_those_of_their_set():
   mixed = _mixture()
-  assert [mixed.name(n) for n in (6, 7)] == [
+  assert [mixed.name(n) for n in (18, 19)] == [
     "train row 6",
-    "train row 0 of set 2",
+    "train row 6 of set 2",
   ]
-  assert mixed.content(19) == {"output": "2"}
-  assert mixed.text(20).training == "a 0"  # All again.
+  assert mixed.content(8) == {"output": "2"}
+  assert mixed.text(21).training == "a 0"  # All again.
   assert isinstance(mixed, source_lib.Scheduled)
+
+
+class _Twice(_Words):
+  """Samples with a second text each, of odd steps."""
+
+  def text(self, n):
+    text = super().text(n % len(self))
+    return text._replace(answer=f"{text.answer}!") if n >= len(self) else text
+
+  def at_step(self, step, num_steps, numbers):
+    assert num_steps == 9
+    return [n + step % 2 * len(self) for n in numbers]
+
+
+def test_texts_of_a_step_are_those_of_their_set():
+  mixed = mixture.of([_Words("a", 2), _Twice("b", 3)], [1.0, 1.0], 5, 0)
+  for step in (2, 3):
+    read = [mixed.text(n).training for n in mixed.at_step(step, 9, range(5))]
+    end = "!" if step % 2 else ""
+    assert sorted(read) == ["a 0", "a 1", *(f"b {n}{end}" for n in range(3))]
 
 
 def test_one_set_is_no_mixture():
