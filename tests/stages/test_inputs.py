@@ -11,7 +11,7 @@ from bigrec_jax.workdir import paths as paths_lib
 from tests import demo_workdir
 
 
-def _session(catalogue, **sections):
+def _session(catalogue, own_weights=False, **sections):
   config = demo_workdir.config()
   changed = {
     name: dataclasses.replace(getattr(config, name), **keys)
@@ -26,7 +26,7 @@ def _session(catalogue, **sections):
     task=types.SimpleNamespace(
       store=types.SimpleNamespace(config=config),
       made_from=lambda split: {f"{split}_examples": 0},
-      has_own_weights=False,
+      has_own_weights=own_weights,
       cf_model="",
     ),
   )
@@ -85,6 +85,17 @@ def test_the_objective_is_named():
     _adapter("one", train_on_inputs=False),
   ]
   assert all(a != b for n, a in enumerate(found) for b in found[:n])
+
+
+def test_what_came_later_is_named_where_it_is_read_alone():
+  """Workdirs of before have no such keys in their records."""
+  known = train.STAGE.inputs(_session("one"))
+  assert known == _adapter("one", own_l2=0.5)
+  assert not {"own_l2", "schedule"} & set(known["train"])
+  assert "item_vectors" not in known and "item_vectors" not in _predictions("")
+  assert _adapter("one", schedule="cosine") != known
+  own = train.STAGE.inputs(_session("one", own_weights=True))
+  assert own["train"]["own_l2"] == 0.0
 
 
 def test_contrastive_options_are_named_where_they_are_read():
