@@ -26,7 +26,7 @@ def run(
   histories to recommend for, their lists come before the report.
   """
   session = Session(config, workdir, asked)
-  stages = [prepare.STAGE, *pretrain.needed(session), train.STAGE]
+  stages = [prepare.STAGE, *pretrain.needed(session), *train.stages(session)]
   if config.ground.cf_model:
     stages += [train_cf.stage(model) for model in train_cf.models(config)]
   ends = {evaluate.stage(session): evaluate.finish}

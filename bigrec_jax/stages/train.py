@@ -37,7 +37,13 @@ def run(
   Raises:
     UserError: data, base or the adapter to start from cannot be used.
   """
-  Session(config, workdir, asked).make(STAGE)
+  session = Session(config, workdir, asked)
+  session.make(*stages(session))
+
+
+def stages(session: Session) -> list[graph.Stage]:
+  """Returns the stages of training; who asks for it asks for both."""
+  return [*([first.STAGE] if first.is_asked_for(session) else []), STAGE]
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:

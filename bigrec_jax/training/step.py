@@ -57,7 +57,7 @@ class Coupling:
     empty: () -> Pools, on every device.
     pool: (pools, state, base, rows, header, mask) -> pools, header and mask
       None where rows hold whole texts. Donates `pools`.
-    couple: (sums, pools) -> (sums, gradient by tokens). Donates both.
+    couple: (sums, pools) -> (sums, gradient by tokens). Donates `sums`.
   """
 
   empty: jax.stages.Wrapped
@@ -381,7 +381,7 @@ def _coupling(
     pool=jax.jit(made.pool, donate_argnames="pools", out_shardings=replicated),
     couple=jax.jit(
       made.couple,
-      donate_argnames=("sums", "pools"),
+      donate_argnames="sums",
       out_shardings=(sums_placed, replicated),
     ),
   )

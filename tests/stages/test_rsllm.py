@@ -152,7 +152,8 @@ def test_what_is_made_again(made, other, capsys):
   asked = dataclasses.replace(_session(config, root).asked, dry_run=True)
 
   def told(changed):
-    session_lib.Session(changed, root, asked).make(train.STAGE)
+    session = session_lib.Session(changed, root, asked)
+    session.make(*train.stages(session))
     return capsys.readouterr().out
 
   assert "would be made" not in told(config)
@@ -176,9 +177,8 @@ def test_mistakes_with_other_workdirs(made, other, tmp_path):
   def refusal(**changes):
     changed = dataclasses.replace(config.train, **changes)
     with pytest.raises(errors.UserError) as caught:
-      _session(dataclasses.replace(config, train=changed), root).make(
-        train.STAGE
-      )
+      session = _session(dataclasses.replace(config, train=changed), root)
+      session.make(*train.stages(session))
     return str(caught.value)
 
   assert "a workdir expected that" in refusal(also=(str(tmp_path),))
