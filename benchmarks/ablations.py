@@ -121,7 +121,7 @@ def _means(
     }
     found.append(
       dataclasses.replace(
-        own[0], system=name, metrics=metrics, seeds=list(seeds)
+        own[0], system=name, metrics=metrics, seeds=tuple(seeds)
       )
     )
   return found

@@ -45,7 +45,7 @@ def test_each_part_is_left_out_once_a_seed(tmp_path, runs):
   }
   assert by_name["rsllm"] == pytest.approx(4 + 0.875)  # The mean of seeds.
   assert by_name["without target-target"] == pytest.approx(5)
-  assert all(row.seeds == [3, 5] for row in found)
+  assert all(row.seeds == (3, 5) for row in found)
   stored = rows.read_task(tmp_path / "metrics" / "ablations.json")
   assert list(stored) == found
 
