@@ -34,8 +34,10 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.config import source_file
@@ -60,6 +62,7 @@ MODES = (
   "evaluate",
   "contamination",
   "recommend",
+  "chat",
   "report",
   "export",
   "pipeline",
@@ -67,7 +70,7 @@ MODES = (
   "selfcheck",
 )
 # They use what is there; only --make has them train or remember anything.
-_READING = ("recommend", "report", "export", "plan")
+_READING = ("recommend", "chat", "report", "export", "plan")
 # In them model.adapter is where training starts, elsewhere the one to use.
 _STARTING = ("train", "pipeline")
 # They neither read nor change what is there.
@@ -87,7 +90,7 @@ _HISTORY = flags.DEFINE_multi_string(
   "history",
   [],
   "An id or a title that the user has had; once for each, oldest first, or a"
-  " JSON list of them. For --mode=recommend.",
+  " JSON list of them. For --mode=recommend and --mode=chat.",
 )
 _MAKE = flags.DEFINE_bool(
   "make", False, "A mode that only reads makes first what is missing or stale."
@@ -144,6 +147,26 @@ def _named(argv: list[str], flag: str) -> str | None:
   return found
 
 
+@contextlib.contextmanager
+def _keys_before_methods() -> Iterator[None]:
+  """Makes `--config.data.items=FILE` a key: ConfigDict has a method items.
+
+  config_flags takes attributes first, and has no other way to say it.
+  """
+  plain = config_path._get_item_or_attribute
+
+  def by_key(config: Any, field: Any, field_path: str | None = None) -> Any:
+    if isinstance(config, ml_collections.ConfigDict) and field in config:
+      return config[field]
+    return plain(config, field, field_path)
+
+  config_path._get_item_or_attribute = by_key
+  try:
+    yield
+  finally:
+    config_path._get_item_or_attribute = plain
+
+
 def _parse(argv: list[str]) -> None:
   """Parses flags; every mistake becomes a UserError.
 
@@ -161,7 +184,8 @@ def _parse(argv: list[str]) -> None:
     ):
       argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
   try:
-    rest = flags.FLAGS(argv)
+    with _keys_before_methods():
+      rest = flags.FLAGS(argv)
     if (config := _CONFIG.value) is not None:
       config.lock()  # Touch it: a file that did not load says so only now.
   except (flags.Error, OSError) as error:
@@ -318,9 +342,9 @@ def _run(argv: list[str]) -> int:
   """Runs the mode; returns the exit status, which only selfcheck decides."""
   _parse(argv)
   _refuse_urls()
-  if _HISTORY.value and _MODE.value not in ("recommend", "pipeline"):
+  if _HISTORY.value and _MODE.value not in ("recommend", "chat", "pipeline"):
     raise errors.UserError(
-      f"--history: --mode={_MODE.value} found, recommend expected"
+      f"--history: --mode={_MODE.value} found, chat or recommend expected"
     )
   workdir = pathlib.Path(
     _WORKDIR.value or f"runs/{_config_name() or _MODE.value}"

@@ -48,6 +48,7 @@ _OWN = {
   "generate": ("predictions", "records/predictions_*"),
   "embed": ("embeddings", "records/embeddings.json"),
   "ground_eval": ("ranks", "records/ground_eval.json"),
+  "recommend": ("recommendations*", "records/recommend*"),
   "export": ("export",),
   "report": ("report",),
   "pipeline": ("report",),
@@ -105,6 +106,10 @@ def start_mode(
     command = [sys.executable, "-m", "benchmarks.startup_probe", str(probe)]
     command += [f"--config={config}", f"--mode={mode}", f"--workdir={workdir}"]
     command += arguments.flags
+    if mode == "recommend":
+      with open(workdir / "data" / "catalogue.jsonl", encoding="utf-8") as file:
+        item = json.loads(file.readline())["external_id"]
+      command.append(f"--history={item}")
     wall, cpu, _ = _timed(command)
     inside = storage.read_json(probe)
   # Before its first line runs the interpreter starts; after its last it ends.

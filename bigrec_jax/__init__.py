@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from bigrec_jax.errors import UserError
+  from bigrec_jax.recommend.conversation import Conversation, chat
   from bigrec_jax.recommend.recommendations import (
     Provenance,
     Recommendation,
@@ -21,20 +22,24 @@ if TYPE_CHECKING:
   from bigrec_jax.recommend.recommender import Recommender
 
 __all__ = [
+  "Conversation",
   "Provenance",
   "Recommendation",
   "Recommendations",
   "Recommender",
   "UserError",
+  "chat",
 ]
 
 # Where they are; imported on first use, so that `import bigrec_jax` is cheap.
 _PUBLIC = {
+  "Conversation": "bigrec_jax.recommend.conversation",
   "Provenance": "bigrec_jax.recommend.recommendations",
   "Recommendation": "bigrec_jax.recommend.recommendations",
   "Recommendations": "bigrec_jax.recommend.recommendations",
   "Recommender": "bigrec_jax.recommend.recommender",
   "UserError": "bigrec_jax.errors",
+  "chat": "bigrec_jax.recommend.conversation",
 }
 
 

@@ -51,6 +51,52 @@ def get_config() -> ml_collections.ConfigDict:
   # listed, and what is written is grounded to the whole catalogue.
   config.task.rsllm = cfg()
   config.task.rsllm.full_ranking = False
+  # Cao et al.: samples of each kind for each train row; 0 = none of them.
+  config.task.auxiliary = cfg()
+  config.task.auxiliary.weights = cfg()
+  config.task.auxiliary.weights.retrieval = 1.0
+  config.task.auxiliary.weights.ranking = 1.0
+  config.task.auxiliary.weights.rating = 1.0  # Left out, aloud, without them.
+  config.task.auxiliary.weights.mim = 1.0  # Masked items.
+  config.task.auxiliary.weights.mlm = 1.0  # Masked words of titles.
+  config.task.auxiliary.weights.bpr = 1.0  # The later item or a random one.
+  config.task.auxiliary.item = "title"  # title | id | both: what items read.
+  config.task.auxiliary.ids = "place"  # place (in the catalogue) | external
+  # What stands behind an item's name: a JSON of id -> text or texts, or
+  # MovieLens' movies.csv or .dat for genres; empty = nothing.
+  config.task.auxiliary.attributes = ""
+  config.task.auxiliary.candidates = 100  # Of ranking; one is the target.
+  # Newest items of a train row that mim, mlm and bpr see; 0 = all of it.
+  config.task.auxiliary.window = 0
+  config.task.auxiliary.masked_items = 1  # Of a mim sample.
+  config.task.auxiliary.mask_rate = 0.15  # Of an mlm sample's words.
+  # What a masked item or words read as; {} is its number. T5: <extra_id_{}>.
+  config.task.auxiliary.blank = "<{}>"
+  # FaiRLLM. Whose lists: base (without an adapter), tuned, or both.
+  config.task.fairness = cfg()
+  config.task.fairness.models = ("base",)
+  config.task.fairness.values = ""  # JSON, attribute -> values; empty = own.
+  config.task.fairness.attributes = ()  # Of these; () = all.
+  config.task.fairness.names = ""  # A name a line; empty = popular titles.
+  config.task.fairness.num_names = 500  # The first of them.
+  config.task.fairness.noun = "movie"  # movie | song | book | game | item
+  config.task.fairness.list_length = 20  # K
+  config.task.fairness.lists = "text"  # text: one numbered list | beams
+  config.task.fairness.begin = ""  # Put into the model's mouth, such as "1.".
+  # Chat-REC. The chat model: HF directory or GGUF; empty = the base itself.
+  config.task.chat = cfg()
+  config.task.chat.model = ""
+  config.task.chat.candidates = 20  # Asked of the recommender.
+  config.task.chat.listed = 5  # Shown, after the chat model's own order.
+  # model: it says whether to call the recommender | always
+  config.task.chat.decide = "model"
+  config.task.chat.score = "sum"  # sum | mean: of a title's token log p.
+  config.task.chat.max_new_tokens = 96  # Of an explanation or an answer.
+  config.task.chat.most_turns = 8  # The newest, that the prompt has.
+  config.task.chat.noun = "item"  # What is recommended, in the prompts.
+  config.task.chat.profile = ""  # JSON object of what is known of the user.
+  config.task.chat.request = "What should I have next?"  # In the evaluation.
+  config.task.chat.num_users = 0  # Of each split, the first; 0 = all.
 
   config.model = cfg()
   config.model.path = ""  # HF directory; empty = the base made in the workdir.
@@ -97,8 +143,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.valid = ""  # sequences file (format sequences) in data.train.
   config.data.test = ""
   config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
-  # Format csv: who had what, and the items' titles; any separator. Columns are
-  # found by the usual names; the author, if named, is put behind the title.
+  # Format csv: who had what, and the items' titles; CSV with any separator,
+  # JSON objects a line or Parquet. Columns are found by the usual names, or
+  # named (by numbers from 1 in a file without header); the author, if named, is
+  # put behind the title, all others of items are kept as attributes.
   config.data.interactions = ""
   config.data.items = ""
   config.data.columns = cfg()
@@ -111,6 +159,9 @@ def get_config() -> ml_collections.ConfigDict:
   # Of the title file: auto (UTF-8 if it is, else ISO-8859-1) | utf-8 |
   # iso-8859-1 (what the published Movie scripts assume).
   config.data.encoding = "auto"
+  # Which items are targets: full (a whole history before them), tail (short
+  # users give their last), every (one before them); auto = the format's rule.
+  config.data.windows = "auto"
   config.data.max_history = 10
   config.data.num_train = -1  # -1 = all; else the few-shot sample by seed.
   config.data.num_valid = 5000  # -1 = all.
@@ -223,13 +274,22 @@ def get_config() -> ml_collections.ConfigDict:
   config.ground.cf_scores = cfg()
   config.ground.cf_scores.valid = ""
   config.ground.cf_scores.test = ""
-  config.ground.cf_model = ""  # Use cf/<model>/{valid,test}.npy.
+  # Use cf/<model>/{valid,test}.npy; "sasrec,item_knn" fuses several
+  # (fusion=calibrated), of which the first is what injections use.
+  config.ground.cf_model = ""
   config.ground.popularity = ""  # JSON, external id -> count.
   # Beside the published rows, each in a row of its own:
   config.ground.beams = "first"  # first | all: every beam is a query.
   # Candidates whose titles the model itself scores; 0 = none.
   config.ground.likelihood = 0
   config.ground.fusion = "paper"  # paper | calibrated: fitted on valid.
+  # Fusions without one part, as rows: text, cf, bm25, popularity.
+  config.ground.fusion_ablations = ()
+  # Groups of items in the first K of every ranker's lists, for these K.
+  config.ground.item_fairness = ()
+  # JSON, external id -> groups, or MovieLens' movies file; empty = none beside
+  # fifths by popularity.
+  config.ground.item_groups = ""
   config.ground.batch_size = 512  # Users per block.
   # A device holds the distances of batch_size users to this many items at a
   # time; of fewer users where it has more items.
@@ -273,27 +333,37 @@ def get_config() -> ml_collections.ConfigDict:
   config.cf.mask_seen = False  # Items seen before never precede the target.
   config.cf.neighbours = 100  # item_knn
   config.cf.neighbour_decay = 1.0  # item_knn: weight per step into the past.
-  config.cf.max_dense_gib = 16.0  # Above: factorised scores only, no .npy.
+  # A split whose scores are larger has them as factors only, and no .npy.
+  config.cf.max_dense_gib = 0.5
 
-  # Histories to recommend for: a JSONL file, or one on the command line
-  # (--history, an id or a title each, oldest first).
+  # Histories to recommend for: a file (JSON lines, CSV or Parquet), or one on
+  # the command line (--history, an id or a title each, oldest first), or those
+  # of users of the data: all, or a file of their ids.
   config.recommend = cfg()
   config.recommend.histories = ""
   config.recommend.history = ()
+  config.recommend.users = ""
+  config.recommend.allow = ""  # File of the ids that may be listed, in stock.
+  config.recommend.deny = ""  # File of ids that are never listed.
   config.recommend.output = ""  # Empty = <workdir>/recommendations.jsonl.
   config.recommend.k = 10  # Items in a list; one of each title.
   # none | popularity | cf | popularity+cf | auto = what valid likes best.
   config.recommend.injection = "auto"
   config.recommend.gamma = "auto"  # Or a number; auto = ground_eval's.
   config.recommend.exclude_history = True  # Never list what the user has had.
-  # An item that the catalogue lacks: error | text (into the prompt as it is)
-  # | skip.
+  # CF's list, or popularity's, where the text is far from all titles, or none.
+  config.recommend.fallback = True
+  # An item that the catalogue lacks: error | nearest (the title most like it)
+  # | text (into the prompt as it is) | skip.
   config.recommend.unknown = "error"
+  config.recommend.explain = False  # Why each item is where it is.
 
   config.report = cfg()
   config.report.num_examples = 12
   # Titles that the base alone is asked to complete; 0 = none.
   config.report.contamination = 0
+  config.report.compare = ""  # Other evaluated workdirs, "runs/a,runs/b".
+  config.report.price_per_hour = 0.0  # Of the machine; adds what stages cost.
 
   # --mode=plan compiles for devices that need not be there.
   config.plan = cfg()

@@ -6,17 +6,18 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.workdir import paths, settings
 from configs import demo
 
+_GROUND = ("cf_model", "beams", "fusion", "fusion_ablations", "likelihood")
+
 
 def config(**keys) -> config_lib.Config:
   """Returns the tiny demo's configuration on a mesh of 4 x 2.
 
   Args:
-    **keys: of section `recommend`, or of section `ground` `cf_model`, `beams`,
-      `fusion` and `likelihood`.
+    **keys: of section `recommend`, or those of section `ground` in `_GROUND`.
   """
   tree = demo.get_config("tiny")
   tree.mesh.data, tree.mesh.fsdp = 4, 2
-  for key in ("cf_model", "beams", "fusion", "likelihood"):
+  for key in _GROUND:
     tree.ground[key] = keys.pop(key, tree.ground[key])
   for key, value in keys.items():
     tree.recommend[key] = value

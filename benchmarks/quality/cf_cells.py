@@ -181,6 +181,7 @@ def _train(
     "seed": name.seed,
     "cf__model": own.model,
     "cf__num_train": name.rows,
+    "cf__max_dense_gib": 16.0,  # `ground.cf_scores` names files of whole rows.
     **_SCHEDULE,
     **own.keys,
   }

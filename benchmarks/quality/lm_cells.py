@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.quality import cells, cf_cells, product
 from bigrec_jax import errors
+from bigrec_jax.config import ground
 from bigrec_jax.recommend import gguf_base
 from bigrec_jax.results import ground_file, writer
 from bigrec_jax.stages import (
@@ -41,7 +42,11 @@ TRIES: dict[str, dict[str, Any]] = {
   "epochs3": {"train__num_epochs": 3},
 }
 # Rows beside the published ones (bigrec_jax/stages/systems.py).
-_BESIDE = {"ground__beams": "all", "ground__fusion": "calibrated"}
+_BESIDE = {
+  "ground__beams": "all",
+  "ground__fusion": "calibrated",
+  "ground__fusion_ablations": ground.PARTS,
+}
 # Systems that ground what `smollm2` of the same rows and seed wrote.
 _GIVEN = ("minilm", "likelihood")
 # Candidates scored by the model itself, of each user.

@@ -32,31 +32,6 @@ def target_labels(targets: np.ndarray, popularity: np.ndarray) -> np.ndarray:
   return segments.popularity_labels(popularity)[targets]
 
 
-def transitions(train: Examples, num_items: int) -> np.ndarray:
-  """Returns the distinct pairs of neighbours in train rows, sorted.
-
-  A pair is one number: its first item times I plus its second.
-  """
-  rows = np.concatenate([train.history, train.target[:, None]], axis=1)
-  lengths = (train.history >= 0).sum(axis=1)
-  # The target comes behind the last item, before the padding.
-  rows[np.arange(len(rows)), lengths] = train.target
-  rows[lengths < train.history.shape[1], -1] = -1
-  first, second = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
-  both = (first >= 0) & (second >= 0)
-  return np.unique(first[both] * num_items + second[both])
-
-
-def transition_labels(
-  held: Examples, known: np.ndarray, num_items: int
-) -> np.ndarray:
-  """Returns indices [N] into `TRANSITIONS`; an empty history is new."""
-  lengths = (held.history >= 0).sum(axis=1)
-  last = held.history[np.arange(len(held)), np.maximum(lengths - 1, 0)]
-  pair = last.astype(np.int64) * num_items + held.target
-  return ((lengths > 0) & np.isin(pair, known)).astype(np.int64)
-
-
 def history_labels(held: Examples) -> np.ndarray:
   """Returns indices [N] into `HISTORIES`."""
   lengths = (held.history >= 0).sum(axis=1)
@@ -69,13 +44,14 @@ def write(at: product.Place) -> None:
   with product.session(workdir, at.changes()) as made:
     items = made.catalogue
     train = examples_lib.load_examples(made.paths, "train", -1, 0)
-    known = transitions(train, len(items))
     labels: dict[str, Any] = {}
     for split in cells.SPLITS:
       held = made.examples(split)
       labels[split] = {
         "target": cells.pack(target_labels(held.target, items.popularity)),
-        "transition": cells.pack(transition_labels(held, known, len(items))),
+        "transition": cells.pack(
+          segments.known_transitions(held, train, len(items)).astype(np.int64)
+        ),
         "history": cells.pack(history_labels(held)),
       }
     splits = {

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse as sp
 
-from bigrec_jax.cf import rows
+from bigrec_jax.cf import rows, sparse_factors
 
 _CHUNK = 4096  # Items whose co-occurrences are held at a time.
 
@@ -33,6 +33,14 @@ class ItemKnn:
     Args:
       history: [n, H] int32, padded at the right with -1.
     """
+    return self.sparse(history)[:]
+
+  def sparse(self, history: np.ndarray) -> sparse_factors.SparseScores:
+    """Returns the scores as two sparse tables.
+
+    Args:
+      history: [n, H] int32, padded at the right with -1.
+    """
     length = rows.lengths(history)
     order = np.arange(history.shape[1])
     age = length[:, None] - 1 - order[None]  # 0 = newest.
@@ -41,7 +49,7 @@ class ItemKnn:
     user = np.nonzero(live)[0]
     shape = (len(history), self.similarity.shape[0])
     had = sp.csr_matrix((weight, (user, history[live])), shape, np.float32)
-    return (had @ self.similarity).toarray()
+    return sparse_factors.SparseScores(had, self.similarity)
 
 
 def fit(

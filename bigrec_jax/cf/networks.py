@@ -58,13 +58,35 @@ def init(spec: NetworkSpec, seed: int) -> Params:
   variables = module.lazy_init(net_key, *shapes, None, method="last")
   params = {"network": variables["params"]}
   if not spec.tied:
-    width = spec.hidden_size
-    if spec.network == "caser":
-      width = caser.features(spec)
+    width = _head_width(spec)
     uniform = layers.uniform(width)
     params["head"] = uniform(kernel_key, (spec.rows, width))
     params["head_bias"] = uniform(bias_key, (spec.rows,))
   return jax.tree.map(np.asarray, params)
+
+
+def abstract(spec: NetworkSpec) -> Params:
+  """Returns the shapes and types of `init`; no number is drawn."""
+  module: Any = NETWORKS[spec.network](spec)
+  tokens = jax.ShapeDtypeStruct((1, spec.max_length), jnp.int32)
+  length = jax.ShapeDtypeStruct((1,), jnp.int32)
+  variables = jax.eval_shape(
+    lambda key, *rows: module.init(key, *rows, None, method="last"),
+    jax.eval_shape(jax.random.key, 0),
+    tokens,
+    length,
+  )
+  params = {"network": variables["params"]}
+  if not spec.tied:
+    width = _head_width(spec)
+    params["head"] = jax.ShapeDtypeStruct((spec.rows, width), jnp.float32)
+    params["head_bias"] = jax.ShapeDtypeStruct((spec.rows,), jnp.float32)
+  return params
+
+
+def _head_width(spec: NetworkSpec) -> int:
+  """Returns D', the length of the states that an untied head reads."""
+  return caser.features(spec) if spec.network == "caser" else spec.hidden_size
 
 
 def head(spec: NetworkSpec, params: Params) -> Head:

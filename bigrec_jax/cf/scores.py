@@ -1,10 +1,11 @@
 """CF scores on disk: written in blocks, read back only where they belong.
 
 `cf/<model>/<split>.npy` is float32 [examples, items]. Beside it lie the same
-scores in factorised form (`<split>.states.npy` [N, D], `<split>.items.npy`
-[I, D]) where the model has one, a digest of every row and column
-(`<split>.rows.npz`), and the record `<split>.json`, written last. Very large
-catalogues have the factorised form only; readers don't see the difference.
+scores in factorised form where the model has one (`<split>.states.npy` [N, D]
+and `<split>.items.npy` [I, D]; of item_knn sparse, `.npz`), a digest of every
+row and column (`<split>.rows.npz`), and the record `<split>.json`, written
+last. Beyond a bound there is the factorised form only; readers don't see the
+difference.
 """
 
 import dataclasses
@@ -16,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from bigrec_jax import errors
+from bigrec_jax.cf import sparse_factors
 from bigrec_jax.cf.factors import Factors
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.workdir import arrays, storage
 
 _BLOCK = 1 << 24  # Scores written or checked at a time, 64 MiB.
+# What scores come from: users to float32 [n, I], where there are no factors.
+Source = Factors | sparse_factors.SparseScores | Callable[[slice], np.ndarray]
 _PRIMES = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD))
 
 
@@ -53,6 +57,10 @@ class FactorisedScores:
     return np.asarray(self.factors.states[rows]) @ self.factors.items.T
 
 
+# What `load_scores` opens: float32 [N, I], read by rows.
+Scores = np.ndarray | FactorisedScores | sparse_factors.SparseScores
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Files:
   """The files that belong to one split's scores."""
@@ -69,6 +77,11 @@ class _Files:
   @property
   def items(self) -> pathlib.Path:
     return self._beside("items.npy")
+
+  @property
+  def sparse(self) -> tuple[pathlib.Path, pathlib.Path]:
+    """Users' and items' part of sparse scores."""
+    return self._beside("states.npz"), self._beside("items.npz")
 
   @property
   def rows(self) -> pathlib.Path:
@@ -89,7 +102,11 @@ def exists(path: pathlib.Path) -> bool:
   record = storage.read_json_if_whole(files.record)
   if not isinstance(record, dict) or "unfinished" in record:
     return False
-  return path.exists() or (files.states.exists() and files.items.exists())
+  return (
+    path.exists()
+    or (files.states.exists() and files.items.exists())
+    or all(file.exists() for file in files.sparse)
+  )
 
 
 def _row_digests(examples: Examples) -> np.ndarray:
@@ -113,7 +130,7 @@ def _column_digests(catalogue: Catalogue) -> np.ndarray:
 
 def write_scores(
   path: pathlib.Path,
-  source: Factors | Callable[[slice], np.ndarray],
+  source: Source,
   examples: Examples,
   catalogue: Catalogue,
   made_from: Mapping[str, Any],
@@ -127,24 +144,28 @@ def write_scores(
     examples: the rows.
     catalogue: the columns.
     made_from: kept in the record, e.g. the model's settings.
-    max_dense_bytes: factors whose dense form is larger get no .npy.
+    max_dense_bytes: factors whose dense form is larger get no .npy; a function
+      has no other form.
   """
   files = _Files(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   # A kill before the end leaves this, not scores that nobody vouches for.
   storage.write_json(files.record, {"unfinished": True})
-  files.states.unlink(missing_ok=True)
-  files.items.unlink(missing_ok=True)
+  for old in (files.states, files.items, *files.sparse):
+    old.unlink(missing_ok=True)
   shape = (len(examples), len(catalogue))
   if isinstance(source, Factors):
     read: Callable[[slice], np.ndarray] = FactorisedScores(source).__getitem__
     _save(files.states, source.states)
     _save(files.items, source.items)
+  elif isinstance(source, sparse_factors.SparseScores):
+    read = source.__getitem__
+    states, items = files.sparse
+    sparse_factors.save(states, source.states)
+    sparse_factors.save(items, source.items)
   else:
-    read = source
-  if not isinstance(source, Factors) or 4 * shape[0] * shape[1] <= (
-    max_dense_bytes
-  ):
+    read, max_dense_bytes = source, float("inf")
+  if 4 * shape[0] * shape[1] <= max_dense_bytes:
     _write_dense(path, read, shape)
   else:
     path.unlink(missing_ok=True)
@@ -189,7 +210,7 @@ def _write_dense(
 
 def load_scores(
   path: pathlib.Path, examples: Examples, catalogue: Catalogue
-) -> np.ndarray | FactorisedScores:
+) -> Scores:
   """Opens the scores of a split for reading in blocks.
 
   A file that `write_scores` made must be of these very rows and columns. An
@@ -202,7 +223,7 @@ def load_scores(
     catalogue: the columns that are expected.
 
   Returns:
-    An np.memmap or a FactorisedScores, float32 [N, I].
+    An np.memmap, FactorisedScores or SparseScores, float32 [N, I].
 
   Raises:
     UserError: a file is missing, damaged, of another shape or type, holds NaN
@@ -213,6 +234,12 @@ def load_scores(
   if is_ours:
     _check_record(files, examples, catalogue)
   shape = (len(examples), len(catalogue))
+  if is_ours and not files.dense.exists() and files.sparse[0].exists():
+    found = sparse_factors.SparseScores(*map(sparse_factors.load, files.sparse))
+    if found.states.shape[1] != found.items.shape[0]:
+      raise errors.UserError(f"{files.sparse[0]}: not of {files.sparse[1]}")
+    _check_shape(files.sparse[0], found.shape, shape)
+    return found
   if is_ours and not files.dense.exists():
     states, items = _open(files.states), _open(files.items)
     for file, array in ((files.states, states), (files.items, items)):

@@ -138,7 +138,7 @@ class CfTrainer:
 
 def abstract_state(recipe: steps.Recipe, runs: int, mesh: Mesh) -> steps.State:
   """Returns shapes, types and shardings of the state of some runs."""
-  params = networks.init(recipe.network, 0)
+  params = networks.abstract(recipe.network)
   shapes = jax.eval_shape(
     steps.initial,
     jax.tree.map(

@@ -10,15 +10,19 @@ from typing import Annotated, Any
 
 import ml_collections
 
+from bigrec_jax import errors
 from bigrec_jax.config import checks
+from bigrec_jax.config.auxiliary import AuxiliaryConfig, WeightsConfig
 from bigrec_jax.config.bm25 import Bm25Config
 from bigrec_jax.config.cf import CF_MODELS, CfConfig
+from bigrec_jax.config.chat import ChatConfig
 from bigrec_jax.config.data import (
   ColumnsConfig,
   DataConfig,
   PromptConfig,
   SyntheticConfig,
 )
+from bigrec_jax.config.fairness import FairnessConfig
 from bigrec_jax.config.generate import GenerateConfig
 from bigrec_jax.config.ground import (
   EmbedConfig,
@@ -52,9 +56,11 @@ from bigrec_jax.config.train import (
 
 __all__ = [
   "ArchConfig",
+  "AuxiliaryConfig",
   "Bm25Config",
   "CF_MODELS",
   "CfConfig",
+  "ChatConfig",
   "ChooseConfig",
   "ColumnsConfig",
   "Config",
@@ -63,6 +69,7 @@ __all__ = [
   "DataConfig",
   "EmbedConfig",
   "EncoderConfig",
+  "FairnessConfig",
   "GenerateConfig",
   "GroundConfig",
   "LoraConfig",
@@ -79,6 +86,7 @@ __all__ = [
   "SyntheticConfig",
   "TaskConfig",
   "TrainConfig",
+  "WeightsConfig",
   "YesNoConfig",
   "from_config_dict",
   "gammas",
@@ -106,6 +114,17 @@ class Config:
   report: ReportConfig
   plan: PlanConfig
   mesh: MeshConfig
+
+  def __post_init__(self):
+    ground, generate = self.ground, self.generate
+    given = ground.predictions.valid and ground.predictions.test
+    if ground.beams == "all" and generate.has_prior and not given:
+      raise errors.UserError(
+        f"config.ground.beams: all found with generate.prior={generate.prior},"
+        " whose beams have scores mixed with CF's, not the model's own"
+        " log-probabilities; generate.prior_weight=0, or ground.beams=first,"
+        " expected"
+      )
 
   def to_dict(self) -> dict[str, Any]:
     """Returns plain nested dicts, e.g. for fingerprints and the report."""

@@ -70,6 +70,12 @@ def choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     )
 
 
+def some(key: str, values: tuple[str, ...]) -> None:
+  """Raises UserError if there is no value."""
+  if not any(values):
+    raise errors.UserError(f"config.{key}: nothing found, a name expected")
+
+
 def build(cls: type, values: Any, prefix: str) -> Any:
   """Fills a tree of dataclasses; keys and fields must be the same.
 

@@ -44,6 +44,7 @@ class DataConfig:
   items: str
   columns: ColumnsConfig
   encoding: str
+  windows: str
   max_history: Annotated[int, checks.Range(1, 2**16)]
   num_train: Annotated[int, _ROWS]
   num_valid: Annotated[int, _ROWS]
@@ -57,6 +58,9 @@ class DataConfig:
       "data.format",
       self.format,
       ("synthetic", "movielens", "amazon", "bigrec", "sequences", "csv"),
+    )
+    checks.choice(
+      "data.windows", self.windows, ("auto", "full", "tail", "every")
     )
     checks.choice(
       "data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1")

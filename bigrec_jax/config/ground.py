@@ -7,6 +7,8 @@ from bigrec_jax import errors
 from bigrec_jax.config import checks
 from bigrec_jax.config.cf import CF_MODELS
 
+# What a fusion can be fitted without (rankers/combine/ablation.py).
+PARTS = ("text", "cf", "bm25", "popularity")
 # How strong an injection may be.
 GAMMA = checks.Range(0, 10**6)
 _HUNDREDTHS = [n / 100 for n in range(101)]
@@ -84,6 +86,9 @@ class GroundConfig:
   beams: str
   likelihood: Annotated[int, checks.Range(0, 10**4)]
   fusion: str
+  fusion_ablations: tuple[str, ...]
+  item_fairness: Annotated[tuple[int, ...], checks.Range(1, 10**4)]
+  item_groups: str
   batch_size: Annotated[int, checks.ROWS]
   block_items: Annotated[int, checks.SOME]
   bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]
@@ -106,5 +111,36 @@ class GroundConfig:
     gammas(self.gamma_grid)
     checks.choice("ground.beams", self.beams, ("first", "all"))
     checks.choice("ground.fusion", self.fusion, ("paper", "calibrated"))
-    if self.cf_model:
-      checks.choice("ground.cf_model", self.cf_model, CF_MODELS)
+    for part in self.fusion_ablations:
+      checks.choice("ground.fusion_ablations", part, PARTS)
+    if self.fusion_ablations and self.fusion == "paper":
+      raise errors.UserError(
+        "config.ground.fusion_ablations: parts of a fusion found with"
+        " config.ground.fusion=paper, calibrated expected"
+      )
+    for name in self.cf_models:
+      checks.choice("ground.cf_model", name, CF_MODELS)
+    if len(self.cf_models) < 2:
+      return
+    if self.fusion == "paper":
+      raise errors.UserError(
+        f"config.ground.cf_model: {self.cf_model!r} found with"
+        " ground.fusion=paper, which injects one model's scores; one name, or"
+        " ground.fusion=calibrated, expected"
+      )
+    if self.cf_scores.valid or self.cf_scores.test:
+      raise errors.UserError(
+        f"config.ground.cf_model: {self.cf_model!r} found with"
+        " config.ground.cf_scores.*, which are of one model; one name expected"
+      )
+
+  @property
+  def cf_models(self) -> tuple[str, ...]:
+    """The names in `cf_model`, each once; the first is what is injected."""
+    names = (name.strip() for name in self.cf_model.split(","))
+    return tuple(dict.fromkeys(filter(None, names)))
+
+  @property
+  def injected_cf(self) -> str:
+    """The CF model whose scores are injected; "" = none."""
+    return self.cf_models[0] if self.cf_models else ""

@@ -17,16 +17,23 @@ class RecommendConfig:
 
   histories: str
   history: Sequence[str]  # No tuple[str, ...]: titles have commas.
+  users: str
+  allow: str
+  deny: str
   output: str
   k: Annotated[int, checks.SOME]
   injection: str
   gamma: str
   exclude_history: bool
+  fallback: bool
   unknown: str
+  explain: bool
 
   def __post_init__(self):
     checks.choice("recommend.injection", self.injection, ("auto", *INJECTIONS))
-    checks.choice("recommend.unknown", self.unknown, ("error", "text", "skip"))
+    checks.choice(
+      "recommend.unknown", self.unknown, ("error", "nearest", "text", "skip")
+    )
     if self.gamma == "auto":
       return
     values = checks.numbers_in(self.gamma)

@@ -4,7 +4,10 @@ import dataclasses
 from typing import Annotated
 
 from bigrec_jax.config import checks
+from bigrec_jax.config.auxiliary import AuxiliaryConfig
 from bigrec_jax.config.cf import CF_MODELS
+from bigrec_jax.config.chat import ChatConfig
+from bigrec_jax.config.fairness import FairnessConfig
 
 NOUNS = ("movie", "book", "game", "item")
 
@@ -70,3 +73,6 @@ class TaskConfig:
   yes_no: YesNoConfig
   choose: ChooseConfig
   rsllm: RsllmConfig
+  auxiliary: AuxiliaryConfig
+  fairness: FairnessConfig
+  chat: ChatConfig

@@ -19,6 +19,7 @@ from bigrec_jax.planning import (
   header_work,
   programs,
   roofline,
+  titles as titles_lib,
   topology,
   uncounted,
   unrolled,
@@ -39,6 +40,7 @@ class Plan:
     paths: paths_lib.Paths,
     target: topology.Target,
     tell: Callable[[str], object] = print,
+    titles: titles_lib.Titles = titles_lib.NONE,
   ):
     """Reads what there is to read; what can't be planned is said now.
 
@@ -47,12 +49,13 @@ class Plan:
       paths: of a workdir, which may hold a catalogue and needn't.
       target: the devices.
       tell: shown a line for each program.
+      titles: what the catalogue's titles make.
 
     Raises:
       UserError: the mesh, config.json, a batch or the catalogue's size is
         unusable.
     """
-    self._tell = tell
+    self._tell, self._titles = tell, titles
     self.config, self.paths, self.target = config, paths, target
     self.mesh = topology.mesh(config.mesh, target)
     self.arch = arguments.read_arch(config)
@@ -83,7 +86,8 @@ class Plan:
       if part in parts:
         rows = getattr(getattr(self.config, part), key)
         sharding.check_batch(self.mesh, rows, f"config.{part}.{key}")
-    for key in uncounted.keys(self.config):
+    self._uncounted = uncounted.keys(self.config, self._titles.trie is not None)
+    for key in self._uncounted:
       self._tell(f"plan: config.{key}: not counted; the plain programs are")
     if "ground" in parts and not self._num_items():
       raise errors.UserError(
@@ -124,7 +128,8 @@ class Plan:
       else all(row["fits"] for row in self._programs),
       "programs": self._programs,
       **found,
-      "uncounted": uncounted.keys(self.config),
+      "uncounted": self._uncounted,
+      "table_bytes": self._titles.sizes(),
       "quick": self.config.plan.quick,
       "versions": _versions(),
     }
@@ -171,7 +176,7 @@ class Plan:
     config, train = self.config, self.config.train
     rows = trainer.micro_batch_rows(train, self.mesh)
     shape = programs.train_shape(config, self.net, rows)
-    made = programs.train(self.net, config, shape)
+    made = programs.train(self.net, config, shape, self._titles.train)
     header = self._header(made, shape) if shape.prefix else []
     sizes = (rows, shape.length, shape.chunk, shape.prefix)
     first = self._compile(
@@ -188,7 +193,8 @@ class Plan:
 
     def program_of(rows: int) -> compiling.Program:
       shape = programs.train_shape(config, self.net, rows)
-      return programs.train(self.net, config, shape).accumulate
+      made = programs.train(self.net, config, shape, self._titles.train)
+      return made.accumulate
 
     found: dict[str, Any] = {
       "micro_batches_per_step": micro,
@@ -328,14 +334,14 @@ class Plan:
     token = work.decode_step(
       self.sizes, users, *rest, shape.beams, shape.steps, turns / 2
     )
-    read, advance = programs.generate(self.net, self.config)
+    read, advance = programs.generate(self.net, self.config, self._titles)
     first = self._compile(read, prompts, shape)
     row = self._compile(advance, work.add((turns, token)), shape)
 
     def program_of(users: int) -> compiling.Program:
       own = dataclasses.replace(self.config.generate, batch_size=users)
       config = dataclasses.replace(self.config, generate=own)
-      return programs.generate(self.net, config)[1]
+      return programs.generate(self.net, config, self._titles)[1]
 
     seconds = None
     if first["seconds"] is not None:

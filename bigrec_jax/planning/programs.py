@@ -23,7 +23,7 @@ from bigrec_jax.decoding import (
   stepping,
 )
 from bigrec_jax.devices import sharding
-from bigrec_jax.planning import arguments, compiling
+from bigrec_jax.planning import arguments, compiling, titles as titles_lib
 from bigrec_jax.rankers import counting
 from bigrec_jax.rankers.distance import distance, ranking, user_block
 from bigrec_jax.training import optimizer, state as state_lib, step, trainer
@@ -104,7 +104,10 @@ class Train:
 
 
 def train(
-  net: arguments.Network, config: config_lib.Config, shape: TrainShape
+  net: arguments.Network,
+  config: config_lib.Config,
+  shape: TrainShape,
+  tables: int = 0,
 ) -> Train:
   """Returns the programs of an optimizer step.
 
@@ -112,6 +115,7 @@ def train(
     net: the network.
     config: sections train and lora.
     shape: of a micro-batch.
+    tables: bytes of a device that the objective's tables take.
   """
   adamw = optimizer.AdamW(config.train.weight_decay, config.train.max_grad_norm)
   steps = step.make_steps(
@@ -136,21 +140,15 @@ def train(
   if shape.prefix:
     opened = jax.eval_shape(steps.open_header, state, net.base, tokens)
     header = arguments.place(opened, whole)
-  held = {
-    name: arguments.device_bytes(tree)
-    for name, tree in {
-      "moments": moments,
-      "sums": sums,
-      "base": net.base,
-      "prefix": header and header.prefix,
-    }.items()
-  }
+  prefix = header and header.prefix
+  trees = dict(moments=moments, sums=sums, base=net.base, prefix=prefix)
+  held = {name: arguments.device_bytes(tree) for name, tree in trees.items()}
 
   def program(
     name: str, lower: _Lower, elsewhere: Sequence[str], loops: Mapping[str, int]
   ) -> compiling.Program:
     # Arguments that a program does not use are dropped, but stay in memory.
-    kept = sum(held[one] for one in elsewhere)
+    kept = tables + sum(held[one] for one in elsewhere)
     return compiling.Program(f"train: {name}", lower, kept, loops)
 
   def loops(length: int, chunk: int) -> dict[str, int]:
@@ -235,47 +233,54 @@ def decode_turns(config: config_lib.Config) -> int:
 
 
 def generate(
-  net: arguments.Network, config: config_lib.Config
+  net: arguments.Network,
+  config: config_lib.Config,
+  titles: titles_lib.Titles = titles_lib.NONE,
 ) -> tuple[compiling.Program, compiling.Program]:
   """Returns the programs of generate: a group's prompts, all slots' tokens.
 
   Args:
     net: the network.
     config: sections generate and plan.
+    titles: what may be written.
   """
   shape = generate_shape(config, net.mesh)
-  eos = net.model.config.eos_token_ids
-  settings = program.settings_of(config.generate, eos, None)
-  split = sharding.batch_sharding(net.mesh)
+  eos, mesh = net.model.config.eos_token_ids, net.mesh
+  settings = program.settings_of(config.generate, eos, titles.trie)
+  # No title is longer than the trie is deep.
+  most = settings.search.max_new_tokens
+  shape = dataclasses.replace(shape, steps=max(most - 1, 1))
+  whole, trie = sharding.replicated(mesh), titles.abstract(mesh)
+  split = sharding.batch_sharding(mesh)
 
   def rows(dtype: Any, *more: int) -> Any:
     return arguments.array((shape.group, *more), dtype, split)
 
-  norm = rows(np.float32, settings.search.max_new_tokens)
+  norm = rows(np.float32, most)
   batch = program.Batch(
     tokens=rows(np.int32, shape.prompt),
     lengths=rows(np.int32),
     numbers=rows(np.int32),
     active=rows(np.bool_),
     norms=stepping.LengthNorms(norm, norm),
+    log_masses=rows(np.float32, titles.ranges) if titles.ranges else None,
   )
-  whole = sharding.replicated(net.mesh)
   common = (net.model, settings, {"params": net.base, "lora": net.adapter})
   prefix = arguments.prefix(net, shape.prefix)
   given = (batch, arguments.array((), np.uint32, whole), prefix)
-  slots = _slots(net, shape, lambda: program.read(*common, *given, None))
+  slots = _slots(net, shape, lambda: program.read(*common, *given, trie))
   wanted = arguments.array((), np.int32, whole)
   layers = _layer_loops(net)
   return (
     compiling.Program(
       "generate: read",
-      lambda: program.read.lower(*common, *given, None),
+      lambda: program.read.lower(*common, *given, trie),
       arguments.device_bytes(slots),
       layers,
     ),
     compiling.Program(
       "generate: advance",
-      lambda: program.advance.lower(*common, slots, wanted, prefix, None),
+      lambda: program.advance.lower(*common, slots, wanted, prefix, trie),
       0,
       # The layers' loop first: it also lies inside the loop over steps.
       layers | {"while": decode_turns(config)},

@@ -15,7 +15,7 @@ def render(plan: dict[str, Any]) -> str:
     plan: what plan.json holds.
   """
   parts = [_heading(plan), _memory(plan), _work(plan), _collectives(plan)]
-  lines = _train(plan) + _rates(plan)
+  lines = _train(plan) + _rates(plan) + _titles(plan)
   if plan["chip"] is None:
     lines.append("no published peaks for a CPU: times and bounds are n/a")
   else:
@@ -125,6 +125,16 @@ def _train(plan: dict[str, Any]) -> list[str]:
     )
   lines += _largest(train["largest_micro_batch"], "train: micro_batch_size")
   return lines
+
+
+def _titles(plan: dict[str, Any]) -> list[str]:
+  """Returns the line about tables of titles, where there are any."""
+  found = [
+    f"{name} {size / 2**20:.2f} MiB"
+    for name, size in plan["table_bytes"].items()
+    if size
+  ]
+  return [f"tables of titles a device: {', '.join(found)}"] if found else []
 
 
 def _largest(search: dict[str, Any] | None, name: str) -> list[str]:

@@ -1,13 +1,15 @@
-"""What a plan leaves out: keys whose programs need data to be compiled."""
+"""What a plan leaves out: keys whose programs it doesn't compile."""
 
 from bigrec_jax import config as config_lib
 
 
-def keys(config: config_lib.Config) -> list[str]:
+def keys(config: config_lib.Config, has_titles: bool) -> list[str]:
   """Returns those in use that make other programs than a plan compiles.
 
   Args:
     config: the whole of it; `plan.parts` says what is compiled.
+    has_titles: the trie of the titles that may be written is at hand; a
+      catalogue and a tokenizer make one.
   """
   train, generate = config.train, config.generate
   found = {
@@ -22,5 +24,5 @@ def keys(config: config_lib.Config) -> list[str]:
     key
     for part in config.plan.parts
     for key, used in found.get(part, {}).items()
-    if used
+    if used and not (has_titles and part == "generate")
   ]

@@ -3,11 +3,15 @@
 Letters: n users, W beams, H hidden, I items, k list size.
 """
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.devices import blocks
-from bigrec_jax.rankers import all_beams, engine, grounder
+from bigrec_jax.rankers import all_beams, engine, grounder, protocol, shown
 from bigrec_jax.rankers.distance import distance
 
 _SLACK = 32  # Items beyond k, for titles that repeat.
@@ -44,6 +48,7 @@ class AllBeamsLists:
     titles: np.ndarray,
     hidden: np.ndarray,
     k: int,
+    allowed: np.ndarray | None = None,
   ) -> grounder.Recommended:
     """Returns the lists of N users, each title once.
 
@@ -56,6 +61,7 @@ class AllBeamsLists:
       titles: [N, W] int32, the title's number where a beam is one, else -1.
       hidden: [N, H] catalogue rows that aren't listed, padded with -1.
       k: items in a list, at most I are.
+      allowed: [I] bool, which rows may be listed, at least one; None = all.
     """
     rows, total = _MOST_USERS, len(self._host)
     if len(queries) <= _FEW:
@@ -66,7 +72,9 @@ class AllBeamsLists:
         blocks.pad_rows(array[part], rows)
         for array in (queries, log_probs, titles)
       )
-      found.append(self._block(*own, hidden=hidden[part], k=min(k, total)))
+      found.append(
+        self._block(*own, hidden=hidden[part], k=min(k, total), allowed=allowed)
+      )
     items, scores, distances = (
       np.concatenate(x) for x in zip(*found, strict=True)
     )
@@ -80,17 +88,21 @@ class AllBeamsLists:
     *,
     hidden: np.ndarray,
     k: int,
+    allowed: np.ndarray | None,
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns items, scores and distances [n, k] of the users of `hidden`."""
     table, temperature = self._table, self._settings.item_temperature
     beams = all_beams.measure(table, queries, titles, log_probs, (temperature,))
-    ranker = all_beams.AllBeams(table, beams, self._settings)
-    total = len(self._host)
+    everything = all_beams.AllBeams(table, beams, self._settings)
+    ranker: protocol.Ranker = everything
+    total = most = len(self._host)
+    if allowed is not None:
+      ranker, most = _Allowed(everything, allowed), int(allowed.sum())
     # A power of two, so that few lengths of histories mean few programs.
     spare = 1 << max(0, hidden.shape[1] - 1).bit_length()
     count = k + spare + _SLACK
     while True:
-      count = min(count, total)
+      count = min(count, most)
       scores, rows = engine.lists(
         ranker,
         len(queries),
@@ -100,27 +112,52 @@ class AllBeamsLists:
         most_users=len(queries),
       )
       kept = [
-        self._new_titles(own, out)[:k]
+        np.flatnonzero(shown.of_candidates(own, self._groups, out, allowed))[:k]
         for own, out in zip(rows, hidden, strict=False)  # Less the padding.
       ]
-      if count == total or min(map(len, kept)) == k:
+      if count == most or min(map(len, kept)) == k:
         break
       count *= 4  # Many rows share titles.
+    best = scores[:, 0]
+    if allowed is not None:
+      best = engine.lists(
+        everything,
+        len(queries),
+        total,
+        table.mesh,
+        k=1,
+        most_users=len(queries),
+      )[0][:, 0]
     items = np.full((len(kept), k), -1, np.int32)
     listed, distances = np.zeros(items.shape), np.zeros(items.shape)
     for n, places in enumerate(kept):
       own = rows[n, places]
       items[n, : len(own)] = own
-      shares = scores[n, places].astype(np.float64) - scores[n, 0]
+      shares = scores[n, places].astype(np.float64) - best[n]
       listed[n, : len(own)] = np.exp(shares)
       query = np.broadcast_to(queries[n, 0], (len(own), queries.shape[2]))
       distances[n, : len(own)] = distance.exact(query, self._host[own])
     return items, listed, distances
 
-  def _new_titles(self, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Returns which of items [c] are the first of a title that isn't hidden."""
-    titles = self._groups[items]
-    first = np.zeros(len(items), bool)
-    first[np.unique(titles, return_index=True)[1]] = True
-    out = self._groups[hidden[hidden >= 0]]
-    return np.flatnonzero(first & ~np.isin(titles, out))
+
+class _Allowed:
+  """A ranker of which some items come last, and aren't listed."""
+
+  def __init__(self, ranker: all_beams.AllBeams, allowed: np.ndarray):
+    """Keeps the ranker and which rows may be listed, [I] bool."""
+    self._ranker, self._allowed = ranker, allowed
+    self.width = ranker.width
+
+  @staticmethod
+  def score(queries: all_beams.Queries, items: Any) -> jax.Array:
+    """Scores a block as the ranker does; NaN where an item isn't allowed."""
+    own, allowed = items
+    return jnp.where(allowed[None], all_beams.mixture(queries, own), jnp.nan)
+
+  def queries(self, users: slice) -> all_beams.Queries:
+    """Returns the beams of a block of users."""
+    return self._ranker.queries(users)
+
+  def items(self) -> tuple[Any, np.ndarray]:
+    """Returns the catalogue and which rows of it may be listed."""
+    return self._ranker.items(), self._allowed

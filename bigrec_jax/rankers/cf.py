@@ -10,7 +10,7 @@ import numpy as np
 
 from bigrec_jax.cf import networks
 from bigrec_jax.cf.factors import Factors
-from bigrec_jax.cf.scores import FactorisedScores
+from bigrec_jax.cf.scores import FactorisedScores, Scores
 from bigrec_jax.rankers import dense
 
 Head = tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]
@@ -73,7 +73,7 @@ class Factorised:
 
 
 def of_scores(
-  scores: np.ndarray | FactorisedScores,
+  scores: Scores,
 ) -> Factorised | dense.Dense:
   """Returns the ranker of scores [N, I] as `cf.scores.load_scores` opens them.
 

@@ -51,9 +51,10 @@ class Evaluation:
     gamma_pairs: of popularity+cf with two, on valid.
     ranks: {split: arrays for ranks/<split>.npz}: "target" [N]; "none" [N];
       each injection [N] at its single gamma, and for test at all gammas
-      chosen: "<injection>:gammas" [g] and "<injection>:ranks" [g, N], and
+      chosen: "<injection>:gammas" [g] and "<injection>:ranks" [g, N];
       "popularity+cf:two_gammas" [N]; "baseline:<name>" [N]. Valid's ranks
-      under injection are exact only below the largest cutoff.
+      under injection are exact only below the largest cutoff, with two gammas
+      below 20.
   """
 
   results: list[rows.MetricRow]
@@ -102,8 +103,8 @@ def evaluate(
       a kill.
 
   Raises:
-    UserError: shapes don't fit, something isn't finite or is constant, or
-      gammas are to be chosen without valid.
+    UserError: shapes don't fit, something isn't finite, popularity is
+      constant, or gammas are to be chosen without valid.
   """
   about = splits, item_embeddings, groups, popularity, config, mesh
   return _Run(*about, seed, progress, once).run()
@@ -364,8 +365,11 @@ class _Run:
       if split == "test":
         arrays[f"{name}:gammas"] = values
         arrays[f"{name}:ranks"] = ranks.T
-    if split == "test" and self._pair is not None:
-      arrays[two_gammas.RANKS] = ranked.pairs[:, 0]
+    if self._pairs is not None and self._pair is not None:
+      # Of valid's pairs the one that was chosen; test has only that.
+      own = (self._pairs.pairs == self._pair).all(axis=1)
+      place = 0 if split == "test" else int(np.flatnonzero(own)[0])
+      arrays[two_gammas.RANKS] = ranked.pairs[:, place].astype(np.int32)
     return arrays
 
   def _baselines(self, split: str) -> list[tuple[rows.BaselineRow, np.ndarray]]:

@@ -44,7 +44,11 @@ class Recommended(NamedTuple):
 
 
 class Grounder:
-  """A catalogue on the mesh, from which lists are made."""
+  """A catalogue on the mesh, from which lists are made.
+
+  Attributes:
+    table: the catalogue.
+  """
 
   def __init__(
     self,
@@ -72,10 +76,10 @@ class Grounder:
     Raises:
       UserError: a count isn't finite, or all are equal.
     """
-    self._table = streamed.streamed(item_embeddings, groups, mesh)
+    self.table = streamed.streamed(item_embeddings, groups, mesh)
     self._popularity = None
     if popularity is not None:
-      self._popularity = injection.Popularity(popularity, self._table)
+      self._popularity = injection.Popularity(popularity, self.table)
     self._gammas = injection.Gammas.of(gamma)
     self._most_items = config.block_items
     self._rows = max(1, min(config.batch_size, most_users))
@@ -86,6 +90,7 @@ class Grounder:
     hidden: np.ndarray,
     read_scores: ReadScores | None,
     k: int,
+    allowed: np.ndarray | None = None,
   ) -> Recommended:
     """Returns the lists of N users.
 
@@ -97,15 +102,18 @@ class Grounder:
       read_scores: CF scores to inject, asked for a block at a time; None =
         don't.
       k: items in a list, at most I are.
+      allowed: [I] bool, which rows may be listed, at least one; None = all.
     """
     rows = self._rows
     if len(queries) <= _FEW:
       rows = min(rows, 1 << (len(queries) - 1).bit_length())
     if read_scores is not None:
-      rows = max(1, min(rows, _MOST_CF_SCORES // len(self._table.host)))
-    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self._table.host))))
+      rows = max(1, min(rows, _MOST_CF_SCORES // len(self.table.host)))
+    rows = max(1, min(rows, _MOST_LISTED // min(k, len(self.table.host))))
     parts = [
-      self._block(queries[part], hidden[part], part, rows, read_scores, k)
+      self._block(
+        queries[part], hidden[part], part, rows, read_scores, k, allowed
+      )
       for part in blocks.user_blocks(len(queries), rows)
     ]
     items, scores, distances, cf_ranks = zip(*parts, strict=True)
@@ -124,13 +132,12 @@ class Grounder:
     rows: int,
     read_scores: ReadScores | None,
     k: int,
+    allowed: np.ndarray | None,
   ) -> Recommended:
     scores = cf = None
     if read_scores is not None:
       scores = np.ascontiguousarray(read_scores(part), np.float32)
-      cf = injection.cf_block(
-        scores, part.start, "CF", rows, self._table, constant_ok=True
-      )
+      cf = injection.cf_block(scores, part.start, "CF", rows, self.table)
     users = lists.Users(
       queries,
       rows,
@@ -139,8 +146,10 @@ class Grounder:
       part.start,
       "recommend",
     )
-    k = min(k, len(self._table.host))
-    found = lists.new_titles(self._table, users, k, hidden, self._most_items)
+    k = min(k, len(self.table.host))
+    found = lists.new_titles(
+      self.table, users, k, hidden, self._most_items, allowed
+    )
     # The power changes no order. It makes the fused distance the geometric
     # mean of dn and, gamma times, of 1 / (1 + w): with a gamma of 50 all of a
     # list would have a score of 1.0000 otherwise. Two gammas are the larger one

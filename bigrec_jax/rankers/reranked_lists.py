@@ -7,12 +7,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.config import GroundConfig
-from bigrec_jax.rankers import grounder
+from bigrec_jax.rankers import grounder, shown
 from bigrec_jax.rankers.distance import distance
 
 
 class RerankedLists:
-  """A catalogue from which lists with given candidates are made."""
+  """A catalogue from which lists with given candidates are made.
+
+  Attributes:
+    table: the catalogue on the mesh.
+  """
 
   def __init__(
     self,
@@ -39,6 +43,7 @@ class RerankedLists:
       mesh,
       most_users=config.batch_size,
     )
+    self.table = self._ground.table
 
   def __call__(
     self,
@@ -47,6 +52,7 @@ class RerankedLists:
     queries: np.ndarray,
     hidden: np.ndarray,
     k: int,
+    allowed: np.ndarray | None = None,
   ) -> grounder.Recommended:
     """Returns the lists of N users, each title once.
 
@@ -59,7 +65,9 @@ class RerankedLists:
       queries: [N, D] float32, embeddings of the first beams.
       hidden: [N, H] catalogue rows that aren't listed, padded with -1.
       k: items in a list, at most I are.
+      allowed: [I] bool, which rows may be listed, at least one; None = all.
     """
+    standing = shown.first_rows(self._groups, allowed)
     k = min(k, len(self._host))
     items = np.full((len(titles), k), -1, np.int32)
     listed, distances = np.zeros(items.shape), np.zeros(items.shape)
@@ -71,14 +79,15 @@ class RerankedLists:
     for n, own in enumerate(order):
       out = self._groups[hidden[n][hidden[n] >= 0]]
       kept = (titles[n, own] >= 0) & ~np.isin(titles[n, own], out)
+      kept &= standing[titles[n, own]] >= 0
       own = own[kept][:k]
-      rows = titles[n, own]
+      rows = standing[titles[n, own]]
       items[n, : len(own)], listed[n, : len(own)] = rows, shares[n, own]
       query = np.broadcast_to(queries[n], (len(own), queries.shape[1]))
       distances[n, : len(own)] = distance.exact(query, self._host[rows])
     if (items < 0).any():
       without = np.concatenate([hidden, titles], axis=1)
-      behind = self._ground(queries, without, None, k)
+      behind = self._ground(queries, without, None, k, allowed)
       for n, row in enumerate(items):
         have = int((row >= 0).sum())
         row[have:] = behind.items[n, : k - have]

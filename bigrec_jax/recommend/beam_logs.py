@@ -16,8 +16,9 @@ def of_rows(
 ) -> list[list[float]]:
   """Returns the log-probability of every beam, its length norm taken out.
 
-  The length of a beam is that of its text as the tokenizer writes it behind a
-  prompt.
+  Not of beams that were written with a prior: their scores are mixtures, which
+  the configuration refuses to read so. The length of a beam is that of its
+  text as the tokenizer writes it behind a prompt.
 
   Args:
     loaded: configuration and tokenizer.

@@ -36,12 +36,14 @@ def load(loaded: loaded_lib.Loaded, model: str) -> Scorer:
     UserError: it isn't trained, or on another catalogue.
   """
   made_from = _made_from(loaded, model)
+  if model not in recipes.TRAINED:
+    _check_rows(loaded, model, made_from)
   if model == "most_pop":
     counts = popularity_counts(loaded).astype(np.float32)
     return lambda history: np.tile(counts, (len(history), 1))
   most = made_from["max_history"]
   score = (
-    item_neighbours(loaded).scores
+    item_neighbours(loaded, _config(loaded.config.cf, made_from["cf"])).scores
     if model == "item_knn"
     else _network(loaded, model, made_from)
   )
@@ -80,6 +82,19 @@ def _made_from(loaded: loaded_lib.Loaded, model: str) -> dict[str, Any]:
       f" items; --mode=train_cf --config.cf.model={model} trains it again"
     )
   return made_from
+
+
+def _check_rows(
+  loaded: loaded_lib.Loaded, model: str, made_from: Mapping[str, Any]
+) -> None:
+  """Raises UserError where what is counted anew was counted in other rows."""
+  before = made_from.get("examples")
+  before = before.get("train") if isinstance(before, Mapping) else None
+  if before != (now := train_examples(loaded).fingerprint):
+    raise errors.UserError(
+      f"{loaded.paths.record(f'cf_{model}')}: train rows {before} found, {now}"
+      f" expected; --mode=train_cf --config.cf.model={model} counts them again"
+    )
 
 
 def item_vectors(loaded: loaded_lib.Loaded, model: str) -> np.ndarray:
@@ -193,11 +208,12 @@ def train_examples(loaded: loaded_lib.Loaded) -> examples_lib.Examples:
   )
 
 
-def item_neighbours(loaded: loaded_lib.Loaded) -> "item_knn.ItemKnn":
-  """Returns ItemKNN of the train rows."""
+def item_neighbours(
+  loaded: loaded_lib.Loaded, options: config_lib.CfConfig
+) -> "item_knn.ItemKnn":
+  """Returns ItemKNN of the train rows, with these settings."""
   from bigrec_jax.cf import item_knn
 
-  options = loaded.config.cf
   return item_knn.fit(
     rows.interactions(train_examples(loaded)),
     len(loaded.catalogue),

@@ -5,10 +5,12 @@ is read here and never made: nobody who asks for one list waits for an
 evaluation.
 """
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from bigrec_jax import errors
-from bigrec_jax.recommend import finished, loaded as loaded_lib
+from bigrec_jax.recommend import finished, fitted_on, loaded as loaded_lib
 from bigrec_jax.results import chosen as chosen_lib, ground_file
 
 _OF = ("base", "encoder", "adapter", "catalogue")
@@ -32,16 +34,10 @@ def check(loaded: loaded_lib.Loaded) -> None:
   CF needs a model that can score new histories, and a gamma that was chosen
   for that model's scores.
   """
-  task = loaded.task
-  if not task.grounds:
+  if not loaded.task.recommends:
     raise errors.UserError(
-      f"config.task.name: {task.name} found, whose answers aren't grounded; one"
-      " whose answers are, such as next_title, expected"
-    )
-  if not task.recommends:
-    raise errors.UserError(
-      f"config.task.name: {task.name} found, whose questions are not those of"
-      " config.prompt; next_title expected"
+      f"config.task.name: {loaded.task.name} found, whose answers aren't"
+      " grounded; one whose answers are, such as next_title, expected"
     )
   recommend, ground = loaded.config.recommend, loaded.config.ground
   wanted = recommend.injection
@@ -52,7 +48,7 @@ def check(loaded: loaded_lib.Loaded) -> None:
       " whose gamma isn't that of config.ground.cf_model; a number in"
       " config.recommend.gamma, or no config.ground.cf_scores.*, expected"
     )
-  if "cf" in wanted and not ground.cf_model:
+  if "cf" in wanted and not ground.injected_cf:
     raise errors.UserError(
       f"config.recommend.injection: {wanted} found, which needs a CF model that"
       " can score new histories: config.ground.cf_model expected"
@@ -75,17 +71,27 @@ def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
     UserError: a gamma is to be chosen for an injection that isn't evaluated.
   """
   config = loaded.config.recommend
-  model = loaded.config.ground.cf_model
-  if config.injection == "none":
-    return Choice(chosen_lib.NOTHING, "")
+  model = loaded.config.ground.injected_cf
+  if config.injection == "none":  # Which needs no evaluation.
+    evaluated, _, _ = _kept(loaded, adapter)
+    known = {} if evaluated is None else evaluated.confidence
+    return Choice(dataclasses.replace(chosen_lib.NOTHING, confidence=known), "")
   if config.gamma != "auto":
     gamma = chosen_lib.per_part(config.injection, float(config.gamma))
     chosen = chosen_lib.Chosen(
       config.injection, gamma, model if "cf" in gamma else ""
     )
     return Choice(chosen, "")
-  kept, problem = _kept(loaded, adapter)
-  if kept is None:
+  kept, made_from, problem = _kept(loaded, adapter)
+  wanted = kept
+  if kept is not None and config.injection != "auto":
+    same = config.injection == kept.injection
+    wanted = kept.plain if same else _named(loaded, config.injection, model)
+  if wanted is not None:
+    problem = fitted_on.problem(
+      loaded, loaded.paths.chosen, wanted, made_from, adapter
+    )
+  if wanted is None or problem:
     if config.injection == "auto":
       return Choice(
         chosen_lib.NOTHING,
@@ -97,20 +103,19 @@ def choose(loaded: loaded_lib.Loaded, adapter: str) -> Choice:
       " which has its gamma; --mode=ground_eval first, or a number in"
       " config.recommend.gamma, expected"
     )
-  if config.injection == "auto":
-    return Choice(kept, "")
-  if config.injection == kept.injection:
-    return Choice(kept.plain, "")
-  return Choice(_named(loaded, config.injection, model), "")
+  return Choice(wanted, fitted_on.note(loaded, wanted, made_from))
 
 
 def _kept(
   loaded: loaded_lib.Loaded, adapter: str
-) -> tuple[chosen_lib.Chosen | None, str]:
-  """Returns (what chosen.json holds, ""), or (None, why it doesn't count)."""
+) -> tuple[chosen_lib.Chosen | None, Mapping[str, Any], str]:
+  """Returns what chosen.json holds: (the choice, names of what it is of, "").
+
+  Or (None, nothing, why it doesn't count).
+  """
   path = loaded.paths.chosen
   if not path.exists():
-    return None, f"{path} is not there"
+    return None, {}, f"{path} is not there"
   try:
     kept, made_from = chosen_lib.read(path)
   except errors.UserError as error:
@@ -126,10 +131,9 @@ def _kept(
   }
   for name in _OF:
     if made_from.get(name) != present[name]:
-      return None, (
-        f"{path} is of {name} {made_from.get(name)}, not of {present[name]}"
-      )
-  return kept, ""
+      found = made_from.get(name)
+      return None, {}, f"{path} is of {name} {found}, not of {present[name]}"
+  return kept, made_from, ""
 
 
 def _named(

@@ -196,12 +196,21 @@ class Decoder:
 def _trie(
   loaded: loaded_lib.Loaded,
 ) -> "tuple[constraints.Trie, constraints.Masses | None]":
+  """Returns `legal_titles` on the devices, which no call sends again."""
+  from bigrec_jax.devices import sharding
+
+  trie, masses = legal_titles(loaded)
+  return sharding.put_replicated(loaded.mesh, trie), masses
+
+
+def legal_titles(
+  loaded: loaded_lib.Loaded,
+) -> "tuple[constraints.Trie, constraints.Masses | None]":
   """Returns the trie of all answers that the task calls legal, and its prior.
 
-  It lies on the devices: a call that finds it there does not send it again.
+  Both are on the host.
   """
   from bigrec_jax.decoding import constraints
-  from bigrec_jax.devices import sharding
 
   tokenizer = loaded.tokenizer
   encoded = constraints.title_tokens(
@@ -217,7 +226,7 @@ def _trie(
     masses = constraints.Masses(trie, loaded.task.answers_of_items())
     prior = masses.prior(config.prior_weight)
     trie = trie.replace(titles=None, prior=prior)
-  return sharding.put_replicated(loaded.mesh, trie), masses
+  return trie, masses
 
 
 def norm_lengths(

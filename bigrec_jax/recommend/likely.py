@@ -75,7 +75,7 @@ class LikelyTitles:
     texts: Sequence[Sequence[str]],
     queries: np.ndarray,
     prompts: Sequence[Sequence[int]],
-    prefix: "generate.Prefix",
+    prefix: "generate.Prefix | None",
     cf: "protocol.Ranker | None",
   ) -> Likely:
     """Returns the titles of N users with what the model makes of them.
@@ -84,7 +84,7 @@ class LikelyTitles:
       texts: cleaned titles that were written, best first.
       queries: [N, D] float32, embeddings of the first ones.
       prompts: tokens.
-      prefix: what they begin with.
+      prefix: what they begin with; None = found here.
       cf: of these users; None = there is no CF.
     """
     from bigrec_jax.rankers import candidates

@@ -3,9 +3,9 @@
 Letters: N users, n some of them, B texts of a user, D width, I items.
 """
 
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,73 +15,22 @@ from bigrec_jax.recommend import (
   beam_logs,
   decoder,
   likely,
-  loaded as loaded_lib,
+)
+from bigrec_jax.recommend.list_inputs import (
+  Given,
+  ReadPrompts,
+  Texts,
+  Wanted,
 )
 from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.workdir import fields
 
 if TYPE_CHECKING:
-  from bigrec_jax.decoding import generate
   from bigrec_jax.rankers import bm25, grounder
   from bigrec_jax.rankers.combine import candidates
+  from bigrec_jax.rankers.distance import streamed
 
 _FITTED = "chosen.json: fitted"
-
-
-class Prompts(NamedTuple):
-  """What was asked.
-
-  Attributes:
-    tokens: [N] of each user.
-    prefix: what all begin with, read already.
-  """
-
-  tokens: list[list[int]]
-  prefix: "generate.Prefix"
-
-
-_ReadPrompts = Callable[[], Prompts]
-
-
-class Texts(NamedTuple):
-  """What was written for N users, as far as lists are made of it.
-
-  Attributes:
-    texts: [N][<= B] cleaned titles, best first.
-    log_probs: [N, B] float64, -inf where there is no text; None where only
-      the first text of each counts.
-    prompts: of these users; None where nobody reads them.
-  """
-
-  texts: list[list[str]]
-  log_probs: np.ndarray | None
-  prompts: Prompts | None
-
-  def of(self, part: slice) -> "Texts":
-    """Returns those of some users."""
-    logs = None if self.log_probs is None else self.log_probs[part]
-    asked = self.prompts
-    if asked is not None:
-      asked = Prompts(asked.tokens[part], asked.prefix)
-    return Texts(self.texts[part], logs, asked)
-
-
-class Given(NamedTuple):
-  """What lists are made with.
-
-  Attributes:
-    loaded: configuration and workdir.
-    adapter: the PEFT directory of the model that writes.
-    items: [I, D] float32, embeddings of the catalogue.
-    popularity: [I] counts.
-    chosen: what valid chose, or the user.
-  """
-
-  loaded: loaded_lib.Loaded
-  adapter: pathlib.Path
-  items: np.ndarray
-  popularity: np.ndarray
-  chosen: chosen_lib.Chosen
 
 
 class _Lists(Protocol):
@@ -93,8 +42,10 @@ class _Lists(Protocol):
       reads these scores.
     all_texts: whether all texts of a user count.
     asks: whether the model is asked of titles, and so prompts are read.
+    table: the catalogue on the mesh; None = there is none of this kind.
   """
 
+  table: "streamed.Streamed | None"
   models: Sequence[str]
   words: "bm25.Settings | None"
   all_texts: bool
@@ -104,8 +55,7 @@ class _Lists(Protocol):
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     """Returns the lists of n users; see `Listing.__call__`."""
 
@@ -123,7 +73,8 @@ class Listing:
     """Puts the catalogue in its place.
 
     Raises:
-      UserError: what valid taught a system isn't what it should be.
+      UserError: what valid taught a system isn't what it should be, or it
+        reads log-probabilities where beams are written with a prior.
     """
     system = given.chosen.system
     make: type[_Injected | _AllBeams | _Likelihood | _Fused] = _Injected
@@ -135,9 +86,29 @@ class Listing:
       make = _Fused
     self._loaded, self._lists = given.loaded, make(given)
     self.models, self.words = self._lists.models, self._lists.words
+    generate = given.loaded.config.generate
+    if self._lists.all_texts and generate.has_prior:
+      raise errors.UserError(
+        f"config.generate.prior: {generate.prior} found, whose scores {system}"
+        " can't read as the model's own log-probabilities;"
+        " generate.prior_weight=0, or a named recommend.injection, expected"
+      )
+    self._given = given
+
+  @functools.cached_property
+  def table(self) -> "streamed.Streamed":
+    """The catalogue on the mesh, as what makes the lists has it."""
+    from bigrec_jax.rankers.distance import streamed
+
+    if self._lists.table is not None:
+      return self._lists.table
+    catalogue = self._loaded.catalogue
+    return streamed.streamed(
+      self._given.items, catalogue.groups, self._loaded.mesh
+    )
 
   def texts(
-    self, written: Sequence[Mapping[str, Any]], read_prompts: _ReadPrompts
+    self, written: Sequence[Mapping[str, Any]], read_prompts: ReadPrompts
   ) -> Texts:
     """Returns what counts of what was written.
 
@@ -149,19 +120,22 @@ class Listing:
 
     config = self._loaded.config.generate
     asked = read_prompts() if self._lists.asks else None
+    if self._loaded.config.recommend.fallback:
+      written = [_with_letters(own) for own in written]
+    scores = np.array([own["scores"][0] for own in written], np.float64)
     cleaned = [
       [prompts.extract_title(text) for text in own["predict"]]
       for own in written
     ]
     if not (self._lists.all_texts or self._lists.asks):
-      return Texts([own[:1] for own in cleaned], None, asked)
+      return Texts([own[:1] for own in cleaned], scores, None, asked)
     lengths = None
     if config.length_norm_includes_prompt:
       tokens = (asked or read_prompts()).tokens
       lengths = decoder.norm_lengths(tokens, config)
     logs = beam_logs.of_rows(self._loaded, written, lengths)
     found = beam_texts.merged(cleaned, logs)
-    return Texts(found.texts, found.logs, asked)
+    return Texts(found.texts, scores, found.logs, asked)
 
   def embedded(self, own: Texts) -> list[list[str]]:
     """Returns the texts of each user whose embeddings are needed."""
@@ -196,8 +170,7 @@ class Listing:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     """Returns the lists of users.
 
@@ -205,10 +178,24 @@ class Listing:
       users: n of them, with the scores of `models`, and of BM25 where it is
         asked for.
       own: what was written for them.
-      hidden: [n, H] catalogue rows that aren't listed, padded with -1.
-      k: items in a list.
+      wanted: of these users.
     """
-    return self._lists(users, own, hidden, k)
+    return self._lists(users, own, wanted)
+
+
+def _with_letters(written: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the texts of a user without those that say nothing.
+
+  An empty text is the name of no item. Where all are, the first stays.
+  """
+  kept = [
+    n
+    for n, text in enumerate(written["predict"])
+    if prompts.extract_title(text).strip()
+  ]
+  return {
+    key: [written[key][n] for n in kept or [0]] for key in ("predict", "scores")
+  }
 
 
 class _Injected:
@@ -222,7 +209,7 @@ class _Injected:
 
     loaded, chosen = given.loaded, given.chosen
     known = "popularity" in chosen.parts
-    self.models = (chosen.cf_model,) if "cf" in chosen.parts else ()
+    self.models = chosen.models_in_use
     self._ground = grounder.Grounder(
       given.items,
       loaded.catalogue.groups,
@@ -232,23 +219,26 @@ class _Injected:
       loaded.mesh,
       most_users=loaded.config.ground.batch_size,
     )
+    self.table = self._ground.table
 
   def __call__(
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     del own
     read = users.cf[self.models[0]] if self.models else None
-    return self._ground(users.queries[:, 0], hidden, read, k)
+    return self._ground(
+      users.queries[:, 0], wanted.hidden, read, wanted.k, wanted.allowed
+    )
 
 
 class _AllBeams:
   """The mixture over all beams."""
 
   all_texts, asks, models, words = True, False, (), None
+  table = None
 
   def __init__(self, given: Given):
     from bigrec_jax.rankers import all_beams, all_beams_lists
@@ -268,14 +258,13 @@ class _AllBeams:
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     assert users.log_probs is not None
     titles = np.full(users.log_probs.shape, -1, np.int32)
     found = likely.written(self._loaded, own.texts)
     titles[:, : found.shape[1]] = found
-    return self._lists(users.queries, users.log_probs, titles, hidden, k)
+    return self._lists(users.queries, users.log_probs, titles, *wanted)
 
 
 def _models(given: Given) -> tuple[str, ...]:
@@ -285,8 +274,8 @@ def _models(given: Given) -> tuple[str, ...]:
     UserError: another one is at hand.
   """
   chosen = given.chosen
-  found = tuple(chosen_lib.models_of(chosen.fitted))
-  if set(found) - {chosen.cf_model}:
+  found = chosen.models_in_use
+  if set(found) - set(chosen.models):
     raise errors.UserError(
       f"chosen.json: {chosen.system} with the scores of {', '.join(found)}"
       f" found, of {chosen.cf_model or 'no CF model'} expected;"
@@ -310,7 +299,7 @@ def _ask(
 
   assert own.prompts is not None
   cf = None
-  for model in models:  # One at most.
+  for model in models[:1]:  # The one that candidates came from on valid.
     cf = dense.Dense(users.cf[model], judge.num_items)
   return judge(own.texts, users.queries[:, 0], *own.prompts, cf)
 
@@ -330,17 +319,17 @@ class _Likelihood:
     self._lists = reranked_lists.RerankedLists(
       given.items, loaded.catalogue.groups, loaded.config.ground, loaded.mesh
     )
+    self.table = self._lists.table
 
   def __call__(
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     found = _ask(self._judge, users, own, self.models)
     queries, scores = users.queries[:, 0], found.scores(self._weight)
-    return self._lists(found.titles, scores, queries, hidden, k)
+    return self._lists(found.titles, scores, queries, *wanted)
 
 
 class _Fused:
@@ -362,15 +351,15 @@ class _Fused:
       loaded.config.ground,
       loaded.mesh,
     )
+    self.table = self._lists.table
 
   def __call__(
     self,
     users: "candidates.Users",
     own: Texts,
-    hidden: np.ndarray,
-    k: int,
+    wanted: Wanted,
   ) -> "grounder.Recommended":
     asked = None
     if self._judge is not None:
       asked = _ask(self._judge, users, own, self.models)
-    return self._lists(users, hidden, k, asked)
+    return self._lists(users, wanted.hidden, wanted.k, asked, wanted.allowed)

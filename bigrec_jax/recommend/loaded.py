@@ -302,6 +302,12 @@ class Loaded:
       self.base.model.config, self.config.model, lora, self.mesh
     )
 
+  def network(self, model: "models.LanguageModel") -> protocol.Network:
+    """Returns the base with a network of its own, such as `build` makes."""
+    return protocol.Network(
+      model, self.base.params, self.tokenizer, self.mesh, self.tokenizer_dir
+    )
+
   def adapter_fingerprint(self, directory: pathlib.Path) -> str:
     """Returns what names the content of a PEFT directory."""
     own = paths_lib.real(directory) == paths_lib.real(self.paths.adapter)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,12 @@ class Provenance:
     adapter: fingerprint of the adapter.
     catalogue: fingerprint of ids and titles.
     unknown: what of the history the catalogue lacks.
+    nearest: title that was taken for a text of the history that is none.
     system: what valid likes better than any injection, and orders the list;
       None = the injection does.
+    cold: CF knows nothing of the user, so it has no part in the list.
+    fallback: what orders the list because the text names nothing of the
+      catalogue: cf or popularity; None = the text has its part.
   """
 
   injection: str
@@ -32,6 +36,9 @@ class Provenance:
   catalogue: str
   unknown: tuple[str, ...] = ()
   system: str | None = None
+  cold: bool = False
+  fallback: str | None = None
+  nearest: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,25 +48,34 @@ class Recommendation:
   Attributes:
     external_id: the user's own id of it.
     title: as the user gave it.
-    score: 1 minus the geometric mean of the normalised distance and, gamma
-      times, of 1 / (1 + w): 1 for the item nearest to the text, 0 for the
-      farthest that nothing favours. Of a system its own: the probability of a
-      calibrated fusion, the sum of reciprocal places, or the share in the
-      mixture over all beams, that of the best item being 1.
-    distance: L2 distance of the text's embedding, 0 for the exact title.
+    score: of an injection 1 minus the geometric mean of the normalised
+      distance and, gamma times, of 1 / (1 + w): 1 for the item nearest to the
+      text, 0 for the farthest that nothing favours. Of a system its own: the
+      probability of a calibrated fusion, the sum of reciprocal places, or the
+      share in the mixture over all beams, that of the best item being 1. Of a
+      fallback
+      from 1, what CF or popularity has first, to 0, what it has last.
+    distance: L2 distance of the text's embedding, 0 for the exact title; None
+      where nothing was written.
     popularity: purchases in train, or its count of `ground.popularity`.
+    attributes: what else the file of items says of it.
+    why: its place by each part, the part that has it first ("decided"), which
+      item of the history its buyers had most often ("together") and all that
+      in words; None where nobody asked.
     cf_rank: its place by the CF model alone, from 1; None where no CF is
-      injected.
+      injected, or it knows nothing of the user.
     provenance: what the list was made from.
   """
 
   external_id: str
   title: str
   score: float
-  distance: float
+  distance: float | None
   popularity: float
   cf_rank: int | None
   provenance: Provenance
+  attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  why: Mapping[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +89,16 @@ class Recommendations(Sequence[Recommendation]):
     written_scores: of each text, the sum of its log-probabilities over its
       length norm.
     provenance: what the list was made from.
+    confidence: chance that what the user takes next is in the list, as valid
+      has it of lists like this one, of the whole catalogue; None where nothing
+      was evaluated for what lists are made with.
   """
 
   items: tuple[Recommendation, ...]
   written: tuple[str, ...]
   written_scores: tuple[float, ...]
   provenance: Provenance
+  confidence: float | None = None
 
   def __len__(self) -> int:
     return len(self.items)

@@ -7,24 +7,33 @@ set up.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import ml_collections
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import histories as histories_lib, popularity
+from bigrec_jax.data.prepared import (
+  attributes,
+  histories as histories_lib,
+  popularity,
+)
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
   decoder,
+  explaining,
+  filters,
   finished,
+  judging,
+  list_inputs,
   listing,
   loaded as loaded_lib,
   log_handlers,
@@ -40,7 +49,6 @@ from bigrec_jax.results import chosen as chosen_lib
 from bigrec_jax.workdir import paths as paths_lib, settings
 
 if TYPE_CHECKING:
-  from bigrec_jax.rankers import grounder as grounder_lib
   from bigrec_jax.rankers.combine import candidates
 
 
@@ -76,8 +84,9 @@ class Recommender:
     self._popularity = popularity.counts(
       loaded.config.ground.popularity, loaded.catalogue
     )
-    given = listing.Given(loaded, adapter, items, self._popularity, chosen)
+    given = list_inputs.Given(loaded, adapter, items, self._popularity, chosen)
     self._list_of = listing.Listing(given)
+    self._judge = judging.Judge(given, self._list_of)
     self._scorers = {
       model: cf_scorer.load(loaded, model) for model in self._list_of.models
     }
@@ -86,6 +95,7 @@ class Recommender:
       self._words = words_scorer.load(loaded, self._list_of.words)
     self._decoder = decoder.Decoder(loaded, adapter)
     self._ready_for_new_texts = loaded.config.generate.constrained
+    self._attributes = attributes.Attributes(loaded.paths.attributes)
     self._lock = threading.Lock()
     self.provenance = Provenance(
       injection="none" if chosen.system else chosen.injection,
@@ -97,6 +107,11 @@ class Recommender:
       catalogue=loaded.catalogue.fingerprint,
       system=chosen.system or None,
     )
+
+  @property
+  def loaded(self) -> loaded_lib.Loaded:
+    """Configuration and workdir."""
+    return self._loaded
 
   @classmethod
   def load(
@@ -144,7 +159,10 @@ class Recommender:
     k: int = 10,
     *,
     exclude_history: bool = True,
+    allow: Iterable[str | int] | None = None,
+    deny: Iterable[str | int] | None = None,
     unknown: str = "error",
+    explain: bool = False,
   ) -> list[Recommendations]:
     """Returns a list for each history.
 
@@ -154,12 +172,17 @@ class Recommender:
         history gets what the model writes for nobody in particular.
       k: items in a list; one of each title.
       exclude_history: never list what the history has.
-      unknown: what becomes of an item that the catalogue lacks: error, text
-        (the prompt names it as it is) or skip.
+      allow: external ids; nothing else is listed. Those that the catalogue
+        lacks are no mistake; None = the whole catalogue.
+      deny: external ids that are never listed.
+      unknown: what becomes of an item that the catalogue lacks: error,
+        nearest (the title that is most like it), text (the prompt names it as
+        it is) or skip.
+      explain: say why each item is where it is (`Recommendation.why`).
 
     Raises:
       UserError: an item isn't in the catalogue and `unknown` is error, or an
-        argument is none of these.
+        argument is none of these, or nothing is left to list.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
       raise errors.UserError(f"k: {k!r} found, a number of at least 1 expected")
@@ -174,6 +197,8 @@ class Recommender:
       found,
       k,
       exclude_history=exclude_history,
+      shown=filters.of_ids(self._loaded.catalogue, allow, deny),
+      explain=explain,
       seed=self._loaded.config.seed,
       progress=reports.NullProgress(),
     )
@@ -184,6 +209,8 @@ class Recommender:
     k: int,
     *,
     exclude_history: bool,
+    shown: filters.Filter,
+    explain: bool,
     seed: int,
     progress: reports.Reports,
   ) -> list[Recommendations]:
@@ -193,6 +220,8 @@ class Recommender:
       histories: in the catalogue.
       k: items in a list.
       exclude_history: never list what the history has.
+      shown: what of the catalogue may be listed.
+      explain: say why each item is where it is.
       seed: of sampling, where `generate.sample` asks for it.
       progress: told of every history decoded.
     """
@@ -215,25 +244,38 @@ class Recommender:
       for part in histories.parts():
         # Histories up to the length that the model is told share a program.
         items = histories[part].padded(self._loaded.config.data.max_history)
-        found = self._list_of(
-          self._users(
-            queries[part],
-            None if log_probs is None else log_probs[part],
-            items,
-          ),
-          texts.of(part),
-          items if exclude_history else items[:, :0],
-          k,
-        )
+        hidden = items if exclude_history else items[:, :0]
+        wanted = list_inputs.Wanted(hidden, k, shown.allowed)
+        logs = None if log_probs is None else log_probs[part]
+        users, own = self._users(queries[part], logs, items), texts.of(part)
+        found = self._list_of(users, own, wanted)
+        judged = self._judge(found, users, own, wanted)
+        why: list[list[dict[str, Any]]] | None = None
+        if explain:
+          why = self._explainer(
+            users, own, items, judged.lists, judged.fallback
+          )
         lists += [
-          self._list(found, n, written[user], tuple(histories.unknown[user]))
+          self._list(
+            judged,
+            n,
+            written[user],
+            histories,
+            user,
+            None if why is None else why[n],
+          )
           for n, user in enumerate(range(part.start, part.stop))
         ]
     return lists
 
-  def _prompts(self, titles: Sequence[Sequence[str]]) -> listing.Prompts:
+  @functools.cached_property
+  def _explainer(self) -> explaining.Explainer:
+    table = self._list_of.table
+    return explaining.Explainer(self._loaded, table, self._popularity)
+
+  def _prompts(self, titles: Sequence[Sequence[str]]) -> list_inputs.Prompts:
     tokens = self._decoder.prompt_tokens(titles)
-    return listing.Prompts(tokens, self._decoder.prefix_of(tokens))
+    return list_inputs.Prompts(tokens, self._decoder.prefix_of(tokens))
 
   def _embed(self, texts: list[str]) -> np.ndarray:
     """Returns the embeddings of what was written [N, D]."""
@@ -251,43 +293,66 @@ class Recommender:
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
   ) -> "candidates.Users":
     """Returns what lists are made from, of histories [N, H]."""
-    from bigrec_jax.rankers.combine import candidates, features
+    from bigrec_jax.rankers.combine import candidates
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
       return lambda part: score(items[part])
 
     scores = {model: reader(score) for model, score in self._scorers.items()}
     if self._words is not None:
+      from bigrec_jax.rankers.combine import features
+
       scores[features.WORDS] = reader(self._words)
     history = rows.newest(items, self._loaded.config.data.max_history)
     return candidates.Users(queries, log_probs, scores, history, "recommend")
 
   def _list(
     self,
-    found: "grounder_lib.Recommended",
+    judged: judging.Judged,
     n: int,
     written: dict[str, list],
-    unknown: tuple[str, ...],
+    histories: histories_lib.Histories,
+    user: int,
+    why: list[dict[str, Any]] | None,
   ) -> Recommendations:
-    """Returns the list of user n."""
-    catalogue = self._loaded.catalogue
-    provenance = dataclasses.replace(self.provenance, unknown=unknown)
-    ranks = None if found.cf_ranks is None else found.cf_ranks[n].tolist()
+    """Returns the list of user n of those judged, `user` of all."""
+    catalogue, found = self._loaded.catalogue, judged.lists
+    cold = bool(judged.cold[n])
+    provenance = dataclasses.replace(
+      self.provenance,
+      unknown=tuple(histories.unknown[user]),
+      nearest=histories.nearest[user],
+      cold=cold,
+      fallback=judged.fallback[n],
+    )
+    ranks = None
+    if found.cf_ranks is not None and not cold:
+      ranks = found.cf_ranks[n].tolist()
+    listed = [item for item in found.items[n].tolist() if item >= 0]
     items = tuple(
       Recommendation(
         external_id=catalogue.external_ids[item],
         title=catalogue.titles[item],
         score=float(found.scores[n, place]),
-        distance=float(found.distances[n, place]),
+        distance=None
+        if np.isnan(found.distances[n, place])
+        else float(found.distances[n, place]),
         popularity=self._popularity[item].item(),
         cf_rank=None if ranks is None else ranks[place],
         provenance=provenance,
+        attributes=own,
+        why=None if why is None else why[place],
       )
-      for place, item in enumerate(found.items[n].tolist())
-      if item >= 0
+      for place, (item, own) in enumerate(
+        zip(listed, self._attributes.of(listed), strict=True)
+      )
     )
     return Recommendations(
-      items, tuple(written["predict"]), tuple(written["scores"]), provenance
+      items,
+      tuple(written["predict"]),
+      tuple(written["scores"]),
+      provenance,
+      judged.confidence[n],
     )
 
 

@@ -21,12 +21,17 @@ class CfRow:
     split: valid or test.
     ndcg: by cutoff.
     hr: by cutoff.
+    ci95: {"ndcg": {"1": [low, high], ...}, "hr": {...}}, over users and, where
+      there are several, seeds; empty in files of before it.
+    deviation: {"ndcg": {"1": ...}, "hr": {...}} over seeds; empty of one.
   """
 
   model: str
   split: str
   ndcg: rows.ByCutoff
   hr: rows.ByCutoff
+  ci95: rows.Intervals
+  deviation: Mapping[str, rows.ByCutoff]
 
 
 def read(path: pathlib.Path) -> tuple[CfRow, ...]:
@@ -54,8 +59,18 @@ def _reader(model: str, split: str):
 
   def read_row(value: Any, where: str) -> CfRow:
     row = fields.Fields(value, where)
+    std = {
+      name: own
+      for name in ("ndcg", "hr")
+      if (own := row.optional(f"{name}_std", _BY_CUTOFF, None)) is not None
+    }
     return CfRow(
-      model, split, row.get("ndcg", _BY_CUTOFF), row.get("hr", _BY_CUTOFF)
+      model,
+      split,
+      row.get("ndcg", _BY_CUTOFF),
+      row.get("hr", _BY_CUTOFF),
+      row.optional("ci95", rows.INTERVALS, {}),
+      std,
     )
 
   return read_row

@@ -19,6 +19,8 @@ from bigrec_jax.workdir import fields, fingerprints as names, storage
 ALL_BEAMS = "all beams"
 LIKELIHOODS = ("likelihood", "likelihood ratio")
 FUSIONS = ("calibrated fusion", "reciprocal-rank fusion")
+# The name of ranks with a gamma for each part.
+TWO_GAMMAS = "popularity+cf:two_gammas"
 # Systems that make lists for new histories.
 SYSTEMS = (ALL_BEAMS, *LIKELIHOODS, *FUSIONS)
 
@@ -32,9 +34,13 @@ class Chosen:
       nothing follows where there is a `system`.
     gamma: the strength of each part by its name; empty where nothing is
       injected.
-    cf_model: whose scores, "" where neither injection nor system needs any.
+    cf_model: whose scores, "" where neither injection nor system needs any; of
+      a system maybe several, "sasrec,item_knn", the injection's first.
     system: one of `SYSTEMS` that valid likes better; "" = the injection.
     fitted: what valid taught the system.
+    confidence: what valid taught of how surely lists hold the target, by the
+      name of the ranks (results/confidence.py); empty where nothing was
+      evaluated.
   """
 
   injection: str
@@ -42,18 +48,45 @@ class Chosen:
   cf_model: str
   system: str = ""
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  confidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def ranks(self) -> str:
+    """The name of the ranks that lists go by."""
+    if self.system or not isinstance(self.report, dict):
+      return self.system or self.injection
+    return TWO_GAMMAS
 
   @property
   def plain(self) -> "Chosen":
     """The injection alone."""
-    model = self.cf_model if "cf" in self.parts else ""
-    return Chosen(self.injection, self.gamma, model)
+    model = self.models[0] if "cf" in self.parts else ""
+    return Chosen(self.injection, self.gamma, model, confidence=self.confidence)
 
   @property
-  def model_in_use(self) -> str:
-    """The CF model whose scores the lists are made from; "" = none."""
-    used = models_of(self.fitted) if self.system else "cf" in self.parts
-    return self.cf_model if used else ""
+  def models(self) -> tuple[str, ...]:
+    """The names in `cf_model`."""
+    return tuple(filter(None, self.cf_model.split(",")))
+
+  @property
+  def models_in_use(self) -> tuple[str, ...]:
+    """The CF models whose scores the lists are made from."""
+    if self.system:
+      return tuple(models_of(self.fitted))
+    return self.models[:1] if "cf" in self.parts else ()
+
+  @property
+  def counts_popularity(self) -> bool:
+    """Whether lists depend on how often items were had."""
+    parts = self.fitted.get("parts", ()) if self.system else self.parts
+    return "popularity" in parts
+
+  @property
+  def asks_the_model(self) -> bool:
+    """Whether lists depend on the tuned model's own probability of titles."""
+    return self.system in LIKELIHOODS or bool(
+      self.system and self.fitted.get("likelihood")
+    )
 
   @property
   def parts(self) -> tuple[str, ...]:
@@ -149,21 +182,21 @@ def _untried(name: str, gamma: rows.Gamma, k: str) -> errors.UserError:
 
 def best(
   found: ground_file.GroundFile,
-  cf_model: str,
+  injected: str,
   usable: Callable[[str], bool],
 ) -> Chosen:
   """Returns what valid likes best; the plainest of equals.
 
   Args:
     found: of ground_eval.
-    cf_model: whose scores are injected, or fused.
+    injected: the CF model whose scores are injected; fused ones go by name.
     usable: whether an injection, or a system, of this name is wanted.
   """
   tried = [one for one in candidates(found) if usable(one.injection)]
   chosen, ndcg = NOTHING, -1.0
   if tried:
     first = max(tried, key=lambda one: one.ndcg)
-    model = cf_model if "cf" in first.gamma else ""
+    model = injected if "cf" in first.gamma else ""
     chosen, ndcg = Chosen(first.injection, first.gamma, model), first.ndcg
   for row in found.systems:
     known = row.name in SYSTEMS and row.name in found.fitted
@@ -173,14 +206,15 @@ def best(
     if own > ndcg:
       fitted, ndcg = found.fitted[row.name], own
       fitted = fitted.get("parameters", fitted)
-      needs = "cf" in chosen.gamma or models_of(fitted)
+      needs = [injected] if "cf" in chosen.gamma else []
+      needs = list(dict.fromkeys([*needs, *models_of(fitted)]))
       chosen = dataclasses.replace(
         chosen,
-        cf_model=cf_model if needs else "",
+        cf_model=",".join(needs),
         system=row.name,
         fitted=fitted,
       )
-  return chosen
+  return dataclasses.replace(chosen, confidence=found.confidence)
 
 
 def models_of(fitted: Mapping[str, Any]) -> list[str]:
@@ -215,7 +249,7 @@ def write(
     path: of the file.
     chosen: what valid chose.
     cutoff: of the NDCG that it was chosen by.
-    fingerprints: of base, adapter, catalogue and predictions.
+    fingerprints: of all that it was fitted on (recommend/fitted_on.py).
   """
   content = {
     "schema": fields.SCHEMA,
@@ -228,6 +262,8 @@ def write(
   }
   if chosen.system:  # A version that knows of none takes the injection.
     content |= {"system": chosen.system, "fitted": chosen.fitted}
+  if chosen.confidence:
+    content |= {"confidence": chosen.confidence}
   content["seal"] = names.of_value(content)
   if storage.read_json_if_whole(path) != content:
     storage.write_json(path, content)
@@ -264,6 +300,7 @@ def read(path: pathlib.Path) -> tuple[Chosen, Mapping[str, Any]]:
     file.get("cf_model", fields.text),
     system,
     file.optional("fitted", fields.of_object, {}),
+    file.optional("confidence", fields.of_object, {}),
   )
   made_from = file.get("fingerprints", fields.of_object)
   plain = {key: own for key, own in value.items() if key != "seal"}

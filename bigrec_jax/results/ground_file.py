@@ -93,6 +93,8 @@ class GroundFile:
     fitted: what valid taught each of them, by its name.
     tests: paired tests between rows of test, corrected as one family
       (results/paired_tests.py); empty in files of before them.
+    confidence: how surely lists hold the target, by the name of their ranks
+      (results/confidence.py); empty in files of before it.
     base_origin: what the base was made from, where it is a dequantised copy
       (workdir/origins.py); else empty.
   """
@@ -109,6 +111,7 @@ class GroundFile:
   fitted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   tests: Sequence[comparisons.Comparison] = ()
   base_origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  confidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -145,6 +148,7 @@ class GroundFile:
       "fitted": self.fitted,
       "tests": [row.to_json() for row in self.tests],
       **({"base_origin": self.base_origin} if self.base_origin else {}),
+      **({"confidence": self.confidence} if self.confidence else {}),
     }
 
   @classmethod
@@ -174,6 +178,7 @@ class GroundFile:
         "tests", fields.sequence(comparisons.Comparison.from_json), ()
       ),
       file.optional("base_origin", origins.checked, {}),
+      file.optional("confidence", fields.of_object, {}),
     )
 
 

@@ -18,14 +18,14 @@ def label(name: str) -> str:
     return run_data.INJECTIONS["none"]
   if protocol == "two_gammas":
     return run_data.INJECTIONS.get(f"{injection}:{protocol}", name)
-  return f"{run_data.INJECTIONS.get(injection, injection)} ({protocol})"
+  named = run_data.INJECTIONS.get(injection, injection)
+  return named if protocol == "single_gamma" else f"{named}, gamma by K"
 
 
-def best_combined(ground: ground_file.GroundFile) -> str | None:
-  """Returns the row that valid likes best of those that add to BIGRec's text.
+def on_valid(ground: ground_file.GroundFile) -> dict[str, float]:
+  """Returns the NDCG on valid that rows of test are chosen by, by their names.
 
-  By the NDCG that injections are chosen by; the first of equals. None where
-  nothing is added, or valid's figures aren't there.
+  Of an injection its single gamma's, or its two gammas'.
   """
   k, values = ground.chosen_by, dict[str, float]()
   try:
@@ -38,14 +38,30 @@ def best_combined(ground: ground_file.GroundFile) -> str | None:
   }
   for one in candidates:
     if one.injection != "none":
+      # A pair that valid chose, or one gamma for all.
       two = dict(pairs.get(one.injection, {})) == dict(one.gamma)
       protocol = "two_gammas" if two else "single_gamma"
       values[f"bigrec+{one.injection}:{protocol}"] = one.ndcg
   listed = paired_tests.ranked(ground, {})
   for name, other in paired_tests.ranked(ground, {}, "valid").items():
-    if paired_tests.BIGREC in other.parts and k in other.row.ndcg:
+    by_k = name.endswith(":bigrec")  # Which valid itself chose for each K.
+    if k in other.row.ndcg and not by_k:
       values.setdefault(name, other.row.ndcg[k])
-  known = {n: v for n, v in values.items() if n in listed}
+  return {n: v for n, v in values.items() if n in listed}
+
+
+def best_combined(ground: ground_file.GroundFile) -> str | None:
+  """Returns the row that valid likes best of those that add to BIGRec's text.
+
+  By the NDCG that injections are chosen by; the first of equals. None where
+  nothing is added, or valid's figures aren't there.
+  """
+  listed = paired_tests.ranked(ground, {})
+  known = {
+    name: value
+    for name, value in on_valid(ground).items()
+    if paired_tests.BIGREC in listed[name].parts
+  }
   return max(known, key=known.__getitem__, default=None)
 
 

@@ -6,22 +6,22 @@ from typing import Any
 import numpy as np
 
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import metrics, page, plots, run_data
+from bigrec_jax.results import metrics, page, plots, run_data, systems_table
 from bigrec_jax.workdir import origins
 
 _HEADLINE_K = 10
 _GROUND_FIRST = "--mode=ground_eval makes it."
 
 
-def headline(data: run_data.RunData) -> page.Html:
-  """Returns the tiles and the table of all systems on test."""
+def results(data: run_data.RunData) -> page.Html:
+  """Returns the tables of all systems on test."""
   found = run_data.systems(data, "test")
-  parts: list[object] = [page.tiles(_tiles(data, found))]
+  ground, parts = data.ground, list[object]()
   if found:
-    parts += [_systems_table(found, metric) for metric in run_data.METRICS]
-    parts.append(_table_notes(found))
-  if data.ground is not None and data.ground.base_origin:
-    line = origins.describe(data.ground.base_origin)
+    users = None if ground is None else ground.num_examples.get("test")
+    parts.append(systems_table.tables(found, users))
+  if ground is not None and ground.base_origin:
+    line = origins.describe(ground.base_origin)
     note = f"All rows of BIGRec are those of a dequantised copy of {line}."
     parts.append(page.paragraph(note))
   if not any(system.kind == "bigrec" for system in found):
@@ -31,110 +31,6 @@ def headline(data: run_data.RunData) -> page.Html:
       page.missing("baselines", "ground_eval and train_cf add them.")
     )
   return page.join(parts)
-
-
-def _chosen(
-  data: run_data.RunData, found: Sequence[run_data.System], k: int
-) -> run_data.System | None:
-  """Returns the way of injection that valid prefers, or BIGRec without any.
-
-  Choosing by the test figures would be choosing after the fact.
-  """
-  plain = next((s for s in found if s.key == "none"), None)
-  best, choice = -1.0, plain
-  curves = {} if data.ground is None else data.ground.gamma_curves
-  for name, curve in curves.items():
-    values = curve.hr.get(str(k), [])
-    system = next(
-      (s for s in found if s.kind == "bigrec" and s.key == name), None
-    )
-    if system and values and max(values) > best:
-      best, choice = max(values), system
-  return choice
-
-
-def _tiles(
-  data: run_data.RunData, found: Sequence[run_data.System]
-) -> list[tuple[object, object, object]]:
-  entries: list[tuple[object, object, object]] = []
-  k = _HEADLINE_K
-  plain = next((s for s in found if s.key == "none"), None)
-  if plain and plain.get("hr", k) is not None:
-    entries.append((f"HR@{k} of BIGRec", plain.get("hr", k), "no injection"))
-  chosen = _chosen(data, found, k)
-  value = chosen.get("hr", k) if chosen else None
-  if chosen and value is not None:
-    if chosen is not plain:
-      remark = chosen.label.removeprefix("BIGRec + ") + ", as valid prefers"
-      entries.append((f"HR@{k} with injection", value, remark))
-    for key, name, of in (
-      ("most_popular", "Against most popular", "{0:.1f} ×"),
-      ("oracle", "Of what is possible", "{0:.0%}"),
-    ):
-      other = next((s for s in found if s.key == key), None)
-      if other and (against := other.get("hr", k)):
-        remark = ("of the oracle's " if key == "oracle" else "by ") + f"HR@{k}"
-        entries.append((name, of.format(value / against), remark))
-  rate = run_data.exact_title_rate(data)
-  remark = "first hypotheses that are catalogue titles"
-  entries.append(
-    ("Exact titles", "unknown" if rate is None else f"{rate:.1%}", remark)
-  )
-  return entries
-
-
-def _systems_table(found: Sequence[run_data.System], metric: str) -> page.Html:
-  ks = run_data.cutoffs(found)
-  rated = [s for s in found if s.kind != "oracle"]
-  best = {k: max((s.get(metric, k) or 0.0) for s in rated) for k in ks if rated}
-  rows = []
-  for system in found:
-    name: object = system.label
-    if system.protocol:
-      name = page.join([name, page.element("span", system.protocol, "ci")])
-    cells = [_value(system, metric, k, best.get(k)) for k in ks]
-    rows.append([name, *cells])
-  title = {"hr": "Hit rate", "ndcg": "NDCG"}[metric]
-  return page.table(
-    ["", *(f"{metric.upper()}@{k}" for k in ks)],
-    rows,
-    f"{title} on test, higher is better; best of each column in bold, small:"
-    " 95 % interval by bootstrap over users.",
-    [system.kind for system in found],
-  )
-
-
-def _value(
-  system: run_data.System, metric: str, k: int, best: float | None
-) -> page.Html:
-  value = system.get(metric, k)
-  bold = value and system.kind != "oracle" and value == best
-  shown = page.element("span", value, "best" if bold else "")
-  interval = system.ci95.get(metric, {}).get(str(k))
-  if interval is None:
-    return shown
-  low, high = interval
-  small = page.element("span", f"{low:.3f}–{high:.3f}", "ci")
-  return page.join([shown, small])
-
-
-def _table_notes(found: Sequence[run_data.System]) -> page.Html:
-  notes = [
-    f"{name}: {run_data.PROTOCOLS[name]}."
-    for name in run_data.PROTOCOLS
-    if any(system.protocol == name for system in found)
-  ]
-  if any(system.kind == "oracle" for system in found):
-    notes.append(
-      "The oracle ranks by the probabilities that the data were drawn from;"
-      " nothing can do better on average."
-    )
-  if any(system.protocol for system in found):
-    notes.append(
-      "The nearest item has a normalised distance of 0, so no injection changes"
-      " HR@1 or NDCG@1."
-    )
-  return page.listing(notes)
 
 
 def _line(
@@ -148,13 +44,7 @@ def _line(
 
 def metric_curves(data: run_data.RunData) -> page.Html:
   """Returns HR and NDCG against K with and without injection."""
-  systems = run_data.systems(data, "test")
-  by_cutoff = any(s.protocol == "bigrec" for s in systems)
-  found = [
-    s
-    for s in systems
-    if s.protocol in ("", "bigrec", "two_gammas") or not by_cutoff
-  ]
+  found, _ = systems_table.once(run_data.systems(data, "test"))
   ks = run_data.cutoffs(found)
   if not found or len(ks) < 2:
     return page.missing("metrics at several cutoffs", _GROUND_FIRST)
@@ -166,9 +56,7 @@ def metric_curves(data: run_data.RunData) -> page.Html:
   svg = plots.curves("curves", "HR and NDCG against K on test", panels)
   return page.figure(
     svg,
-    "Every system of the tables above. Where gamma had to be chosen, it was"
-    " chosen for each metric and K on valid (protocol bigrec); two gammas are"
-    " one pair for all.",
+    "Every system of the tables above, as it stands there.",
   )
 
 

@@ -21,6 +21,7 @@ Intervals = Mapping[str, Mapping[str, Sequence[float]]]
 # No gamma; one; one for each metric and cutoff; one for each injected part.
 Gamma = None | float | Mapping[str, Any]
 
+_FEW_METRICS = 6  # Side by side in any table.
 _NUMBERS = fields.mapping(fields.number)
 
 
@@ -40,7 +41,7 @@ def by_cutoff(
 
 
 _BY_CUTOFF = by_cutoff(fields.number)
-_INTERVALS = fields.mapping(by_cutoff(fields.interval))
+INTERVALS = fields.mapping(by_cutoff(fields.interval))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +93,7 @@ class MetricRow:
       row.optional("gamma", _gamma, None),
       row.get("ndcg", _BY_CUTOFF),
       row.get("hr", _BY_CUTOFF),
-      row.optional("ci95", _INTERVALS, {}),
+      row.optional("ci95", INTERVALS, {}),
     )
 
 
@@ -127,7 +128,7 @@ class BaselineRow:
       row.get("split", fields.text),
       row.get("ndcg", _BY_CUTOFF),
       row.get("hr", _BY_CUTOFF),
-      row.optional("ci95", _INTERVALS, {}),
+      row.optional("ci95", INTERVALS, {}),
     )
 
 
@@ -167,6 +168,28 @@ class TaskRow:
       row.get("n", fields.whole),
       row.get("seeds", fields.sequence(fields.whole)),
     )
+
+
+def alike(found: Sequence[TaskRow]) -> list[list[TaskRow]]:
+  """Returns rows in groups that share a table, in their order.
+
+  All are in one group where they have few metrics. Else rows with a metric in
+  common are, and so are all that are linked by such rows.
+  """
+  if len({name for row in found for name in row.metrics}) <= _FEW_METRICS:
+    return [list(found)]
+  groups: list[tuple[set[str], list[int]]] = []
+  for place, row in enumerate(found):
+    names, places = set(row.metrics), [place]
+    others = []
+    for group in groups:
+      if group[0] & names:
+        names, places = names | group[0], group[1] + places
+      else:
+        others.append(group)
+    groups = [*others, (names, places)]
+  ordered = sorted(sorted(places) for _, places in groups)
+  return [[found[place] for place in places] for places in ordered]
 
 
 def write_task(path: pathlib.Path, rows: Sequence[TaskRow]) -> None:

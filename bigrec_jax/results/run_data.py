@@ -16,6 +16,7 @@ from bigrec_jax.results import (
   cf_file,
   contamination,
   ground_file,
+  item_fairness,
   rows,
   run_inputs,
 )
@@ -65,6 +66,9 @@ class System:
     protocol: how gamma was chosen, "" where there is none.
     values: {"hr": {"1": ...}, "ndcg": {...}}.
     ci95: the same with [low, high], where known.
+    row: its name among the rows of tests (results/paired_tests.py), "" where
+      no ranks of it are kept.
+    deviation: the same as `values`, over training seeds; empty of one seed.
   """
 
   key: str
@@ -73,6 +77,10 @@ class System:
   protocol: str
   values: Mapping[str, Mapping[str, float]]
   ci95: Mapping[str, Mapping[str, Sequence[float]]]
+  row: str = ""
+  deviation: Mapping[str, Mapping[str, float]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def get(self, metric: str, k: int) -> float | None:
     """Returns metric@k, or None where it is not known."""
@@ -95,9 +103,11 @@ class RunData:
     predictions: rows of predictions/test.json.
     examples: rows of ranks/test_examples.json.
     catalogue: lines of data/catalogue.jsonl.
+    recommended: external ids of each list in recommendations.jsonl.
     ranks: [N] of each injection on test, from ranks/*.npz, and "target"; of
       baselines and systems, too.
     contamination: metrics/contamination.json.
+    item_fairness: metrics/item_fairness.json.
     task: whose file `task_rows` are of; "" for BIGRec, which has `ground`.
     task_rows: of metrics/<task>.json.
     records: records/<name>.json by name.
@@ -116,8 +126,10 @@ class RunData:
   predictions: list[dict[str, Any]]
   examples: list[dict[str, Any]]
   catalogue: list[dict[str, Any]]
+  recommended: Sequence[Sequence[str]]
   ranks: dict[str, np.ndarray]
   contamination: contamination.Probe | None
+  item_fairness: item_fairness.FairnessFile | None
   task: str
   task_rows: tuple[rows.TaskRow, ...]
   records: Mapping[str, Mapping[str, Any]]
@@ -192,8 +204,10 @@ def load(
     predictions=read(paths.predictions("test"), run_inputs.predictions, []),
     examples=read(paths.ground_examples, run_inputs.examples, []),
     catalogue=read(paths.catalogue, run_inputs.catalogue, []),
+    recommended=read(paths.recommendations, run_inputs.recommended, ()),
     ranks=_ranks(paths.ranks, read),
     contamination=read(paths.contamination, contamination.read, None),
+    item_fairness=read(paths.item_fairness, item_fairness.read, None),
     task=task,
     task_rows=read(paths.task_metrics(task), rows.read_task, ())
     if task
@@ -254,12 +268,18 @@ def _ranks(folder: pathlib.Path, read: _Reader) -> dict[str, np.ndarray]:
 def systems(data: RunData, split: str) -> list[System]:
   """Returns every system that was ranked on a split, oracle last."""
   found = [_cf_system(row) for row in data.cf if row.split == split]
-  named = [system.values for system in found]
   ground = data.ground
   for other in () if ground is None else ground.baselines_of(split):
     system = _baseline(other)
+    same = [one for one in found if one.values == system.values]
     # The scores injected may well be those of a model that is in cf.json.
-    if system.key != "cf_alone" or system.values not in named:
+    if system.key == "cf_alone" and same:
+      one = same[0]
+      both = f"{one.label}: {system.label}"
+      found[found.index(one)] = dataclasses.replace(
+        one, label=both, row=system.row, ci95=system.ci95 or one.ci95
+      )
+    else:
       found.append(system)
   for row in () if ground is None else ground.rows_of(split=split):
     found.append(_bigrec(row))
@@ -286,18 +306,30 @@ def _bigrec(row: rows.MetricRow) -> System:
     protocol="" if row.injection == "none" else protocol,
     values=_values(row),
     ci95=row.ci95,
+    row="bigrec"
+    if row.injection == "none"
+    else f"bigrec+{row.injection}:{protocol}",
   )
 
 
 def _cf_system(row: cf_file.CfRow) -> System:
   name = _ALIASES.get(row.model, row.model)
-  return System(name, label(name), "baseline", "", _values(row), {})
+  return System(
+    name,
+    label(name),
+    "baseline",
+    "",
+    _values(row),
+    row.ci95,
+    deviation=row.deviation,
+  )
 
 
 def _baseline(row: rows.BaselineRow) -> System:
   name = _ALIASES.get(row.name, row.name)
   kind = "oracle" if name.startswith("oracle") else "baseline"
-  return System(name, label(name), kind, "", _values(row), row.ci95)
+  named = label(name), kind, "", _values(row), row.ci95, row.name
+  return System(name, *named)
 
 
 def label(name: str) -> str:

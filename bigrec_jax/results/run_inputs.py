@@ -115,6 +115,20 @@ def _prediction(value: Any, where: str) -> Row:
   return value
 
 
+def recommended(path: pathlib.Path) -> list[tuple[str, ...]]:
+  """Reads the ids of recommendations.jsonl, a list a line."""
+  return _lines(path, _listed)
+
+
+def _listed(value: Any, where: str) -> tuple[str, ...]:
+  row = fields.Fields(value, where)
+  return row.get("recommendations", fields.sequence(_listed_id))
+
+
+def _listed_id(value: Any, where: str) -> str:
+  return fields.Fields(value, where).get("external_id", fields.text)
+
+
 def examples(path: pathlib.Path) -> list[Row]:
   """Reads ranks/test_examples.json."""
   return list(fields.sequence(_example)(storage.read_json(path), f"{path}:"))

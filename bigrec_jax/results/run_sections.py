@@ -9,6 +9,7 @@ from typing import Any
 from bigrec_jax.results import page, plots, run_data
 from bigrec_jax.workdir import origins
 
+_SHOWN_FINDINGS = 12
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -30,7 +31,12 @@ def data_summary(data: run_data.RunData, doctor: Sequence[str]) -> page.Html:
     parts.append(page.missing("data/manifest.json", "--mode=prepare makes it."))
   if doctor:
     listed = page.listing(line.strip() for line in doctor)
-    parts.append(page.details("What was found in the raw data", listed))
+    # The first lines are what a reader has to know; a long list is folded.
+    heading = "What was found in the raw data"
+    if len(doctor) > _SHOWN_FINDINGS:
+      parts.append(page.details(f"{heading}, {len(doctor)} lines", listed))
+    else:
+      parts += [page.element("h3", heading), listed]
   else:
     parts.append(page.missing("data/doctor.json", "--mode=prepare makes it."))
   return page.join(parts)
@@ -97,46 +103,6 @@ def _series(
 ) -> tuple[list[int], list[float]]:
   kept = [line for line in lines if isinstance(line.get(key), (int, float))]
   return [line["step"] for line in kept], [line[key] for line in kept]
-
-
-def throughput(data: run_data.RunData) -> page.Html:
-  """Returns how fast each stage was."""
-  if not data.throughput:
-    return page.missing(
-      "metrics/throughput.json", "Every stage writes its figures there."
-    )
-  rows = []
-  for stage, row in data.throughput.items():
-    unit = row.get("unit", "")
-    speed = row.get("per_second")
-    rows.append(
-      [
-        stage,
-        page.join([row.get("count"), " ", unit]),
-        _duration(row.get("seconds")),
-        None if speed is None else f"{_short(speed)} {unit}/s",
-      ]
-    )
-  return page.table(
-    ["stage", "done", "time", "speed"],
-    rows,
-    "Each stage's last run in this workdir, compilation included.",
-  )
-
-
-def _short(value: float) -> str:
-  """Returns three digits of a small number, all whole ones of a large."""
-  return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _duration(seconds: float | None) -> str | None:
-  if seconds is None:
-    return None
-  if seconds < 60:
-    return f"{_short(seconds)} s"
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def settings(data: run_data.RunData, config: Mapping[str, Any]) -> page.Html:
@@ -225,13 +191,13 @@ def missing_parts(data: run_data.RunData) -> page.Html:
   """Returns what the workdir lacks, or nothing if all is there."""
   parts: list[object] = []
   if absent := data.missing():
-    parts.append(page.paragraph("This workdir is not complete. It lacks:"))
-    parts.append(
-      page.listing(
-        page.join([page.element("code", name), f": made by {mode}"])
-        for name, mode in absent
-      )
+    listed = page.listing(
+      page.join([page.element("code", name), f": made by {mode}"])
+      for name, mode in absent
     )
+    # Folded, so that the answer is what a reader sees first.
+    summary = f"This workdir is not complete: it lacks {len(absent)} files"
+    parts.append(page.details(summary, listed))
   if data.damaged:
     parts.append(page.paragraph("These files are damaged and left out:"))
     parts.append(page.listing(why for _, why in data.damaged))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bigrec_jax.results import (
+  intervals,
   main_rows,
   metrics,
   page,
@@ -93,7 +94,7 @@ def _table(
     for ranks in rows.values():
       own = ranks[mask]
       value = metrics.METRICS[metric](own, _K)
-      low, high = metrics.ci95(own, metric, _K, _SAMPLES, 0)
+      low, high = intervals.of_ranks(own, metric, _K, _SAMPLES)
       small = page.element("span", f"{low:.3f}–{high:.3f}", "ci")
       line.append(page.join([value, small]))
     cells.append(line)
@@ -101,7 +102,7 @@ def _table(
     ["test users", "n", *map(main_rows.label, rows)],
     cells,
     f"{metric.upper()}@{_K} by group; small: 95 % interval by bootstrap over"
-    " the group's users.",
+    " the group's users, the exact one where none or all are hit.",
   )
 
 

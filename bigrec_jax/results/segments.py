@@ -40,11 +40,28 @@ def users(
     num_items: I.
   """
   length = (split.history >= 0).sum(axis=1)
+  known = known_transitions(split, train, num_items)
+  return Users(split.target, length, known)
+
+
+def known_transitions(
+  split: examples_lib.Examples, train: examples_lib.Examples, num_items: int
+) -> np.ndarray:
+  """Returns [N] whether train goes straight from a last item to the target.
+
+  Of an empty history nothing does.
+
+  Args:
+    split: whose users.
+    train: all rows of train.
+    num_items: I.
+  """
+  length = (split.history >= 0).sum(axis=1)
   places = np.maximum(length - 1, 0)[:, None]
   last = np.take_along_axis(split.history, places, axis=1)[:, 0]
   wanted = _pair(last, split.target, num_items)
   known = np.isin(wanted, _transitions(train, num_items, wanted))
-  return Users(split.target, length, known & (length > 0))
+  return np.asarray(known & (length > 0))
 
 
 def _pair(first: np.ndarray, second: np.ndarray, num_items: int) -> np.ndarray:

@@ -239,6 +239,30 @@ def interval(
   return float(low), float(high)
 
 
+def intervals_of_seeds(
+  ranks: np.ndarray, cutoffs: Sequence[int], effort: Effort
+) -> dict[str, dict[str, list[float]]]:
+  """Returns {"ndcg": {"1": [low, high], ...}, "hr": {...}} of mean metrics.
+
+  Args:
+    ranks: [S, N] of S training seeds.
+    cutoffs: of the metrics.
+    effort: samples and seed.
+  """
+  if len(ranks) == 1:
+    samples, seed = effort.bootstrap_samples, effort.seed
+    return metrics.summarise_ci95(ranks[0], cutoffs, samples, seed)
+  nothing = np.zeros((1, ranks.shape[1]))
+  found: dict[str, dict[str, list[float]]] = {}
+  for metric in metrics.METRICS:
+    for k in cutoffs:
+      own = gains(ranks, Question(metric, k))
+      drawn = seeds_and_users(own, nothing, effort)
+      low, high = np.percentile(drawn, [2.5, 97.5])
+      found.setdefault(metric, {})[str(k)] = [float(low), float(high)]
+  return found
+
+
 def seeds_and_users(a: np.ndarray, b: np.ndarray, effort: Effort) -> np.ndarray:
   """Returns bootstrap draws [B] of the difference of means.
 

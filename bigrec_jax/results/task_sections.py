@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from bigrec_jax.results import page, rows
+from bigrec_jax.results import intervals, page, rows
 
 
 def results(task: str, found: Sequence[rows.TaskRow]) -> page.Html:
@@ -14,18 +14,19 @@ def results(task: str, found: Sequence[rows.TaskRow]) -> page.Html:
   """
   if not found:
     return page.missing(f"metrics/{task}.json", "--mode=evaluate makes it.")
-  names = list(dict.fromkeys(name for row in found for name in row.metrics))
   parts: list[object] = []
   for split in dict.fromkeys(row.split for row in found):
-    own = [row for row in found if row.split == split]
-    lines = [
-      [row.system, *(_value(row, name) for name in names), row.n] for row in own
-    ]
     caption = (
       f"{split}, with 95 % bootstrap intervals over its samples; what chose an"
       " epoch or a setting is valid alone."
     )
-    parts.append(page.table(["system", *names, "n"], lines, caption))
+    for own in rows.alike([row for row in found if row.split == split]):
+      names = list(dict.fromkeys(name for row in own for name in row.metrics))
+      lines = [
+        [row.system, *(_value(row, name) for name in names), row.n]
+        for row in own
+      ]
+      parts.append(page.table(["system", *names, "n"], lines, caption))
   return page.join(parts)
 
 
@@ -37,4 +38,7 @@ def _value(row: rows.TaskRow, name: str) -> str:
   if name not in row.ci95:
     return value
   low, high = row.ci95[name]
+  hits = name.startswith(("hr", "hit", "recall", "ndcg", "mrr"))
+  if hits and low == high == 0 and row.n:  # Nobody was hit: see intervals.py.
+    low, high = intervals.exact(0, row.n)
   return f"{value} ({low:.4f} to {high:.4f})"

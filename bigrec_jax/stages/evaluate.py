@@ -3,10 +3,19 @@
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from bigrec_jax import config as config_lib
+from bigrec_jax.recommend import other_model
 from bigrec_jax.results import rows, table
-from bigrec_jax.stages import generate, graph, ground_eval, train
+from bigrec_jax.stages import (
+  generate,
+  graph,
+  ground_eval,
+  pretrain,
+  recommend,
+  train,
+)
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks import protocol
 from bigrec_jax.workdir import parts as parts_lib, processes
@@ -56,28 +65,47 @@ def _of_task(name: str) -> graph.Stage:
     needs=_needed,
     inputs=_inputs,
     is_there=lambda session: session.paths.task_metrics(name).exists(),
-    files=lambda session: (f"metrics/{name}.json",),
+    files=lambda session: (f"metrics/{name}.json", *session.task.files),
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
-    check=train.check_used,
+    check=_check,
     batches=(),
   )
 
 
 def _needed(session: Session) -> Iterator[graph.Stage]:
-  yield from train.needed(session)
-  if session.task.decodes:
+  task = session.task
+  yield from train.needed(session) if task.trains else pretrain.needed(session)
+  if task.recommends:
+    yield ground_eval.STAGE
+    yield from recommend.needed(session)
+  if task.decodes:
     for split in protocol.SPLITS:
       yield generate.stage(split)
 
 
+def _check(session: Session) -> None:
+  if session.task.trains:
+    train.check_used(session)
+  other_model.check(session.task.asks or "", "task.chat.model")
+  session.task.check()
+
+
 def _inputs(session: Session) -> graph.Inputs:
-  task, adapter = session.task, train.used(session)
-  decoding = generate.depends_on(session, adapter) if task.decodes else {}
+  task = session.task
+  made_from: dict[str, Any] = {}
+  if task.trains:
+    adapter = train.used(session)
+    made_from["adapter"] = adapter.fingerprint
+    if task.decodes:
+      made_from |= generate.depends_on(session, adapter)
+  if task.recommends:
+    made_from["lists"] = recommend.depends_on(session)
+  if task.asks is not None:
+    made_from["asked"] = other_model.fingerprint(session, task.asks)
   return {
     "base": session.base_fingerprint,
-    "adapter": adapter.fingerprint,
-    **decoding,
+    **made_from,
     **{k: v for s in protocol.SPLITS for k, v in task.made_from(s).items()},
     "catalogue": session.catalogue.fingerprint,
     "evaluated_from": task.evaluated_from(),
@@ -97,16 +125,12 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   def tuned() -> protocol.Tuned:
     directory = train.used(session).directory
     lora_config, lora = session.load_adapter(directory)
-    network = protocol.Network(
-      session.build(lora_config),
-      session.base.params,
-      session.tokenizer,
-      session.mesh,
-    )
-    return protocol.Tuned(network, lora)
+    return protocol.Tuned(session.network(session.build(lora_config)), lora)
 
   return protocol.Evidence(
     tuned=tuned,
+    untuned=lambda path: other_model.network(session, path),
+    recommender=lambda: recommend.recommender(session),
     predictions=lambda split: session.load(generate.stage(split)),
     progress=session.stage,
     parts=parts,
@@ -114,12 +138,15 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
 
 
 def table_of(found: Sequence[rows.TaskRow]) -> str:
-  """Returns all rows as a table for people."""
+  """Returns all rows as tables for people."""
+  return "\n\n".join(map(_one_table, rows.alike(found)))
+
+
+def _one_table(found: Sequence[rows.TaskRow]) -> str:
+  """Returns rows with metrics in common as a table, or one a split."""
   names = list(dict.fromkeys(name for row in found for name in row.metrics))
   if len(names) > _MOST_COLUMNS:
-    splits = dict.fromkeys(row.split for row in found)
-    parts = ([r for r in found if r.split == split] for split in splits)
-    return "\n\n".join(_by_metric(part, names) for part in parts)
+    return "\n\n".join(map(_by_metric, _parts(found)))
   lines = []
   for row in found:
     line: list[object] = [row.split, row.system, str(row.n)]
@@ -131,10 +158,28 @@ def table_of(found: Sequence[rows.TaskRow]) -> str:
   return table.format_table(headers, lines)
 
 
-def _by_metric(found: Sequence[rows.TaskRow], names: Sequence[str]) -> str:
-  """Returns the rows of one split with a line for each metric."""
-  headers = [f"{found[0].split}, n = {found[0].n}"]
-  headers += [word for row in found for word in (row.system, "95 %")]
+def _parts(found: Sequence[rows.TaskRow]) -> Iterator[list[rows.TaskRow]]:
+  """Yields neighbours of one split that have some metric in common."""
+  part: list[rows.TaskRow] = []
+  names: set[str] = set()
+  for row in found:
+    if part and (row.split != part[-1].split or not names & set(row.metrics)):
+      yield part
+      part, names = [], set()
+    part.append(row)
+    names |= set(row.metrics)
+  yield part
+
+
+def _by_metric(found: Sequence[rows.TaskRow]) -> str:
+  """Returns the rows of one split with a line for each of its metrics."""
+  names = dict.fromkeys(name for row in found for name in row.metrics)
+  headers, systems = [found[0].split], [row.system for row in found]
+  if len({row.n for row in found}) == 1:
+    headers = [f"{found[0].split}, n = {found[0].n}"]
+  else:
+    systems = [f"{row.system} (n = {row.n})" for row in found]
+  headers += [word for system in systems for word in (system, "95 %")]
   lines = []
   for name in names:
     line: list[object] = [name]

@@ -1,5 +1,6 @@
-"""The rows `calibrated fusion` and `reciprocal-rank fusion`."""
+"""The rows `calibrated fusion`, `reciprocal-rank fusion` and ablations."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from bigrec_jax.rankers import duplicates, evaluate
 from bigrec_jax.rankers.combine import (
+  ablation,
   candidates,
   features,
   fused_ranks,
@@ -36,6 +38,7 @@ class About(NamedTuple):
     texts: all beams of both splits; None = the first ones alone.
     scored: what the model makes of some titles; None = it was not asked.
     words: BM25 of the history's titles.
+    others: scores [N, I] by CF model and split, of those that aren't injected.
   """
 
   session: Session
@@ -46,6 +49,7 @@ class About(NamedTuple):
   texts: Mapping[str, all_beams.Embedded] | None
   scored: Mapping[str, likely.Likely] | None
   words: history_titles.Words
+  others: Mapping[str, Mapping[str, Any]]
 
 
 # A system's name, its rows, its ranks [N] by split, and what was fitted.
@@ -93,6 +97,38 @@ def measure(about: About, parts: parts_lib.Parts) -> Iterator[System]:
   says = f"Nothing is fitted; all other items follow as by {base}."
   report = {"says": [says], "parameters": plain.to_json()}
   yield name, _rows(session, name, ranks), ranks, report
+  for part in session.config.ground.fusion_ablations:
+    if ablation.is_there(part, valid.items):
+      yield _without(about, part, known)
+
+
+def _without(
+  about: About, part: str, known: Mapping[str, fusion_fit.Valid]
+) -> System:
+  """Returns the fusion fitted again without a part; nothing chooses it.
+
+  Args:
+    about: what is fused.
+    part: of `config.ground.PARTS`.
+    known: candidates of both splits.
+  """
+  session = about.session
+  less = {}
+  for split, own in known.items():
+    users = _users(about, split)
+    kept = ablation.without(part, own.found, users, own.items)
+    less[split] = _judged(about, split, *kept)
+    if part == features.TEXT:
+      told = ablation.forget_text(less[split].known, less[split].judged)
+      less[split] = dataclasses.replace(
+        less[split], known=told[0], judged=told[1]
+      )
+  fitted = fusion_fit.fit(less["valid"], session.config.seed)
+  ranks = {"valid": fitted.ranks, "test": _ranked(fitted.fusion, less["test"])}
+  name = f"{fitted.fusion.name} without {part}"
+  kept_keys = ("form", "penalty", "tried", "valid_ndcg@20")
+  report = {key: fitted.report[key] for key in kept_keys}
+  return name, _rows(session, name, ranks), ranks, report
 
 
 def _known(
@@ -102,9 +138,8 @@ def _known(
   parts: parts_lib.Parts,
 ) -> fusion_fit.Valid:
   """Returns candidates, features and targets of a split."""
-  session, own = about.session, about.splits[split]
-  ground, examples = session.config.ground, session.examples(split)
-  users = _users(about, split)
+  session = about.session
+  ground, users = session.config.ground, _users(about, split)
   with session.stage(f"candidates of {split}", len(users), "users") as progress:
     by = ", ".join(users.cf)
     once = parts_lib.within(parts.once, f"fusion {split} of {by}")
@@ -115,7 +150,19 @@ def _known(
     tuple(users.cf),
     about.words.choice.settings,
   )
-  groups = session.catalogue.groups
+  return _judged(about, split, found, users, items)
+
+
+def _judged(
+  about: About,
+  split: str,
+  found: candidates.Candidates,
+  users: candidates.Users,
+  items: features.Items,
+) -> fusion_fit.Valid:
+  """Returns candidates with their features, and where the targets are."""
+  session, own = about.session, about.splits[split]
+  ground, groups = session.config.ground, session.catalogue.groups
   targets = duplicates.targets_by(ground.duplicates, own.targets, groups)
   judged = fused_ranks.judge(
     found,
@@ -132,7 +179,7 @@ def _known(
     items,
     judged,
     targets,
-    examples.owners,
+    session.examples(split).owners,
   )
 
 
@@ -148,12 +195,12 @@ def _likely(
 
 def _users(about: About, split: str) -> candidates.Users:
   """Returns what is known of the users of a split."""
-  own, cf = about.splits[split], {}
-  scores = own.cf_scores
+  own, cf = about.splits[split], dict[str, candidates.ReadScores]()
   if all(about.splits[s].cf_scores is not None for s in SPLITS):
-    assert scores is not None
-    name = about.session.config.ground.cf_model or "cf"
-    cf[name] = lambda part: np.asarray(scores[part], np.float32)
+    name = about.session.config.ground.injected_cf or "cf"
+    cf[name] = _reader(own.cf_scores)
+  for model, scores in about.others.items():
+    cf[model] = _reader(scores[split])
   history = about.session.examples(split).history
   cf[features.WORDS] = about.words.reader(history)
   queries, logs = own.queries[:, None], None
@@ -162,6 +209,11 @@ def _users(about: About, split: str) -> candidates.Users:
     most = max(about.texts[s].there.shape[1] for s in SPLITS)
     queries, logs = candidates.repeated(texts.queries, texts.logs, most)
   return candidates.Users(queries, logs, cf, history, split)
+
+
+def _reader(scores: Any) -> candidates.ReadScores:
+  """Returns what reads scores [N, I] of some users as float32."""
+  return lambda part: np.asarray(scores[part], np.float32)
 
 
 def _ranked(fused: fusion.Fusion, of: fusion_fit.Valid) -> np.ndarray:

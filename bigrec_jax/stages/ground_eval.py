@@ -20,6 +20,7 @@ from bigrec_jax.results import (
   significance,
 )
 from bigrec_jax.stages import (
+  confidence,
   embed,
   generate,
   graph,
@@ -51,13 +52,20 @@ def run(
   """Writes metrics/ground_eval.json and ranks/*.npz; prints a table.
 
   Whatever is missing or stale is made first: data, base, adapter, predictions
-  and embeddings.
+  and embeddings. Where `ground.item_fairness` asks for it,
+  metrics/item_fairness.json comes after.
   """
+  from bigrec_jax.stages import item_fairness  # Which imports this module.
+
   session = Session(config, workdir, asked)
-  built = session.make(STAGE)
+  ends = {STAGE: finish}
+  if item_fairness.is_asked_for(session):
+    ends[item_fairness.STAGE] = item_fairness.finish
+  built = session.make(*ends)
   train_cf.tell(session, built)
   if not session.asked.dry_run:
-    finish(session)
+    for end in ends.values():
+      end(session)
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
@@ -68,8 +76,8 @@ def needed(session: Session) -> Iterator[graph.Stage]:
     if not ground.predictions.get(split):
       yield generate.stage(split)
   given = all(ground.cf_scores.get(split) for split in SPLITS)
-  if ground.cf_model and not given:
-    yield train_cf.stage(ground.cf_model)
+  for model in () if given else ground.cf_models:
+    yield train_cf.stage(model)
   yield from systems.needed(session)
 
 
@@ -97,7 +105,7 @@ def _inputs(session: Session) -> graph.Inputs:
   shown = ["cutoffs", "duplicates", "gamma_grid", "injections", "protocols"]
   shown += ["protocol_quirks", "bootstrap_samples"]
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: _cf(session, split) for split in SPLITS}
+  cf = {split: cf_of(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   return {
     "base": session.base_fingerprint if _reads_base(session) else "",
@@ -106,6 +114,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "examples": {s: session.examples(s).fingerprint for s in SPLITS},
     "predictions": {s: fingerprints.of_value(texts[s]) for s in SPLITS},
     "cf": {s: cf[s].fingerprint for s in SPLITS},
+    **_other_models(session),
     "popularity": fingerprints.of_value(popularity.tolist()),
     "ground": {
       **{key: ground[key] for key in shown},
@@ -116,6 +125,15 @@ def _inputs(session: Session) -> graph.Inputs:
     **systems.inputs(session),
     "seed": session.config.seed,
   }
+
+
+def _other_models(session: Session) -> dict[str, Any]:
+  """Returns what names the scores of CF models that are fused, not injected."""
+  found = {
+    model: {s: cf_of(session, s, model).fingerprint for s in SPLITS}
+    for model in session.config.ground.cf_models[1:]
+  }
+  return {"other_cf": found} if found else {}
 
 
 def _tests_asked_for(permutations: int) -> dict[str, int]:
@@ -145,21 +163,32 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
 
   items = session.load(embed.STAGE)
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: _cf(session, split) for split in SPLITS}
+  cf = {split: cf_of(session, split) for split in SPLITS}
   popularity = injected_popularity(session)
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
     plain = {split: found.ranks[split]["none"] for split in SPLITS}
     words = history_titles.choose(session, parts.once)
+    others = {
+      model: {s: cf_of(session, s, model).scores for s in SPLITS}
+      for model in session.config.ground.cf_models[1:]
+    }
     beside = systems.measure(
-      session, splits, items, popularity, parts, plain, words
+      session, splits, items, popularity, parts, plain, words, others
     )
     scores = {split: cf[split].scores for split in SPLITS}
     bm25 = history_titles.rows(session, words, scores, parts.once)
     law = oracle.rows(session, parts.once)
+    for other in (bm25, law, beside):
+      for split, ranks in other.ranks.items():
+        found.ranks[split].update(ranks)
+    sure = confidence.measure(
+      session, splits, texts, items, found.ranks, beside.fitted, parts.once
+    )
     parameters = words.choice.to_json()
     result = _result(session, found, [bm25, law, beside], parameters, made_from)
+    result = dataclasses.replace(result, confidence=sure)
   examples = grounded_examples.rows(
     session, splits["test"], texts["test"], items, popularity, found
   )
@@ -225,12 +254,13 @@ def _evaluate(
 ) -> "evaluate.Evaluation":
   from bigrec_jax.rankers import evaluate
 
-  ground, known = session.config.ground, bool(popularity.any())
+  ground, known = session.config.ground, bool(np.ptp(popularity))
   if not known:
-    say(
-      "ground_eval: popularity is left out: there are no train rows to count it"
-      " in, and config.ground.popularity is empty"
-    )
+    why = "there are no train rows to count it in, and config.ground.popularity"
+    why = f"{why} is empty"
+    if popularity.any():
+      why = f"all {len(popularity):,} items have {popularity[0]:g}"
+    say(f"ground_eval: popularity is left out: {why}")
     kept = tuple(n for n in ground.injections if "popularity" not in n)
     ground = dataclasses.replace(ground, injections=kept)
   total = sum(len(split.targets) for split in splits.values())
@@ -259,16 +289,17 @@ class _Cf:
   fingerprint: str
 
 
-def _cf(session: Session, split: str) -> _Cf:
-  """Returns the CF scores to inject, if any."""
+def cf_of(session: Session, split: str, model: str = "") -> _Cf:
+  """Returns the scores of a CF model; of none named those to inject, if any."""
   ground = session.config.ground
-  given = ground.cf_scores.get(split)
-  if not given and not ground.cf_model:
+  given = "" if model else ground.cf_scores.get(split)
+  model = model or ground.injected_cf
+  if not given and not model:
     return _Cf("", None, "")
   if given:
     path = pathlib.Path(given)
   else:
-    path = session.paths.cf_scores(ground.cf_model, split)
+    path = session.paths.cf_scores(model, split)
   found = cf_scores.load_scores(
     path, session.examples(split), session.catalogue
   )
@@ -292,19 +323,14 @@ def _result(
 ) -> ground_file.GroundFile:
   """Returns the content of metrics/ground_eval.json.
 
-  The ranks of all other rows go to those of the evaluation.
-
   Args:
     session: configuration and workdir.
-    found: the published rows and their baselines.
+    found: the published rows and their baselines, with everybody's ranks.
     others: baselines of words, those of a made-up world's law, and systems.
     bm25: the parameters of the first.
     made_from: what it all depends on.
   """
   words, law, beside = others
-  for other in others:
-    for split, ranks in other.ranks.items():
-      found.ranks[split].update(ranks)
   result = ground_file.GroundFile(
     len(session.catalogue),
     {split: len(session.examples(split)) for split in SPLITS},
@@ -341,6 +367,9 @@ def finish(session: Session) -> None:
     say(tests)
   else:
     say(f"ground_eval: no paired tests: {paired_tests.why_none(result)}")
+  best = kept_choice.best_on_valid(session, result)
+  for line in confidence.told(result, best.ranks):
+    say(line)
   for line in ground_table.of_oracle(result):
     say(line)
 

@@ -1,5 +1,6 @@
 """What valid likes best, kept beside the adapter for lists: chosen.json."""
 
+from bigrec_jax.recommend import fitted_on
 from bigrec_jax.results import chosen, ground_file
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import processes, records
@@ -24,7 +25,9 @@ def best_on_valid(
   ]
   of_cf = [*(name for name in known if "cf" in name), *fused]
   without = of_cf if given or not ground.cf_model else []
-  return chosen.best(found, ground.cf_model, lambda name: name not in without)
+  return chosen.best(
+    found, ground.injected_cf, lambda name: name not in without
+  )
 
 
 def keep(session: Session, found: ground_file.GroundFile) -> None:
@@ -34,10 +37,13 @@ def keep(session: Session, found: ground_file.GroundFile) -> None:
     made_from = found.fingerprints
     named = ("base", "encoder", "catalogue", "predictions")
     prints = {key: made_from[key] for key in named if key in made_from}
+    models = session.config.ground.cf_models
+    prints |= fitted_on.names(session, models, made_from)
     # Predictions that are given are of nobody knows which adapter.
     record = records.read(session.paths.record("predictions_valid"))
     if not session.config.ground.predictions.valid and record:
       prints["adapter"] = record.get("adapter")
+      prints["generate"] = record.get("generate")
     best = best_on_valid(session, found)
     chosen.write(session.paths.chosen, best, found.chosen_by, prints)
 

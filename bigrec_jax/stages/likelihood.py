@@ -98,7 +98,7 @@ def measure(
   choice = held_out.choose(valid, owners, session.config.seed)
   best = choice.place
   shares = {s: round(rankers[s].found, 4) for s in SPLITS}
-  cf = [] if splits["test"].cf_scores is None else [ground.cf_model or "cf"]
+  cf = [] if splits["test"].cf_scores is None else [ground.injected_cf or "cf"]
   for name, place, tried in ((NAME, 0, 1), (RATIO, best, len(WEIGHTS))):
     ranks = {
       # Who chose a weight is ranked by what others chose.

@@ -6,6 +6,7 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.stages import (
   contamination,
   evaluate,
+  item_fairness,
   prepare,
   pretrain,
   recommend,
@@ -26,13 +27,18 @@ def run(
   histories to recommend for, their lists come before the report.
   """
   session = Session(config, workdir, asked)
-  stages = [prepare.STAGE, *pretrain.needed(session), *train.stages(session)]
+  stages = [prepare.STAGE, *pretrain.needed(session)]
+  if session.task.trains:
+    stages += train.stages(session)
   if config.ground.cf_model:
     stages += [train_cf.stage(model) for model in train_cf.models(config)]
   ends = {evaluate.stage(session): evaluate.finish}
+  if item_fairness.is_asked_for(session):
+    ends[item_fairness.STAGE] = item_fairness.finish
   if contamination.is_asked_for(session):
     ends[contamination.STAGE] = contamination.finish
-  if config.recommend.histories or config.recommend.history:
+  asked_for = config.recommend
+  if asked_for.histories or asked_for.history or asked_for.users:
     ends[recommend.STAGE] = recommend.finish
   if not session.begin(*stages, *ends, report.STAGE):
     return

@@ -5,6 +5,8 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bigrec_jax import errors
 from bigrec_jax.data.text import pipeline, prompts
 from bigrec_jax.rankers import beam_texts
@@ -40,8 +42,25 @@ def titles(session: Session, split: str) -> list[str]:
   Raises:
     UserError: the rows of a file are not those of the split.
   """
-  rows = _rows(session, split)
+  rows = rows_as_made(session, split)
   return [prompts.extract_title(row["predict"][0]) for row in rows]
+
+
+def first_scores(session: Session, split: str) -> np.ndarray:
+  """Returns the score of each user's first hypothesis [N] float64.
+
+  NaN where a row has none, as files of somebody else's may.
+
+  Args:
+    session: configuration and workdir.
+    split: valid or test.
+  """
+  found = []
+  for row in rows_as_made(session, split):
+    scores = row.get("scores")
+    first = scores[0] if isinstance(scores, list) and scores else None
+    found.append(first if _is_number(first) else math.nan)
+  return np.array(found, np.float64)
 
 
 def made_from(session: Session) -> dict[str, Any]:
@@ -50,7 +69,7 @@ def made_from(session: Session) -> dict[str, Any]:
   norm = ("length_penalty", "length_norm_includes_prompt", "max_new_tokens")
   found = {key: generate_options[key] for key in norm}
   for split in SPLITS:
-    rows = _rows(session, split)
+    rows = rows_as_made(session, split)
     found[split] = fingerprints.of_value(
       [[row["predict"], row.get("scores")] for row in rows]
     )
@@ -73,7 +92,7 @@ def beams(session: Session, split: str) -> Beams:
     UserError: the rows of a file are not those of the split; a beam is no
       text, or its score no number.
   """
-  rows = _rows(session, split)
+  rows = rows_as_made(session, split)
   texts = [row["predict"] for row in rows]
   cleaned = [[prompts.extract_title(text) for text in own] for own in texts]
   by_order = not all(row.get("scores") for row in rows)
@@ -84,7 +103,7 @@ def beams(session: Session, split: str) -> Beams:
   return Beams(beam_texts.merged(cleaned, logs), by_order)
 
 
-def _rows(session: Session, split: str) -> list[dict[str, Any]]:
+def rows_as_made(session: Session, split: str) -> list[dict[str, Any]]:
   """Returns the rows of a split's predictions."""
   given = session.config.ground.predictions.get(split)
   if not given:

@@ -1,14 +1,18 @@
 """Raw files to the prepared dataset, catalogue, manifest and doctor's notes."""
 
+import dataclasses
 import pathlib
 from typing import TYPE_CHECKING
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import registry
 from bigrec_jax.data.prepared import prepare
+from bigrec_jax.recommend import loaded as loaded_lib
 from bigrec_jax.stages import graph
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import processes, storage
+
+_SHOWN = 3  # Prompts.
 
 if TYPE_CHECKING:
   from bigrec_jax.data.text import tokenization
@@ -79,6 +83,7 @@ def _build(session: Session, _: graph.Inputs) -> None:
     tokenizer = _tokenizer(session)
     for line in prepare.prepare(data, prompt, session.paths, tokenizer):
       say(f"prepare: {line}")
+    _show_prompts(session)
 
   processes.on_first(work)
   if _lacks_ratings(session):
@@ -86,6 +91,25 @@ def _build(session: Session, _: graph.Inputs) -> None:
       f"config.data.format: {data.format} found, whose files have no ratings;"
       f" task {session.task.name} needs them"
     )
+
+
+def _show_prompts(session: Session) -> None:
+  """Prints what the model will read of the first few train rows."""
+  if session.config.data.format == "bigrec" and not session.config.data.train:
+    return
+  data = dataclasses.replace(session.config.data, num_train=_SHOWN)
+  config = dataclasses.replace(session.config, data=data)
+  try:
+    samples = loaded_lib.Loaded(config, session.paths.root).task.samples(
+      "train"
+    )
+    texts = [samples.text(n).training for n in range(min(_SHOWN, len(samples)))]
+  except errors.UserError:
+    return  # A chat template without its model, say; training names it.
+  for number, text in enumerate(texts, 1):
+    say(f"prepare: train prompt {number}, with its answer:")
+    for line in text.splitlines():
+      say(f"  | {errors.one_line(line)}")
 
 
 def _tokenizer(session: Session) -> "tokenization.Tokenizer | None":

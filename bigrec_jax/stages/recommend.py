@@ -1,27 +1,30 @@
 """Items for anybody's history: ids or titles in, ids, titles and scores out."""
 
-import dataclasses
 import functools
 import itertools
 import json
 import pathlib
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.data.formats import raw_files
-from bigrec_jax.data.prepared import histories as histories_lib
+from bigrec_jax.data.prepared import (
+  histories as histories_lib,
+  history_files,
+)
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
-  recommendations,
+  filters,
   recommender as recommender_lib,
 )
-from bigrec_jax.results import chosen as chosen_lib, table
+from bigrec_jax.results import chosen as chosen_lib, confidence
 from bigrec_jax.stages import (
+  answers,
   embed,
   generate,
   graph,
@@ -29,6 +32,7 @@ from bigrec_jax.stages import (
   list_files,
   train,
   train_cf,
+  whom,
 )
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import fingerprints, given, locks, processes
@@ -37,7 +41,6 @@ from bigrec_jax.workdir import fingerprints, given, locks, processes
 _CHUNK = 1024
 # Items that are listed at a time, where lists are long.
 _MOST_LISTED = 1 << 20
-_DIGITS = 6  # Of scores and distances in the file.
 
 # Histories are read anew for each pass, as there may be a million of them.
 _SURVEYS: weakref.WeakKeyDictionary[Session, histories_lib.Survey] = (
@@ -65,13 +68,13 @@ def run(
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
-  """Yields adapter, embeddings and the CF model that is injected."""
+  """Yields adapter, embeddings and the CF models that lists are made with."""
   needs = [*train.needed(session), embed.STAGE]
   yield from needs
   yield from generate.needs_prior(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
-    if model := _choice(session).chosen.model_in_use:
+    for model in _choice(session).chosen.models_in_use:
       yield train_cf.stage(model)
 
 
@@ -82,6 +85,7 @@ def _choice(session: Session) -> choice.Choice:
 def _check(session: Session) -> None:
   choice.check(session)
   given.check_file_to_write("config.recommend.output", _output(session))
+  _id_files(session)
   if session not in _SURVEYS:  # The catalogue isn't there yet.
     _count(session)
   train.check_used(session)
@@ -92,7 +96,7 @@ def _survey(session: Session) -> histories_lib.Survey:
   if session not in _SURVEYS:
     config = session.config.recommend
     _SURVEYS[session] = histories_lib.survey(
-      _rows(config), session.catalogue, config.unknown
+      whom.rows(session), session.catalogue, config.unknown
     )
   return _SURVEYS[session]
 
@@ -100,7 +104,7 @@ def _survey(session: Session) -> histories_lib.Survey:
 def _count(session: Session) -> int:
   if session in _SURVEYS:
     return _SURVEYS[session].users
-  return sum(1 for _ in _rows(session.config.recommend))
+  return whom.count(session)
 
 
 def _differs(session: Session) -> list[str]:
@@ -121,18 +125,19 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
     if processes.agree(kept.exists):
       say(f"recommend: {kept.name} is {path} again")
     else:
-      _Writer(session, _recommender(session)).write(kept)
+      _Writer(session, recommender(session)).write(kept)
     processes.on_first(
       lambda: list_files.give_name(kept, path, record, made_from)
     )
 
 
-def _recommender(session: Session) -> recommender_lib.Recommender:
+def recommender(session: Session) -> recommender_lib.Recommender:
+  """Returns what makes the lists, of `needed` stages that are current."""
   chosen = _choice(session).chosen
-  models = [chosen.model_in_use]
+  models = list(chosen.models_in_use)
   if session.config.generate.has_prior:
     models.append(session.config.generate.prior)
-  for model in dict.fromkeys(filter(None, models)):
+  for model in dict.fromkeys(models):
     if session.asked.make and not cf_scorer.has_weights(session, model):
       session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
   return recommender_lib.Recommender(
@@ -153,30 +158,32 @@ def finish(session: Session) -> None:
   if note := _choice(session).note:
     say(f"recommend: {note}")
   if session.config.recommend.history:
-    _show(path)
+    answers.show(path)
   say(f"recommend: users: {_count(session)}, lists: {path}")
 
 
-def _rows(
-  config: config_lib.RecommendConfig,
-) -> Iterable[histories_lib.Row]:
-  """Returns the histories as given: of the file, or of the command line."""
-  if config.histories and config.history:
-    raise errors.UserError(
-      f"--history and config.recommend.histories={config.histories}: one of"
-      " them expected"
-    )
-  if config.history:
-    return histories_lib.from_flags(config.history)
-  if not config.histories:
-    raise errors.UserError(
-      "--mode=recommend: no histories found; --history=<id or title>, once for"
-      " each item, oldest first, or --config.recommend.histories=<JSONL file>"
-      " expected"
-    )
-  return histories_lib.read(
-    raw_files.given("recommend.histories", config.histories)
-  )
+def _id_files(session: Session) -> dict[str, pathlib.Path]:
+  """Returns the files of ids that are named: allow, deny."""
+  config = session.config.recommend
+  named = {"allow": config.allow, "deny": config.deny}
+  return {
+    key: raw_files.given(f"recommend.{key}", name)
+    for key, name in named.items()
+    if name
+  }
+
+
+def _shown(session: Session) -> filters.Filter:
+  """Returns what may be listed: of the files of ids, if any are named.
+
+  Raises:
+    UserError: nothing is left.
+  """
+  ids = {
+    key: history_files.read_ids(path, "item").ids
+    for key, path in _id_files(session).items()
+  }
+  return filters.of_ids(session.catalogue, ids.get("allow"), ids.get("deny"))
 
 
 def _output(session: Session) -> pathlib.Path:
@@ -207,30 +214,59 @@ def _warn_of_other_prompts(session: Session) -> None:
 
 def _inputs(session: Session) -> graph.Inputs:
   config = session.config.recommend
+  return {
+    **depends_on(session),
+    "histories": _survey(session).fingerprint,
+    "one_off": bool(config.history),
+    "k": config.k,
+    "shown": _named(_shown(session)),
+    "explain": config.explain,
+    "exclude_history": config.exclude_history,
+    "unknown": config.unknown,
+  }
+
+
+def depends_on(session: Session) -> graph.Inputs:
+  """Returns what a list depends on, beside its history and its length."""
   chosen = _choice(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
-    "histories": _survey(session).fingerprint,
-    "one_off": bool(config.history),
     "catalogue": session.catalogue.fingerprint,
     "chosen": {
       "injection": chosen.injection,
       "gamma": chosen.report,
-      "cf_model": chosen.model_in_use,
+      "cf_model": ",".join(chosen.models_in_use),
       **_system(chosen),
     },
-    "cf": train_cf.inputs(session, chosen.model_in_use)
-    if chosen.model_in_use
-    else None,
+    "confidence": fingerprints.of_value(
+      {name: chosen.confidence.get(name) for name in _judged_by(chosen)}
+    ),
+    "fallback": session.config.recommend.fallback,
+    "cf": _cf_inputs(session, chosen.models_in_use),
     "popularity": fingerprints.of_value(
       ground_eval.injected_popularity(session).tolist()
     ),
     "max_history": session.config.data.max_history,
-    "k": config.k,
-    "exclude_history": config.exclude_history,
-    "unknown": config.unknown,
   }
+
+
+def _cf_inputs(session: Session, models: Sequence[str]) -> graph.Inputs | None:
+  """Returns what CF models are made from; several by their names."""
+  found = {model: train_cf.inputs(session, model) for model in models}
+  return next(iter(found.values()), None) if len(found) < 2 else found
+
+
+def _named(shown: filters.Filter) -> str:
+  """Returns the name of what may be listed."""
+  if shown.allowed is None:
+    return ""
+  return fingerprints.of_value(np.flatnonzero(shown.allowed).tolist())
+
+
+def _judged_by(chosen: chosen_lib.Chosen) -> list[str]:
+  """Returns the names of the confidences that lists read."""
+  return [chosen.ranks, *confidence.ALONE.values()]
 
 
 def _system(chosen: chosen_lib.Chosen) -> graph.Inputs:
@@ -250,6 +286,8 @@ class _Writer:
     self._session, self._recommender = session, recommender
     listed = min(session.config.recommend.k, len(session.catalogue))
     self._size = max(1, min(_CHUNK, _MOST_LISTED // listed))
+    self._shown = _shown(session)
+    self._tally = answers.Tally()
 
   def write(self, path: pathlib.Path) -> None:
     """Writes the file; goes on where it was cut short.
@@ -262,6 +300,7 @@ class _Writer:
     survey, names = _survey(self._session), fingerprints.OfList()
     total = survey.users
     done = list_files.count(parts)
+    answers.tell_unknown(self._shown)
     with self._session.stage("recommend", total, "users") as progress:
       progress.skip(done)
       for start, rows in self._chunks():
@@ -271,6 +310,7 @@ class _Writer:
           continue
         lines = list(self._lines(start, rows, progress))
         processes.on_first(functools.partial(list_files.append, parts, lines))
+    self._tally.tell(progress.seconds)
     if names.name() != survey.fingerprint:
       file = self._session.config.recommend.histories
       raise errors.UserError(
@@ -281,7 +321,7 @@ class _Writer:
 
   def _chunks(self) -> Iterator[tuple[int, list[histories_lib.Row]]]:
     """Yields the number of the first of a few users, and them."""
-    rows, start = iter(_rows(self._session.config.recommend)), 0
+    rows, start = iter(whom.rows(self._session)), 0
     while some := list(itertools.islice(rows, self._size)):
       yield start, some
       start += len(some)
@@ -300,58 +340,20 @@ class _Writer:
         histories_lib.find(rows, self._session.catalogue, unknown),
         config.recommend.k,
         exclude_history=config.recommend.exclude_history,
+        shown=self._shown,
+        explain=config.recommend.explain,
         seed=config.seed + start,
         progress=progress,
       )
     except errors.NonFiniteError as error:
       number = start + error.row
       raise error.of(number, f"history {number}") from None
+    self._tally.add(found)
     for row, own in zip(rows, found, strict=True):
       line = json.dumps(
-        row.content | _answer(own), ensure_ascii=False, allow_nan=False
+        row.content | answers.answer(own), ensure_ascii=False, allow_nan=False
       )
       yield raw_files.repaired(line) + "\n"
-
-
-def _answer(found: recommendations.Recommendations) -> dict[str, Any]:
-  """Returns what a line says beside the row's own keys."""
-  provenance = dataclasses.asdict(found.provenance)
-  for name in ("encoder", "system"):  # None: it is the base, an injection.
-    if provenance[name] is None:
-      del provenance[name]
-  return {
-    "predict": list(found.written),
-    "scores": list(found.written_scores),
-    "recommendations": [_entry(item) for item in found],
-    "provenance": provenance,
-  }
-
-
-def _entry(item: recommendations.Recommendation) -> dict[str, Any]:
-  entry = {
-    "external_id": item.external_id,
-    "title": item.title,
-    "score": round(item.score, _DIGITS),
-    "distance": round(item.distance, _DIGITS),
-    "popularity": item.popularity,
-  }
-  return entry if item.cf_rank is None else entry | {"cf_rank": item.cf_rank}
-
-
-def _show(path: pathlib.Path) -> None:
-  """Prints the first history's list."""
-  with open(path, encoding="utf-8") as file:
-    row = json.loads(file.readline())
-  say(errors.one_line(f"written: {row['predict'][0].strip()}"))
-  headers = ["title", "id", "score", "distance", "popularity"]
-  keys = ["title", "external_id", "score", "distance", "popularity"]
-  if row["provenance"]["cf_model"]:
-    headers, keys = [*headers, "CF rank"], [*keys, "cf_rank"]
-  say(
-    table.format_table(
-      headers, [[e[key] for key in keys] for e in row["recommendations"]]
-    )
-  )
 
 
 STAGE = graph.Stage(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What `run_data.load` reads.
 _READ = (
   "data/*.json*",
+  "recommendations.jsonl",
   "metrics/*.json*",
   "predictions/*.json",
   "ranks/*.npz",
@@ -52,7 +53,27 @@ def _inputs(session: Session) -> graph.Inputs:
   return {
     "config": session.config.to_dict(),
     "read": {p: fingerprints.of_folder(root, p) for p in _READ},
+    **_compared(session),
   }
+
+
+def _compared(session: Session) -> graph.Inputs:
+  """Returns what names the runs that are set beside this one."""
+  found = {
+    name: [
+      fingerprints.of_folder(pathlib.Path(name), pattern)
+      for pattern in ("config.json", "metrics/ground_eval.json", "ranks/*.npz")
+    ]
+    for name in session.config.report.compared
+  }
+  return {"compared": found} if found else {}
+
+
+def _check(session: Session) -> None:
+  from bigrec_jax.results import other_runs
+
+  for name in session.config.report.compared:
+    other_runs.check(pathlib.Path(name), "report.compare")
 
 
 def _build(session: Session, _: graph.Inputs) -> None:
@@ -66,20 +87,35 @@ def _grounded(
 ) -> "list[tuple[str, str, page.Html]]":
   """Returns the sections on titles that are grounded to the catalogue."""
   from bigrec_jax.results import (
+    answer_section,
+    fairness_sections,
     gamma_sections,
+    list_sections,
     quality_sections,
     segment_sections,
     significance_sections,
   )
 
   return [
-    ("results", "Results", quality_sections.headline(data)),
+    (
+      "answer",
+      "Answer",
+      answer_section.section(data, session.config.report.price_per_hour),
+    ),
+    ("results", "Results", quality_sections.results(data)),
+    *_comparison(session),
     ("tests", "Paired tests", significance_sections.tests(data)),
     ("hits", "Where hits come from", segment_sections.where_from(data)),
     (
       "segments",
       "For whom",
       segment_sections.by_segment(data, _test_users(session)),
+    ),
+    ("lists", "Beyond accuracy", list_sections.beyond_accuracy(data)),
+    (
+      "item_fairness",
+      "Groups of items",
+      fairness_sections.of_items(data.item_fairness),
     ),
     ("curves", "HR and NDCG by K", quality_sections.metric_curves(data)),
     ("chosen", "Settings tried", significance_sections.chosen(data)),
@@ -102,6 +138,19 @@ def _grounded(
   ]
 
 
+def _comparison(session: Session) -> "list[tuple[str, str, page.Html]]":
+  """Returns the section on other runs, where there are some."""
+  from bigrec_jax.results import compare_sections, other_runs
+
+  names = session.config.report.compared
+  if not names or not session.paths.ground_eval.exists():
+    return []
+  own = other_runs.read(session.paths.root, session.config.to_dict())
+  others = [other_runs.read(pathlib.Path(name)) for name in names]
+  found = other_runs.groups([own, *others])
+  return [("compare", "Comparison of runs", compare_sections.runs(found))]
+
+
 def _test_users(session: Session) -> "segments.Users | None":
   """Returns what the prepared data say of test's users, if they can be read."""
   from bigrec_jax.results import segments
@@ -117,7 +166,13 @@ def _test_users(session: Session) -> "segments.Users | None":
 
 def _write(session: Session) -> None:
   # Not at the top: a page that is current needs no matplotlib.
-  from bigrec_jax.results import page, run_data, run_sections, task_sections
+  from bigrec_jax.results import (
+    cost_sections,
+    page,
+    run_data,
+    run_sections,
+    task_sections,
+  )
 
   config, workdir, task = session.config, session.paths.root, session.task
   name = "" if task.grounds else task.name
@@ -135,11 +190,17 @@ def _write(session: Session) -> None:
     quality = _grounded(session, data)
   else:
     shown = task_sections.results(task.name, data.task_rows)
-    quality = [("results", "Task results", shown)]
+    quality = [("task", "Task results", shown)]
+    if task.recommends:  # What makes its lists was evaluated before.
+      quality += _grounded(session, data)
   sections = (
     *quality,
     ("training", "Training", run_sections.losses(data)),
-    ("speed", "Throughput", run_sections.throughput(data)),
+    (
+      "speed",
+      "Time and cost",
+      cost_sections.costs(data, config.report.price_per_hour),
+    ),
     ("data", "Data", run_sections.data_summary(data, findings)),
     (
       "settings",
@@ -163,6 +224,7 @@ STAGE = graph.Stage(
   is_there=lambda session: session.paths.report.exists(),
   files=lambda session: ("report/index.html",),
   build=_build,
+  check=_check,
   of_what_is_there=True,
   quiet=True,
 )

@@ -65,6 +65,7 @@ def asked_for(session: Session) -> dict[str, Any]:
     "beams": (ground.beams, "first"),
     "likelihood": (ground.likelihood, 0),
     "fusion": (ground.fusion, "paper"),
+    "fusion_ablations": (tuple(ground.fusion_ablations), ()),
   }
   return {key: own for key, (own, plain) in found.items() if own != plain}
 
@@ -114,6 +115,7 @@ def measure(
   parts: parts_lib.Parts,
   plain: Mapping[str, np.ndarray],
   words: "history_titles.Words",
+  others: Mapping[str, Mapping[str, Any]],
 ) -> Measured:
   """Ranks the users of valid and test by every system that is asked for.
 
@@ -125,6 +127,7 @@ def measure(
     parts: what of this evaluation was finished before a kill.
     plain: by split, [N] ranks by the published distance.
     words: BM25 of the history's titles.
+    others: scores [N, I] by CF model and split, of those that aren't injected.
   """
   # Not at the top: a result that is current needs none of these.
   from bigrec_jax.stages import all_beams, fusion
@@ -142,7 +145,7 @@ def measure(
       found.add(*system)
   if ground.fusion == "calibrated":
     about = fusion.About(
-      session, splits, items, popularity, plain, texts, scored, words
+      session, splits, items, popularity, plain, texts, scored, words, others
     )
     for name, rows, ranks, fitted in fusion.measure(about, parts):
       found.add(name, rows, ranks, fitted)

@@ -4,14 +4,13 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.cf import (
-  factors,
   popularity,
   recipes,
   rows as rows_lib,
@@ -19,7 +18,7 @@ from bigrec_jax.cf import (
 )
 from bigrec_jax.data.prepared import examples as examples_lib
 from bigrec_jax.recommend import cf_scorer
-from bigrec_jax.results import cf_file, metrics
+from bigrec_jax.results import cf_file, metrics, significance
 from bigrec_jax.stages import graph, prepare
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.workdir import contents, processes, seals, storage
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
   from bigrec_jax.rankers import engine
 
 SPLITS = ("valid", "test")
-Source = factors.Factors | Callable[[slice], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Outcome:
     books: JSON-able facts of the training, for metrics/cf.json.
   """
 
-  sources: Mapping[str, Source]
+  sources: Mapping[str, scores.Source]
   ranks: dict[str, list[np.ndarray]]
   books: dict[str, Any]
 
@@ -93,7 +91,7 @@ def scores_are_all(folder: pathlib.Path) -> bool:
 
 def models(config: config_lib.Config) -> list[str]:
   """Returns the models of `cf.model` and `ground.cf_model`, each once."""
-  wanted = (*config.cf.models, config.ground.cf_model)
+  wanted = (*config.cf.models, *config.ground.cf_models)
   return [model for model in dict.fromkeys(wanted) if model]
 
 
@@ -199,7 +197,7 @@ def inputs(session: Session, model: str) -> dict[str, Any]:
 
 
 def _make(session: Session, model: str, made_from: graph.Inputs) -> Outcome:
-  from bigrec_jax.rankers import cf as cf_rankers, dense
+  from bigrec_jax.rankers import cf as cf_rankers
 
   ranks_of = {split: _ranks(session, split) for split in SPLITS}
   if model in recipes.TRAINED:
@@ -214,16 +212,11 @@ def _make(session: Session, model: str, made_from: graph.Inputs) -> Outcome:
       s: [ranks_of[s](cf_rankers.Factorised(sources[s]))] for s in SPLITS
     }
     return Outcome(sources, ranks, {"interactions": int(counts.sum())})
-  knn = cf_scorer.item_neighbours(session)
+  knn = cf_scorer.item_neighbours(session, session.config.cf)
 
-  def reader(split: str) -> Callable[[slice], np.ndarray]:
-    history = session.examples(split).history
-    return lambda part: knn.scores(history[part])
-
-  readers = {split: reader(split) for split in SPLITS}
-  items = len(session.catalogue)
-  ranks = {s: [ranks_of[s](dense.Dense(readers[s], items))] for s in SPLITS}
-  return Outcome(readers, ranks, {})
+  found = {s: knn.sparse(session.examples(s).history) for s in SPLITS}
+  ranks = {s: [ranks_of[s](cf_rankers.of_scores(found[s]))] for s in SPLITS}
+  return Outcome(found, ranks, {})
 
 
 def _ranks(session: Session, split: str) -> "engine.Ranks":
@@ -364,4 +357,11 @@ def _write_metrics(session: Session, model: str, outcome: Outcome) -> None:
         entry[split][f"{name}_std"] = {
           k: float(v.std(ddof=1)) for k, v in values.items()
         }
+    ground, seed = session.config.ground, session.config.seed
+    effort = significance.Effort(
+      ground.bootstrap_samples, ground.permutations, seed
+    )
+    entry[split]["ci95"] = significance.intervals_of_seeds(
+      np.stack(outcome.ranks[split]), cutoffs, effort
+    )
   cf_file.add(_metrics_path(session), model, entry)

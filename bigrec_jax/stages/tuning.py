@@ -129,12 +129,7 @@ def fit(session: Session, run: Run, made_from: graph.Inputs) -> None:
     f"{run.name}: {len(train):,} examples, evaluated on"
     f" {len(valid):,}, {jax.device_count()} device(s)"
   )
-  network = protocol.Network(
-    session.build(lora_config),
-    session.base.params,
-    session.tokenizer,
-    session.mesh,
-  )
+  network = session.network(session.build(lora_config))
   result = trainer.fit(
     model=network.model,
     params=network.params,

@@ -14,16 +14,16 @@ def find(store: protocol.Store) -> dict[str, pathlib.Path]:
   """Returns the scores of valid and test; none where one of them lacks.
 
   Args:
-    store: `ground.cf_scores` names files; else `ground.cf_model` does, of what
-      was trained in the workdir.
+    store: `ground.cf_scores` names files; else `ground.cf_model` does, by its
+      first name, of what was trained in the workdir.
   """
   ground, found = store.config.ground, {}
   for split in protocol.SPLITS:
     given = ground.cf_scores.get(split)
     if given:
       found[split] = pathlib.Path(given)
-    elif ground.cf_model:
-      path = store.paths.cf_scores(ground.cf_model, split)
+    elif model := ground.injected_cf:
+      path = store.paths.cf_scores(model, split)
       if cf_scores.exists(path):
         found[split] = path
   return found if len(found) == len(protocol.SPLITS) else {}
@@ -31,7 +31,7 @@ def find(store: protocol.Store) -> dict[str, pathlib.Path]:
 
 def tell_missing(store: protocol.Store) -> None:
   """Says so where there is no row of the CF model that was asked for."""
-  model = store.config.ground.cf_model
+  model = store.config.ground.injected_cf
   if model and not find(store):
     logging.warning(
       "%s: no scores, so there is no row of %s (--mode=train_cf makes them)",

@@ -11,12 +11,9 @@ A workdir of this task is one of next_title, too: `--mode=ground_eval` with
 
 from typing import Any
 
-import numpy as np
-
-from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import list_metrics, metrics, rows
-from bigrec_jax.tasks import cf_files, next_title, protocol
+from bigrec_jax.results import rows
+from bigrec_jax.tasks import cf_files, item_lists, next_title, protocol
 from bigrec_jax.workdir import fingerprints
 
 SYSTEM = "beams"
@@ -26,8 +23,7 @@ class Task(next_title.Task):
   """BIGRec's samples, judged by exact titles."""
 
   name = "exact_title"
-  grounds = False
-  recommends = False
+  grounds = recommends = False
 
   def evaluated_from(self) -> dict[str, Any]:
     """Returns what the rows depend on beside texts, base and adapter."""
@@ -49,89 +45,22 @@ class Task(next_title.Task):
     if generate.has_prior:
       system = f"{SYSTEM} + {generate.prior}"
       settings = {"prior_weight": generate.prior_weight}
-    files = cf_files.find(store)
     cf_files.tell_missing(store)
+    width = max(*ground.cutoffs, generate.num_beams)
     with evidence.progress("judge", len(protocol.SPLITS), "splits") as bar:
       for split in protocol.SPLITS:
-        beams = self._beams(evidence.predictions(split))
+        written = evidence.predictions(split)
+        beams = item_lists.of_beams(written, self._item_of, width)
         titles = {"titles": float((beams[:, : generate.num_beams] >= 0).mean())}
-        found.append(self._row(split, system, beams, titles | settings))
-        found.append(self._row(split, "most_pop", self._most_popular(split)))
-        if split in files:
-          examples = store.examples(split)
-          scores = cf_scores.load_scores(
-            files[split], examples, store.catalogue
-          )
-          listed = self._by_cf(split, scores)
-          found.append(self._row(split, ground.cf_model or "cf", listed))
+        found.append(
+          item_lists.row(store, split, system, beams, titles | settings)
+        )
+        for other, lists in item_lists.of_others(store, split):
+          found.append(item_lists.row(store, split, other, lists))
         bar.update(1)
     return found
 
-  def _beams(self, predictions: Any) -> np.ndarray:
-    """Returns the catalogue rows of beams, [N, K]; -1 = no title, or none."""
-    config, catalogue = self.store.config, self.store.catalogue
-    width = max(*config.ground.cutoffs, config.generate.num_beams)
-    beams = np.full((len(predictions), width), -1, np.int64)
-    for line, row in zip(beams, predictions, strict=True):
-      for place, text in enumerate(row["predict"]):
-        item = catalogue.index_of_clean_title(prompts.extract_title(text))
-        line[place] = -1 if item is None else item
-    return beams
-
-  def _most_popular(self, split: str) -> np.ndarray:
-    from bigrec_jax.rankers import baselines
-
-    return self._listed(
-      split, baselines.MostPopular(self.store.catalogue.popularity)
-    )
-
-  def _by_cf(self, split: str, scores: Any) -> np.ndarray:
-    from bigrec_jax.rankers import cf as cf_rankers
-
-    return self._listed(split, cf_rankers.of_scores(scores))
-
-  def _listed(self, split: str, ranker: Any) -> np.ndarray:
-    """Returns a ranker's lists [N, K], each title once."""
-    from bigrec_jax.rankers import title_lists
-
-    store = self.store
-    ground = store.config.ground
-    return title_lists.title_lists(
-      ranker,
-      len(store.examples(split)),
-      store.catalogue.groups,
-      store.mesh,
-      k=max(ground.cutoffs),
-      most_users=ground.batch_size,
-    )
-
-  def _row(
-    self,
-    split: str,
-    system: str,
-    lists: np.ndarray,
-    settings: dict[str, float] | None = None,
-  ) -> rows.TaskRow:
-    """Measures lists [N, K]; what else is known of them stands behind."""
-    config, targets = self.store.config, self.store.examples(split).target
-    ranks = list_metrics.target_ranks(
-      lists, targets, self.store.catalogue.groups
-    )
-    missed = ranks == lists.shape[1]
-    # A list that is shorter than a cutoff doesn't have the target behind it.
-    ranks = np.where(missed, len(self.store.catalogue.titles) + 1, ranks)
-    values, intervals = {}, {}
-    for name in ("hr", "ndcg"):
-      for k in config.ground.cutoffs:
-        values[f"{name}@{k}"] = metrics.METRICS[name](ranks, k)
-        intervals[f"{name}@{k}"] = metrics.ci95(
-          ranks, name, k, config.ground.bootstrap_samples, config.seed
-        )
-    return rows.TaskRow(
-      split,
-      system,
-      values | (settings or {}),
-      intervals,
-      len(ranks),
-      [config.seed],
-    )
+  def _item_of(self, text: str) -> int | None:
+    """Returns the item whose title a beam is, None where it is none."""
+    title = prompts.extract_title(text)
+    return self.store.catalogue.index_of_clean_title(title)

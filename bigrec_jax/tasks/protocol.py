@@ -7,6 +7,7 @@ the modes know nothing else of it; one file of this folder is one task.
 
 import abc
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +60,11 @@ class Store(Protocol):
     ...
 
   @property
+  def tokenizer_dir(self) -> pathlib.Path:
+    """The directory of the tokenizer, and of a chat template if it has one."""
+    ...
+
+  @property
   def mesh(self) -> "Mesh":
     """All devices."""
     ...
@@ -81,12 +87,15 @@ class Network:
     params: the frozen base.
     tokenizer: of the base.
     mesh: of `params`.
+    directory: of the tokenizer, with a chat template if it has one; None where
+      nobody asks for it.
   """
 
   model: "LanguageModel"
   params: Any
   tokenizer: tokenization.Tokenizer
   mesh: "Mesh"
+  directory: pathlib.Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,12 +106,43 @@ class Tuned:
   adapter: Any
 
 
+class Item(Protocol):
+  """An item of a recommender's list."""
+
+  @property
+  def external_id(self) -> str:
+    """The user's own id of it."""
+    ...
+
+  @property
+  def title(self) -> str:
+    """As the user gave it."""
+    ...
+
+
+class Recommends(Protocol):
+  """Histories to lists; `recommend.recommender.Recommender` is one."""
+
+  def __call__(
+    self,
+    histories: Sequence[Sequence[str | int]],
+    k: int,
+    *,
+    exclude_history: bool,
+    unknown: str,
+  ) -> Sequence[Sequence[Item]]:
+    """Returns at most k items for each history of ids or titles."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evidence:
   """What an evaluation may look at; each is made when first asked for.
 
   Attributes:
     tuned: loads the tuned model.
+    untuned: loads a model without an adapter: by its path, or the base ("").
+    recommender: loads what makes the lists of the workdir.
     predictions: split -> the rows of its predictions file, for tasks that
       decode.
     progress: (name, total, unit) -> a context that is told what is done.
@@ -111,6 +151,8 @@ class Evidence:
   """
 
   tuned: Callable[[], Tuned]
+  untuned: Callable[[str], Network]
+  recommender: Callable[[], Recommends]
   predictions: Callable[[str], Sequence[Mapping[str, Any]]]
   progress: Callable[[str, int, str], Any]
   parts: parts_lib.Parts
@@ -126,7 +168,9 @@ class Task(abc.ABC):
       `predictions/{valid,test}.json` exist for it.
     grounds: answers are grounded to items, by `ground_eval` in place of
       `evaluate`.
-    recommends: the configuration's prompt asks it about any history.
+    recommends: lists for anybody's history are made of what it wrote, as
+      `ground_eval` found best; of a task that grounds, and of one whose
+      evaluation asks for such lists.
     objectives: what `train.objective` may name.
     has_own_weights: `own_weights` returns some.
     cf_model: the CF model that is trained before; "" = none is needed.
@@ -154,6 +198,27 @@ class Task(abc.ABC):
         f"config.train.objective: {objective} found, {self.objectives[0]}"
         f" expected for task {self.name}"
       )
+
+  @property
+  def trains(self) -> bool:
+    """Whether its evaluation reads an adapter, so that one is trained."""
+    return True
+
+  @property
+  def asks(self) -> str | None:
+    """The path of the untuned model that is asked; "" = the base's own weights.
+
+    None = none is.
+    """
+    return None
+
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What its evaluation writes beside the rows, by paths in the workdir."""
+    return ()
+
+  def check(self) -> None:  # noqa: B027
+    """Raises UserError, before any work, for files that can't be read."""
 
   @abc.abstractmethod
   def samples(self, split: str) -> source.TextSource:

@@ -10,8 +10,11 @@ MODULES = {
   "next_title": "bigrec_jax.tasks.next_title",
   "exact_title": "bigrec_jax.tasks.exact_title",
   "choose": "bigrec_jax.tasks.choose.task",
-  "query": "bigrec_jax.tasks.query.task",
   "rsllm": "bigrec_jax.tasks.rsllm",
+  "chat": "bigrec_jax.tasks.chat.task",
+  "fairness": "bigrec_jax.tasks.fairness.task",
+  "query": "bigrec_jax.tasks.query.task",
+  "auxiliary": "bigrec_jax.tasks.auxiliary.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
 }
 

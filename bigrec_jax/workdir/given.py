@@ -30,6 +30,7 @@ INPUTS = frozenset(
     "embed.model.path",
     "ground.cf_scores.test",
     "ground.cf_scores.valid",
+    "ground.item_groups",
     "ground.popularity",
     "ground.predictions.test",
     "ground.predictions.valid",
@@ -38,6 +39,11 @@ INPUTS = frozenset(
     "model.tokenizer",
     "recommend.allow",
     "recommend.deny",
+    "task.auxiliary.attributes",
+    "task.chat.model",
+    "task.chat.profile",
+    "task.fairness.names",
+    "task.fairness.values",
   }
 )
 # Of one command, so never remembered.

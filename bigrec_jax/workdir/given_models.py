@@ -9,6 +9,7 @@ from bigrec_jax.workdir import given
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _CONFIG = "config.json"
+_OF_BASES = ("config.model.path", "config.task.chat.model")
 _TOKENIZERS = (
   "tokenizer.json",
   "tokenizer.model",
@@ -29,7 +30,7 @@ def check_base(path_given: str, key: str = "config.model.path") -> None:
   Raises:
     UserError: there is none; the line says what is there instead.
   """
-  is_gguf = path_given.lower().endswith(".gguf") and key == "config.model.path"
+  is_gguf = path_given.lower().endswith(".gguf") and key in _OF_BASES
   expected = "a GGUF file" if is_gguf else "a Hugging Face directory"
   path = _existing(path_given, key, expected)
   if is_gguf:

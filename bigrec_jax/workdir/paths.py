@@ -37,6 +37,14 @@ class Paths:
     return self.data / "catalogue.jsonl"
 
   @property
+  def attributes(self) -> pathlib.Path:
+    return self.data / "attributes.jsonl"
+
+  @property
+  def users(self) -> pathlib.Path:
+    return self.data / "users.jsonl"
+
+  @property
   def manifest(self) -> pathlib.Path:
     return self.data / "manifest.json"
 
@@ -57,6 +65,16 @@ class Paths:
   def converted_gguf(self) -> pathlib.Path:
     """The base of a GGUF file in Hugging Face layout; may be deleted."""
     return self.converted_base / "gguf"
+
+  @property
+  def other_model(self) -> pathlib.Path:
+    """What was converted of a model beside the base; may be deleted."""
+    return self.root / "other_model"
+
+  @property
+  def chat_log(self) -> pathlib.Path:
+    """One line for each turn of every chat."""
+    return self.root / "chat.jsonl"
 
   @property
   def adapter(self) -> pathlib.Path:
@@ -97,6 +115,11 @@ class Paths:
     return self.metrics / "ground_eval.json"
 
   @property
+  def item_fairness(self) -> pathlib.Path:
+    """Groups of items in everybody's lists (results/item_fairness.py)."""
+    return self.metrics / "item_fairness.json"
+
+  @property
   def contamination(self) -> pathlib.Path:
     return self.metrics / "contamination.json"
 
@@ -130,6 +153,7 @@ class Paths:
       self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
       self.first,
+      *(self.other_model, self.chat_log),
       *(self.chosen, self.checkpoints, self.embeddings, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),
       *(self.export, self.record("x").parent, self.predictions("x").parent),

@@ -37,9 +37,14 @@ PASSING = frozenset(
     "generate.split",
     "mesh",
     "plan",
+    "recommend.allow",
+    "recommend.deny",
+    "recommend.explain",
     "recommend.histories",
     "recommend.history",
     "recommend.output",
+    "report.compare",
+    "recommend.users",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made

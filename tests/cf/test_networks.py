@@ -83,6 +83,16 @@ def _torch_states(spec, params, tokens):
         return net(s).numpy() @ out["kernel"] + out["bias"]
 
 
+@pytest.mark.parametrize(("network", "family"), ALL)
+def test_shapes_are_known_without_drawing(network, family):
+  spec = worlds.spec(network, family)
+  shapes = networks.abstract(spec)
+  real = _params(spec)
+  assert jax.tree.structure(shapes) == jax.tree.structure(real)
+  for one, other in zip(*map(jax.tree.leaves, (shapes, real)), strict=True):
+    assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize(("network", "family"), ALL)
 def test_the_last_state_equals_an_independent_torch_network(network, family):

@@ -77,6 +77,7 @@ def test_an_unknown_and_a_missing_key_are_told():
     ("mesh__fsdp", 0),
     ("cf__model", "svd"),
     ("ground__cf_model", "sasrek"),
+    ("ground__cf_model", "sasrec,item_knn"),  # Which fusion=paper can't inject.
   ],
 )
 def test_a_value_out_of_range_names_its_key(key, value):
@@ -91,6 +92,11 @@ def test_a_value_out_of_range_names_its_key(key, value):
     {"train__temperature": 1.5},
     {"train__adaptive_temperature": True},
     {"generate__prior": "sasrec"},
+    {
+      "generate__prior": "sasrec",
+      "generate__constrained": True,
+      "ground__beams": "all",
+    },
     {
       "generate__prior": "sasrec",
       "generate__constrained": True,

@@ -127,6 +127,39 @@ def test_equals_the_published_procedure(duplicates, grid, injections):
     assert row.name in ("most_pop", "random", "cf")
 
 
+def test_users_of_whom_cf_knows_nothing_get_the_lists_without_it(monkeypatch):
+  """Their weights are 0; nobody else's rank changes."""
+  world = published.world(seed=1)
+  known = _run(world, _mesh(2, 2, 2), injections=INJECTIONS)
+  world["valid"]["cf"][[3, 23]] = 0.5
+  world["test"]["cf"][5] = 0.0
+  plain = published.min_max
+
+  def min_max(rows):
+    with np.errstate(invalid="ignore"):
+      return np.nan_to_num(plain(rows))
+
+  monkeypatch.setattr(published, "min_max", min_max)
+  found = _run(world, _mesh(2, 2, 2), injections=INJECTIONS)
+  for name in INJECTIONS:
+    _assert_published(found, world, name, "movie_ci")
+    _assert_single(found, world, name, "movie_ci")
+  assert found.ranks["test"]["cf"][5] == found.ranks["test"]["none"][5]
+  own = known.ranks["test"]["cf:gammas"].tolist()
+  for gamma, ranks in zip(
+    found.ranks["test"]["cf:gammas"],
+    found.ranks["test"]["cf:ranks"],
+    strict=True,
+  ):
+    if gamma in own:
+      before = known.ranks["test"]["cf:ranks"][own.index(gamma)]
+      others = np.arange(len(ranks)) != 5
+      np.testing.assert_array_equal(ranks[others], before[others])
+  pair = found.gamma_pairs["popularity+cf"].ndcg["20"]
+  of_valid = found.ranks["valid"]["popularity+cf:two_gammas"]
+  assert published.ndcg(of_valid, 20) == pytest.approx(max(pair))
+
+
 def test_popularity_script_tunes_hr_by_ndcg_on_request():
   world = published.world(seed=2)
   options = {"gamma_grid": "movie_ci", "injections": ("popularity",)}
@@ -247,10 +280,6 @@ def _bad_cf(world):
   world["valid"]["cf"][23, 9] = np.nan
 
 
-def _flat_cf(world):
-  world["valid"]["cf"][23] = 0.5
-
-
 def _flat_popularity(world):
   world["popularity"][:] = 3
 
@@ -277,7 +306,6 @@ def _missing_target(world):
     (_bad_query, "test queries: row 5 is NaN"),
     (_bad_item, "item embeddings: row 17 .of 1. is NaN"),
     (_bad_cf, "cf: row 23 holds NaN"),
-    (_flat_cf, "cf: row 23 is 0.5 for all 211 items"),
     (_flat_popularity, "popularity: all 211 items have 3"),
     (_negative_popularity, "popularity: item 4 has -2"),
     (_flat_distances, "valid queries: row 0 is at distance"),

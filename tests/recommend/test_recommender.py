@@ -97,7 +97,8 @@ def _assert_same_lists(found, rows):
       own["scores"], [entry["score"] for entry in listed], rtol=0, atol=1e-5
     )
     assert own["written"] == row["predict"]
-    left_out = {"encoder": None, "system": None}
+    left_out = {"encoder": None, "system": None, "cold": False}
+    left_out |= {"fallback": None, "nearest": {}}
     assert own["provenance"] == left_out | row["provenance"]
 
 
@@ -159,7 +160,7 @@ def test_the_lines_of_the_docs_in_a_fresh_interpreter(
 ):
   """They write nothing, and give what --mode=recommend gives."""
   text = (ROOT / "docs" / "recommend.md").read_text()
-  (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  lines = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
   here = {_IN_THE_DOCS[0]: catalogue[8]["title"]}
   here[_IN_THE_DOCS[1]] = catalogue[9]["external_id"]
   for item, other in here.items():
@@ -223,6 +224,23 @@ def test_other_list_lengths_decode_with_the_same_programs(
   ][:5]
 
 
+def test_allow_and_deny_leave_out_the_rest(recommender, histories, catalogue):
+  own = histories[0]
+  whole = recommender([own], k=len(catalogue))[0]
+  ids = [item.external_id for item in whole]
+  # Of an id that came later nothing is known yet.
+  (found,) = recommender([own], k=5, allow=[*ids[3::2], "later"], deny=ids[5:8])
+  expected = [
+    external_id for external_id in ids[3::2] if external_id not in ids[5:8]
+  ]
+  assert [item.external_id for item in found] == expected[:5]
+  assert [item.score for item in found] == pytest.approx(
+    [whole[ids.index(i)].score for i in expected[:5]], abs=1e-6
+  )
+  (few,) = recommender([own], k=5, allow=iter(ids[9:11]))
+  assert [item.external_id for item in few] == ids[9:11]
+
+
 def test_two_threads_at_once_get_what_one_gets(recommender, histories):
   alone = recommender(histories)
   with futures.ThreadPoolExecutor(2) as pool:
@@ -250,6 +268,9 @@ def test_unknown_items_are_an_error_text_or_nothing(recommender, histories):
     ([[1.5]], {}, ["histories[0]: item 1: 1.5 found"]),
     ([[]], {"k": 0}, ["k: 0 found"]),
     ([[]], {"unknown": "drop"}, ["unknown: 'drop' found", "skip"]),
+    ([[]], {"allow": "B0"}, ["allow: 'B0' found, a list of external ids"]),
+    ([[]], {"deny": ["a", 1.5]}, ["deny[1]: 1.5 found"]),
+    ([[]], {"allow": ["later"]}, ["items is left", "e.g. 'later'"]),
   ],
 )
 def test_a_mistake_in_a_call_is_one_line(recommender, asked, options, words):

@@ -162,7 +162,7 @@ def test_a_system_that_valid_likes_better_is_chosen_and_kept(
   found = _with_systems(**ndcg)
   best = chosen.best(found, "sasrec", _anything)
   assert (best.system, best.fitted) == (system, fitted)
-  assert best.model_in_use == model
+  assert best.models_in_use == ((model,) if model else ())
   # The injection stays, for whoever reads no systems.
   assert best.plain == chosen.best(
     _ground(0.1, 0.2, 0.3, 0.4, 0.5), "sasrec", _anything
@@ -173,6 +173,29 @@ def test_a_system_that_valid_likes_better_is_chosen_and_kept(
   assert ("system" in storage.read_json(path)) == bool(system)
   without = chosen.best(found, "sasrec", lambda name: name != system)
   assert without.system != system or not system
+
+
+def test_a_fusion_of_several_models_keeps_their_names(tmp_path):
+  fitted = {"parameters": {"parts": ["text", "item_knn", "caser", "bm25"]}}
+  found = dataclasses.replace(
+    _with_systems(calibrated_fusion=0.9), fitted={"calibrated fusion": fitted}
+  )
+  best = chosen.best(found, "sasrec", _anything)
+  # The injection that is second best is of a model of its own.
+  assert best.models == ("sasrec", "item_knn", "caser")
+  assert best.models_in_use == ("item_knn", "caser")
+  assert best.plain.models_in_use == best.plain.models == ("sasrec",)
+  chosen.write(tmp_path / "chosen.json", best, "20", {})
+  assert chosen.read(tmp_path / "chosen.json")[0] == best
+
+
+def test_a_choice_knows_what_it_hangs_on():
+  by_text = chosen.Chosen("none", {}, "", "likelihood", {"parts": ["text"]})
+  assert by_text.asks_the_model and not by_text.counts_popularity
+  parts = {"parts": ["text", "popularity"], "likelihood": 0}
+  fused = chosen.Chosen("cf", {"cf": 1.0}, "sasrec", "calibrated fusion", parts)
+  assert fused.counts_popularity and not fused.asks_the_model
+  assert not fused.models_in_use and not fused.plain.counts_popularity
 
 
 def test_a_system_of_a_later_version_is_refused(tmp_path):

@@ -213,7 +213,7 @@ def test_names_for_people():
   assert main_rows.label("most_pop") == "Most popular"
   name = "bigrec+popularity+cf:two_gammas"
   assert main_rows.label(name) == "BIGRec + popularity + CF, two gammas"
-  assert main_rows.label("bigrec+cf:bigrec") == "BIGRec + CF (bigrec)"
+  assert main_rows.label("bigrec+cf:bigrec") == "BIGRec + CF, gamma by K"
   assert comparisons.in_words(0.00001) == "< .0001"
   assert comparisons.in_words(0.0123) == ".0123"
 

@@ -96,3 +96,16 @@ def test_a_gamma_of_no_known_form_is_refused():
   row = rows.MetricRow("test", "cf", "bigrec", 1, BY_CUTOFF, BY_CUTOFF, CI95)
   with pytest.raises(errors.UserError, match="here.gamma: {'cf': 1} found"):
     rows.MetricRow.from_json(row.to_json() | {"gamma": {"cf": 1}}, "here")
+
+
+def _with(*names):
+  return rows.TaskRow("test", names[0], dict.fromkeys(names, 0.0), {}, 1, [0])
+
+
+def test_rows_without_a_metric_in_common_get_tables_of_their_own():
+  one, two = _with("a", "b", "c", "d"), _with("e", "f", "g")
+  link = _with("d", "e")
+  assert rows.alike([one, two, one]) == [[one, one], [two]]
+  assert rows.alike([one, two, link]) == [[one, two, link]]
+  few = [_with("a", "b"), _with("c")]
+  assert rows.alike(few) == [few]

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import socket
@@ -50,6 +51,12 @@ def here(*flags):
   Returns:
     (exit status, stderr).
   """
+  status, _, told = here_with_output(*flags)
+  return status, told
+
+
+def here_with_output(*flags):
+  """Does what `here` does; returns (exit status, stdout, stderr)."""
   import main
 
   argv, told = ["main.py", *map(str, flags)], io.StringIO()
@@ -61,9 +68,37 @@ def here(*flags):
     mock.patch.object(main.interrupts, "claim"),
     flagsaver.flagsaver(),
     contextlib.redirect_stderr(told),
-    contextlib.redirect_stdout(io.StringIO()),
+    contextlib.redirect_stdout(io.StringIO()) as printed,
   ):
-    return main.main(argv), told.getvalue()
+    return main.main(argv), printed.getvalue(), told.getvalue()
+
+
+_ONE_PROCESS = """
+import json, sys
+from tests.stages import command
+lines = json.load(sys.stdin)
+results = [command.here_with_output(*flags) for flags in lines]
+print(json.dumps([[status, out + err] for status, out, err in results]))
+"""
+
+
+def run_in_turn(*lines, devices=1, timeout=900):
+  """Runs several command lines in one process of its own, compiled quickly.
+
+  Returns:
+    [exit status, all that was printed] of each.
+  """
+  result = subprocess.run(
+    [sys.executable, "-c", _ONE_PROCESS],
+    cwd=ROOT,
+    env=_devices(devices, quick=True),
+    input=json.dumps([list(map(str, flags)) for flags in lines]),
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+  )
+  assert result.returncode == 0, result.stderr[-3000:]
+  return json.loads(result.stdout.splitlines()[-1])
 
 
 def refusal(*flags):

@@ -2,10 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import bigrec_jax
+from bigrec_jax import config as config_lib
+from bigrec_jax.recommend import decoder
+from bigrec_jax.stages import plan, session
+from configs import d3
 from tests.stages import command
 
 CONFIG = "--config=configs/d3.py:tiny"
@@ -69,6 +74,44 @@ def test_the_loss_was_over_legal_tokens(workdir):
   assert all(line["loss"] / line["temperature"] < 4 for line in steps)
   heat = [line["temperature"] for line in steps]
   assert heat[0] == 1.0 and np.all(np.diff(heat) > 0)
+
+
+def test_a_plan_counts_tries_and_prior(workdir, capsys):
+  tree = d3.get_config("tiny")
+  tree.plan.topology, tree.plan.parts = "cpu:2", ("train", "generate")
+  tree.plan.search, tree.plan.quick, tree.mesh.data = False, True, 2
+  tree.train.objective = "legal_tokens"
+  own = config_lib.from_config_dict(tree)
+  run = session.Session(own, workdir)
+  trie, masses = decoder.legal_titles(run)
+  size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(trie))
+  kept = (workdir / "plan.json").exists()
+  plan.run(own, workdir)
+  found = json.loads((workdir / "plan.json").read_text())
+  assert not kept and "tables of titles a device: train" in (
+    capsys.readouterr().out
+  )
+  told = run.task.objective().tables
+  assert found["table_bytes"] == {
+    "train": sum(np.asarray(x).nbytes for x in jax.tree.leaves(dict(told))),
+    "generate": size,
+    "prior of a user": 4 * masses.count,
+  }
+  assert found["uncounted"] == ["train.objective"]
+  rows = {row["name"]: row["memory"] for row in found["programs"]}
+  assert rows["train: apply"]["elsewhere"] >= found["table_bytes"]["train"] > 0
+  tree.generate.prior, tree.generate.constrained = "", False
+  tree.generate.max_new_tokens, tree.plan.parts = trie.depth, ("generate",)
+  plan.run(config_lib.from_config_dict(tree), workdir)
+  plain = json.loads((workdir / "plan.json").read_text())
+  assert plain["table_bytes"]["generate"] == 0
+  name = "generate: advance"
+  (other,) = [r["memory"] for r in plain["programs"] if r["name"] == name]
+  # The trie, and of half the slots (two devices) a prior.
+  more = size + 4 * masses.count * own.generate.batch_size // 2
+  assert rows[name]["arguments"] - other["arguments"] == pytest.approx(
+    more, abs=64
+  )
 
 
 def test_a_weight_of_0_is_no_prior_and_another_decoding(workdir):

@@ -34,3 +34,20 @@ def test_many_metrics_have_a_line_each():
     "0.2500 0.2000-0.3000".split()
   )
   assert len(lines) == len(first.splitlines()) == 22
+
+
+def test_rows_without_a_metric_in_common_are_in_tables_of_their_own():
+  lists = {f"hr@{k}": 0.5 for k in range(1, 7)}
+  found = [
+    rows.TaskRow("test", "list", lists, {}, 7, [0]),
+    rows.TaskRow("test", "part", {"hr@1": 0.25}, {}, 5, [0]),
+    rows.TaskRow("test", "stars", {"rmse": 1.5}, {}, 6, [0]),
+  ]
+  first, second = evaluate._table(found).split("\n\n")
+  head, _, *lines = first.splitlines()
+  assert head.split("  ")[0] == "test"  # Not all rows have as many.
+  assert "list (n = 7)" in head and "part (n = 5)" in head
+  assert lines[0].split() == "hr@1 0.5000 0.2500".split()
+  assert lines[1].split() == "hr@2 0.5000 -".split() and len(lines) == 6
+  assert second.splitlines()[0].split() == "test, n = 6 stars 95 %".split()
+  assert second.splitlines()[2].split() == "rmse 1.5000".split()

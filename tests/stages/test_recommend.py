@@ -57,7 +57,11 @@ def test_lists_are_in_the_order_that_ground_eval_ranks_by(
   workdir, users, injection
 ):
   config = _config(
-    histories=str(users), injection=injection, k=150, exclude_history=False
+    histories=str(users),
+    injection=injection,
+    k=150,
+    exclude_history=False,
+    fallback=False,
   )
   recommend.run(config, workdir)
   run = session.Session(config, workdir)

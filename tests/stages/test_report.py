@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.results import metrics, quality_sections, run_data
+from bigrec_jax.results import metrics, run_data
 from bigrec_jax.stages import report
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import paths as paths_lib, storage
@@ -343,6 +343,8 @@ def test_cf_results_are_found_in_their_own_file(workdir):
   storage.write_json(workdir / "metrics" / "ground_eval.json", ground)
   found = run_data.systems(run_data.load(workdir), "test")
   assert "cf_alone" not in [s.key for s in found]  # It is gru4rec.
+  (same,) = [s for s in found if s.key == "gru4rec"]
+  assert same.label == "GRU4Rec: CF scores alone" and same.row == "cf"
   storage.write_json(
     workdir / "metrics" / "cf.json", {"most_pop": {"test": row}}
   )
@@ -431,22 +433,3 @@ def test_a_wrong_row_is_named(config, workdir, change, said, capsys):
   storage.write_json(path, storage.read_json(path) | change)
   report.run(config, workdir)
   assert re.search(f"ground_eval.json: {said}", capsys.readouterr().out)
-
-
-def test_injection_in_the_headline_is_chosen_on_valid(workdir):
-  path = workdir / "metrics" / "ground_eval.json"
-  ground = storage.read_json(path)
-  low, high = (
-    {"gamma": [0.0, 1.0], "ndcg": {}, "hr": {"10": values}}
-    for values in ([0.1, 0.2], [0.3, 0.1])
-  )
-  # On test, popularity+cf is the better of the two.
-  for curves, chosen in (
-    ({"popularity": high, "popularity+cf": low}, "popularity"),
-    ({"popularity": low, "popularity+cf": high}, "popularity+cf"),
-    ({}, "none"),
-  ):
-    storage.write_json(path, ground | {"gamma_curves": curves})
-    data = run_data.load(workdir)
-    found = run_data.systems(data, "test")
-    assert quality_sections._chosen(data, found, 10).key == chosen

@@ -41,7 +41,6 @@ def _config(**contrasts):
       "batch_size": EXAMPLES + 2,  # The step is not full.
       "num_epochs": 1,
       "max_length": 160,
-      "length_buckets": (16,),
       "train_on_inputs": False,
       "objective": "contrastive",
       "loss_chunk": 64,
@@ -236,19 +235,16 @@ def _check(found, expected):
 
 
 @pytest.mark.parametrize(
-  ("mesh_sizes", "rows", "packing", "view", "pooling"),
+  ("mesh_sizes", "rows", "view", "pooling"),
   [
-    ((1, 1, 1), 64, True, "context", "mean"),  # All in one micro-batch.
-    ((1, 1, 1), 3, False, "context", "mean"),
-    ((2, 2, 2), 4, True, "words", "last"),
+    ((1, 1, 1), 64, "context", "mean"),  # All in one micro-batch.
+    ((1, 1, 1), 2, "context", "mean"),
+    ((2, 2, 2), 4, "words", "last"),
   ],
 )
-def test_cut_steps_equal_one_batch(
-  tokenizer, mesh_sizes, rows, packing, view, pooling
-):
+def test_cut_steps_equal_one_batch(tokenizer, mesh_sizes, rows, view, pooling):
   """Against the pairwise loss, each text alone in the network."""
   config = _config(view=view, pooling=pooling)
-  config = dataclasses.replace(config, packing=packing)
   batches = _batches(tokenizer, config, rows, share_header=pooling == "last")
   assert (len(batches) == 1) == (rows == 64)
   assert ("header" in batches[0]) == (pooling == "last")

@@ -1,49 +1,36 @@
-"""Format `csv`: a table of interactions and one of items, with headers.
+"""Format `csv`: a table of interactions and one of items.
 
 `data.interactions` has a column of users and one of items, maybe times and
-ratings; `data.items` has the items' ids and titles. The separator is the one
-that the header has most of (comma, semicolon, tab or bar), so that
-BookCrossing's files are read as they come. Columns are named by
-`data.columns`, or found by the names that data sets use.
+ratings; `data.items` has the items' ids and titles, and whatever else it says
+of them (attributes). Both are CSV with any separator, JSON objects a line or
+Parquet (tables.py); which column is what is found or named (columns.py).
 
 Without times the order of the file is the order in time. Rows with another
 number of fields than the header are left out and counted: in published dumps
 some titles hold the separator.
 """
 
-import datetime
-import itertools
+import json
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
-from bigrec_jax.data.formats import csv_rows, interactions, raw_files, values
+from bigrec_jax.data.formats import (
+  columns,
+  interactions,
+  mistakes,
+  moments,
+  raw_files,
+  tables,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
-T = TypeVar("T")
-
-_SEPARATORS = ",;\t|"
-# In small letters, without blanks and other marks.
-_USUAL = {
-  "user": ("user", "userid", "reviewerid", "customerid"),
-  "item": (
-    "item",
-    "itemid",
-    "isbn",
-    "asin",
-    "parentasin",
-    "movieid",
-    "bookid",
-    "productid",
-    "id",
-  ),
-  "time": ("time", "timestamp", "unixreviewtime", "date"),
-  "rating": ("rating", "bookrating", "overall", "stars", "score"),
-  "title": ("title", "booktitle", "itemtitle", "name"),
-}
+_LONGEST_ATTRIBUTE = 2000  # Characters: no lists of reviews or pictures.
+_TRUTH = {"true": 1.0, "false": 0.0}
 
 
 def files(data: DataConfig) -> dict[str, pathlib.Path]:
@@ -64,201 +51,205 @@ def read(
   """Reads the interactions with items that have a title.
 
   Raises:
-    UserError: a file or column is missing, or a value is malformed.
+    UserError: a file or column is missing, or values are malformed: one line
+      names all of them, or the first of each kind and how many more.
   """
-  found = files(data)
-  titles = _decoded(found["items"], data, doctor, _titles)
-  path = found["interactions"]
-  log = _decoded(path, data, doctor, _log)
-  rule = f"items that {found['items'].name} lacks"
-  return log.finish(str(path), titles, rule, doctor)
-
-
-def _decoded(
-  path: pathlib.Path,
-  data: DataConfig,
-  doctor: doctor_lib.Doctor,
-  read: Callable[["_Table", doctor_lib.Doctor], T],
-) -> T:
-  """Returns what `read` makes of a file in its encoding."""
-  return raw_files.decoded(
-    path,
-    data.encoding,
+  found = {role: tables.peek(path) for role, path in files(data).items()}
+  named = data.columns
+  names = {
+    role: {columns.plain(name) for name in own.columns}
+    for role, own in found.items()
+  }
+  both = [
+    n for n in columns.USUAL["item"] if all(n in x for x in names.values())
+  ]
+  layouts, missing = {}, []
+  for role, own in found.items():
+    try:
+      layouts[role] = columns.find(role, own, named, both)
+    except errors.UserError as error:
+      missing.append(str(error))
+  if missing:
+    raise errors.UserError("; ".join(missing))
+  wrong = {role: mistakes.Mistakes(own.path) for role, own in found.items()}
+  titles, attributes = _titles(layouts["items"], data, doctor, wrong["items"])
+  log = _log(layouts["interactions"], data, doctor, wrong["interactions"])
+  mistakes.check(wrong.values())
+  items = found["items"].path
+  if not titles:
+    raise errors.UserError(f"{items}: no titles found, one a row expected")
+  return log.finish(
+    str(found["interactions"].path),
+    titles,
+    f"items that {items.name} lacks",
     doctor,
-    lambda lines: read(_Table(path, data, lines), doctor),
-    newline="",
+    attributes=attributes,
+    keep=f"add these items to {items.name}",
   )
 
 
-def _log(table: "_Table", doctor: doctor_lib.Doctor) -> interactions.Log:
+def _log(
+  layout: columns.Layout,
+  data: DataConfig,
+  doctor: doctor_lib.Doctor,
+  wrong: mistakes.Mistakes,
+) -> interactions.Log:
   """Returns all interactions of a table."""
-  path = table.path
-  user, item = table.column("user"), table.column("item")
-  time, rating = table.find("time"), table.find("rating")
-  table.has_keys(user, item, time, rating)
-  log = interactions.Log()
-  for number, row in table:
-    seconds = number if time is None else _seconds(path, number, row[time])
-    stars = math.nan if rating is None else _stars(path, number, row[rating])
-    log.add(row[user], row[item], seconds, stars)
-  table.report(doctor)
+  table, roles = layout.table, list(layout.places)
+  place_of = {role: roles.index(role) for role in roles}
+  user, item = place_of["user"], place_of["item"]
+  time, rating = place_of.get("time"), place_of.get("rating")
+  nobody: list[str] = []
+
+  def use(rows: Iterator[tables.Row]) -> tuple[interactions.Log, moments.Clock]:
+    log, clock = interactions.Log(), moments.Clock()
+    nobody.clear()
+    wrong.clear()
+    for number, row in rows:
+      who, what = columns.id_of(row[user]), columns.id_of(row[item])
+      if not who or not what:
+        nobody.append(f"{table.unit} {number}")
+        continue
+      when = None if time is None else row[time]
+      given = None if rating is None else row[rating]
+      seconds = number if time is None else clock.read(when)
+      stars = _stars(given)
+      if seconds is None:
+        wrong.add(
+          "times",
+          f"{table.unit} {number}",
+          f"time {values.shown(when)} found, seconds or a date such as"
+          " 2024-05-31 expected",
+        )
+      if stars is None:
+        wrong.add(
+          "ratings",
+          f"{table.unit} {number}",
+          f"rating {values.shown(given)} found, a number expected",
+        )
+      if seconds is None or stars is None:
+        continue
+      log.add(who, what, seconds, stars)
+    return log, clock
+
+  places = [layout.places[role] for role in roles]
+  log, clock = tables.read(table, places, places, data.encoding, doctor, use)
+  total = len(log) + len(nobody)
+  doctor.removed(
+    f"rows of {table.path.name} without a user or an item",
+    "rows",
+    total,
+    len(log),
+    nobody,
+    keep="give them both",
+  )
+  told = f"{layout.told} ({clock})" if time is not None else layout.told
+  doctor.understood(told)
   if time is None:
-    doctor.note(f"{path.name} has no times: the order of its rows counts")
+    doctor.note(f"{table.path.name} has no times: the order of its rows counts")
+  else:
+    log.refine(clock.whole)
   return log
 
 
-def _titles(table: "_Table", doctor: doctor_lib.Doctor) -> dict[str, str]:
-  """Returns titles by id; of an id's several rows the last counts."""
-  item, title = table.column("item"), table.column("title")
-  author = table.column("author") if table.has_author else None
-  table.has_keys(item)
-  titles: dict[str, str] = {}
-  empty = []
-  for _, row in table:
-    text = row[title]
-    if not text.strip():
-      empty.append(row[item])
-      continue
-    titles[row[item]] = (
-      text if author is None else f"{text} written by {row[author]}"
-    )
-  table.report(doctor)
+def _titles(
+  layout: columns.Layout,
+  data: DataConfig,
+  doctor: doctor_lib.Doctor,
+  wrong: mistakes.Mistakes,
+) -> tuple[dict[str, str], dict[str, str]]:
+  """Returns titles and attributes by id; of an id's rows the last counts."""
+  table, others = layout.table, layout.others
+  roles = list(layout.places)
+  item, title = roles.index("item"), roles.index("title")
+  author = roles.index("author") if "author" in roles else None
+  names = list(others)
+  empty: list[str] = []
+  again = [0]
+
+  def use(rows: Iterator[tables.Row]) -> tuple[dict[str, str], dict[str, str]]:
+    titles: dict[str, str] = {}
+    attributes: dict[str, str] = {}
+    empty.clear()
+    wrong.clear()
+    again[0] = 0
+    for number, row in rows:
+      key, text = columns.id_of(row[item]), row[title]
+      if not key:
+        wrong.add("ids", f"{table.unit} {number}", "no id found, one expected")
+        continue
+      text = "" if text is None else str(text)
+      if not text.strip():
+        empty.append(key)
+        continue
+      again[0] += key in titles
+      if author is not None:
+        text = f"{text} written by {row[author]}"
+      titles[key] = text
+      if names:
+        attributes[key] = _attributes(names, row[len(roles) :])
+    return titles, attributes
+
+  places = [*layout.places.values(), *others.values()]
+  keys = [layout.places["item"]]
+  titles, attributes = tables.read(
+    table, places, keys, data.encoding, doctor, use
+  )
   doctor.removed(
     "items without a title",
     "items",
     len(titles) + len(empty),
     len(titles),
     empty,
+    keep=f"give them one in {table.path.name}",
   )
-  if not titles:
-    raise errors.UserError(f"{table.path}: no titles found, one a row expected")
-  return titles
+  doctor.found(
+    "rows of items whose id was there before (the last counts)", again[0]
+  )
+  kept = f"; attributes: {values.listed(names)}" if names else ""
+  doctor.understood(f"{layout.told}{kept}")
+  return titles, attributes
 
 
-class _Table:
-  """A file with a header; iterating gives (line number, fields).
-
-  Attributes:
-    path: of the file.
-    has_author: whether the configuration names a column of authors.
-  """
-
-  def __init__(
-    self, path: pathlib.Path, data: DataConfig, lines: Iterable[str]
-  ):
-    self.path, self._columns = path, data.columns
-    self.has_author = bool(data.columns.author)
-    lines = iter(lines)
-    first = next(lines, "")
-    self._separator = max(_SEPARATORS, key=first.count)
-    self._rows = csv_rows.Rows(
-      path, itertools.chain([first], lines), self._separator
-    )
-    self._reader = iter(self._rows)
-    self._header = next(self._reader, (0, []))[1]
-    self._bad: list[str] = []
-    self._total = 0
-
-  def has_keys(self, *columns: int | None) -> None:
-    """Says which columns hold no line breaks."""
-    self._rows.keys = [column for column in columns if column is not None]
-
-  def find(self, role: str) -> int | None:
-    """Returns the place of a column; None where none has a usual name.
-
-    Raises:
-      UserError: the configuration names one that isn't there.
-    """
-    if getattr(self._columns, role):
-      return self.column(role)
-    known = [_plain(name) for name in self._header]
-    return next((known.index(n) for n in _USUAL[role] if n in known), None)
-
-  def column(self, role: str) -> int:
-    """Returns the place of a column.
-
-    Raises:
-      UserError: it isn't there.
-    """
-    named = getattr(self._columns, role)
-    place = None
-    if not named:
-      place = self.find(role)
-    elif named in (known := [name.strip() for name in self._header]):
-      place = known.index(named)
-    if place is None:
-      raise errors.UserError(
-        f"{self.path}: line 1: columns {values.listed(self._header)} found,"
-        f" {named or ' or '.join(_USUAL[role])} expected"
-        f" (config.data.columns.{role})"
-      )
-    return place
-
-  def __iter__(self) -> Iterator[tuple[int, Sequence[str]]]:
-    width = len(self._header)
-    for number, row in self._reader:
-      self._total += 1
-      if len(row) != width:
-        self._bad.append(f"line {number}")
-        continue
-      yield number, row
-
-  def report(self, doctor: doctor_lib.Doctor) -> None:
-    """Tells which rows were left out."""
-    doctor.removed(
-      f"rows of {self.path.name} without {len(self._header)} fields",
-      "rows",
-      self._total,
-      self._total - len(self._bad),
-      self._bad,
-    )
-
-
-def _plain(name: str) -> str:
-  return "".join(c for c in name.lower() if c.isalnum())
-
-
-def _seconds(path: pathlib.Path, number: int, text: str) -> int:
-  found = values.seconds(text)
-  if found is None:
-    found = _fractional(text)
-  if found is None:
-    found = _moment(text)
-  if found is None:
-    raise errors.UserError(
-      f"{path}: line {number}: time {values.shown(text)} found, seconds or a"
-      " date such as 2024-05-31 expected"
-    )
-  return found
-
-
-def _fractional(text: str) -> int | None:
-  """Returns the whole seconds of e.g. 1.5e9, exactly as far as it can be."""
-  try:
-    return values.seconds(float(text)) if "_" not in text else None
-  except ValueError:
-    return None
-
-
-def _moment(text: str) -> int | None:
-  """Returns the seconds of a date, in UTC where it names no zone."""
-  try:
-    moment = datetime.datetime.fromisoformat(text.strip())
-    if moment.tzinfo is None:
-      moment = moment.replace(tzinfo=datetime.UTC)
-    return int(moment.timestamp())
-  except (ValueError, OverflowError):
-    return None
-
-
-def _stars(path: pathlib.Path, number: int, text: str) -> float:
-  """Returns a rating; NaN where the field is empty."""
-  if not text.strip():
+def _stars(value: Any) -> float | None:
+  """Returns a rating; NaN where there is none, None for what can't be one."""
+  if value is None or (isinstance(value, str) and not value.strip()):
     return math.nan
-  found = values.rating(text)
-  if math.isnan(found):
-    raise errors.UserError(
-      f"{path}: line {number}: rating {values.shown(text)} found, a number"
-      " expected"
-    )
-  return found
+  if isinstance(value, float) and math.isnan(value):
+    return math.nan
+  if isinstance(value, bool):
+    return float(value)
+  if isinstance(value, str) and value.strip().lower() in _TRUTH:
+    return _TRUTH[value.strip().lower()]
+  found = values.rating(value)
+  return None if math.isnan(found) else found
+
+
+def _attributes(names: list[str], row: Any) -> str:
+  """Returns an item's other columns as a JSON object, without empty ones."""
+  own: Mapping[str, Any] = {
+    name: value
+    for name, value in zip(names, row, strict=True)
+    if value not in (None, "", [], {})
+  }
+  try:
+    text = json.dumps(own, ensure_ascii=False, allow_nan=False)
+    if len(text) <= _LONGEST_ATTRIBUTE:
+      return text
+  except (TypeError, ValueError):
+    pass
+  return json.dumps(
+    {
+      name: kept for name, value in own.items() if (kept := _short(value)) != ""
+    },
+    ensure_ascii=False,
+  )
+
+
+def _short(value: Any) -> Any:
+  """Returns a value as JSON has it; "" for one that is long or none."""
+  try:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+  except (TypeError, ValueError):
+    return ""
+  return json.loads(text) if len(text) <= _LONGEST_ATTRIBUTE else ""

@@ -3,7 +3,7 @@
 import array
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Interactions:
     titles: title by external item id; its order is the catalogue's.
     rating: [n] float32 in the unit of the file, NaN where a line has none;
       None where the format has none.
+    users: external id by user number; None where the format has none.
+    attributes: what else is known of an item, as JSON, by external id.
   """
 
   user: np.ndarray
@@ -31,6 +33,8 @@ class Interactions:
   timestamp: np.ndarray
   titles: Mapping[str, str]
   rating: np.ndarray | None = None
+  users: Sequence[str] | None = None
+  attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
     return len(self.user)
@@ -64,12 +68,35 @@ class Log:
     self._timestamp.append(timestamp)
     self._rating.append(rating)
 
+  def refine(self, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Puts other times [n] int64 in the place of those that were added."""
+    if len(self):
+      own = change(np.frombuffer(self._timestamp, np.int64))
+      self._timestamp = array.array("q", own.tobytes())
+
+  def by_user(self) -> Iterator[tuple[str, list[str]]]:
+    """Yields (external id, external ids of items by time) of each user."""
+    if not len(self):
+      return
+    user = np.frombuffer(self._user, np.int64)
+    order = np.lexsort((np.frombuffer(self._timestamp, np.int64), user))
+    item = np.frombuffer(self._item, np.int32)[order]
+    ends = np.cumsum(np.bincount(user))
+    items = list(self._items)
+    start = 0
+    for name, end in zip(self._users, ends.tolist(), strict=True):
+      yield name, [items[number] for number in item[start:end].tolist()]
+      start = end
+
   def finish(
     self,
     source: str,
     titles: Mapping[str, str],
     rule: str,
     doctor: doctor_lib.Doctor,
+    *,
+    attributes: Mapping[str, str] | None = None,
+    keep: str = "",
   ) -> Interactions:
     """Returns the interactions with items that have a title.
 
@@ -78,6 +105,8 @@ class Log:
       titles: title by external id; its order is the catalogue's.
       rule: what an item without a title means, for the doctor.
       doctor: told how many interactions that removes.
+      attributes: see `Interactions`.
+      keep: what a user does to keep them.
 
     Raises:
       UserError: no interaction is left.
@@ -87,7 +116,7 @@ class Log:
     item = row_of[np.frombuffer(self._item, np.int32)] if len(self) else row_of
     known = item >= 0  # [n]
     unknown = [key for key in self._items if key not in rows]
-    doctor.removed(rule, "interactions", len(self), known.sum(), unknown)
+    doctor.removed(rule, "interactions", len(self), known.sum(), unknown, keep)
     if not known.any():
       raise errors.UserError(
         f"{source}: {len(self):,} interactions found, none of them with an"
@@ -108,7 +137,14 @@ class Log:
       timestamp,
       titles,
       None if np.isnan(rating).all() else rating,
+      self._names(user[np.sort(first)]),
+      attributes or {},
     )
+
+  def _names(self, users: np.ndarray) -> list[str]:
+    """Returns the external ids of users by their first numbers."""
+    names = list(self._users)
+    return [names[number] for number in users.tolist()]
 
 
 def _examine_clock(timestamp: np.ndarray, doctor: doctor_lib.Doctor) -> None:

@@ -33,7 +33,7 @@ _LOGS = {
   "csv": csv_files,
 }
 # The rules of the published notebooks; every target with a history where
-# there is none to follow.
+# there is none to follow. `data.windows` takes another.
 _RULES = {
   "movielens": "full",
   "amazon": "tail",
@@ -53,6 +53,9 @@ class Content:
     overrides: (instruction, input) by split and row.
     instructions: (instruction, history lead), most frequent first.
     counts: figures for the manifest.
+    users: external id by user number, and their items in the order of time
+      (a timeline); None where the format has no users.
+    attributes: what else is known of an item, as JSON, by external id.
   """
 
   titles: Mapping[str, str]
@@ -61,6 +64,8 @@ class Content:
   overrides: Mapping[str, Mapping[int, tuple[str, str]]]
   instructions: Sequence[tuple[str, str]]
   counts: Mapping[str, int]
+  users: tuple[Sequence[str], splits.Timeline] | None = None
+  attributes: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def files(data: DataConfig) -> dict[str, pathlib.Path]:
@@ -106,8 +111,9 @@ def read(
     known = splits.in_train_by_position(line)
     doctor.note("leave-one-out: last item = test, the one before = valid")
   else:
-    rule = _RULES[data.format]
+    rule = data.windows if data.windows != "auto" else _RULES[data.format]
     windows = splits.chronological(line, rule, data.max_history)
+    _tell_of_short_users(doctor, line, rule, data.max_history)
     _check(windows)
     known = splits.in_train(line, windows)
     doctor.note(
@@ -125,6 +131,33 @@ def read(
       "interactions": len(log),
       "train_interactions": int(known.sum()),
     },
+    users=None if log.users is None else (log.users, line),
+    attributes=log.attributes,
+  )
+
+
+def _tell_of_short_users(
+  doctor: doctor_lib.Doctor, line: splits.Timeline, rule: str, most: int
+) -> None:
+  """Tells how many users give no example, and what would keep them."""
+  lengths = line.length[line.index == 0]
+  fewest, keep = {
+    "full": (
+      most + 1,
+      "--config.data.windows=every (every item with one before it is a target)",
+    ),
+    "every": (
+      2,
+      "--config.data.windows=tail (a user's only item, after an empty history)",
+    ),
+    "tail": (1, ""),
+  }[rule]
+  doctor.removed(
+    f"with fewer than {fewest} items: they give no example",
+    "users",
+    len(lengths),
+    int((lengths >= fewest).sum()),
+    keep=keep,
   )
 
 
@@ -138,6 +171,7 @@ def _synthetic_log(data: DataConfig) -> interactions.Interactions:
     timestamp,
     titles,
     synthetic_ratings.of_world(world, data.synthetic.seed),
+    [str(number) for number in range(int(user.max()) + 1)],
   )
 
 

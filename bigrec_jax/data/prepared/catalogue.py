@@ -82,6 +82,23 @@ class Catalogue:
     """Returns the smallest row whose cleaned title this is, or None."""
     return self._by_clean_title.get(title)
 
+  @functools.cached_property
+  def _by_folded_title(self) -> dict[str, int]:
+    return first_rows([folded(title) for title in self.titles])
+
+  def index_of_written_title(self, title: str) -> int | None:
+    """Returns the smallest row with a title as people write it, or None.
+
+    As `index_of_title`; then whatever its case is and however many blanks
+    are in it.
+    """
+    row = self.index_of_title(title)
+    return self._by_folded_title.get(folded(title)) if row is None else row
+
+  def names(self, text: str) -> bool:
+    """Returns whether a cleaned text is a title; one of blanks never is."""
+    return bool(text.strip()) and self.index_of_clean_title(text) is not None
+
   def index_of_external_id(self, external_id: str) -> int | None:
     """Returns the row of an external id, None where there is none."""
     return self._by_external_id.get(external_id)
@@ -145,6 +162,11 @@ def save(catalogue: Catalogue, paths: paths_lib.Paths) -> None:
           "popularity": popularity,
         }
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def folded(title: str) -> str:
+  """Returns a title cleaned, in small letters, with one blank at a time."""
+  return " ".join(prompts.clean_title(title).casefold().split())
 
 
 def first_rows(keys: Sequence[str]) -> dict[str, int]:

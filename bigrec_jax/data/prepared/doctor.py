@@ -1,8 +1,9 @@
 """What was found in the raw data and what was removed from it.
 
-`prepare` writes the findings as doctor.json and prints them shortly. Four
-kinds of entries: rules (something was removed: before, removed, after),
-findings (something to know, kept), checks (hold or don't), and notes.
+`prepare` writes the findings as doctor.json and prints them shortly. Five
+kinds of entries: what was understood of the files, rules (something was
+removed: before, removed, after, and how to keep it), findings (something to
+know, kept), checks (hold or don't), and notes.
 """
 
 import re
@@ -40,6 +41,11 @@ class Doctor:
     self._findings: list[dict[str, Any]] = []
     self._checks: list[dict[str, Any]] = []
     self._notes: list[str] = []
+    self._understood: list[str] = []
+
+  def understood(self, text: str) -> None:
+    """Records what a file was taken for."""
+    self._understood.append(text)
 
   def removed(
     self,
@@ -48,8 +54,18 @@ class Doctor:
     before: int,
     after: int,
     examples: Iterable[str] = (),
+    keep: str = "",
   ) -> None:
-    """Records a rule and how many of `unit` it left of how many."""
+    """Records a rule and how many of `unit` it left of how many.
+
+    Args:
+      rule: what those that were removed have in common.
+      unit: what is counted.
+      before: how many there were.
+      after: how many are left.
+      examples: of those that were removed.
+      keep: what a user does who wants to keep them; "" = nothing is to be done.
+    """
     self._rules.append(
       {
         "rule": rule,
@@ -58,6 +74,7 @@ class Doctor:
         "removed": int(before - after),
         "after": int(after),
         "examples": list(examples)[:_MOST_EXAMPLES],
+        **({"keep": keep} if keep else {}),
       }
     )
 
@@ -83,6 +100,7 @@ class Doctor:
     """Returns what doctor.json holds."""
     return {
       "format": self._format,
+      **({"understood": self._understood} if self._understood else {}),
       "rules": self._rules,
       "findings": self._findings,
       "checks": self._checks,
@@ -93,11 +111,12 @@ class Doctor:
 def summary(report: dict[str, Any]) -> list[str]:
   """Returns the content of a doctor.json as lines for a terminal."""
   lines = [f"data of format {report['format']}"]
+  lines.extend(f"  read {text}" for text in report.get("understood", ()))
   for rule in report["rules"]:
     if rule["removed"]:
       lines.append(
         f"  removed {rule['removed']:,} of {rule['before']:,} {rule['unit']}:"
-        f" {rule['rule']}{_shown(rule['examples'])}"
+        f" {rule['rule']}{_shown(rule['examples'])}{_to_keep(rule)}"
       )
   for finding in report["findings"]:
     if finding["count"]:
@@ -110,6 +129,10 @@ def summary(report: dict[str, Any]) -> list[str]:
     lines.append(f"  {mark}: {check['check']} ({check['detail']})")
   lines.extend(f"  note: {note}" for note in report["notes"])
   return [errors.one_line(line) for line in lines]
+
+
+def _to_keep(rule: dict[str, Any]) -> str:
+  return f"; to keep them: {rule['keep']}" if rule.get("keep") else ""
 
 
 def _shown(examples: Sequence[str]) -> str:

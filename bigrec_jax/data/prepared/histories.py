@@ -18,15 +18,24 @@ from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.data.formats import raw_files, values
-from bigrec_jax.data.prepared import doctor as doctor_lib
+from bigrec_jax.data.prepared import (
+  catalogue as catalogue_lib,
+  doctor as doctor_lib,
+)
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.workdir import fingerprints, storage
 
 KEY = "history"
-UNKNOWN = ("error", "text", "skip")
+UNKNOWN = ("error", "nearest", "text", "skip")
 _FLAG = "--history"
 # Keys of an answer (stages/recommend.py).
-ANSWER = ("predict", "scores", "recommendations", "provenance")
+ANSWER = (
+  "predict",
+  "scores",
+  "confidence",
+  "recommendations",
+  "provenance",
+)
 # A text that isn't a title goes into a prompt up to here.
 _LONGEST_TEXT = 1000
 # Items of histories side by side, 64 MB of them.
@@ -62,12 +71,14 @@ class Histories:
     items: of each, catalogue rows, oldest first, without what the catalogue
       lacks.
     unknown: of each, what the catalogue lacks.
+    nearest: of each, the title that was taken for a text that is none.
   """
 
   rows: Sequence[Row]
   titles: list[list[str]]
   items: list[list[int]]
   unknown: list[list[str]]
+  nearest: list[dict[str, str]]
 
   def __len__(self) -> int:
     return len(self.rows)
@@ -75,7 +86,11 @@ class Histories:
   def __getitem__(self, part: slice) -> "Histories":
     """Returns some of them."""
     return Histories(
-      self.rows[part], self.titles[part], self.items[part], self.unknown[part]
+      self.rows[part],
+      self.titles[part],
+      self.items[part],
+      self.unknown[part],
+      self.nearest[part],
     )
 
   def parts(self) -> Iterator[slice]:
@@ -127,7 +142,7 @@ def survey(rows: Iterable[Row], catalogue: Catalogue, unknown: str) -> Survey:
   """
   count, names = 0, fingerprints.OfList()
   for row in rows:
-    if unknown == "error":
+    if unknown in ("error", "nearest"):
       find([row], catalogue, unknown)
     names.add(row.content)
     count += 1
@@ -143,10 +158,8 @@ def read(path: pathlib.Path) -> Iterator[Row]:
   """
   empty = True
   for number, row in raw_files.json_lines(path, doctor_lib.Doctor("histories")):
-    place = f"{path}: line {number}"
-    _check(place, row)
     empty = False
-    yield Row(place, row, f'{place}: "{KEY}"')
+    yield checked(f"{path}: line {number}", row)
   if empty:
     raise errors.UserError(
       f'{path}: no line found, objects such as {{"{KEY}": ["id or title"]}}'
@@ -172,9 +185,7 @@ def from_flags(given: Sequence[str]) -> list[Row]:
       except errors.UserError:
         pass  # A title may begin with a bracket: "[PROTOTYPE]".
     items += parsed if isinstance(parsed, list) else [parsed]
-  row = {KEY: items}
-  _check(_FLAG, row)
-  return [Row(_FLAG, row, f'{_FLAG}: "{KEY}"')]
+  return [checked(_FLAG, {KEY: items})]
 
 
 def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
@@ -202,6 +213,20 @@ def from_lists(histories: Sequence[Sequence[str | int]]) -> list[Row]:
     _check_items(place, items)
     found.append(Row(place, {KEY: items}, place))
   return found
+
+
+def checked(place: str, row: dict[str, Any]) -> Row:
+  """Returns a row with its history.
+
+  Args:
+    place: of the row, for messages.
+    row: its object.
+
+  Raises:
+    UserError: it has no list of ids and titles.
+  """
+  _check(place, row)
+  return Row(place, row, f'{place}: "{KEY}"')
 
 
 def _check(place: str, row: dict[str, Any]) -> None:
@@ -252,32 +277,45 @@ def find(
   unknown: str,
   option: str = "config.recommend.unknown",
 ) -> Histories:
-  """Looks every item up: as an id first, then as a title.
+  """Looks every item up: as an id first, then as a title in any case.
 
   Args:
     rows: as given.
     catalogue: where to look.
-    unknown: what becomes of an item that isn't there: "error", "text" (the
-      prompt names it as it is) or "skip".
+    unknown: what becomes of an item that isn't there: "error", "nearest" (the
+      title that is most like it, if one is), "text" (the prompt names it as it
+      is) or "skip".
     option: what the caller calls `unknown`, for messages.
 
   Raises:
-    UserError: an item isn't in the catalogue and `unknown` is "error".
+    UserError: an item isn't in the catalogue and `unknown` is "error", or no
+      title is like it and `unknown` is "nearest".
   """
   rows = list(rows)
-  titles, items, lacking = [], [], []
+  titles, items, lacking, taken = [], [], [], []
   for row in rows:
     own_titles, own_items, own_lacking = [], [], []
+    own_near: dict[str, str] = {}
     for number, item in enumerate(row.content[KEY], 1):
       text = raw_files.repaired(str(item))
       index = catalogue.index_of_external_id(text)
       if index is None and isinstance(item, str):
-        index = catalogue.index_of_title(text)
+        index = catalogue.index_of_written_title(text)
       if index is not None:
         own_items.append(index)
         own_titles.append(catalogue.titles[index])
         continue
-      if unknown == "error":
+      near = None
+      if unknown == "nearest" and isinstance(item, str):
+        near = next(iter(nearest(text, catalogue.titles, 1)), None)
+      if near is not None:
+        index = catalogue.index_of_title(near)
+        assert index is not None
+        own_items.append(index)
+        own_titles.append(near)
+        own_near[text] = near
+        continue
+      if unknown in ("error", "nearest"):
         place = f"{row.list_place}: item {number}"
         raise errors.UserError(_unknown(place, text, catalogue, option))
       own_lacking.append(text)
@@ -286,7 +324,8 @@ def find(
     titles.append(own_titles)
     items.append(own_items)
     lacking.append(own_lacking)
-  return Histories(rows, titles, items, lacking)
+    taken.append(own_near)
+  return Histories(rows, titles, items, lacking, taken)
 
 
 def _shortened(row: Row, number: int, text: str) -> str:
@@ -303,34 +342,45 @@ def _shortened(row: Row, number: int, text: str) -> str:
   return text[:_LONGEST_TEXT]
 
 
-def _nearest(text: str, titles: Sequence[str]) -> str | None:
-  """Returns a title that is like a text, None where none is.
+def nearest(text: str, titles: Sequence[str], count: int = 3) -> list[str]:
+  """Returns titles that are like a text, the nearest first; maybe none.
 
   Of a million titles those that share the most pieces with it are compared,
-  after a second.
+  after a second; in any case of letters.
+
+  Args:
+    text: what a user wrote.
+    titles: of the catalogue.
+    count: titles at most.
   """
   if len(text) > _LONGEST_COMPARED:
-    return None
+    return []
+  text = catalogue_lib.folded(text)
   starts = range(max(len(text) - _PIECE, 0) + 1)
   pieces = {text[n : n + _PIECE] for n in starts}
   chosen = sorted(pieces)[:: -(-len(pieces) // _MOST_PIECES)]
 
   def shared(title: str) -> int:
+    title = title.casefold()
     return sum(piece in title for piece in chosen)
 
   short = (title for title in titles if len(title) <= _LONGEST_COMPARED)
   likely = heapq.nlargest(_MOST_COMPARED, short, key=shared)
-  near = difflib.get_close_matches(text, likely, n=1)
-  return near[0] if near else None
+  by_folded: dict[str, str] = {}
+  for title in likely:
+    by_folded.setdefault(catalogue_lib.folded(title), title)
+  near = difflib.get_close_matches(text, list(by_folded), n=count)
+  return [by_folded[title] for title in near]
 
 
 def _unknown(place: str, text: str, catalogue: Catalogue, option: str) -> str:
-  near = _nearest(text, catalogue.titles)
-  hint = f"; did you mean {values.shown(near)}?" if near else ""
+  near = [values.shown(title) for title in nearest(text, catalogue.titles)]
+  hint = f"; did you mean {' or '.join(near)}?" if near else ""
   shown = values.shown(text)
   if len(text) > _LONGEST_COMPARED:
     shown += f" ({len(text)} characters)"
   return (
     f"{place}: {shown} found, an id or a title of the catalogue expected{hint}"
-    f" ({option}=text writes it into the prompt as it is, skip leaves it out)"
+    f" ({option}=text writes it into the prompt as it is, skip leaves it out,"
+    " nearest takes the nearest title)"
   )

@@ -20,11 +20,14 @@ from bigrec_jax import errors
 from bigrec_jax.config import DataConfig, PromptConfig
 from bigrec_jax.data.formats import movielens, registry as formats
 from bigrec_jax.data.prepared import (
+  attributes,
   catalogue,
   doctor as doctor_lib,
   examples,
   export_json,
   splits,
+  told,
+  users,
 )
 from bigrec_jax.data.text import prompts
 from bigrec_jax.workdir import (
@@ -50,6 +53,8 @@ _OWN_FILES = (
   "doctor.json",
   "manifest.json",
   "overrides_*.jsonl",
+  "attributes.jsonl",
+  "users.jsonl",
 )
 
 
@@ -93,6 +98,7 @@ def prepare(
   seconds = time.monotonic() - start
   return [
     *doctor_lib.summary(doctor.to_dict()),
+    *told.splits(content.windows),
     *_told(manifest, paths, exported, seconds),
   ]
 
@@ -181,6 +187,9 @@ def _options(data: DataConfig, prompt: PromptConfig) -> dict[str, Any]:
     options["prompt"] = [prompt.instruction, prompt.history]
   if data.format == "csv":
     options["columns"] = dataclasses.asdict(data.columns)
+    options["reader"] = "tables"  # Once it had CSV alone.
+  if data.windows != "auto":
+    options["windows"] = data.windows
   if data.format == "synthetic":
     options["synthetic"] = dataclasses.asdict(data.synthetic)
   return options
@@ -276,6 +285,12 @@ def _write(
     content.popularity.astype(np.int64),
   )
   catalogue.save(items, paths)
+  if content.attributes:
+    own = (content.attributes.get(key, "{}") for key in content.titles)
+    attributes.write(paths.attributes, own)
+  if content.users is not None:
+    names, line = content.users
+    users.write(paths.users, names, line)
   # TFDS knows no split without examples; the manifest says that it is empty.
   windows = {s: part for s, part in content.windows.items() if len(part)}
   dataset = tfds_builder.write(paths.data, windows, data.max_history)

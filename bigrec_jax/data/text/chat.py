@@ -11,7 +11,7 @@ from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import other_tokenizers, tokenization
-from bigrec_jax.workdir import fingerprints
+from bigrec_jax.workdir import fingerprints, storage
 
 # Some templates write the day's date, and prompts of two days would differ.
 # This is the date that Llama 3's own templates have where there is no clock.
@@ -54,6 +54,26 @@ def chat_text(
     raise errors.UserError(
       f"{tokenizer_dir}: the chat template fails: {reason[:300]}"
     ) from None
+
+
+def template(tokenizer_dir: str | pathlib.Path) -> Any:
+  """Returns the chat template of a Hugging Face directory, None without one.
+
+  It is read from its files; a tokenizer without a template needs no Jinja, and
+  may be one that transformers can't make.
+  """
+  directory = pathlib.Path(tokenizer_dir)
+  file = directory / "chat_template.jinja"
+  if file.is_file():
+    return file.read_text(encoding="utf-8", errors="replace")
+  settings = storage.read_json_if_whole(directory / "tokenizer_config.json")
+  found = settings.get("chat_template") if isinstance(settings, dict) else None
+  return found or None
+
+
+def bos_token(tokenizer_dir: str | pathlib.Path) -> str:
+  """Returns the text of its BOS, "" where it has none."""
+  return _tokenizer(pathlib.Path(tokenizer_dir)).bos_token or ""
 
 
 @functools.lru_cache(maxsize=4)

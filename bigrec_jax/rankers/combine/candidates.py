@@ -131,6 +131,13 @@ class Candidates(NamedTuple):
     """[n, S] bool: which slots hold an item."""
     return self.items >= 0
 
+  @property
+  def is_near(self) -> np.ndarray:
+    """[n, S] bool: which items are in the list of a text."""
+    first, others = self.places[:, :, :1], self.places[:, :, 1:]
+    near = np.asarray((first < FIRST_TEXT).any(axis=2))
+    return near | np.asarray((others < OTHER_TEXTS).any(axis=2))
+
 
 class Gatherer:
   """A catalogue on the mesh, from which candidates are taken."""

@@ -20,6 +20,7 @@ from bigrec_jax.rankers.combine import candidates
 TEXT, POPULARITY = "text", "popularity"
 WORDS = "bm25"  # The model that scores the words of the history's titles.
 LIKELIHOOD, RATIO = "likelihood", "likelihood ratio"
+_AGREES = ": agrees with text"
 _AGREED = 10  # Places that count as agreement of text and CF.
 # Normalised distance over which closeness falls by e, and the least of it.
 _CLOSE, _FAR = 0.05, 1e-6
@@ -137,8 +138,13 @@ def is_of(column: str, part: str) -> bool:
   return column.startswith(f"{part}: ") and column != _agreement(part)
 
 
+def is_agreement(column: str) -> bool:
+  """Returns whether a column compares a model with the text."""
+  return column.endswith(_AGREES)
+
+
 def _agreement(model: str) -> str:
-  return f"{model}: agrees with text"
+  return f"{model}{_AGREES}"
 
 
 def base_column(part: str) -> tuple[str, float]:

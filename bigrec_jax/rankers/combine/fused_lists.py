@@ -4,13 +4,14 @@ Letters: n users, S slots, B texts, H hidden, I items, k list size.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
 from bigrec_jax.config import GroundConfig
 from bigrec_jax.devices import blocks
-from bigrec_jax.rankers import grounder
+from bigrec_jax.rankers import grounder, shown
 from bigrec_jax.rankers.combine import (
   candidates,
   features,
@@ -24,8 +25,25 @@ _MOST_USERS = 256  # Of a block.
 _MOST_CF_SCORES = 1 << 26
 
 
+class _Out(NamedTuple):
+  """What is left out of the lists of n users.
+
+  Attributes:
+    hidden: [n, H] catalogue rows, padded with -1.
+    allowed: [I] bool; None = all rows are.
+  """
+
+  hidden: np.ndarray
+  allowed: np.ndarray | None
+
+
 class FusedLists:
-  """A catalogue on the mesh, from which lists by a fused score are made."""
+  """A catalogue on the mesh, from which lists by a fused score are made.
+
+  Attributes:
+    table: the catalogue.
+    models: whose scores are read.
+  """
 
   def __init__(
     self,
@@ -53,9 +71,9 @@ class FusedLists:
     # Whose places are shown: the first of CF.
     of_cf = [model for model in self.models if model != features.WORDS]
     self._shown = of_cf[0] if of_cf else None
-    self._table = streamed.streamed(item_embeddings, groups, mesh)
+    self.table = streamed.streamed(item_embeddings, groups, mesh)
     self._gather = candidates.Gatherer(
-      self._table,
+      self.table,
       popularity if known else np.zeros(len(groups)),
       block_items=config.block_items,
     )
@@ -67,6 +85,7 @@ class FusedLists:
     hidden: np.ndarray,
     k: int,
     asked: Sequence[np.ndarray] | None = None,
+    allowed: np.ndarray | None = None,
   ) -> grounder.Recommended:
     """Returns the lists of N users, each title once.
 
@@ -79,8 +98,10 @@ class FusedLists:
       k: items in a list, at most I are.
       asked: titles, and log-probabilities after the history and alone, [N, L]
         each, see `features.likelihood`; None = the model wasn't asked.
+      allowed: [I] bool, which rows may be listed, at least one; None = all.
+        The list is that of all with the others left out.
     """
-    total = len(self._table.host)
+    total = len(self.table.host)
     rows = min(_MOST_USERS, self._config.batch_size)
     if self.models:
       most_scores = _MOST_CF_SCORES // len(self.models)
@@ -93,7 +114,8 @@ class FusedLists:
         for name in self.models
       }
       likely = None if asked is None else [array[part] for array in asked]
-      found.append(self._block(own, cf, hidden[part], min(k, total), likely))
+      out = _Out(hidden[part], allowed)
+      found.append(self._block(own, cf, out, min(k, total), likely))
     items, scores, distances, places = (
       np.concatenate(x) for x in zip(*found, strict=True)
     )
@@ -105,7 +127,7 @@ class FusedLists:
     self,
     users: candidates.Users,
     cf: Mapping[str, np.ndarray],
-    hidden: np.ndarray,
+    out: "_Out",
     k: int,
     asked: Sequence[np.ndarray] | None,
   ) -> tuple[np.ndarray, ...]:
@@ -117,7 +139,7 @@ class FusedLists:
     found = self._gather(users)
     likely = None
     if asked is not None:
-      likely = features.likelihood(found.items, self._table.groups, *asked)
+      likely = features.likelihood(found.items, self.table.groups, *asked)
     known = features.of(found, users, self._items, likely)
     scores = self._fused.scores(found, known, self._items)
     costs = features.costs(self._fused.base, found, self._items)
@@ -127,42 +149,40 @@ class FusedLists:
     listed = np.zeros((len(users), k))
     distances = np.zeros((len(users), k))
     for n, of_user in enumerate(slots):
-      kept = self._new_titles(found.items[n, of_user], hidden[n])[:k]
+      kept = self._new_titles(found.items[n, of_user], out.hidden[n], out)[:k]
       chosen = of_user[kept]
       items[n, : len(kept)] = found.items[n, chosen]
       listed[n, : len(kept)] = values[n, chosen]
       distances[n, : len(kept)] = found.distances[n, chosen, 0]
     short = (items < 0).any(axis=1)
-    if short.any() and found.real.sum(axis=1).min() < len(self._table.host):
-      self._fill(users, cf, hidden, items, distances)
+    if short.any() and found.real.sum(axis=1).min() < len(self.table.host):
+      self._fill(users, cf, out, items, distances)
     places = np.zeros_like(items)
     if self._shown is not None:
       places = grounder.places(cf[self._shown], items)
     return items, listed, distances, places
 
-  def _new_titles(self, items: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Returns which of items [S] are the first of a title that isn't hidden."""
-    groups = self._table.groups
-    titles = np.where(items >= 0, groups[np.maximum(items, 0)], -1)
-    first = np.zeros(len(items), bool)
-    first[np.unique(titles, return_index=True)[1]] = True
-    out = groups[hidden[hidden >= 0]]
-    return np.flatnonzero(first & (items >= 0) & ~np.isin(titles, out))
+  def _new_titles(
+    self, items: np.ndarray, hidden: np.ndarray, out: "_Out"
+  ) -> np.ndarray:
+    """Returns which places of items [S] are listed."""
+    kept = shown.of_candidates(items, self.table.groups, hidden, out.allowed)
+    return np.flatnonzero(kept)
 
   def _fill(
     self,
     users: candidates.Users,
     cf: Mapping[str, np.ndarray],
-    hidden: np.ndarray,
+    out: "_Out",
     items: np.ndarray,
     distances: np.ndarray,
   ) -> None:
     """Puts items that are no candidates behind those that are, in place."""
-    host, base = self._table.host, self._fused.base
-    without = np.concatenate([hidden, items], axis=1)
+    host, base = self.table.host, self._fused.base
+    without = np.concatenate([out.hidden, items], axis=1)
     if base == features.TEXT:
       behind = lists.new_titles(
-        self._table,
+        self.table,
         lists.Users(
           users.queries[:, 0],
           len(users),
@@ -174,6 +194,7 @@ class FusedLists:
         items.shape[1],
         without,
         self._config.block_items,
+        out.allowed,
       ).items
     else:
       behind = np.empty((len(users), len(host)), np.int32)
@@ -184,7 +205,7 @@ class FusedLists:
         behind[n] = np.argsort(-by, kind="stable")
     for n, row in enumerate(items):
       have = int((row >= 0).sum())
-      kept = self._new_titles(behind[n], without[n])[: len(row) - have]
+      kept = self._new_titles(behind[n], without[n], out)[: len(row) - have]
       row[have : have + len(kept)] = own = behind[n][kept]
       query = np.broadcast_to(users.queries[n, 0], (len(own), host.shape[1]))
       distances[n, have : have + len(own)] = distance.exact(query, host[own])

@@ -262,10 +262,10 @@ def cf_block(
   name: str,
   rows: int,
   table: distance.ItemTable | streamed.Streamed,
-  *,
-  constant_ok: bool = False,
 ) -> CfBlock:
   """Checks CF scores of a block of users and puts them on the mesh.
+
+  A row of one value says nothing of its user, so it favours no item (w = 0).
 
   Args:
     scores: [n, I] float32.
@@ -273,24 +273,13 @@ def cf_block(
     name: the file, for messages.
     rows: B >= n, what shapes are padded to.
     table: the catalogue.
-    constant_ok: a row of one value says nothing of its user, so no item is
-      favoured (w = 0).
 
   Raises:
-    UserError: a row holds NaN or infinity, or one value only where that isn't
-      ok.
+    UserError: a row holds NaN or infinity.
   """
   low, high = score_range(scores, first_row, name)
   span = high.astype(np.float64) - low
-  constant = np.flatnonzero(span == 0)
-  if constant_ok:
-    span[constant] = 1.0
-  elif constant.size:
-    row = constant[0]
-    raise errors.UserError(
-      f"{name}: row {first_row + row} is {low[row]} for all"
-      f" {scores.shape[1]} items, at least two different scores expected"
-    )
+  span[span == 0] = 1.0
   device = counting.put_columns(scores, rows, table.layout, table.mesh)
   return CfBlock(scores, low.astype(np.float64), span, device)
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import critical, injected, user_block
-from bigrec_jax.results import ground_file, metrics
+from bigrec_jax.results import chosen, ground_file, metrics
 
 INJECTION = "popularity+cf"
 PROTOCOL = "two_gammas"
 PARTS = ("popularity", "cf")
-# The name of test's ranks at the pair chosen, in ranks/test.npz.
-RANKS = f"{INJECTION}:{PROTOCOL}"
+# The name of ranks at the pair chosen, in ranks/*.npz.
+RANKS = chosen.TWO_GAMMAS
 
 # Popularity's gammas besides 0, and how many times the largest of them is the
 # smallest: a factor of 1.9 from one to the next of the published grids.

@@ -13,6 +13,7 @@ candidates, H hidden.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.devices import blocks
+from bigrec_jax.rankers import shown
 from bigrec_jax.rankers.combine import injection
 from bigrec_jax.rankers.distance import distance, lowest, streamed
 
@@ -104,6 +106,7 @@ def new_titles(
   k: int,
   hidden: np.ndarray,
   most_items: int,
+  allowed: np.ndarray | None = None,
 ) -> Listed:
   """Returns each user's k first items of different titles, none of them hidden.
 
@@ -114,6 +117,7 @@ def new_titles(
     hidden: [n, H] catalogue rows, padded with -1; rows of the same title are
       hidden with them.
     most_items: that a device scores at a time.
+    allowed: [I] bool, which rows may be listed, at least one; None = all.
 
   Raises:
     UserError: a query isn't finite.
@@ -125,12 +129,11 @@ def new_titles(
   def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     kept = np.zeros(items.shape, bool)
     for row, own, without in zip(kept, items, hidden[rows], strict=True):
-      titles = groups[own]
-      row[np.unique(titles, return_index=True)[1]] = True
-      row &= ~np.isin(titles, groups[without[without >= 0]])
+      row[:] = shown.of_candidates(own, groups, without, allowed)
     return kept
 
-  return _Search(table, users, most_items).first(k, spare, keep)
+  only = None if allowed is None else np.flatnonzero(allowed)
+  return _Search(table, users, most_items).first(k, spare, keep, only)
 
 
 class _Search:
@@ -148,27 +151,47 @@ class _Search:
     self._least = np.zeros(len(users.queries))
     self._spread = self._least
 
-  def first(self, k: int, spare: int, keep: _Keep) -> Listed:
-    """Returns the k first items that `keep` leaves; asks until it is sure."""
+  def first(
+    self, k: int, spare: int, keep: _Keep, only: np.ndarray | None = None
+  ) -> Listed:
+    """Returns the k first items that `keep` leaves; asks until it is sure.
+
+    Args:
+      k: list length.
+      spare: items that `keep` may leave out, about.
+      keep: what may be listed.
+      only: [A] ascending rows, beside which `keep` leaves nothing; None = it
+        may leave any.
+    """
     count = k + spare + _SLACK
-    if not self._plain:
+    most = max(_MOST_CANDIDATES, 4 * count)
+    everything: np.ndarray = np.arange(self._total, dtype=np.int32)
+    if only is not None:
+      # As many as have that many allowed ones among them, on average.
+      count = min(most, math.ceil(count * self._total / len(only)))
+      everything = only.astype(np.int32)
+    few = len(everything) <= count < self._total
+    if few or not self._plain:
       self._nearest(self._pass(min(_NEAR, self._total), None))
+    if few:
+      own = np.broadcast_to(everything, (len(self._least), len(everything)))
+      whole, _ = self._in_order(self._everyone, own)
+      return self._cut(whole, keep(self._everyone, whole.items), k)
     while True:
       count = min(count, self._total)
       found, sure = self._candidates(count)
       kept = keep(self._everyone, found.items) & sure
       enough = kept.sum(axis=1) >= k
-      if count == self._total or enough.all() or 4 * count > _MOST_CANDIDATES:
+      if count == self._total or enough.all() or 4 * count > most:
         break
       count *= 4  # Many rows share titles, or are nearly equal.
     result = self._cut(found, kept, k)
     if count < self._total:
-      everything = np.arange(self._total, dtype=np.int32)[None]
       for user in np.flatnonzero(~enough):
         own = self._everyone[user : user + 1]
-        whole, _ = self._in_order(own, everything)
-        only = self._cut(whole, keep(own, whole.items), k)
-        for column, part in zip(result[:3], only[:3], strict=True):
+        whole, _ = self._in_order(own, everything[None])
+        only_one = self._cut(whole, keep(own, whole.items), k)
+        for column, part in zip(result[:3], only_one[:3], strict=True):
           column[user] = part[0]
     return result
 
@@ -287,9 +310,10 @@ class _Search:
   def _cut(self, found: Listed, kept: np.ndarray, k: int) -> Listed:
     """Returns the first k kept of each row; -1 where there are no more."""
     order = np.argsort(~kept, axis=1, kind="stable")[:, :k]
-    items, fused, distances = (
-      np.take_along_axis(x, order, axis=1) for x in found[:3]
+    missing = [(0, 0), (0, k - order.shape[1])]  # Where fewer are allowed.
+    items, fused, distances, kept = (
+      np.pad(np.take_along_axis(x, order, axis=1), missing)
+      for x in (*found[:3], kept)
     )
-    kept = np.take_along_axis(kept, order, axis=1)
     items = np.where(kept, items, -1).astype(np.int32)
     return Listed(items, fused, distances, self._spread)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from bigrec_jax.cf.scores import FactorisedScores
+from bigrec_jax.cf.scores import Scores
 from bigrec_jax.config import Config
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.rankers import (
@@ -49,7 +49,7 @@ class Split:
   queries: Sequence[Sequence[str]]
   history: np.ndarray
   targets: np.ndarray
-  cf_scores: np.ndarray | FactorisedScores | None
+  cf_scores: Scores | None
 
 
 class Judge:
@@ -100,7 +100,7 @@ class Judge:
       lambda split: baselines.MostPopular(self._catalogue.popularity)
     )
     if valid.cf_scores is not None:
-      systems[self._config.ground.cf_model or "cf"] = self._by(_by_cf)
+      systems[self._config.ground.injected_cf or "cf"] = self._by(_by_cf)
     found = []
     with progress("retrieve", len(splits) * len(systems), "lists") as bar:
       for name, split in splits.items():

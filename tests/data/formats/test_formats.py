@@ -541,7 +541,7 @@ class TestCsv:
   @pytest.mark.parametrize(
     "log, columns, message",
     [
-      ("uid,item\nu,a\n", {}, "columns uid, item found, user or userid or"),
+      ("who,item\nu,a\n", {}, "columns who, item found, user or userid or"),
       ("user,item\nu,a\n", {"time": "when"}, "when expected .*columns.time"),
       ("user,item,time\nu,a,noon\n", {}, "line 2: time 'noon' found, seconds"),
       ("user,item,rating\nu,a,good\n", {}, "line 2: rating 'good' found, a"),

@@ -176,3 +176,19 @@ def test_the_nearest_of_many_titles_is_found_soon():
     near = "did you mean 'Halo: Combat Evolved'?" in str(error.value)
     assert near == text.startswith("Hallo")
   assert time.process_time() - start < 5
+
+
+def test_titles_are_found_in_any_case_and_the_nearest_on_request():
+  rows = histories.from_flags(["HALO 3", "doom,  part ii", "Hallo 3"])
+  found = histories.find(rows, CATALOGUE, "nearest")
+  assert found.items == [[0, 3, 0]]
+  assert found.titles == [["Halo 3", "Doom, Part II", "Halo 3"]]
+  assert found.nearest == [{"Hallo 3": "Halo 3"}] and found.unknown == [[]]
+  with pytest.raises(errors.UserError, match="mean 'Halo 3'"):
+    histories.find(histories.from_flags(["hAlLo 3"]), CATALOGUE, "error")
+  nothing = histories.from_flags(["Something else entirely"])
+  with pytest.raises(errors.UserError, match="nearest takes"):
+    histories.find(nothing, CATALOGUE, "nearest")
+  titles = ["Doom I", "Doom II", "Doom III", "Heretic"]
+  near = histories.nearest("DOOM IIII", titles)
+  assert near[0] == "Doom III" and set(near) == set(titles[:3])

@@ -53,6 +53,7 @@ def test_what_is_written(movies, paths):
     "catalogue.jsonl",
     "doctor.json",
     "manifest.json",
+    "users.jsonl",
   ]
   manifest = storage.read_json(paths.manifest)
   items = catalogue.load(paths)
