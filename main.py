@@ -62,6 +62,7 @@ MODES = (
   "evaluate",
   "contamination",
   "recommend",
+  "serve",
   "chat",
   "report",
   "export",
@@ -70,7 +71,7 @@ MODES = (
   "selfcheck",
 )
 # They use what is there; only --make has them train or remember anything.
-_READING = ("recommend", "chat", "report", "export", "plan")
+_READING = ("recommend", "serve", "chat", "report", "export", "plan")
 # In them model.adapter is where training starts, elsewhere the one to use.
 _STARTING = ("train", "pipeline")
 # They neither read nor change what is there.

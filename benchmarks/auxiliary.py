@@ -69,7 +69,9 @@ def configuration(
   try:
     values.update_from_flattened_dict(dict(changes))
   except (KeyError, TypeError, ValueError) as error:
-    raise errors.UserError(f"{error}, a key of the config expected") from None
+    raise errors.UserError(
+      f"{error}; keys and values as in configs/common.py expected"
+    ) from None
   values.seed = seed
   for kind in VARIANTS[variant]:
     values.task.auxiliary.weights[kind] = 0.0

@@ -12,6 +12,8 @@ from typing import Any
 
 from benchmarks import scratch
 
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
 
 class OtherSide:
   """A running script.
@@ -32,7 +34,7 @@ class OtherSide:
       [scratch.interpreter(), str(path), *map(str, arguments)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      env={**os.environ, "HF_HUB_OFFLINE": "1"},
+      env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(_ROOT)},
       text=True,
     )
     self.versions: dict[str, str] = self._read()

@@ -83,7 +83,7 @@ def measure(workdir: str, users: int, **injected: Any) -> dict[str, Any]:
       for name in calls[0]
     },
     "users": len(later),
-    "items": len(recommender._items),
+    "items": len(recommender._shelf),
     "injection": found[0].provenance.injection,
   }
 

@@ -51,6 +51,27 @@ def get_config() -> ml_collections.ConfigDict:
   # listed, and what is written is grounded to the whole catalogue.
   config.task.rsllm = cfg()
   config.task.rsllm.full_ranking = False
+  # LMRecSys: items by the mean log-probability of their titles.
+  config.task.title_likelihood = cfg()
+  # Other titles beside the right one, in a step and in the eval loss, drawn
+  # once a sample by seed; 0 = all titles.
+  config.task.title_likelihood.negatives = 0
+  # Titles that are ranked, the right one and others drawn once; 0 = all.
+  config.task.title_likelihood.candidates = 0
+  config.task.title_likelihood.min_history = 1  # Rows with fewer are left out.
+  config.task.title_likelihood.margin = 1.0  # Of train.objective=item_hinge.
+  # Nothing is trained: the base is judged as it is.
+  config.task.title_likelihood.zero_shot = False
+  # M6-Rec: ways to score candidates, trained in one run.
+  config.task.heads = cfg()
+  config.task.heads.heads = ("score", "late", "towers", "options")
+  config.task.heads.negatives = 15  # Beside the right one; 0 = all titles.
+  # Titles that are ranked, the right one and others drawn once; 0 = all.
+  config.task.heads.candidates = 100
+  config.task.heads.late_layers = 1  # Of late: that read pieces apart.
+  config.task.heads.soft_tokens = 16  # Of options: vectors before the prompt.
+  config.task.heads.width = 64  # Of towers.
+  config.task.heads.temperature = 0.05  # Of towers: cosines are divided by it.
   # Cao et al.: samples of each kind for each train row; 0 = none of them.
   config.task.auxiliary = cfg()
   config.task.auxiliary.weights = cfg()
@@ -143,6 +164,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.valid = ""  # sequences file (format sequences) in data.train.
   config.data.test = ""
   config.data.catalogue = ""  # id2name.txt, movies.dat or id -> title JSON.
+  # Items to add to what was prepared: a file like data.items.
+  config.data.catalogue_add = ""
   # Format csv: who had what, and the items' titles; CSV with any separator,
   # JSON objects a line or Parquet. Columns are found by the usual names, or
   # named (by numbers from 1 in a file without header); the author, if named, is
@@ -174,7 +197,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.synthetic.seed = 7
 
   config.prompt = cfg()
-  # consistent | bigrec | tallrec | chat | d3
+  # consistent | bigrec | tallrec | chat | d3 | sentence
   config.prompt.style = "consistent"
   config.prompt.instruction = (
     "Given a list of video games the user has played before, please recommend"
@@ -205,6 +228,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.own_l2 = 0.0
   config.train.loss_chunk = 512  # Positions per device and block of logits.
   # language_model | legal_tokens: over the tokens that a title may go on with
+  # | item_softmax | item_hinge: over the scores of items (title_likelihood)
+  # | heads: of task heads.
   # | contrastive: with the terms of train.contrastive beside it.
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
@@ -357,6 +382,27 @@ def get_config() -> ml_collections.ConfigDict:
   # | text (into the prompt as it is) | skip.
   config.recommend.unknown = "error"
   config.recommend.explain = False  # Why each item is where it is.
+
+  # --mode=serve (docs/serve.md).
+  config.serve = cfg()
+  config.serve.host = "127.0.0.1"  # Of this machine alone; :: is everybody.
+  config.serve.port = 8321  # 0 = any free one.
+  config.serve.token_file = ""  # Holds the bearer token; empty = none is asked.
+  config.serve.max_batch = 16  # Histories that are written side by side.
+  config.serve.max_wait_ms = 2.0  # That the first waits for others, when idle.
+  config.serve.queue = 256  # Histories that may wait; beyond, 429.
+  config.serve.deadline_ms = 30000.0  # Most that a request waits; then 504.
+  # Prompts, less what all begin with, are padded to one; longer ones get 413.
+  config.serve.prompt_buckets = (128, 256, 512)
+  config.serve.max_k = 100  # Items in a list.
+  config.serve.max_history = 100  # Items in a history; beyond, 413.
+  config.serve.max_histories = 64  # Of a request.
+  config.serve.max_body_kib = 1024
+  config.serve.read_seconds = 10.0  # That a body may take to arrive.
+  config.serve.drain_seconds = 30.0  # For those who are there when it stops.
+  # Room for items that are added: -1 = an eighth of the catalogue, at least
+  # 1,024.
+  config.serve.spare_items = -1
 
   config.report = cfg()
   config.report.num_examples = 12

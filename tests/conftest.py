@@ -36,6 +36,14 @@ def few_programs():
     gc.collect()
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly():
+  """Programs of a file's tests are compiled with less effort."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> pathlib.Path:
   """The folder of real data sets beside the repository, else a skip."""

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "bigrec_jax"
 # Top to bottom: a module imports only from its own layer and those below.
 LAYERS = (
   "stages",
+  "serving",
   "selfcheck",
   "testing",
   "recommend",

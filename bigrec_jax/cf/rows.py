@@ -63,6 +63,13 @@ def newest(history: np.ndarray, most: int) -> np.ndarray:
   return np.take_along_axis(history, start[:, None] + np.arange(most), axis=1)
 
 
+def only_below(history: np.ndarray, size: int) -> np.ndarray:
+  """Returns histories [N, H] without the rows from `size` on."""
+  kept = (history >= 0) & (history < size)
+  order = np.argsort(~kept, axis=1, kind="stable")
+  return np.take_along_axis(np.where(kept, history, PAD), order, axis=1)
+
+
 def windows(examples: Examples) -> Rows:
   """Returns one row per example."""
   length = lengths(examples.history)

@@ -42,10 +42,13 @@ from bigrec_jax.config.model import (
 from bigrec_jax.config.plan import PlanConfig
 from bigrec_jax.config.recommend import RecommendConfig
 from bigrec_jax.config.report import ReportConfig
+from bigrec_jax.config.serve import ServeConfig
 from bigrec_jax.config.task import (
   ChooseConfig,
+  HeadsConfig,
   RsllmConfig,
   TaskConfig,
+  TitleLikelihoodConfig,
   YesNoConfig,
 )
 from bigrec_jax.config.train import (
@@ -72,6 +75,7 @@ __all__ = [
   "FairnessConfig",
   "GenerateConfig",
   "GroundConfig",
+  "HeadsConfig",
   "LoraConfig",
   "MeshConfig",
   "ModelConfig",
@@ -83,8 +87,10 @@ __all__ = [
   "RecommendConfig",
   "ReportConfig",
   "RsllmConfig",
+  "ServeConfig",
   "SyntheticConfig",
   "TaskConfig",
+  "TitleLikelihoodConfig",
   "TrainConfig",
   "WeightsConfig",
   "YesNoConfig",
@@ -111,6 +117,7 @@ class Config:
   bm25: Bm25Config
   cf: CfConfig
   recommend: RecommendConfig
+  serve: ServeConfig
   report: ReportConfig
   plan: PlanConfig
   mesh: MeshConfig

@@ -40,6 +40,7 @@ class DataConfig:
   valid: str
   test: str
   catalogue: str
+  catalogue_add: str
   interactions: str
   items: str
   columns: ColumnsConfig
@@ -79,5 +80,5 @@ class PromptConfig:
     checks.choice(
       "prompt.style",
       self.style,
-      ("consistent", "bigrec", "tallrec", "chat", "d3"),
+      ("consistent", "bigrec", "tallrec", "chat", "d3", "sentence"),
     )

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated
 
+from bigrec_jax import errors
 from bigrec_jax.config import checks
 from bigrec_jax.config.auxiliary import AuxiliaryConfig
 from bigrec_jax.config.cf import CF_MODELS
@@ -63,6 +64,42 @@ class RsllmConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TitleLikelihoodConfig:
+  """LMRecSys: titles by their likelihood (tasks/title_likelihood)."""
+
+  negatives: Annotated[int, checks.ANY]
+  candidates: Annotated[int, checks.Range(2, checks.MOST, also=0)]
+  min_history: Annotated[int, checks.ANY]
+  margin: Annotated[float, checks.Range(0, 1e6)]
+  zero_shot: bool
+
+
+HEADS = ("score", "late", "towers", "options")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadsConfig:
+  """M6-Rec: ways to score candidates (tasks/heads)."""
+
+  heads: tuple[str, ...]
+  negatives: Annotated[int, checks.ANY]
+  candidates: Annotated[int, checks.Range(2, checks.MOST, also=0)]
+  late_layers: Annotated[int, checks.SOME]
+  soft_tokens: Annotated[int, checks.Range(1, 2**16)]
+  width: Annotated[int, checks.Range(1, 2**20)]
+  temperature: Annotated[float, checks.Range(1e-6, 1e6)]
+
+  def __post_init__(self):
+    for name in self.heads:
+      checks.choice("task.heads.heads", name, HEADS)
+    if not self.heads or len(set(self.heads)) < len(self.heads):
+      raise errors.UserError(
+        f"config.task.heads.heads: {self.heads} found, one or several of"
+        f" {', '.join(HEADS)} expected"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
   """What samples, texts, loss and evaluation are (bigrec_jax/tasks).
 
@@ -73,6 +110,8 @@ class TaskConfig:
   yes_no: YesNoConfig
   choose: ChooseConfig
   rsllm: RsllmConfig
+  title_likelihood: TitleLikelihoodConfig
+  heads: HeadsConfig
   auxiliary: AuxiliaryConfig
   fairness: FairnessConfig
   chat: ChatConfig

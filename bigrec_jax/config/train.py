@@ -7,7 +7,14 @@ from bigrec_jax import errors
 from bigrec_jax.config import checks
 
 _MOST_WALKS = 1000.0
-OBJECTIVES = ("language_model", "legal_tokens", "contrastive")
+OBJECTIVES = (
+  "language_model",
+  "legal_tokens",
+  "item_softmax",
+  "item_hinge",
+  "heads",
+  "contrastive",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,16 +100,11 @@ class TrainConfig:
     checks.choice("train.schedule", self.schedule, ("linear", "cosine"))
     checks.choice("train.objective", self.objective, OBJECTIVES)
     _ = self.mixed  # Checked.
-    if self.objective == "contrastive" and self.train_on_inputs:
+    if self.objective != "language_model" and self.train_on_inputs:
       raise errors.UserError(
-        "config.train.objective: contrastive found with train_on_inputs=True;"
-        " its user vectors are those of prompts and its targets are labels, so"
-        " False expected there"
-      )
-    if self.objective == "legal_tokens" and self.train_on_inputs:
-      raise errors.UserError(
-        "config.train.objective: legal_tokens found with train_on_inputs=True;"
-        " only titles have legal tokens, so False expected there"
+        f"config.train.objective: {self.objective} found with"
+        " train_on_inputs=True; its loss is of answers alone, so False expected"
+        " there"
       )
     bent = self.adaptive_temperature or self.temperature != 1
     if self.objective != "legal_tokens" and bent:

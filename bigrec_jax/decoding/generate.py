@@ -224,10 +224,8 @@ class _Collector:
     broken: bool,
   ) -> str:
     """Keeps the beams [W, T] of a user; returns what is wrong, or ""."""
-    if broken or not np.isfinite(scores[lengths > 0]).all():
-      return _NON_FINITE
-    if not lengths.any():
-      return _IMPOSSIBLE
+    if problem := problem_of(scores, lengths, broken):
+      return problem
     tokens = [
       beam[:length].tolist()
       for beam, length in zip(beams, lengths, strict=True)
@@ -237,6 +235,19 @@ class _Collector:
     if self._finished is not None:
       self._finished(row, tokens, scores)
     return ""
+
+
+def problem_of(scores: np.ndarray, lengths: np.ndarray, broken: bool) -> str:
+  """Returns what is wrong with a user's hypotheses, or "".
+
+  Args:
+    scores: [W].
+    lengths: [W] tokens of each, 0 where there is none.
+    broken: whether a logit was NaN or infinite.
+  """
+  if broken or not np.isfinite(scores[lengths > 0]).all():
+    return _NON_FINITE
+  return "" if lengths.any() else _IMPOSSIBLE
 
 
 def _variables(
@@ -258,12 +269,7 @@ def _check(
 ) -> None:
   """Raises UserError for what would fail, or go wrong unseen, later."""
   sharding.check_batch(mesh, config.batch_size, "config.generate.batch_size")
-  title = 0 if trie is None else int(sharding.to_host(trie.longest))
-  if title > config.max_new_tokens:
-    raise errors.UserError(
-      f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
-      f" least {title} expected: the longest title has that many tokens"
-    )
+  check_titles(config, trie)
   for row, prompt in enumerate(prompts):
     if not len(prompt):
       raise errors.UserError(f"prompt {row}: no token found, some expected")
@@ -276,6 +282,16 @@ def _check(
       " the base model's max_position_embeddings %d: expect worse texts",
       longest,
       positions,
+    )
+
+
+def check_titles(config: GenerateConfig, trie: constraints.Trie | None) -> None:
+  """Raises UserError where a title of the trie can't be written whole."""
+  title = 0 if trie is None else int(sharding.to_host(trie.longest))
+  if title > config.max_new_tokens:
+    raise errors.UserError(
+      f"config.generate.max_new_tokens: {config.max_new_tokens} found, at"
+      f" least {title} expected: the longest title has that many tokens"
     )
 
 

@@ -314,50 +314,82 @@ class Lane:
     """Returns the arrays of new users on the mesh; -1 fills a place."""
     work = self._work
     active = numbers != _FREE
-    tokens = np.zeros((len(numbers), work.width_of(numbers[active])), np.int32)
-    lengths = np.ones(len(numbers), np.int32)
-    for place in np.flatnonzero(active):
-      prompt = work.prompts[numbers[place]]
-      tokens[place, : len(prompt)] = prompt
-      lengths[place] = len(prompt)
-    norms = stepping.length_norms(
-      len(numbers),
-      work.settings.search.max_new_tokens,
-      work.length_penalty,
-      None
-      if work.norm_lengths is None
-      else np.where(active, work.norm_lengths[numbers], 1),
-    )
     log_masses = None
     if work.log_masses is not None:
-      found = work.log_masses(work.numbers[numbers[active]])
-      log_masses = np.zeros((len(numbers), found.shape[1]), np.float32)
-      log_masses[active] = found
-    split = sharding.batch_sharding(work.mesh)
-
-    def put(x: np.ndarray) -> jax.Array:
-      return jax.make_array_from_callback(x.shape, split, x.__getitem__)
-
-    return program.Batch(
-      tokens=put(tokens),
-      lengths=put(lengths),
-      numbers=put(np.where(active, work.numbers[numbers], 0).astype(np.int32)),
-      active=put(active),
-      norms=jax.tree.map(put, norms),
-      log_masses=None if log_masses is None else put(log_masses),
-      soft=self._soft(np.where(active, work.numbers[numbers], _FREE), tokens),
+      log_masses = work.log_masses(work.numbers[numbers[active]])
+    width = work.width_of(numbers[active])
+    return batch_of(
+      [work.prompts[n] if n != _FREE else None for n in numbers],
+      width,
+      np.where(active, work.numbers[numbers], 0),
+      stepping.length_norms(
+        len(numbers),
+        work.settings.search.max_new_tokens,
+        work.length_penalty,
+        None
+        if work.norm_lengths is None
+        else np.where(active, work.norm_lengths[numbers], 1),
+      ),
+      log_masses,
+      work.mesh,
+      self._soft(np.where(active, work.numbers[numbers], _FREE), width),
     )
 
-  def _soft(
-    self, numbers: np.ndarray, tokens: np.ndarray
-  ) -> soft_tokens.Soft | None:
-    """Returns the soft tokens of rows [R, S], by numbers among all prompts."""
+  def _soft(self, numbers: np.ndarray, width: int) -> soft_tokens.Soft | None:
+    """Returns the soft tokens of rows [R, S], by numbers of all prompts."""
     work = self._work
     if work.soft is None:
       return None
     split = sharding.batch_sharding(work.mesh)
     places, items = (
       jax.make_array_from_callback(x.shape, split, x.__getitem__)
-      for x in work.soft.laid_out(numbers, work.shift, tokens.shape[1])
+      for x in work.soft.laid_out(numbers, work.shift, width)
     )
     return soft_tokens.Soft(places, items, work.soft.table)
+
+
+def batch_of(
+  prompts: Sequence[Sequence[int] | None],
+  width: int,
+  numbers: np.ndarray,
+  norms: stepping.LengthNorms,
+  log_masses: np.ndarray | None,
+  mesh: Mesh,
+  soft: soft_tokens.Soft | None = None,
+) -> program.Batch:
+  """Returns the arrays of R new users on the mesh.
+
+  Args:
+    prompts: [R] their tokens; None where a row only fills the group.
+    width: S, to which prompts are padded.
+    numbers: [R], which their random keys are made of.
+    norms: length norms, [R, T] each.
+    log_masses: [n, K] of the n users who are some; None without a prior.
+    mesh: Rows are split over its axes data and fsdp.
+    soft: what stands in place of some tokens; None = nothing.
+  """
+  active = np.array([prompt is not None for prompt in prompts])
+  tokens = np.zeros((len(prompts), width), np.int32)
+  lengths = np.ones(len(prompts), np.int32)
+  for place, prompt in enumerate(prompts):
+    if prompt is not None:
+      tokens[place, : len(prompt)] = prompt
+      lengths[place] = len(prompt)
+  if log_masses is not None:
+    found, shape = log_masses, (len(prompts), log_masses.shape[1])
+    log_masses = np.zeros(shape, np.float32)
+    log_masses[active] = found
+  split = sharding.batch_sharding(mesh)
+
+  def put(x: np.ndarray) -> jax.Array:
+    return jax.make_array_from_callback(x.shape, split, x.__getitem__)
+
+  return program.Batch(
+    tokens=put(tokens),
+    lengths=put(lengths),
+    numbers=put(numbers.astype(np.int32)),
+    active=put(active),
+    norms=jax.tree.map(put, norms),
+    log_masses=None if log_masses is None else put(log_masses),
+    soft=soft,
+  )

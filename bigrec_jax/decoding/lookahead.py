@@ -174,8 +174,9 @@ class Lookahead(NamedTuple):
     trie: constraints.Trie,
     room: int,
     wanted: jax.Array,
+    most: jax.Array | None = None,
   ) -> tuple[AheadState, Any]:
-    """Does what `stepping.run` does; `room` counts passes.
+    """Does what `stepping.run` does; `room` and `most` count passes.
 
     `expand` gives the children of any nodes of `trie`.
     """
@@ -197,7 +198,7 @@ class Lookahead(NamedTuple):
     def more(loop: tuple[AheadState, Any]) -> jax.Array:
       return stepping.goes_on(self, loop[0], room, wanted)
 
-    return jax.lax.while_loop(more, body, (state, carry))
+    return stepping.loop_at_most(more, body, (state, carry), most)
 
   def _needs_pass(self, state: AheadState) -> jax.Array:
     """Says which beams are to be read, [B, W] bool."""

@@ -187,6 +187,7 @@ def advance(
   wanted: jax.Array,
   prefix: kv_cache.PromptCache | None,
   trie: constraints.Trie | None,
+  most: jax.Array | None = None,
 ) -> tuple[slots_lib.Slots, Outcome]:
   """Writes tokens until enough users are done, or the cache has no room.
 
@@ -198,6 +199,7 @@ def advance(
     wanted: [] int32: how many slots have to be free, B at most.
     prefix: what all prompts begin with, or None.
     trie: the titles that may be written, or None.
+    most: [] int32, passes of the network at most; None = any number.
   """
   users = slots.users
   search: Any = settings.search  # Each kind has a state of its own.
@@ -217,6 +219,7 @@ def advance(
     expand=_expand(trie, users.rows),
     room=slots.suffix.room,
     wanted=wanted,
+    most=most,
   )
   loop = (users.state, slots.suffix, users.rows)
   if isinstance(search, lookahead.Lookahead) and trie is not None:

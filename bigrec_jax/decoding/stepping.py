@@ -68,6 +68,7 @@ class _State(Protocol):
 
 
 StateT = TypeVar("StateT", bound=_State)
+LoopT = TypeVar("LoopT")
 
 
 class Search(Protocol[StateT]):
@@ -186,6 +187,7 @@ def run(
   expand: ExpandFn,
   room: int,
   wanted: jax.Array,
+  most: jax.Array | None = None,
 ) -> tuple[StateT, Any]:
   """Feeds the chosen tokens back until enough rows are done, or no room.
 
@@ -199,6 +201,7 @@ def run(
     expand: Which tokens may follow; `selection.all_tokens` or a trie's.
     room: Tokens of a row that can be fed back in all.
     wanted: [] int32, at most B: how many rows have to be done.
+    most: [] int32, steps at most; None = any number.
   """
 
   def more(loop: tuple[StateT, Any]) -> jax.Array:
@@ -212,4 +215,21 @@ def run(
     state, parents = search.advance(state, logits, rows, expand)
     return state, carry if parents is None else reorder(carry, parents)
 
-  return jax.lax.while_loop(more, body, (state, carry))
+  return loop_at_most(more, body, (state, carry), most)
+
+
+def loop_at_most(
+  more: Callable[[LoopT], jax.Array],
+  body: Callable[[LoopT], LoopT],
+  start: LoopT,
+  most: jax.Array | None,
+) -> LoopT:
+  """Does what `jax.lax.while_loop` does, `most` times at most; None = any."""
+  if most is None:
+    return jax.lax.while_loop(more, body, start)
+  end, _ = jax.lax.while_loop(
+    lambda loop: more(loop[0]) & (loop[1] < most),
+    lambda loop: (body(loop[0]), loop[1] + 1),
+    (start, jnp.int32(0)),
+  )
+  return end

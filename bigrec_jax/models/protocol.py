@@ -111,6 +111,22 @@ class LanguageModel(Protocol):
     parameters as they are.
     """
 
+  def part(
+    self, variables: Mapping[str, Any], first: int, last: int
+  ) -> tuple["LanguageModel", Mapping[str, Any]]:
+    """Returns the layers from `first` to before `last` as a network.
+
+    It has every method; its input is embeddings where `first` is not 0, and
+    its states are those before the final norm where `last` is not L. Called
+    inside jit, on what `executable` returns. One part after another, the later
+    one on the states of the former, is the whole network.
+
+    Args:
+      variables: its collections.
+      first: a layer.
+      last: a later one, or L.
+    """
+
   def __call__(
     self,
     tokens: jax.Array,
@@ -140,6 +156,7 @@ class LanguageModel(Protocol):
     tokens: jax.Array,
     lengths: jax.Array,
     prefix: kv_cache.PromptCache | None = None,
+    deterministic: bool = True,
   ) -> tuple[jax.Array, kv_cache.PromptCache]:
     """Maps prompts, tokens [B, S] or embeddings, to states and a cache."""
 
@@ -160,6 +177,7 @@ class LanguageModel(Protocol):
     segment_ids: jax.Array,
     owners: jax.Array,
     prompt: kv_cache.PromptCache,
+    deterministic: bool = True,
   ) -> jax.Array:
     """Maps texts that continue prompts, tokens [R, T], to states [R, T, D]."""
 

@@ -38,6 +38,24 @@ def unstack_layers(tree: dict[str, Any]) -> dict[str, Any]:
   return rest
 
 
+def take_layers(tree: dict[str, Any], first: int, last: int) -> dict[str, Any]:
+  """Returns a tree with the layers from `first` to before `last` alone.
+
+  Args:
+    tree: stacked or not; without layers it is returned as it is.
+    first: a layer.
+    last: a layer, or L.
+  """
+  if "layers" in tree:
+    own = jax.tree.map(lambda x: x[first:last], tree["layers"])
+    return {**tree, "layers": own}
+  rest = {k: v for k, v in tree.items() if not k.startswith("layers_")}
+  if len(rest) < len(tree):
+    for place, layer in enumerate(range(first, last)):
+      rest[f"layers_{place}"] = tree[f"layers_{layer}"]
+  return rest
+
+
 def is_unrolled(mesh: Mesh, scan_layers: bool, num_layers: int) -> bool:
   """Says whether stacked layers are better run one by one.
 

@@ -42,6 +42,16 @@ class Recommended(NamedTuple):
   distances: np.ndarray
   cf_ranks: np.ndarray | None
 
+  def cut(self, k: int) -> "Recommended":
+    """Returns the first k items of lists."""
+    ranks = self.cf_ranks
+    return Recommended(
+      self.items[:, :k],
+      self.scores[:, :k],
+      self.distances[:, :k],
+      None if ranks is None else ranks[:, :k],
+    )
+
 
 class Grounder:
   """A catalogue on the mesh, from which lists are made.
@@ -60,6 +70,7 @@ class Grounder:
     mesh: Mesh,
     *,
     most_users: int,
+    real: np.ndarray | None = None,
   ):
     """Puts the catalogue on the mesh.
 
@@ -72,11 +83,12 @@ class Grounder:
       config: section `ground`.
       mesh: over which catalogue rows are sharded.
       most_users: of a block.
+      real: [I] bool, see `streamed.Streamed`.
 
     Raises:
       UserError: a count isn't finite, or all are equal.
     """
-    self.table = streamed.streamed(item_embeddings, groups, mesh)
+    self.table = streamed.streamed(item_embeddings, groups, mesh, real)
     self._popularity = None
     if popularity is not None:
       self._popularity = injection.Popularity(popularity, self.table)
@@ -134,18 +146,7 @@ class Grounder:
     k: int,
     allowed: np.ndarray | None,
   ) -> Recommended:
-    scores = cf = None
-    if read_scores is not None:
-      scores = np.ascontiguousarray(read_scores(part), np.float32)
-      cf = injection.cf_block(scores, part.start, "CF", rows, self.table)
-    users = lists.Users(
-      queries,
-      rows,
-      injection.Injection(self._popularity, cf),
-      self._gammas,
-      part.start,
-      "recommend",
-    )
+    users, scores = self._users(queries, part, rows, read_scores)
     k = min(k, len(self.table.host))
     found = lists.new_titles(
       self.table, users, k, hidden, self._most_items, allowed
@@ -164,6 +165,50 @@ class Grounder:
       found.distances,
       None if scores is None else places(scores, found.items),
     )
+
+  def _users(
+    self,
+    queries: np.ndarray,
+    part: slice,
+    rows: int,
+    read_scores: ReadScores | None,
+  ) -> tuple[lists.Users, np.ndarray | None]:
+    """Returns a block of users, and the CF scores that are injected."""
+    scores = cf = None
+    if read_scores is not None:
+      scores = np.ascontiguousarray(read_scores(part), np.float32)
+      cf = injection.cf_block(scores, part.start, "CF", rows, self.table)
+    users = lists.Users(
+      queries,
+      rows,
+      injection.Injection(self._popularity, cf),
+      self._gammas,
+      part.start,
+      "recommend",
+    )
+    return users, scores
+
+  def warm_up(
+    self,
+    queries: np.ndarray,
+    hidden: np.ndarray,
+    read_scores: ReadScores | None,
+    k: int,
+  ) -> None:
+    """Compiles all that lists of this size may take, one block of users.
+
+    The arguments are those of a call; whatever `allowed` it has.
+    """
+    rows = min(self._rows, 1 << (len(queries) - 1).bit_length())
+    part = slice(0, len(queries))
+    users, _ = self._users(queries, part, rows, read_scores)
+    k = min(k, len(self.table.host))
+    spare = lists.spare_of(hidden.shape[1])
+    lists.warm_up(self.table, users, k, spare, self._most_items)
+
+  def rewritten(self, rows: slice) -> None:
+    """Takes other vectors of some rows from the array that was given."""
+    self.table = streamed.rewritten(self.table, rows)
 
 
 def places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 Letters: N users, n of a block, I items, D width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -87,12 +87,25 @@ def _nearest(
   name: str,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the nearest items [N], and their share of the largest distance."""
+  items, shares = [], []
+  for users in _blocks(queries, most_users, name):
+    found = lists.top_items(table, users, 1, most_items)
+    nearest = found.distances[:, 0]
+    items.append(found.items[:, 0])
+    # The spread is 1 where all items are equally near.
+    shares.append(nearest / (nearest + found.spread))
+  return np.concatenate(items), np.concatenate(shares)
+
+
+def _blocks(
+  queries: np.ndarray, most_users: int, name: str
+) -> Iterator[lists.Users]:
+  """Yields users whose lists nothing shrinks, a block at a time."""
   rows = min(most_users, 1 << (len(queries) - 1).bit_length())
   if len(queries) > _FEW:
     rows = most_users
-  items, shares = [], []
   for part in blocks.user_blocks(len(queries), rows):
-    users = lists.Users(
+    yield lists.Users(
       np.asarray(queries[part], np.float32),
       rows,
       injection.Injection(None, None),
@@ -100,9 +113,15 @@ def _nearest(
       part.start,
       name,
     )
-    found = lists.top_items(table, users, 1, most_items)
-    nearest = found.distances[:, 0]
-    items.append(found.items[:, 0])
-    # The spread is 1 where all items are equally near.
-    shares.append(nearest / (nearest + found.spread))
-  return np.concatenate(items), np.concatenate(shares)
+
+
+def warm_up(
+  table: streamed.Streamed,
+  queries: np.ndarray,
+  *,
+  most_users: int,
+  most_items: int,
+) -> None:
+  """Compiles all that the signs of so many users may take; see `of_users`."""
+  for users in _blocks(queries, most_users, "warm-up"):
+    lists.warm_up(table, users, 1, 0, most_items)

@@ -2,19 +2,20 @@
 
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import logging
 
-from bigrec_jax import config as config_lib, progress as reports
+from bigrec_jax import config as config_lib, errors, progress as reports
+from bigrec_jax.data.prepared import catalogue as catalogue_lib, editions
 from bigrec_jax.data.text import encoding, prompts
 from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
 from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
-  from bigrec_jax.decoding import constraints, generate
+  from bigrec_jax.decoding import constraints, generate, running as slots_lib
   from bigrec_jax.models import soft_tokens
 
 # Rows [n] of what is decoded to their CF scores, float32 [n, I].
@@ -23,14 +24,21 @@ _REFERENCE_BATCH = 8  # Of the published script; see norm_lengths below.
 
 
 class Decoder:
-  """The tuned model, loaded once for any number of batches."""
+  """The tuned model, loaded once for any number of batches.
 
-  def __init__(self, loaded: loaded_lib.Loaded, adapter: pathlib.Path):
+  Attributes:
+    trie: the titles that may be written, on the devices; None = any text.
+  """
+
+  def __init__(
+    self, loaded: loaded_lib.Loaded, adapter: pathlib.Path, room: float = 0.0
+  ):
     """Loads base and adapter; builds the trie where one is asked for.
 
     Args:
       loaded: configuration and workdir.
       adapter: a PEFT directory.
+      room: share of the titles that may be added to the trie later.
     """
     from bigrec_jax.models import own_weights
 
@@ -38,10 +46,11 @@ class Decoder:
     lora_config, self._lora = loaded.load_adapter(adapter)
     self._model = loaded.build(lora_config)
     self._lora = own_weights.prepare(self._model, self._lora)
-    self._trie, self._masses = None, None
+    self.trie: constraints.Trie | None = None
+    self._masses = None
     config = loaded.config.generate
     if config.constrained:
-      self._trie, self._masses = _trie(loaded)
+      self.trie, self._masses = _trie(loaded, room)
     if config.lookahead and not config.looks_ahead:
       logging.warning(
         "config.generate.lookahead: %d is not used with constrained=%s,"
@@ -89,13 +98,7 @@ class Decoder:
       log_masses = lambda rows: masses(read(rows))  # noqa: E731
 
     def finished(row: int, beams: list[list[int]], scores: np.ndarray) -> None:
-      written[row] = {
-        "predict": [
-          prompts.response_text(loaded.tokenizer.decode(ids)) for ids in beams
-        ],
-        # A trie of few titles leaves beams without a hypothesis.
-        "scores": [float(score) for score in scores[: len(beams)]],
-      }
+      written[row] = self.texts(beams, scores)
       if kept is not None:
         kept.add(row, written[row])
 
@@ -109,7 +112,7 @@ class Decoder:
       loaded.mesh,
       seed=seed,
       norm_lengths=norm_lengths(tokens, config),
-      trie=self._trie,
+      trie=self.trie,
       progress=progress,
       prefix=prefix,
       finished=finished,
@@ -118,6 +121,101 @@ class Decoder:
       soft=soft,
     )
     return [written[n] for n in range(len(tokens))]
+
+  def texts(
+    self, beams: Sequence[Sequence[int]], scores: np.ndarray
+  ) -> dict[str, list]:
+    """Returns {"predict": texts, best first, "scores"} of hypotheses.
+
+    Args:
+      beams: [<= W] tokens, best first.
+      scores: [W] float32.
+    """
+    decode = self._loaded.tokenizer.decode
+    return {
+      "predict": [prompts.response_text(decode(list(ids))) for ids in beams],
+      # A trie of few titles leaves beams without a hypothesis.
+      "scores": [float(score) for score in scores[: len(beams)]],
+    }
+
+  def running(self, slots: int, buckets: Sequence[int]) -> "slots_lib.Running":
+    """Returns slots in which prompts are decoded as they come.
+
+    Args:
+      slots: at least this many.
+      buckets: widths to which prompts are padded.
+    """
+    from bigrec_jax.decoding import running
+
+    loaded = self._loaded
+    network = running.Network(
+      self._model,
+      loaded.base.params,
+      self._lora,
+      self._prefix,
+      tuple(loaded.tokenizer.eos_ids),
+      loaded.mesh,
+      loaded.config.seed,
+    )
+    return running.Running(
+      network, loaded.config.generate, self.trie, slots, buckets
+    )
+
+  def prompt(
+    self, name: Hashable, titles: Sequence[str], items: np.ndarray
+  ) -> "slots_lib.Prompt | None":
+    """Returns a history for `running`; None where it begins in another way.
+
+    Args:
+      name: of whoever waits for it.
+      titles: of the history, oldest first.
+      items: [H] their catalogue rows, padded at the right with -1.
+    """
+    from bigrec_jax.decoding import running
+
+    (tokens,) = self.prompt_tokens([titles])
+    if not self._prefix.begins(tokens):
+      return None
+    masses = None
+    if self._masses is not None and self._cf_scorer is not None:
+      masses = self._masses(self._cf_scorer(items[None]))[0]
+    own = tokens[len(self._prefix.ids) :]
+    return running.Prompt(name, own, len(tokens), masses)
+
+  def trie_of(
+    self, edition: editions.Edition, offered: catalogue_lib.Catalogue
+  ) -> "constraints.Trie | None":
+    """Returns the trie of an edition, for the programs of the present one.
+
+    Args:
+      edition: of the catalogue.
+      offered: its items.
+
+    Raises:
+      UserError: it is larger than there is room for.
+    """
+    if self.trie is None:
+      return None
+    from bigrec_jax.decoding import constraints
+    from bigrec_jax.devices import sharding
+
+    before = self.trie
+    _check_prior(self._loaded, edition)
+    trie = constraints.build_trie(
+      *_title_tokens(self._loaded, edition, offered), like=before
+    )
+    for name, found, room in (
+      ("titles", len(trie.tokens), len(before.tokens)),
+      ("titles with one beginning", trie.max_children, before.max_children),
+      ("tokens of a title", trie.depth, before.depth),
+    ):
+      if found > room:
+        raise errors.UserError(
+          f"catalogue: {name}: more found than there is room for in the trie;"
+          " config.serve.spare_items larger, or a server that is started anew,"
+          " expected"
+        )
+    return sharding.put_replicated(self._loaded.mesh, trie)
 
   def continue_histories(
     self,
@@ -194,39 +292,77 @@ class Decoder:
 
 
 def _trie(
-  loaded: loaded_lib.Loaded,
+  loaded: loaded_lib.Loaded, room: float
 ) -> "tuple[constraints.Trie, constraints.Masses | None]":
   """Returns `legal_titles` on the devices, which no call sends again."""
   from bigrec_jax.devices import sharding
 
-  trie, masses = legal_titles(loaded)
+  trie, masses = legal_titles(loaded, room)
   return sharding.put_replicated(loaded.mesh, trie), masses
 
 
 def legal_titles(
-  loaded: loaded_lib.Loaded,
+  loaded: loaded_lib.Loaded, room: float = 0.0
 ) -> "tuple[constraints.Trie, constraints.Masses | None]":
   """Returns the trie of all answers that the task calls legal, and its prior.
 
   Both are on the host.
+
+  Args:
+    loaded: configuration and workdir.
+    room: share of the titles that may be added later.
   """
   from bigrec_jax.decoding import constraints
 
-  tokenizer = loaded.tokenizer
-  encoded = constraints.title_tokens(
-    loaded.task.legal_answers(),
-    loaded.prompt.answer_context,
-    tokenizer.encode_data,
-    tokenizer.decode,
-    tokenizer.eos_id,
-  )
   config, masses = loaded.config.generate, None
-  trie = constraints.build_trie(*encoded, with_titles=config.has_prior)
+  _check_prior(loaded, loaded.edition)
+  trie = constraints.build_trie(
+    *_title_tokens(loaded, loaded.edition, loaded.offered),
+    with_titles=config.has_prior,
+    room=max(room, 1 / 16),
+  )
   if config.has_prior:
     masses = constraints.Masses(trie, loaded.task.answers_of_items())
     prior = masses.prior(config.prior_weight)
     trie = trie.replace(titles=None, prior=prior)
   return trie, masses
+
+
+def _check_prior(loaded: loaded_lib.Loaded, edition: editions.Edition) -> None:
+  """Raises UserError where a prior would have to know items it can't know."""
+  config = loaded.config.generate
+  if config.has_prior and edition.fingerprint != edition.prepared:
+    raise errors.UserError(
+      f"config.generate.prior: {config.prior} found, which knows the prepared"
+      " items alone, but some were added or withdrawn; no prior, or the"
+      f" prepared catalogue (no {loaded.paths.editions}), expected"
+    )
+
+
+def _title_tokens(
+  loaded: loaded_lib.Loaded,
+  edition: editions.Edition,
+  offered: catalogue_lib.Catalogue,
+) -> "constraints.Encoded":
+  """Returns the titles that may be written, as tokens."""
+  from bigrec_jax.decoding import constraints
+
+  tokenizer = loaded.tokenizer
+  answers = loaded.task.legal_answers()
+  if edition.number:
+    kept = edition.listed(offered)
+    titles = offered.titles
+    if kept is not None:
+      titles = tuple(titles[row] for row in np.flatnonzero(kept))
+    # As the task has them.
+    answers = [loaded.prompt.output_text(t) for t in dict.fromkeys(titles)]
+  return constraints.title_tokens(
+    answers,
+    loaded.prompt.answer_context,
+    tokenizer.encode_data,
+    tokenizer.decode,
+    tokenizer.eos_id,
+  )
 
 
 def norm_lengths(

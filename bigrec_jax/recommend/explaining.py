@@ -119,7 +119,7 @@ class Explainer:
     by: str | None,
   ) -> dict[str, Any]:
     """Returns the explanation of one item, with the words for people."""
-    catalogue = self._loaded.catalogue
+    catalogue = self._loaded.offered
     places = {
       "text": near,
       "cf": by_cf,
@@ -161,7 +161,7 @@ class Explainer:
     if best is None:
       return None
     _, both, of, other = best
-    catalogue = self._loaded.catalogue
+    catalogue = self._loaded.offered
     return {
       "external_id": catalogue.external_ids[other],
       "title": catalogue.titles[other],

@@ -48,7 +48,7 @@ class Judge:
     chosen, self._loaded = given.chosen, given.loaded
     self._lists = lists
     self._falls_back = given.loaded.config.recommend.fallback
-    self._popularity = np.asarray(given.popularity, np.float64)
+    self._popularity = np.asarray(given.shelf.popularity, np.float64)
 
     def read(name: str) -> confidence.Confidence | None:
       where = f"chosen.json: confidence.{name}"
@@ -108,11 +108,11 @@ class Judge:
   ) -> confidence.Signs:
     from bigrec_jax.rankers import signs as signs_lib
 
-    ground, catalogue = self._loaded.config.ground, self._loaded.catalogue
+    ground, catalogue = self._loaded.config.ground, self._loaded.offered
     exact = np.array([catalogue.names(texts[0]) for texts in own.texts])
     if self._own is None:  # Nobody asks how far the text is.
       nothing = np.zeros(len(exact), np.int32)
-      place, cold = signs_lib.places(read, nothing, len(catalogue))
+      place, cold = signs_lib.places(read, nothing, len(self._popularity))
       return confidence.Signs(
         exact, np.zeros(len(exact)), own.scores, place, cold
       )

@@ -57,7 +57,7 @@ class LikelyTitles:
     """
     from bigrec_jax.rankers.distance import streamed
 
-    catalogue = loaded.catalogue
+    catalogue = loaded.offered
     self._loaded, self._most = loaded, min(most, len(catalogue))
     self._table = streamed.streamed(items, catalogue.groups, loaded.mesh)
     self._scorer = title_scorer.TitleScorer(loaded, adapter)
@@ -68,7 +68,7 @@ class LikelyTitles:
   @property
   def num_items(self) -> int:
     """I."""
-    return len(self._loaded.catalogue)
+    return len(self._loaded.offered)
 
   def __call__(
     self,
@@ -111,6 +111,6 @@ def written(
   """Returns the titles that texts are exactly [N, W], -1 where they aren't."""
   found = np.full((len(texts), max(map(len, texts))), -1, np.int32)
   for own, titles in zip(found, texts, strict=True):
-    rows = map(loaded.catalogue.index_of_clean_title, titles)
+    rows = map(loaded.offered.index_of_clean_title, titles)
     own[: len(titles)] = [-1 if row is None else row for row in rows]
   return found

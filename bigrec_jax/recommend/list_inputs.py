@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.recommend import loaded as loaded_lib, shelf as shelf_lib
 from bigrec_jax.results import chosen as chosen_lib
 
 if TYPE_CHECKING:
@@ -77,13 +77,21 @@ class Given(NamedTuple):
   Attributes:
     loaded: configuration and workdir.
     adapter: the PEFT directory of the model that writes.
-    items: [I, D] float32, embeddings of the catalogue.
-    popularity: [I] counts.
+    shelf: the rows of the catalogue.
     chosen: what valid chose, or the user.
   """
 
   loaded: loaded_lib.Loaded
   adapter: pathlib.Path
-  items: np.ndarray
-  popularity: np.ndarray
+  shelf: shelf_lib.Shelf
   chosen: chosen_lib.Chosen
+
+  @property
+  def items(self) -> np.ndarray:
+    """[I, D] float32, embeddings of the catalogue."""
+    return self.shelf.vectors
+
+  @property
+  def groups(self) -> np.ndarray:
+    """[I] int32, rows of one number are one title."""
+    return self.shelf.groups

@@ -5,7 +5,7 @@ Letters: N users, n some of them, B texts of a user, D width, I items.
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from bigrec_jax.data.text import prompts
 from bigrec_jax.recommend import (
   beam_logs,
   decoder,
-  likely,
+  list_makers,
 )
 from bigrec_jax.recommend.list_inputs import (
   Given,
@@ -23,41 +23,11 @@ from bigrec_jax.recommend.list_inputs import (
   Wanted,
 )
 from bigrec_jax.results import chosen as chosen_lib
-from bigrec_jax.workdir import fields
 
 if TYPE_CHECKING:
-  from bigrec_jax.rankers import bm25, grounder
+  from bigrec_jax.rankers import grounder
   from bigrec_jax.rankers.combine import candidates
   from bigrec_jax.rankers.distance import streamed
-
-_FITTED = "chosen.json: fitted"
-
-
-class _Lists(Protocol):
-  """Makes lists; attributes say what it is made of.
-
-  Attributes:
-    models: CF models whose scores are read.
-    words: what the words of histories' titles are scored with; None = nobody
-      reads these scores.
-    all_texts: whether all texts of a user count.
-    asks: whether the model is asked of titles, and so prompts are read.
-    table: the catalogue on the mesh; None = there is none of this kind.
-  """
-
-  table: "streamed.Streamed | None"
-  models: Sequence[str]
-  words: "bm25.Settings | None"
-  all_texts: bool
-  asks: bool
-
-  def __call__(
-    self,
-    users: "candidates.Users",
-    own: Texts,
-    wanted: Wanted,
-  ) -> "grounder.Recommended":
-    """Returns the lists of n users; see `Listing.__call__`."""
 
 
 class Listing:
@@ -77,13 +47,18 @@ class Listing:
         reads log-probabilities where beams are written with a prior.
     """
     system = given.chosen.system
-    make: type[_Injected | _AllBeams | _Likelihood | _Fused] = _Injected
+    make: type[
+      list_makers.Injected
+      | list_makers.AllBeams
+      | list_makers.Likelihood
+      | list_makers.Fused
+    ] = list_makers.Injected
     if system == chosen_lib.ALL_BEAMS:
-      make = _AllBeams
+      make = list_makers.AllBeams
     elif system in chosen_lib.LIKELIHOODS:
-      make = _Likelihood
+      make = list_makers.Likelihood
     elif system:
-      make = _Fused
+      make = list_makers.Fused
     self._loaded, self._lists = given.loaded, make(given)
     self.models, self.words = self._lists.models, self._lists.words
     generate = given.loaded.config.generate
@@ -102,10 +77,8 @@ class Listing:
 
     if self._lists.table is not None:
       return self._lists.table
-    catalogue = self._loaded.catalogue
-    return streamed.streamed(
-      self._given.items, catalogue.groups, self._loaded.mesh
-    )
+    given = self._given
+    return streamed.streamed(given.items, given.groups, self._loaded.mesh)
 
   def texts(
     self, written: Sequence[Mapping[str, Any]], read_prompts: ReadPrompts
@@ -182,6 +155,60 @@ class Listing:
     """
     return self._lists(users, own, wanted)
 
+  @property
+  def grows(self) -> bool:
+    """Whether rows may be rewritten; see `grows`."""
+    lists = self._lists
+    return (
+      isinstance(lists, (list_makers.Injected, list_makers.Fused))
+      and not lists.asks
+    )
+
+  def rewritten(self, rows: slice) -> None:
+    """Takes other vectors from the shelf; nobody makes lists meanwhile."""
+    assert isinstance(self._lists, (list_makers.Injected, list_makers.Fused))
+    self._lists.rewritten(rows)
+    self.__dict__.pop("table", None)  # It was that of the lists.
+
+  def warm_up(
+    self, users: "candidates.Users", own: Texts, wanted: Wanted
+  ) -> None:
+    """Compiles what lists of these sizes take; the arguments are a call's.
+
+    Of an injection that is every program. What a system needs for rare lists,
+    such as those of hundreds of items with one title, is compiled then.
+    """
+    self(users, own, wanted)
+    if isinstance(self._lists, list_makers.Injected):
+      self._lists.warm_up(users, own, wanted)
+    from bigrec_jax.rankers import signs
+
+    ground = self._loaded.config.ground
+    signs.warm_up(
+      self.table,
+      users.queries[:, 0],
+      most_users=ground.batch_size,
+      most_items=ground.block_items,
+    )
+
+
+def grows(chosen: chosen_lib.Chosen) -> bool:
+  """Returns whether lists can have items that come later.
+
+  Not where all items share a mixture, as with all beams, nor where the model
+  is asked of titles: what it says of each is kept by their number.
+  """
+  if not chosen.system:
+    return True
+  others = (chosen_lib.ALL_BEAMS, *chosen_lib.LIKELIHOODS)
+  if chosen.system in others:
+    return False
+  from bigrec_jax.rankers.combine import fusion
+
+  return not fusion.Fusion.from_json(
+    chosen.fitted, list_makers.FITTED
+  ).likelihood
+
 
 def _with_letters(written: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the texts of a user without those that say nothing.
@@ -196,170 +223,3 @@ def _with_letters(written: Mapping[str, Any]) -> dict[str, Any]:
   return {
     key: [written[key][n] for n in kept or [0]] for key in ("predict", "scores")
   }
-
-
-class _Injected:
-  """The published form: distances, and what shrinks them."""
-
-  all_texts = asks = False
-  words = None
-
-  def __init__(self, given: Given):
-    from bigrec_jax.rankers import grounder
-
-    loaded, chosen = given.loaded, given.chosen
-    known = "popularity" in chosen.parts
-    self.models = chosen.models_in_use
-    self._ground = grounder.Grounder(
-      given.items,
-      loaded.catalogue.groups,
-      given.popularity if known else None,
-      chosen.gamma,
-      loaded.config.ground,
-      loaded.mesh,
-      most_users=loaded.config.ground.batch_size,
-    )
-    self.table = self._ground.table
-
-  def __call__(
-    self,
-    users: "candidates.Users",
-    own: Texts,
-    wanted: Wanted,
-  ) -> "grounder.Recommended":
-    del own
-    read = users.cf[self.models[0]] if self.models else None
-    return self._ground(
-      users.queries[:, 0], wanted.hidden, read, wanted.k, wanted.allowed
-    )
-
-
-class _AllBeams:
-  """The mixture over all beams."""
-
-  all_texts, asks, models, words = True, False, (), None
-  table = None
-
-  def __init__(self, given: Given):
-    from bigrec_jax.rankers import all_beams, all_beams_lists
-
-    fitted = fields.Fields(given.chosen.fitted, _FITTED)
-    names = all_beams.Settings._fields
-    settings = (fitted.get(name, fields.number) for name in names)
-    self._loaded = given.loaded
-    self._lists = all_beams_lists.AllBeamsLists(
-      all_beams.Settings(*settings),
-      given.items,
-      given.loaded.catalogue.groups,
-      given.loaded.mesh,
-    )
-
-  def __call__(
-    self,
-    users: "candidates.Users",
-    own: Texts,
-    wanted: Wanted,
-  ) -> "grounder.Recommended":
-    assert users.log_probs is not None
-    titles = np.full(users.log_probs.shape, -1, np.int32)
-    found = likely.written(self._loaded, own.texts)
-    titles[:, : found.shape[1]] = found
-    return self._lists(users.queries, users.log_probs, titles, *wanted)
-
-
-def _models(given: Given) -> tuple[str, ...]:
-  """Returns the CF models that a system was fitted with.
-
-  Raises:
-    UserError: another one is at hand.
-  """
-  chosen = given.chosen
-  found = chosen.models_in_use
-  if set(found) - set(chosen.models):
-    raise errors.UserError(
-      f"chosen.json: {chosen.system} with the scores of {', '.join(found)}"
-      f" found, of {chosen.cf_model or 'no CF model'} expected;"
-      " --mode=ground_eval writes it again"
-    )
-  return found
-
-
-def _judge(given: Given, most: int) -> likely.LikelyTitles:
-  return likely.LikelyTitles(given.loaded, given.adapter, given.items, most)
-
-
-def _ask(
-  judge: likely.LikelyTitles,
-  users: "candidates.Users",
-  own: Texts,
-  models: Sequence[str],
-) -> likely.Likely:
-  """Returns what the model makes of a few titles of users."""
-  from bigrec_jax.rankers import dense
-
-  assert own.prompts is not None
-  cf = None
-  for model in models[:1]:  # The one that candidates came from on valid.
-    cf = dense.Dense(users.cf[model], judge.num_items)
-  return judge(own.texts, users.queries[:, 0], *own.prompts, cf)
-
-
-class _Likelihood:
-  """A few titles in the order of the model's own probability of them."""
-
-  all_texts, asks, words = False, True, None
-
-  def __init__(self, given: Given):
-    from bigrec_jax.rankers import reranked_lists
-
-    fitted, loaded = fields.Fields(given.chosen.fitted, _FITTED), given.loaded
-    self._weight = fitted.get("weight_without_history", fields.number)
-    self._judge = _judge(given, fitted.get("candidates", fields.count))
-    self.models = _models(given)
-    self._lists = reranked_lists.RerankedLists(
-      given.items, loaded.catalogue.groups, loaded.config.ground, loaded.mesh
-    )
-    self.table = self._lists.table
-
-  def __call__(
-    self,
-    users: "candidates.Users",
-    own: Texts,
-    wanted: Wanted,
-  ) -> "grounder.Recommended":
-    found = _ask(self._judge, users, own, self.models)
-    queries, scores = users.queries[:, 0], found.scores(self._weight)
-    return self._lists(found.titles, scores, queries, *wanted)
-
-
-class _Fused:
-  """A fused score of candidates from every part."""
-
-  def __init__(self, given: Given):
-    from bigrec_jax.rankers.combine import fused_lists, fusion
-
-    loaded = given.loaded
-    fused = fusion.Fusion.from_json(given.chosen.fitted, _FITTED)
-    self.models, self.words = _models(given), fused.words
-    self.all_texts, self.asks = fused.texts == "all", fused.likelihood > 0
-    self._judge = _judge(given, fused.likelihood) if self.asks else None
-    self._lists = fused_lists.FusedLists(
-      fused,
-      given.items,
-      loaded.catalogue.groups,
-      given.popularity,
-      loaded.config.ground,
-      loaded.mesh,
-    )
-    self.table = self._lists.table
-
-  def __call__(
-    self,
-    users: "candidates.Users",
-    own: Texts,
-    wanted: Wanted,
-  ) -> "grounder.Recommended":
-    asked = None
-    if self._judge is not None:
-      asked = _ask(self._judge, users, own, self.models)
-    return self._lists(users, wanted.hidden, wanted.k, asked, wanted.allowed)

@@ -16,6 +16,7 @@ from absl import logging
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
+  editions,
   examples,
   manifest as manifest_lib,
 )
@@ -65,9 +66,12 @@ class Loaded:
     ledger: names files outside the workdir by what they hold.
     keeps_conversions: a base that had to be converted may be written to the
       workdir, so that the next start is faster; else nothing is.
+    lists_editions: lists have what was added to the catalogue later, and not
+      what was withdrawn; an evaluation knows the prepared items alone.
   """
 
   keeps_conversions = False
+  lists_editions = True
 
   def __init__(self, config: config_lib.Config, workdir: pathlib.Path):
     self.config = config
@@ -100,6 +104,28 @@ class Loaded:
   def catalogue(self) -> catalogue_lib.Catalogue:
     """The prepared catalogue."""
     return catalogue_lib.load(self.paths)
+
+  @functools.cached_property
+  def edition(self) -> editions.Edition:
+    """What was added to the prepared catalogue, and withdrawn from it."""
+    prepared = self.catalogue.fingerprint
+    if not self.lists_editions:
+      return editions.Edition(0, 0, prepared)
+    return editions.Store(self.paths, prepared).current()
+
+  @functools.cached_property
+  def offered(self) -> catalogue_lib.Catalogue:
+    """The catalogue that lists are made of: the prepared one, and additions.
+
+    Data, training and evaluation know the prepared one alone.
+    """
+    return self.edition.offered(self.catalogue)
+
+  def offer(
+    self, edition: editions.Edition, offered: catalogue_lib.Catalogue
+  ) -> None:
+    """Makes lists be of another edition, and its items, from now on."""
+    self.__dict__.update(edition=edition, offered=offered)
 
   def examples(self, split: str) -> examples.Examples:
     """The rows of a split that this configuration uses."""

@@ -31,7 +31,7 @@ def embed_queries(
   Raises:
     NonFiniteError: the encoder gives NaN for a text; names it.
   """
-  rows = [loaded.catalogue.index_of_clean_title(text) for text in texts]
+  rows = [loaded.offered.index_of_clean_title(text) for text in texts]
   queries = np.empty((len(texts), items.shape[1]), np.float32)
   new = [n for n, row in enumerate(rows) if row is None]
   known = [n for n, row in enumerate(rows) if row is not None]

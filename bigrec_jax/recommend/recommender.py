@@ -12,19 +12,14 @@ import os
 import pathlib
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-import ml_collections
 import numpy as np
 
 from bigrec_jax import config as config_lib, errors, progress as reports
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import (
-  attributes,
-  histories as histories_lib,
-  popularity,
-)
+from bigrec_jax.data.prepared import histories as histories_lib
 from bigrec_jax.recommend import (
   cf_scorer,
   choice,
@@ -38,6 +33,8 @@ from bigrec_jax.recommend import (
   loaded as loaded_lib,
   log_handlers,
   queries,
+  remembered,
+  shelf as shelf_lib,
   words_scorer,
 )
 from bigrec_jax.recommend.recommendations import (
@@ -46,7 +43,7 @@ from bigrec_jax.recommend.recommendations import (
   Recommendations,
 )
 from bigrec_jax.results import chosen as chosen_lib
-from bigrec_jax.workdir import paths as paths_lib, settings
+from bigrec_jax.workdir import paths as paths_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers.combine import candidates
@@ -68,23 +65,23 @@ class Recommender:
     adapter: pathlib.Path,
     items: np.ndarray,
     chosen: chosen_lib.Chosen,
+    spare: int = 0,
   ):
     """Puts everything in its place; `load` finds it in a workdir.
 
     Args:
       loaded: configuration and workdir.
       adapter: the PEFT directory of the model that writes.
-      items: [I, D] float32, embeddings of the catalogue.
+      items: [I, D] float32, embeddings of the prepared catalogue.
       chosen: what lists are made with.
+      spare: rows of room for items that are added later (`Served`).
 
     Raises:
       UserError: a part is missing, or doesn't fit the others.
     """
-    self._loaded, self._items = loaded, items
-    self._popularity = popularity.counts(
-      loaded.config.ground.popularity, loaded.catalogue
-    )
-    given = list_inputs.Given(loaded, adapter, items, self._popularity, chosen)
+    self._loaded = loaded
+    self._shelf = shelf_lib.Shelf(loaded, items, spare)
+    given = list_inputs.Given(loaded, adapter, self._shelf, chosen)
     self._list_of = listing.Listing(given)
     self._judge = judging.Judge(given, self._list_of)
     self._scorers = {
@@ -93,9 +90,8 @@ class Recommender:
     self._words = None
     if self._list_of.words is not None:
       self._words = words_scorer.load(loaded, self._list_of.words)
-    self._decoder = decoder.Decoder(loaded, adapter)
+    self._decoder = decoder.Decoder(loaded, adapter, spare / len(items))
     self._ready_for_new_texts = loaded.config.generate.constrained
-    self._attributes = attributes.Attributes(loaded.paths.attributes)
     self._lock = threading.Lock()
     self.provenance = Provenance(
       injection="none" if chosen.system else chosen.injection,
@@ -104,7 +100,7 @@ class Recommender:
       base=loaded.base_fingerprint,
       encoder=loaded.encoder_inputs.get("encoder"),
       adapter=loaded.adapter_fingerprint(adapter),
-      catalogue=loaded.catalogue.fingerprint,
+      catalogue=loaded.edition.fingerprint,
       system=chosen.system or None,
     )
 
@@ -140,7 +136,7 @@ class Recommender:
     """
     paths_lib.refuse_urls({"workdir": os.fspath(workdir)})
     paths = paths_lib.Paths(pathlib.Path(workdir))
-    config = _config(paths, injection, gamma, mesh)
+    config = remembered.config(paths, injection, gamma, mesh)
     with log_handlers.left_alone():
       loaded = loaded_lib.Loaded(config, paths.root)
       choice.check(loaded)
@@ -192,12 +188,12 @@ class Recommender:
         " expected"
       )
     rows = histories_lib.from_lists(histories)
-    found = histories_lib.find(rows, self._loaded.catalogue, unknown, "unknown")
+    found = histories_lib.find(rows, self._loaded.offered, unknown, "unknown")
     return self.recommend(
       found,
       k,
       exclude_history=exclude_history,
-      shown=filters.of_ids(self._loaded.catalogue, allow, deny),
+      shown=filters.of_ids(self._loaded.offered, allow, deny),
       explain=explain,
       seed=self._loaded.config.seed,
       progress=reports.NullProgress(),
@@ -227,7 +223,6 @@ class Recommender:
     """
     if not len(histories):
       return []
-    lists = []
     with self._lock, log_handlers.left_alone():
       written = self._decoder.continue_histories(
         histories.titles,
@@ -235,43 +230,91 @@ class Recommender:
         seed,
         progress,
       )
-      texts = self._list_of.texts(
-        written, lambda: self._prompts(histories.titles)
+      return self._lists(
+        histories,
+        written,
+        k,
+        exclude_history=exclude_history,
+        shown=shown,
+        explain=explain,
       )
-      needed = self._list_of.embedded(texts)
-      vectors = self._embed([text for own in needed for text in own])
-      queries, log_probs = self._list_of.queries(texts, vectors)
-      for part in histories.parts():
-        # Histories up to the length that the model is told share a program.
+
+  def _lists(
+    self,
+    histories: histories_lib.Histories,
+    written: Sequence[Mapping[str, list]],
+    k: int,
+    *,
+    exclude_history: bool,
+    shown: filters.Filter,
+    explain: bool = False,
+    made: int = 0,
+    width: int = 0,
+  ) -> list[Recommendations]:
+    """Returns the lists of histories for which the texts are written.
+
+    Args:
+      histories: in the catalogue.
+      written: {"predict", "scores"} of each, see `Decoder`.
+      k: items in a list.
+      exclude_history: never list what the history has.
+      shown: what of the catalogue may be listed.
+      explain: tell why each item is there.
+      made: lists are made at least so long, and cut.
+      width: histories are padded to it; calls that share both share programs.
+    """
+    lists = []
+    parts = self._parts(
+      histories, written, max(k, made), exclude_history, shown, width
+    )
+    for part, users, own, wanted in parts:
+      found = self._list_of(users, own, wanted)
+      judged = self._judge(found.cut(k), users, own, wanted._replace(k=k))
+      why = None
+      if explain:
         items = histories[part].padded(self._loaded.config.data.max_history)
-        hidden = items if exclude_history else items[:, :0]
-        wanted = list_inputs.Wanted(hidden, k, shown.allowed)
-        logs = None if log_probs is None else log_probs[part]
-        users, own = self._users(queries[part], logs, items), texts.of(part)
-        found = self._list_of(users, own, wanted)
-        judged = self._judge(found, users, own, wanted)
-        why: list[list[dict[str, Any]]] | None = None
-        if explain:
-          why = self._explainer(
-            users, own, items, judged.lists, judged.fallback
-          )
-        lists += [
-          self._list(
-            judged,
-            n,
-            written[user],
-            histories,
-            user,
-            None if why is None else why[n],
-          )
-          for n, user in enumerate(range(part.start, part.stop))
-        ]
+        why = self._explainer(users, own, items, judged.lists, judged.fallback)
+      lists += [
+        self._list(
+          judged, n, written[user], histories, user, why[n] if why else None
+        )
+        for n, user in enumerate(range(part.start, part.stop))
+      ]
     return lists
+
+  def _parts(
+    self,
+    histories: histories_lib.Histories,
+    written: Sequence[Mapping[str, list]],
+    k: int,
+    hide: bool,
+    shown: filters.Filter,
+    width: int,
+  ) -> Iterator[
+    "tuple[slice, candidates.Users, list_inputs.Texts, list_inputs.Wanted]"
+  ]:
+    """Yields some users at a time, with what their lists are made of."""
+    texts = self._list_of.texts(
+      written, lambda: self._prompts(histories.titles)
+    )
+    needed = self._list_of.embedded(texts)
+    vectors = self._embed([text for own in needed for text in own])
+    queries, log_probs = self._list_of.queries(texts, vectors)
+    allowed = self._shelf.allowed(shown.allowed)
+    # Histories up to the length that the model is told share a program.
+    width = max(self._loaded.config.data.max_history, width)
+    for part in histories.parts():
+      items = histories[part].padded(width)
+      hidden = items if hide else np.full_like(items, -1)
+      logs = None if log_probs is None else log_probs[part]
+      users = self._users(queries[part], logs, items)
+      wanted = list_inputs.Wanted(hidden, k, allowed)
+      yield part, users, texts.of(part), wanted
 
   @functools.cached_property
   def _explainer(self) -> explaining.Explainer:
     table = self._list_of.table
-    return explaining.Explainer(self._loaded, table, self._popularity)
+    return explaining.Explainer(self._loaded, table, self._shelf.popularity)
 
   def _prompts(self, titles: Sequence[Sequence[str]]) -> list_inputs.Prompts:
     tokens = self._decoder.prompt_tokens(titles)
@@ -287,7 +330,8 @@ class Recommender:
       # have to wait until its program is compiled.
       queries.embed_texts(self._loaded, [""], progress)
       self._ready_for_new_texts = True
-    return queries.embed_queries(self._loaded, texts, self._items, progress)
+    items = self._shelf.vectors
+    return queries.embed_queries(self._loaded, texts, items, progress)
 
   def _users(
     self, queries: np.ndarray, log_probs: np.ndarray | None, items: np.ndarray
@@ -296,7 +340,7 @@ class Recommender:
     from bigrec_jax.rankers.combine import candidates
 
     def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
-      return lambda part: score(items[part])
+      return lambda part: self._shelf.scores(score, items[part])
 
     scores = {model: reader(score) for model, score in self._scorers.items()}
     if self._words is not None:
@@ -310,13 +354,13 @@ class Recommender:
     self,
     judged: judging.Judged,
     n: int,
-    written: dict[str, list],
+    written: Mapping[str, list],
     histories: histories_lib.Histories,
     user: int,
     why: list[dict[str, Any]] | None,
   ) -> Recommendations:
     """Returns the list of user n of those judged, `user` of all."""
-    catalogue, found = self._loaded.catalogue, judged.lists
+    catalogue, found = self._loaded.offered, judged.lists
     cold = bool(judged.cold[n])
     provenance = dataclasses.replace(
       self.provenance,
@@ -337,14 +381,14 @@ class Recommender:
         distance=None
         if np.isnan(found.distances[n, place])
         else float(found.distances[n, place]),
-        popularity=self._popularity[item].item(),
+        popularity=self._shelf.popularity[item].item(),
         cf_rank=None if ranks is None else ranks[place],
         provenance=provenance,
         attributes=own,
         why=None if why is None else why[place],
       )
       for place, (item, own) in enumerate(
-        zip(listed, self._attributes.of(listed), strict=True)
+        zip(listed, self._shelf.attributes(listed), strict=True)
       )
     )
     return Recommendations(
@@ -354,36 +398,3 @@ class Recommender:
       provenance,
       judged.confidence[n],
     )
-
-
-def _config(
-  paths: paths_lib.Paths,
-  injection: str | None,
-  gamma: float | None,
-  mesh: config_lib.MeshConfig | None,
-) -> config_lib.Config:
-  """Returns the configuration that a workdir remembers, with these changes."""
-  if not paths.root.is_dir():
-    raise errors.UserError(f"{paths.root}: no such folder, a workdir expected")
-  kept = settings.recall(paths)
-  if kept is None:
-    raise errors.UserError(
-      f"{paths.config}: not found, the configuration that a workdir was made"
-      " with expected; a workdir of before version 0.2 gets it by any mode that"
-      " makes something, e.g. --mode=embed with its --config"
-    )
-  config = config_lib.from_config_dict(
-    ml_collections.ConfigDict(kept["config"])
-  )
-  recommend = config.recommend
-  if injection is not None:
-    recommend = dataclasses.replace(
-      recommend, injection=injection, gamma="auto"
-    )
-  if gamma is not None:
-    recommend = dataclasses.replace(recommend, gamma=str(gamma))
-  return dataclasses.replace(
-    config,
-    recommend=recommend,
-    mesh=mesh or config.mesh,
-  )

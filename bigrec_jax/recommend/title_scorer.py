@@ -133,7 +133,7 @@ class TitleScorer:
     from bigrec_jax.decoding import constraints
 
     loaded = self._loaded
-    titles = loaded.catalogue.titles
+    titles = loaded.offered.titles
     return constraints.continuations(
       [loaded.prompt.output_text(titles[row]) for row in rows.tolist()],
       loaded.prompt.answer_context,

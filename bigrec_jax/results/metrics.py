@@ -45,6 +45,17 @@ def ndcg(ranks: np.ndarray, k: int) -> float:
   return float(total / len(ranks) / (1.0 / math.log(2)))
 
 
+def mrr(ranks: np.ndarray, k: int) -> float:
+  """Returns the mean of 1 / (rank + 1) over users, 0 from rank k on.
+
+  Args:
+    ranks: [N] integers, at least one.
+    k: cutoff.
+  """
+  ranks = _checked(ranks)
+  return float(np.mean(np.where(ranks < k, 1.0 / (ranks + 1.0), 0.0)))
+
+
 def mean_reciprocal_rank(ranks: np.ndarray) -> float:
   """Returns the mean of 1 / (rank + 1)."""
   return float(np.mean(1.0 / (_checked(ranks) + 1.0)))
@@ -100,7 +111,7 @@ def ci95(
 
   Args:
     ranks: [N] integers, at least one.
-    metric: "ndcg" or "hr".
+    metric: "ndcg", "hr" or "mrr".
     k: cutoff.
     samples: bootstrap samples, at least 1.
     seed: of numpy's default generator.
@@ -113,7 +124,10 @@ def ci95(
   k = min(k, int(ranks.max()) + 1)
   counts = np.bincount(np.minimum(ranks, k), minlength=k + 1)
   gain = np.zeros(k + 1)
-  gain[:k] = 1.0 if metric == "hr" else 1.0 / np.log2(np.arange(k) + 2.0)
+  if metric == "mrr":
+    gain[:k] = 1.0 / (np.arange(k) + 1.0)
+  else:
+    gain[:k] = 1.0 if metric == "hr" else 1.0 / np.log2(np.arange(k) + 2.0)
   rng = np.random.default_rng(seed)
   step = max(1, _MOST_DRAWN // (k + 1))
   values = np.concatenate(

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import raw_files
-from bigrec_jax.recommend import choice, conversation, other_model
+from bigrec_jax.recommend import (
+  choice,
+  conversation,
+  other_model,
+  recommender as recommender_lib,
+)
 from bigrec_jax.stages import graph, recommend, train
 from bigrec_jax.stages.session import Asked, Session, say
 from bigrec_jax.tasks.chat import profile
@@ -29,6 +34,7 @@ def run(
     UserError: something is missing, or several processes were started.
   """
   session = Session(config, workdir, asked)
+  session.lists_editions = True
   session.make(STAGE, reads=True)
 
 
@@ -53,7 +59,7 @@ def _build(session: Session, _: graph.Inputs) -> None:
   config, log = session.config, session.paths.chat_log
   talk = conversation.begin(
     session,
-    recommend.recommender(session),
+    recommend.recommender(session, recommender_lib.Recommender),
     config.recommend.history,
     profile.read(config.task.chat.profile),
   )

@@ -17,8 +17,15 @@ from bigrec_jax.workdir import parts as parts_lib, processes
 def run(
   config: config_lib.Config, workdir: pathlib.Path, asked: Asked | None = None
 ) -> None:
-  """Writes `embeddings/`, unless it is current."""
-  Session(config, workdir, asked).make(STAGE)
+  """Writes `embeddings/`, unless it is current; adds `data.catalogue_add`."""
+  from bigrec_jax.stages import additions  # It needs this stage.
+
+  session = Session(config, workdir, asked)
+  session.lists_editions = True
+  stages = [STAGE]
+  if config.data.catalogue_add:
+    stages.append(additions.STAGE)
+  session.make(*stages)
 
 
 def _needed(session: Session) -> Iterator[graph.Stage]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.recommend import other_model
+from bigrec_jax.recommend import other_model, recommender as recommender_lib
 from bigrec_jax.results import rows, table
 from bigrec_jax.stages import (
   generate,
@@ -45,7 +45,7 @@ def stage(session: Session) -> graph.Stage:
   """Returns the stage that evaluates the task of the configuration."""
   if session.task.grounds:
     return ground_eval.STAGE
-  return _of_task(session.task.name)
+  return _of_task(session.task.name, session.task.batches)
 
 
 def finish(session: Session) -> None:
@@ -57,7 +57,7 @@ def finish(session: Session) -> None:
 
 
 @functools.cache
-def _of_task(name: str) -> graph.Stage:
+def _of_task(name: str, batches: tuple[str, ...]) -> graph.Stage:
   return graph.Stage(
     name=name,
     mode="evaluate",
@@ -69,7 +69,7 @@ def _of_task(name: str) -> graph.Stage:
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
     check=_check,
-    batches=(),
+    batches=batches,
   )
 
 
@@ -130,7 +130,9 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   return protocol.Evidence(
     tuned=tuned,
     untuned=lambda path: other_model.network(session, path),
-    recommender=lambda: recommend.recommender(session),
+    recommender=lambda: recommend.recommender(
+      session, recommender_lib.Recommender
+    ),
     predictions=lambda split: session.load(generate.stage(split)),
     progress=session.stage,
     parts=parts,

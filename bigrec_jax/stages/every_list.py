@@ -12,7 +12,7 @@ from absl import logging
 
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.text import pipeline
-from bigrec_jax.recommend import list_inputs, listing, words_scorer
+from bigrec_jax.recommend import list_inputs, listing, shelf, words_scorer
 from bigrec_jax.results import (
   chosen as chosen_lib,
   ground_file,
@@ -108,11 +108,12 @@ class _Maker:
     from bigrec_jax.rankers.combine import candidates
 
     session = self._session
+    items = shelf.Shelf(session, session.load(embed.STAGE), 0)
+    items.popularity = ground_eval.injected_popularity(session)
     given = list_inputs.Given(
       session,
       train.elsewhere(session) or session.paths.adapter,
-      session.load(embed.STAGE),
-      ground_eval.injected_popularity(session),
+      items,
       chosen,
     )
     make = listing.Listing(given)

@@ -51,9 +51,15 @@ def sets(session: Session) -> list[tuple[Other, float]]:
   """Returns the other workdirs of `train.also`, with their weights.
 
   Raises:
-    UserError: one isn't prepared, or is this run's own.
+    UserError: one isn't prepared, or is this run's own; or the task reads
+      none.
   """
   found = []
+  if session.config.train.mixed and not session.task.mixes:
+    raise errors.UserError(
+      f"config.train.also: other workdirs found, none expected for task"
+      f" {session.task.name}, whose samples are more than texts"
+    )
   for folder, weight in session.config.train.mixed:
     root = pathlib.Path(folder)
     if paths_lib.real(root) == paths_lib.real(session.paths.root):

@@ -6,6 +6,7 @@ import json
 import pathlib
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from absl import logging
@@ -24,6 +25,7 @@ from bigrec_jax.recommend import (
 )
 from bigrec_jax.results import chosen as chosen_lib, confidence
 from bigrec_jax.stages import (
+  additions,
   answers,
   embed,
   generate,
@@ -41,6 +43,8 @@ from bigrec_jax.workdir import fingerprints, given, locks, processes
 _CHUNK = 1024
 # Items that are listed at a time, where lists are long.
 _MOST_LISTED = 1 << 20
+
+T = TypeVar("T", bound=recommender_lib.Recommender)
 
 # Histories are read anew for each pass, as there may be a million of them.
 _SURVEYS: weakref.WeakKeyDictionary[Session, histories_lib.Survey] = (
@@ -62,6 +66,7 @@ def run(
     UserError: no histories are given, or an item of theirs isn't known.
   """
   session = Session(config, workdir, asked)
+  session.lists_editions = True
   session.make(STAGE, reads=True)
   if not session.asked.dry_run:
     finish(session)
@@ -72,13 +77,15 @@ def needed(session: Session) -> Iterator[graph.Stage]:
   needs = [*train.needed(session), embed.STAGE]
   yield from needs
   yield from generate.needs_prior(session)
+  yield from additions.needed(session)
   # What was chosen is of some adapter, base and catalogue.
   if all(session.walk.look(need).is_current for need in needs):
-    for model in _choice(session).chosen.models_in_use:
+    for model in chosen_for(session).chosen.models_in_use:
       yield train_cf.stage(model)
 
 
-def _choice(session: Session) -> choice.Choice:
+def chosen_for(session: Session) -> choice.Choice:
+  """Returns what lists are made with, and why."""
   return choice.choose(session, train.used(session).fingerprint)
 
 
@@ -96,7 +103,7 @@ def _survey(session: Session) -> histories_lib.Survey:
   if session not in _SURVEYS:
     config = session.config.recommend
     _SURVEYS[session] = histories_lib.survey(
-      whom.rows(session), session.catalogue, config.unknown
+      whom.rows(session), session.offered, config.unknown
     )
   return _SURVEYS[session]
 
@@ -125,26 +132,34 @@ def _build(session: Session, made_from: graph.Inputs) -> None:
     if processes.agree(kept.exists):
       say(f"recommend: {kept.name} is {path} again")
     else:
-      _Writer(session, recommender(session)).write(kept)
+      own = recommender(session, recommender_lib.Recommender)
+      _Writer(session, own).write(kept)
     processes.on_first(
       lambda: list_files.give_name(kept, path, record, made_from)
     )
 
 
-def recommender(session: Session) -> recommender_lib.Recommender:
-  """Returns what makes the lists, of `needed` stages that are current."""
-  chosen = _choice(session).chosen
+def recommender(session: Session, kind: type[T], spare: int = 0) -> T:
+  """Returns what makes the lists, of `needed` stages that are current.
+
+  Args:
+    session: of the workdir.
+    kind: `Recommender`, or a subclass.
+    spare: see `Recommender`.
+  """
+  chosen = chosen_for(session).chosen
   models = list(chosen.models_in_use)
   if session.config.generate.has_prior:
     models.append(session.config.generate.prior)
   for model in dict.fromkeys(models):
     if session.asked.make and not cf_scorer.has_weights(session, model):
       session.walk.make_again(train_cf.stage(model), "a missing checkpoint")
-  return recommender_lib.Recommender(
+  return kind(
     session,
     train.used(session).directory,
     session.load(embed.STAGE),
     chosen,
+    spare,
   )
 
 
@@ -155,7 +170,7 @@ def _cost(session: Session) -> graph.Cost:
 def finish(session: Session) -> None:
   """Says where the lists are; prints a list that was asked for by hand."""
   path = _output(session)
-  if note := _choice(session).note:
+  if note := chosen_for(session).note:
     say(f"recommend: {note}")
   if session.config.recommend.history:
     answers.show(path)
@@ -183,7 +198,7 @@ def _shown(session: Session) -> filters.Filter:
     key: history_files.read_ids(path, "item").ids
     for key, path in _id_files(session).items()
   }
-  return filters.of_ids(session.catalogue, ids.get("allow"), ids.get("deny"))
+  return filters.of_ids(session.offered, ids.get("allow"), ids.get("deny"))
 
 
 def _output(session: Session) -> pathlib.Path:
@@ -228,11 +243,11 @@ def _inputs(session: Session) -> graph.Inputs:
 
 def depends_on(session: Session) -> graph.Inputs:
   """Returns what a list depends on, beside its history and its length."""
-  chosen = _choice(session).chosen
+  chosen = chosen_for(session).chosen
   return {
     **generate.depends_on(session, train.used(session)),
     **session.encoder_inputs,
-    "catalogue": session.catalogue.fingerprint,
+    "catalogue": session.edition.fingerprint,
     "chosen": {
       "injection": chosen.injection,
       "gamma": chosen.report,
@@ -284,7 +299,7 @@ class _Writer:
     self, session: Session, recommender: recommender_lib.Recommender
   ):
     self._session, self._recommender = session, recommender
-    listed = min(session.config.recommend.k, len(session.catalogue))
+    listed = min(session.config.recommend.k, len(session.offered))
     self._size = max(1, min(_CHUNK, _MOST_LISTED // listed))
     self._shown = _shown(session)
     self._tally = answers.Tally()
@@ -337,7 +352,7 @@ class _Writer:
     unknown = config.recommend.unknown
     try:
       found = self._recommender.recommend(
-        histories_lib.find(rows, self._session.catalogue, unknown),
+        histories_lib.find(rows, self._session.offered, unknown),
         config.recommend.k,
         exclude_history=config.recommend.exclude_history,
         shown=self._shown,

@@ -57,6 +57,7 @@ class Session(loaded.Loaded):
   """What a workdir holds, for stages, which add to it."""
 
   keeps_conversions = True
+  lists_editions = False  # Of a mode that makes lists it is set.
 
   def __init__(
     self,

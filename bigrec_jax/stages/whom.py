@@ -71,7 +71,7 @@ def count(session: Session) -> int:
 
 def _of_data(session: Session) -> Iterator[histories_lib.Row]:
   """Yields the histories of users of the data, in the order of the data."""
-  config, catalogue = session.config.recommend, session.catalogue
+  config, catalogue = session.config.recommend, session.offered
   path, wanted = session.paths.users, None
   if config.users != _ALL:
     file = raw_files.given("recommend.users", config.users)

@@ -100,7 +100,7 @@ class Network:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tuned:
-  """A network and the adapter that training kept."""
+  """A network and the adapter that training kept; None = nothing is trained."""
 
   network: Network
   adapter: Any
@@ -172,8 +172,12 @@ class Task(abc.ABC):
       `ground_eval` found best; of a task that grounds, and of one whose
       evaluation asks for such lists.
     objectives: what `train.objective` may name.
+    mixes: samples of several data sets may be one source (`train.also`); not
+      where a sample is more than a text (`source.LaidOut`).
     has_own_weights: `own_weights` returns some.
     cf_model: the CF model that is trained before; "" = none is needed.
+    batches: keys of the rows of its evaluation's programs, which the mesh has
+      to divide.
   """
 
   name: str
@@ -182,8 +186,10 @@ class Task(abc.ABC):
   grounds = False
   recommends = False
   objectives: tuple[str, ...] = ("language_model",)
+  mixes = True
   has_own_weights = False
   cf_model = ""
+  batches: tuple[str, ...] = ()
 
   def __init__(self, store: Store):
     """Reads nothing yet.
@@ -195,8 +201,13 @@ class Task(abc.ABC):
     objective = store.config.train.objective
     if objective not in self.objectives:
       raise errors.UserError(
-        f"config.train.objective: {objective} found, {self.objectives[0]}"
-        f" expected for task {self.name}"
+        f"config.train.objective: {objective} found,"
+        f" {' or '.join(self.objectives)} expected for task {self.name}"
+      )
+    if self.decodes and store.config.prompt.style == "sentence":
+      raise errors.UserError(
+        "config.prompt.style: 'sentence' found, another expected for task"
+        f" {self.name}: what it writes has quotes around the title or nothing"
       )
 
   @property

@@ -16,6 +16,8 @@ MODULES = {
   "query": "bigrec_jax.tasks.query.task",
   "auxiliary": "bigrec_jax.tasks.auxiliary.task",
   "yes_no": "bigrec_jax.tasks.yes_no.task",
+  "heads": "bigrec_jax.tasks.heads.task",
+  "title_likelihood": "bigrec_jax.tasks.title_likelihood.task",
 }
 
 

@@ -138,6 +138,11 @@ class Watch:
   same step.
   """
 
+  # Whether the signal asked for what is done at the end, as of a server.
+  ends_well = False
+  # What is said when a signal comes; "" = the loop says it itself.
+  said = "finishing this step, then saving"
+
   def __init__(self) -> None:
     self.number = 0
     self._steps = 0
@@ -244,7 +249,7 @@ class Watch:
     del frame
     self.begin_stop(number, several=False)
     self._stop = 0
-    _say(f"{signal.Signals(number).name}: finishing this step, then saving")
+    _tell(number, self.said)
     self._restore()
 
   def _restore(self) -> None:
@@ -311,8 +316,7 @@ class _Guard(threading.Thread):
         if not self._leaves_by:
           self.leave()
         return
-      name = signal.Signals(number).name
-      _say(f"{name}: finishing this step, then saving")
+      _tell(number, "" if watch is None else watch.said)
       if others is not None:
         others.agree(step)
 
@@ -331,6 +335,8 @@ class _Guard(threading.Thread):
     with self._lock:
       if self.watch is watch:
         self.watch = None
+      if error is None and watch.ends_well:
+        self.number = 0
       if not self.number:
         return
       if error is None:
@@ -374,6 +380,11 @@ def _forget() -> None:
 
 def _unblock() -> None:
   signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _tell(number: int, text: str) -> None:
+  if text:
+    _say(f"{signal.Signals(number).name}: {text}")
 
 
 def _say(line: str) -> None:

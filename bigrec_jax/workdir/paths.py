@@ -99,6 +99,11 @@ class Paths:
     return self.root / "embeddings"
 
   @property
+  def editions(self) -> pathlib.Path:
+    """Items added or withdrawn later (data/prepared/editions.py)."""
+    return self.root / "catalogue"
+
+  @property
   def metrics(self) -> pathlib.Path:
     return self.root / "metrics"
 
@@ -153,8 +158,8 @@ class Paths:
       self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
       self.first,
-      *(self.other_model, self.chat_log),
-      *(self.chosen, self.checkpoints, self.embeddings, self.metrics),
+      *(self.chosen, self.checkpoints, self.embeddings, self.editions),
+      *(self.other_model, self.chat_log, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),
       *(self.export, self.record("x").parent, self.predictions("x").parent),
       self.cf_scores("x", "x").parent.parent,

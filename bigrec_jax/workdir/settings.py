@@ -34,6 +34,7 @@ _DAMAGED = (
 # key (or all of a section) is never remembered.
 PASSING = frozenset(
   {
+    "data.catalogue_add",
     "generate.split",
     "mesh",
     "plan",
@@ -45,6 +46,7 @@ PASSING = frozenset(
     "recommend.output",
     "report.compare",
     "recommend.users",
+    "serve",
   }
 )
 # Where the records of a workdir that remembers nothing say what it was made

@@ -31,8 +31,10 @@ def test_a_variant_lacks_its_kinds_and_nothing_else():
 def test_mistakes_are_one_line():
   with pytest.raises(errors.UserError, match="no such file"):
     auxiliary.configuration("configs/chao.py", {}, "all", 0)
-  with pytest.raises(errors.UserError, match="a key of the config expected"):
+  with pytest.raises(errors.UserError, match="num_trian: unknown key"):
     auxiliary.configuration(TINY, {"data.num_trian": 3}, "all", 0)
+  with pytest.raises(errors.UserError, match="as in configs/common.py"):
+    auxiliary.configuration(TINY, {"data.num_train": "x"}, "all", 0)
   with pytest.raises(errors.UserError, match="'seed' found, key=value"):
     auxiliary._changes(["seed"])
 

@@ -46,9 +46,11 @@ def given():
   loaded = types.SimpleNamespace(
     config=demo_workdir.config(),
     catalogue=catalogue,
+    offered=catalogue,
     mesh=sharding.make_mesh(config_lib.MeshConfig(8, 1, 1)),
   )
-  return list_inputs.Given(loaded, None, VECTORS, COUNTS, _chosen())
+  shelf = types.SimpleNamespace(vectors=VECTORS, popularity=COUNTS)
+  return list_inputs.Given(loaded, None, shelf, _chosen())
 
 
 def _judge(given, k=5, hidden=(), allowed=None):

@@ -452,7 +452,7 @@ def test_every_stage_says_which_files_are_its_own():
   from bigrec_jax.stages import embed, evaluate, prepare, pretrain, report
 
   session = Session(demo_workdir.config(), pathlib.Path("nowhere"))
-  task = evaluate._of_task("yes_no")
+  task = evaluate._of_task("yes_no", ())
   stages = [prepare.STAGE, pretrain.STAGE, train.STAGE, embed.STAGE]
   stages += [ground_eval.STAGE, report.STAGE, task, train_cf.stage("sasrec")]
   stages += [generate.stage(split) for split in ("valid", "test")]

@@ -10,6 +10,8 @@ from configs import common
 def _store(name):
   values = common.get_config()
   values.task.name = name
+  if name == "heads":  # Which has no language model's loss.
+    values.train.objective, values.train.train_on_inputs = "heads", False
   return types.SimpleNamespace(config=config_lib.from_config_dict(values))
 
 

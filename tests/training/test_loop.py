@@ -186,7 +186,7 @@ def test_the_learning_rate_is_blamed_where_it_is_the_cause(
   tmp_path, monkeypatch
 ):
   # The update itself overflows; the same texts are fine before.
-  monkeypatch.setattr(optimizer, "linear_schedule", lambda *_: 1e38)
+  monkeypatch.setitem(optimizer.SCHEDULES, "linear", lambda *_: 1e38)
   line = _why(tmp_path)
   assert "after updates; a lower config.train.learning_rate expected" in line
   assert "not the cause" not in line

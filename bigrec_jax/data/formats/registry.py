@@ -99,10 +99,7 @@ def read(
     wanted = [s for s in splits.SPLITS if s != "train" or data.train]
     _check({split: rows.windows[split] for split in wanted})
     return _from_rows(rows, doctor)
-  if data.format == "synthetic":
-    log = _synthetic_log(data)
-  else:
-    log = _LOGS[data.format].read(data, doctor)
+  log = read_log(data, doctor)
   doctor_lib.examine_users(doctor, log.user, log.item, data.max_history)
   line = splits.timeline(log)
   if data.format == "sequences":
@@ -159,6 +156,19 @@ def _tell_of_short_users(
     int((lengths >= fewest).sum()),
     keep=keep,
   )
+
+
+def read_log(
+  data: DataConfig, doctor: doctor_lib.Doctor
+) -> interactions.Interactions:
+  """Returns the log of a format that has one: all but `bigrec`.
+
+  Raises:
+    UserError: a file is missing or malformed.
+  """
+  if data.format == "synthetic":
+    return _synthetic_log(data)
+  return _LOGS[data.format].read(data, doctor)
 
 
 def _synthetic_log(data: DataConfig) -> interactions.Interactions:

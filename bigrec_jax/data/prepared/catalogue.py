@@ -108,6 +108,49 @@ class Catalogue:
     """Names ids and titles in their order; popularity is left out."""
     return fingerprints.of_value([list(self.external_ids), list(self.titles)])
 
+  def extended(
+    self, external_ids: Sequence[str], titles: Sequence[str], fingerprint: str
+  ) -> "Catalogue":
+    """Returns the catalogue with more rows behind its own.
+
+    Its indexes are copied, not made again: that would take seconds of a large
+    catalogue.
+
+    Args:
+      external_ids: of the new rows, none of which it has.
+      titles: of them; nobody has bought these items yet.
+      fingerprint: of the whole.
+    """
+    size = len(self)
+    whole = Catalogue(
+      self.external_ids + tuple(external_ids),
+      self.titles + tuple(titles),
+      np.concatenate([self.popularity, np.zeros(len(titles), np.int64)]),
+    )
+    clean = [prompts.clean_title(title) for title in titles]
+    by_clean = dict(self._by_clean_title)
+    groups = [
+      by_clean.setdefault(title, row) for row, title in enumerate(clean, size)
+    ]
+    by_title, by_id = dict(self._by_title), dict(self._by_external_id)
+    by_folded = dict(self._by_folded_title)
+    for row, (own_id, title) in enumerate(
+      zip(external_ids, titles, strict=True), size
+    ):
+      by_title.setdefault(title, row)
+      by_folded.setdefault(folded(title), row)
+      by_id.setdefault(own_id, row)
+    # Where functools.cached_property looks first.
+    whole.__dict__.update(
+      _by_title=by_title,
+      _by_clean_title=by_clean,
+      _by_folded_title=by_folded,
+      _by_external_id=by_id,
+      groups=np.concatenate([self.groups, np.array(groups, np.int32)]),
+      fingerprint=fingerprint,
+    )
+    return whole
+
 
 def load(paths: paths_lib.Paths) -> Catalogue:
   """Reads data/catalogue.jsonl.

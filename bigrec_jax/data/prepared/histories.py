@@ -117,6 +117,17 @@ class Histories:
     return table
 
 
+def joined(parts: Sequence[Histories]) -> Histories:
+  """Returns histories behind each other."""
+  return Histories(
+    [row for part in parts for row in part.rows],
+    [own for part in parts for own in part.titles],
+    [own for part in parts for own in part.items],
+    [own for part in parts for own in part.unknown],
+    [own for part in parts for own in part.nearest],
+  )
+
+
 class Survey(NamedTuple):
   """What is known of histories that are too many to be held.
 

@@ -8,12 +8,13 @@ piece; they always end with EOS and are cut from the left.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
+from bigrec_jax import errors
 from bigrec_jax.data.text import source as source_lib, tokenization
 
 # Beyond this many examples tokens are made anew in each epoch: a million
@@ -57,11 +58,45 @@ def encode_questions(
     tokenizer: of the base.
     questions: texts, and their seams (`source.Text`).
   """
-  pieces = _encode_pieces(tokenizer, questions)
+  pieces = encode_pieces(tokenizer, questions)
   return [list(itertools.chain(*parts)) for parts in pieces]
 
 
-def _encode_pieces(
+def continuations(
+  texts: Sequence[str],
+  context: str,
+  encode: Callable[[Sequence[str]], list[list[int]]],
+) -> list[list[int]]:
+  """Tokenises texts as they continue a prompt.
+
+  A tokenizer may write a text differently at its start than after something
+  (SentencePiece puts a blank before it), so each is encoded behind the end of a
+  prompt whose own tokens are then cut off.
+
+  Args:
+    texts: as the model writes them, such as titles with quotes.
+    context: the end of every prompt, e.g. its response marker.
+    encode: the tokenizer.
+
+  Raises:
+    UserError: the tokenizer merges the end of the prompt with a text, so no
+      sequence of tokens continues a prompt with this text.
+  """
+  (prefix,) = encode([context])
+  found = []
+  for text, ids in zip(
+    texts, encode([context + text for text in texts]), strict=True
+  ):
+    if ids[: len(prefix)] != prefix:
+      raise errors.UserError(
+        f"title {text!r}: merged by the tokenizer with the {context[-12:]!r}"
+        " before it, a tokenizer that splits between them expected"
+      )
+    found.append(ids[len(prefix) :])
+  return found
+
+
+def encode_pieces(
   tokenizer: tokenization.Tokenizer,
   texts: Sequence[tuple[str, tuple[int, ...]]],
 ) -> list[list[list[int]]]:
@@ -137,7 +172,7 @@ class Encoder:
   def _encode_apart(self, texts: Sequence[source_lib.Text]) -> list[Encoded]:
     """Encodes texts in pieces; of a long one the last tokens are kept."""
     found = []
-    for pieces in _encode_pieces(
+    for pieces in encode_pieces(
       self._tokenizer, [(text.training, text.seams) for text in texts]
     ):
       ids = [*itertools.chain(*pieces), self._tokenizer.eos_id]

@@ -199,13 +199,21 @@ def shard_rows(batch: MicroBatch, index: int, count: int) -> MicroBatch:
   rows = len(batch["tokens"])
   if rows % count:
     raise ValueError(f"{rows=} do not divide over {count=} processes")
-  own = slice(rows // count * index, rows // count * (index + 1))
-  return {k: v if k in ROWLESS else v[own] for k, v in batch.items()}
+
+  def own(array: np.ndarray) -> np.ndarray:
+    share = len(array) // count
+    return array[share * index : share * (index + 1)]
+
+  return {k: v if k in ROWLESS else own(v) for k, v in batch.items()}
 
 
 def count_tokens(batch: MicroBatch) -> tuple[int, int]:
   """Returns the real tokens in the rows, and those the header stands for."""
-  own = int((batch["segment_ids"] > 0).sum())
+  own = sum(
+    int((ids > 0).sum())
+    for name, ids in batch.items()
+    if name.endswith("segment_ids")
+  )
   if "header" not in batch:
     return own, 0
   examples = int(batch["segment_ids"].max(axis=1).sum())

@@ -10,7 +10,7 @@ processes that disagreed on it would wait for each other for ever.
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,28 @@ def soft_questions(
     )
     for text, (ids, places) in zip(texts, found, strict=True)
   ]
+
+
+def _layout(
+  source: source_lib.TextSource,
+  tokenizer: tokenization.Tokenizer,
+  config: TrainConfig,
+  rows: int,
+  encoded: encoding.EncodedExamples,
+  header: shared_header.Header | None,
+  views: views_lib.Views | None = None,
+) -> source_lib.Layout:
+  """Returns what makes the micro-batches of given samples."""
+  if isinstance(source, source_lib.LaidOut):
+    return source.layout(tokenizer, config, rows)
+
+  def lay_out(numbers: Sequence[int]) -> list[packing.MicroBatch]:
+    examples = encoded.get(numbers)
+    if views is not None:
+      examples = views.of_step(numbers, examples)
+    return _micro_batches(examples, config, rows, tokenizer.pad_id, header)
+
+  return lay_out
 
 
 def _micro_batches(
@@ -161,10 +183,9 @@ class TrainStream:
       train_on_inputs=config.train_on_inputs,
     )
     self.header = shared_header.find(self.encoded) if share_header else None
-    self._config = config
-    self._rows = rows
-    self._pad_id = tokenizer.pad_id
-    self._views = views
+    self._lay_out = _layout(
+      source, tokenizer, config, rows, self.encoded, self.header, views
+    )
     self._shard = (shard_index, shard_count)
     self._made_of = fingerprints.of_value(
       [
@@ -200,12 +221,7 @@ class TrainStream:
     if isinstance(self._source, source_lib.Scheduled):
       own = self._source.at_step(step, self.num_steps, wanted)
       wanted = list(own)
-    examples = self.encoded.get(wanted)
-    if self._views is not None:
-      examples = self._views.of_step(wanted, examples)
-    return _micro_batches(
-      examples, self._config, self._rows, self._pad_id, self.header
-    )
+    return self._lay_out(wanted)
 
   def _seek(self, step: int) -> None:
     self.step = step
@@ -279,41 +295,27 @@ class EvalBatches:
 
   def __init__(
     self,
-    encoded: encoding.EncodedExamples,
-    config: TrainConfig,
-    pad_id: int,
-    *,
-    rows: int,
+    count: int,
+    layout: Callable[[], source_lib.Layout],
     batch_size: int,
-    share_header: bool,
     shard: tuple[int, int],
   ):
-    self._encoded = encoded
-    self._share_header = share_header
-    self._config = config
-    self._pad_id = pad_id
-    self._rows = rows
+    self._count = count
+    self._make_layout = layout
     self._batch_size = batch_size
     self._shard = shard
 
   def __len__(self) -> int:
-    return -(-len(self._encoded) // self._batch_size)
+    return -(-self._count // self._batch_size)
 
   @functools.cached_property
-  def _header(self) -> shared_header.Header | None:
-    # Of these examples: that of the train split may be another.
-    return shared_header.find(self._encoded) if self._share_header else None
+  def _layout(self) -> source_lib.Layout:
+    return self._make_layout()
 
   def __iter__(self) -> Iterator[list[packing.MicroBatch]]:
-    for at in range(0, len(self._encoded), self._batch_size):
-      end = min(at + self._batch_size, len(self._encoded))
-      batches = _micro_batches(
-        self._encoded.get(range(at, end)),
-        self._config,
-        self._rows,
-        self._pad_id,
-        self._header,
-      )
+    for at in range(0, self._count, self._batch_size):
+      end = min(at + self._batch_size, self._count)
+      batches = self._layout(range(at, end))
       yield [packing.shard_rows(b, *self._shard) for b in batches]
 
 
@@ -346,15 +348,14 @@ def eval_batches(
     max_length=config.max_length,
     train_on_inputs=config.train_on_inputs,
   )
-  return EvalBatches(
-    encoded,
-    config,
-    tokenizer.pad_id,
-    rows=rows,
-    batch_size=batch_size,
-    share_header=share_header,
-    shard=(shard_index, shard_count),
-  )
+
+  def layout() -> source_lib.Layout:
+    # Of these examples: the header of the train split may be another.
+    header = shared_header.find(encoded) if share_header else None
+    return _layout(source, tokenizer, config, rows, encoded, header)
+
+  shard = shard_index, shard_count
+  return EvalBatches(len(source), layout, batch_size, shard)
 
 
 def text_stream(

@@ -15,6 +15,8 @@ line:
               assistant's, in an instruct model's own template (chat.py).
   d3          the published bytes of D3 (arXiv 2406.14900, code/dataset.py): its
               layout, and header, history and response tokenised apart.
+  sentence    no layout: "A user watched A, B. Now the user may want to watch",
+              and " C." as what goes on (LMRecSys, clmscorer.py).
 
 Everything here works on strings alone: it is imported without jax.
 """
@@ -25,7 +27,7 @@ from collections.abc import Callable, Sequence
 
 from bigrec_jax import config, errors
 
-STYLES = ("consistent", "bigrec", "tallrec", "chat", "d3")
+STYLES = ("consistent", "bigrec", "tallrec", "chat", "d3", "sentence")
 RESPONSE_MARKER = "Response:\n"
 
 _WITH_INPUT = (
@@ -95,17 +97,23 @@ class Prompt:
     An empty history gives the lead alone, as the published notebooks do for
     users with one item.
     """
+    if self.style == "sentence":
+      return f"{self.history_lead} {', '.join(titles)}." if titles else ""
     quoted = ", ".join(f'"{title}"' for title in titles)
     end = "" if self.style == "d3" else _INPUT_END
     return f"{self.history_lead}{quoted}{end}"
 
   def output_text(self, title: str) -> str:
     """Returns the response that the model learns for a title."""
+    if self.style == "sentence":
+      return f" {title}."
     return f'"{title}"\n' if self.style == "d3" else f'"{title}"'
 
   @property
   def answer_context(self) -> str:
     """What a title is tokenised behind: the end of a prompt, "" for nothing."""
+    if self.style == "sentence":
+      return self.instruction
     return "" if self.style == "d3" else RESPONSE_MARKER
 
   def seams(self, instruction: str, input: str) -> tuple[int, ...]:
@@ -132,6 +140,8 @@ class Prompt:
     """
     if self.style == "chat":
       return self._turn(instruction, input)
+    if self.style == "sentence":
+      return f"{input} {instruction}".lstrip()
     if self.style == "d3":
       return _d3_header(instruction) + _d3_question(input)
     return self._render(instruction, input, _TRAINING_END)
@@ -142,7 +152,7 @@ class Prompt:
 
   def inference_text(self, instruction: str, input: str) -> str:
     """Returns the prompt that generation continues."""
-    if self.style in ("chat", "d3"):
+    if self.style in ("chat", "d3", "sentence"):
       return self.prompt_text(instruction, input)
     return self._render(instruction, input, _INFERENCE_END)
 

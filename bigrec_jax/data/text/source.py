@@ -4,12 +4,19 @@ A task (bigrec_jax/tasks) decides what a sample is; from here on, in encoding,
 packing and training, a sample is a prompt and an answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from bigrec_jax.config import TrainConfig
+from bigrec_jax.data.text import tokenization
 
 # In a prompt: here is a soft token. Half a surrogate pair, as the other mark
 # (special_text.MARK), so no text of data holds it.
 SOFT = "\ud801"
+# Numbers of the samples of a step -> its micro-batches (packing.py).
+Layout = Callable[[Sequence[int]], list[dict[str, np.ndarray]]]
 
 
 class Text(NamedTuple):
@@ -93,5 +100,26 @@ class Scheduled(TextSource, Protocol):
       step: from 0.
       num_steps: of the whole run.
       numbers: of the samples, in their order.
+    """
+    ...
+
+
+@runtime_checkable
+class LaidOut(TextSource, Protocol):
+  """Samples that are more than a text each, such as a prompt and candidates."""
+
+  def layout(
+    self, tokenizer: tokenization.Tokenizer, config: TrainConfig, rows: int
+  ) -> Layout:
+    """Returns what makes the micro-batches of given samples.
+
+    Every array of a micro-batch has a whole number of rows for each of its R
+    prompts, those of prompt r in the r-th R-th of its rows: processes and
+    shards take equal parts of each.
+
+    Args:
+      tokenizer: of the base.
+      config: section `train`.
+      rows: R, the prompts of a micro-batch over all processes.
     """
     ...

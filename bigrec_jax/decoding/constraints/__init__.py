@@ -6,7 +6,7 @@ probability of zero, and the rest is not renormalised, so a score is the
 model's own probability of the title.
 """
 
-from bigrec_jax.decoding.constraints.building import build_trie
+from bigrec_jax.decoding.constraints.building import build_trie, rounded
 from bigrec_jax.decoding.constraints.prior import Masses, Prior
 from bigrec_jax.decoding.constraints.titles import (
   Encoded,
@@ -23,5 +23,6 @@ __all__ = [
   "Trie",
   "build_trie",
   "continuations",
+  "rounded",
   "title_tokens",
 ]

@@ -14,10 +14,9 @@ def build_trie(
   *,
   with_titles: bool = False,
   like: trie_lib.Trie | None = None,
+  room: float = 1 / 16,
 ) -> trie_lib.Trie:
   """Builds the trie level by level; equal sequences share their nodes.
-
-  There is room for a sixteenth more nodes at least.
 
   Args:
     sequences: Token ids, each ending with EOS; EOS nowhere else.
@@ -26,6 +25,8 @@ def build_trie(
     with_titles: Whether to find the titles under each node: 8 bytes a node.
     like: A trie whose sizes are taken where there is room in them, so that
       the programs that it ran in serve this one, too.
+    room: Share of the nodes for which there is room at least; more than a
+      sixteenth is room for more children of a node, too.
 
   Raises:
     ValueError: there is no sequence, or an empty one.
@@ -40,8 +41,9 @@ def build_trie(
   count = len(tokens)
   children = np.bincount(parents[1:], minlength=count)
   # One at least that is no node: `nowhere`.
-  size = rounded(count + 1 + count // 16)
-  most, depth = rounded(int(children.max())), rounded(int(lengths.max()))
+  size = rounded(count + 1 + int(count * room))
+  most, depth = int(children.max()), rounded(int(lengths.max()))
+  most = rounded(most if room <= 1 / 16 else most + int(most * room))
   if like is not None:
     if count < len(like.tokens):
       size = len(like.tokens)

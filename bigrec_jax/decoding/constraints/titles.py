@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.data.text import prompts
+from bigrec_jax.data.text import encoding, prompts
 
 _NAMED = 3  # Titles that a warning names.
 
@@ -32,10 +32,6 @@ def continuations(
 ) -> list[list[int]]:
   """Tokenises titles as they continue a prompt, each with EOS at its end.
 
-  A tokenizer may write a text differently at its start than after something
-  (SentencePiece puts a blank before it), so a title is encoded behind the
-  end of a prompt whose own tokens are then cut off.
-
   Args:
     titles: As the model writes them, with quotes.
     context: The end of every prompt, e.g. its response marker.
@@ -43,21 +39,10 @@ def continuations(
     eos_id: Ends a hypothesis.
 
   Raises:
-    UserError: the tokenizer merges the end of the prompt with a title, so no
-      sequence of tokens continues a prompt with this title.
+    UserError: see `encoding.continuations`.
   """
-  (prefix,) = encode_batch([context])
-  found = []
-  for title, ids in zip(
-    titles, encode_batch([context + title for title in titles]), strict=True
-  ):
-    if ids[: len(prefix)] != prefix:
-      raise errors.UserError(
-        f"title {title!r}: merged by the tokenizer with the {context[-12:]!r}"
-        " before it, a tokenizer that splits between them expected"
-      )
-    found.append([*ids[len(prefix) :], eos_id])
-  return found
+  found = encoding.continuations(titles, context, encode_batch)
+  return [[*ids, eos_id] for ids in found]
 
 
 def title_tokens(

@@ -11,6 +11,7 @@ Axes: L layers, B batch or slots, T length, S prompt, W beams, D width,
 V vocabulary, K key heads, G query heads per key head, H head size.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ class Llama(nn.Module):
     attention: `xla`, `cudnn` or `splash`.
     mesh: for activation constraints; None = one device.
     unrolled: whether stacked layers run one by one; see `executable`.
+    ends: whether the final norm follows the layers; see `part`.
   """
 
   config: LlamaConfig
@@ -58,6 +60,7 @@ class Llama(nn.Module):
   attention: str
   mesh: Mesh | None
   unrolled: bool = False
+  ends: bool = True
 
   def setup(self):
     """Declares the submodules, under the names of the parameter tree."""
@@ -123,12 +126,7 @@ class Llama(nn.Module):
   def executable(
     self, variables: Mapping[str, Any]
   ) -> tuple["Llama", Mapping[str, Any]]:
-    """Returns what a program calls: this, or its layers taken apart.
-
-    Args:
-      variables: its collections, e.g. `params` and `lora`; inside jit, once a
-        program and outside of its loops.
-    """
+    """Returns what a program calls: this, or its layers taken apart."""
     if not self.unrolled:
       return self, variables
     apart = {k: stacking.unstack_layers(v) for k, v in variables.items()}
@@ -137,15 +135,23 @@ class Llama(nn.Module):
   def prepare(self, params: Any) -> Any:
     """Returns parameters whose layers are apart, where programs have them so.
 
-    Taking them apart is a copy, which every call of a program would make (10
-    CPU ms a layer of 135 M parameters).
-
-    Args:
-      params: the base or an adapter; None stays None.
+    Else every call of a program copies them: 10 CPU ms a layer of 135 M
+    parameters. None stays None.
     """
     if not self.unrolled or not params or "layers" not in params:
       return params
     return _unstacked(params)
+
+  def part(
+    self, variables: Mapping[str, Any], first: int, last: int
+  ) -> tuple["Llama", Mapping[str, Any]]:
+    """Returns some layers as a network; see `LanguageModel.part`."""
+    own = {
+      k: stacking.take_layers(v, first, last) for k, v in variables.items()
+    }
+    config = dataclasses.replace(self.config, num_hidden_layers=last - first)
+    ends = last == self.config.num_hidden_layers
+    return self.clone(config=config, ends=ends), own
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Maps tokens [B, T] to embeddings [B, T, D], the input of the layers.
@@ -205,6 +211,7 @@ class Llama(nn.Module):
     tokens: jax.Array,
     lengths: jax.Array,
     prefix: kv_cache.PromptCache | None = None,
+    deterministic: bool = True,
   ) -> tuple[jax.Array, kv_cache.PromptCache]:
     """Reads prompts and keeps their keys and values.
 
@@ -214,6 +221,7 @@ class Llama(nn.Module):
       lengths: [B] int32, tokens of each prompt (without the prefix).
       prefix: what `PromptCache.as_prefix` gave for a text with which all
         prompts begin: it is neither computed nor stored again.
+      deterministic: as in `__call__`.
 
     Returns:
       [B, S, D] hidden states after the final norm, and the cache.
@@ -227,7 +235,9 @@ class Llama(nn.Module):
     own = self._text_lengths(positions, segment_ids, shared)
     cos, sin = layers.rotary_tables(positions, self.config, own)
     context = layers.Context(cos, sin, segment_ids, keep_keys=True)
-    hidden, (k, v) = self._run(tokens, layers.Past(prefix=shared), context)
+    seeds = self._dropout_seeds(deterministic)
+    past = layers.Past(prefix=shared)
+    hidden, (k, v) = self._run(tokens, past, context, seeds)
     lengths = lengths.astype(jnp.int32) + jnp.int32(shift)
     return hidden, kv_cache.PromptCache(k, v, lengths, shared)
 
@@ -301,6 +311,7 @@ class Llama(nn.Module):
     segment_ids: jax.Array,
     owners: jax.Array,
     prompt: kv_cache.PromptCache,
+    deterministic: bool = True,
   ) -> jax.Array:
     """Reads whole texts that continue prompts, as `decode` would one by one.
 
@@ -310,6 +321,7 @@ class Llama(nn.Module):
       segment_ids: [R, T] int32, 0 = padding; see `__call__`.
       owners: [R] int32, each row's user, counted within the row's shard.
       prompt: of the users.
+      deterministic: as in `__call__`.
 
     Returns:
       [R, T, D] hidden states after the final norm.
@@ -326,7 +338,8 @@ class Llama(nn.Module):
       cos, sin, segment_ids, prompt_mask=mask, owners=owners
     )
     past = layers.Past(prompt.prefix, (prompt.k, prompt.v))
-    return self._run(tokens, past, context)[0]
+    seeds = self._dropout_seeds(deterministic)
+    return self._run(tokens, past, context, seeds)[0]
 
   def _text_lengths(
     self,
@@ -380,7 +393,7 @@ class Llama(nn.Module):
         x, row = layer(x, past.of_layer(index), context, seed)
         rows.append(row)
       keys = tuple(zip(*rows, strict=True)) if context.keep_keys else None
-    return self.norm(x), keys
+    return self.norm(x) if self.ends else x, keys
 
 
 _unstacked = jax.jit(stacking.unstack_layers)

@@ -53,6 +53,7 @@ class FusedLists:
     popularity: np.ndarray,
     config: GroundConfig,
     mesh: Mesh,
+    real: np.ndarray | None = None,
   ):
     """Puts the catalogue on the mesh.
 
@@ -63,6 +64,7 @@ class FusedLists:
       popularity: [I] counts.
       config: section `ground`.
       mesh: over which catalogue rows are sharded.
+      real: [I] bool, see `streamed.Streamed`.
     """
     own = features.TEXT, features.POPULARITY
     self.models = tuple(part for part in fused.parts if part not in own)
@@ -71,13 +73,17 @@ class FusedLists:
     # Whose places are shown: the first of CF.
     of_cf = [model for model in self.models if model != features.WORDS]
     self._shown = of_cf[0] if of_cf else None
-    self.table = streamed.streamed(item_embeddings, groups, mesh)
+    self.table = streamed.streamed(item_embeddings, groups, mesh, real)
     self._gather = candidates.Gatherer(
       self.table,
       popularity if known else np.zeros(len(groups)),
       block_items=config.block_items,
     )
     self._fused, self._config = fused, config
+
+  def rewritten(self, rows: slice) -> None:
+    """Takes other vectors of some rows from the array that was given."""
+    self.table = self._gather.table = streamed.rewritten(self.table, rows)
 
   def __call__(
     self,

@@ -13,7 +13,6 @@ candidates, H hidden.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,12 +91,14 @@ def top_items(
   Raises:
     UserError: a query isn't finite.
   """
+  real = table.real
 
   def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     del rows
-    return np.ones(items.shape, bool)
+    return np.ones(items.shape, bool) if real is None else real[items]
 
-  return _Search(table, users, most_items).first(k, 0, keep)
+  only = None if real is None else np.flatnonzero(real)
+  return _Search(table, users, most_items).first(k, 0, keep, only)
 
 
 def new_titles(
@@ -123,8 +124,7 @@ def new_titles(
     UserError: a query isn't finite.
   """
   groups = table.groups
-  # A power of two, so that few lengths of histories mean few programs.
-  spare = 1 << max(0, min(hidden.shape[1], _MOST_SPARE) - 1).bit_length()
+  spare = spare_of(hidden.shape[1])
 
   def keep(rows: np.ndarray, items: np.ndarray) -> np.ndarray:
     kept = np.zeros(items.shape, bool)
@@ -134,6 +134,40 @@ def new_titles(
 
   only = None if allowed is None else np.flatnonzero(allowed)
   return _Search(table, users, most_items).first(k, spare, keep, only)
+
+
+def warm_up(
+  table: streamed.Streamed, users: Users, k: int, spare: int, most_items: int
+) -> None:
+  """Compiles every pass that lists of this size may take.
+
+  Args:
+    table: the catalogue.
+    users: a block of as many as will be asked for.
+    k: list length.
+    spare: of `new_titles` `spare_of` its hidden rows, of `top_items` 0.
+    most_items: that a device scores at a time.
+  """
+  _Search(table, users, most_items).warm_up(k, spare)
+
+
+def spare_of(hidden: int) -> int:
+  """Returns how many candidates more H hidden rows ask for.
+
+  A power of two, so that few lengths of histories mean few programs.
+  """
+  return 1 << max(0, min(hidden, _MOST_SPARE) - 1).bit_length()
+
+
+def _counts(k: int, spare: int, total: int) -> list[int]:
+  """Returns how many candidates are asked for in turn; each is a program."""
+  count = k + spare + _SLACK
+  most = max(_MOST_CANDIDATES, 4 * count)
+  found = [min(count, total)]
+  while found[-1] < total and 4 * count <= most:
+    count *= 4
+    found.append(min(count, total))
+  return found
 
 
 class _Search:
@@ -163,28 +197,27 @@ class _Search:
       only: [A] ascending rows, beside which `keep` leaves nothing; None = it
         may leave any.
     """
-    count = k + spare + _SLACK
-    most = max(_MOST_CANDIDATES, 4 * count)
+    counts = _counts(k, spare, self._total)
     everything: np.ndarray = np.arange(self._total, dtype=np.int32)
     if only is not None:
       # As many as have that many allowed ones among them, on average.
-      count = min(most, math.ceil(count * self._total / len(only)))
+      likely = counts[0] * self._total / len(only)
+      while len(counts) > 1 and 2 * counts[0] < likely:
+        del counts[0]
       everything = only.astype(np.int32)
-    few = len(everything) <= count < self._total
+    few = len(everything) <= counts[0] < self._total
     if few or not self._plain:
       self._nearest(self._pass(min(_NEAR, self._total), None))
     if few:
       own = np.broadcast_to(everything, (len(self._least), len(everything)))
       whole, _ = self._in_order(self._everyone, own)
       return self._cut(whole, keep(self._everyone, whole.items), k)
-    while True:
-      count = min(count, self._total)
+    for count in counts:  # Many rows share titles, or are nearly equal.
       found, sure = self._candidates(count)
       kept = keep(self._everyone, found.items) & sure
       enough = kept.sum(axis=1) >= k
-      if count == self._total or enough.all() or 4 * count > most:
+      if enough.all():
         break
-      count *= 4  # Many rows share titles, or are nearly equal.
     result = self._cut(found, kept, k)
     if count < self._total:
       for user in np.flatnonzero(~enough):
@@ -194,6 +227,12 @@ class _Search:
         for column, part in zip(result[:3], only_one[:3], strict=True):
           column[user] = part[0]
     return result
+
+  def warm_up(self, k: int, spare: int) -> None:
+    """Does every pass once."""
+    self._nearest(self._pass(min(_NEAR, self._total), None))
+    for count in _counts(k, spare, self._total):
+      self._candidates(count)
 
   def _pass(
     self, count: int, weighting: lowest.Weighting | None

@@ -23,6 +23,7 @@ from bigrec_jax.rankers.distance import distance
 
 # Numbers of vectors that are centred at a time to measure them.
 _BLOCK_NUMBERS = 1 << 21
+_WRITTEN = 1024  # Rows that are replaced at a time.
 
 
 class Vectors(NamedTuple):
@@ -49,6 +50,8 @@ class Streamed:
     vectors: the device side.
     layout: of the item axis; a shard is one block, cut anew by whoever reads.
     mesh: over which it is sharded.
+    real: [I] bool, which rows hold an item; others hold the vector of one that
+      does, and no list has them. None = all rows do.
   """
 
   host: np.ndarray
@@ -56,10 +59,14 @@ class Streamed:
   vectors: Vectors
   layout: counting.ItemLayout
   mesh: Mesh
+  real: np.ndarray | None = None
 
 
 def streamed(
-  embeddings: np.ndarray, groups: np.ndarray, mesh: Mesh
+  embeddings: np.ndarray,
+  groups: np.ndarray,
+  mesh: Mesh,
+  real: np.ndarray | None = None,
 ) -> Streamed:
   """Puts a catalogue on the mesh, rows sharded over all its axes.
 
@@ -67,6 +74,7 @@ def streamed(
     embeddings: [I, D] float32, a memory map will do.
     groups: [I] int32; `np.arange(I)` where each row is its own title.
     mesh: any mesh.
+    real: see `Streamed`; read whenever lists are made.
 
   Raises:
     UserError: an embedding holds NaN or infinity, or squares overflow.
@@ -81,7 +89,75 @@ def streamed(
   distance.check_finite("item embeddings", embeddings, host_norms)
   vectors = Vectors(given, mean, norms)
   groups = np.asarray(groups, np.int32)
-  return Streamed(embeddings, groups, vectors, layout, mesh)
+  return Streamed(embeddings, groups, vectors, layout, mesh, real)
+
+
+def rewritten(table: Streamed, rows: slice) -> Streamed:
+  """Returns the catalogue with some rows of `host` as they are there now.
+
+  Args:
+    table: lost to the caller.
+    rows: that were changed, and nothing else. The mean stays, as it need only
+      be the same for all.
+
+  Raises:
+    UserError: one holds NaN or infinity, or its square overflows.
+  """
+  given, mean, norms = table.vectors
+  for start in range(rows.start, rows.stop, _WRITTEN):
+    own = table.host[start : min(start + _WRITTEN, rows.stop)]
+    new = np.zeros((_WRITTEN, table.host.shape[1]), np.float32)
+    new[: len(own)] = own
+    places = np.full(_WRITTEN, table.layout.padded, np.int32)
+    places[: len(own)] = np.arange(start, start + len(own))
+    given, norms, squares = _write(
+      given, norms, mean, new, places, table.layout, table.mesh
+    )
+    distance.check_finite("added items", own, np.asarray(squares)[: len(own)])
+  return dataclasses.replace(table, vectors=Vectors(given, mean, norms))
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=("layout", "mesh"),
+  donate_argnames=("given", "norms"),
+)
+def _write(
+  given: jax.Array,
+  norms: jax.Array,
+  mean: jax.Array,
+  new: jax.Array,
+  places: jax.Array,
+  layout: counting.ItemLayout,
+  mesh: Mesh,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Puts rows [N, D] into their places [N]; those beyond I' are dropped."""
+  squares = distance.squares(new - mean[None])
+
+  def local(
+    given: jax.Array,
+    norms: jax.Array,
+    new: jax.Array,
+    squares: jax.Array,
+    places: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    own = places - counting.shard_index(mesh) * layout.rows
+    # A negative place would count from the end.
+    own = jnp.where(own < 0, layout.rows, own)
+    return (
+      given.at[own].set(new, mode="drop"),
+      norms.at[own].set(squares, mode="drop"),
+    )
+
+  split, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+  given, norms = jax.shard_map(
+    local,
+    mesh=mesh,
+    in_specs=(split, split, whole, whole, whole),
+    out_specs=(split, split),
+    check_vma=False,
+  )(given, norms, new, squares, places)
+  return given, norms, squares
 
 
 def block_of(array: jax.Array, number: jax.Array, size: int) -> jax.Array:

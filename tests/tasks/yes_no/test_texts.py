@@ -47,7 +47,7 @@ def test_golden_bytes_of_a_movie():
     "\n\n### Response:\n"
   )
   text = source.text(0)
-  assert text == (prompt, "No.", prompt, ())
+  assert text == (prompt, "No.", prompt, (), ())
   assert source.name(0) == "test sample 4"
   assert source.content(0)["output"] == "No."
 

@@ -1,0 +1,139 @@
+"""Requests per second and waits of a server, one-at-a-time calls, and a peer.
+
+  python -m benchmarks.serve --workdir=runs/demo --peer --json=results.json
+
+Three sides make the same lists of the same histories, in turns: the server
+(`--mode=serve`) asked by so many clients at a time, `Recommender` called for
+one history after the other, and, with --peer, transformers and PEFT behind
+Starlette and uvicorn with the same weights and prompts (peer_serve.py). The
+client is http_client.py; the first --warm requests of a round don't count, and
+medians of the rounds are compared. Nothing is injected, so that the peer, too,
+makes the whole list.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+from typing import Any
+
+from benchmarks import http_client, other_side, scratch, serving
+from bigrec_jax.results import table
+
+_K = 10
+
+
+def _round(
+  port: int, bodies: list[bytes], warm: int, concurrency: int
+) -> tuple[dict[str, float], list[Any]]:
+  """Returns waits and rate of one round, and the lists."""
+  asyncio.run(http_client.load(port, bodies[:warm], concurrency))
+  answers, seconds = asyncio.run(
+    http_client.load(port, bodies[warm:], concurrency)
+  )
+  wrong = [answer for answer in answers if answer.status != 200]
+  if wrong:
+    raise RuntimeError(f"{wrong[0].status}: {wrong[0].body[:300]!r}")
+  found = http_client.percentiles([answer.seconds for answer in answers])
+  found["per_second"] = round(len(answers) / seconds, 3)
+  return found, [answer.json()["recommendations"][0] for answer in answers]
+
+
+def _ids(lists: list[Any]) -> list[list[str]]:
+  return [[item["external_id"] for item in own] for own in lists]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Returns the rounds of all sides, and how far their lists agree."""
+  count = arguments.warm + arguments.requests
+  asked = serving.histories(arguments.workdir, count)
+  bodies = [http_client.recommend(history, _K) for history in asked]
+  rounds: dict[str, list[dict[str, float]]] = {}
+  lists: dict[str, list[list[str]]] = {}
+
+  def keep(side: str, found: dict[str, float], own: list[list[str]]) -> None:
+    rounds.setdefault(side, []).append(found)
+    lists[side] = own
+    print(side, found, flush=True)
+
+  calls = other_side.OtherSide("serve_calls.py", arguments.workdir)
+  with serving.ours(arguments.workdir, max_batch=arguments.slots) as server:
+    peer = None
+    if arguments.peer:
+      command = ["-m", "benchmarks.peer_serve", arguments.workdir]
+      peer = serving.Server([*command, str(arguments.cores)], "/health/ready")
+    sides = {"server": server} | ({"peer": peer} if peer else {})
+    for _ in range(arguments.rounds):
+      for concurrency in arguments.concurrency:
+        for side, own in sides.items():
+          # One at a time is slow: a quarter of the requests will do.
+          most = count if concurrency > 1 else arguments.warm + count // 4
+          found, made = _round(
+            own.port, bodies[:most], arguments.warm, concurrency
+          )
+          keep(f"{side}, {concurrency} at a time", found, _ids(made))
+      answer = calls.ask({"histories": asked[: arguments.warm + count // 4]})
+      seconds = answer["seconds"][arguments.warm :]
+      found = http_client.percentiles(seconds)
+      found["per_second"] = round(len(seconds) / sum(seconds), 3)
+      keep("one-at-a-time calls", found, answer["lists"][arguments.warm :])
+    compiled = server.metrics()["bigrec_compilations_since_ready"]
+    if peer:
+      peer.stop()
+  calls.close()
+  medians = {
+    side: {
+      key: round(statistics.median(one[key] for one in each), 3)
+      for key in each[0]
+    }
+    for side, each in rounds.items()
+  }
+  first = lists["one-at-a-time calls"]
+  return {
+    "rounds": rounds,
+    "medians": medians,
+    "equal_lists": {
+      side: sum(map(list.__eq__, own, first)) / len(first)
+      for side, own in lists.items()
+    },
+    "compilations_since_ready": compiled,
+    "seconds_to_ready": round(server.start_seconds, 2),
+  }
+
+
+def main() -> None:
+  """Measures, prints a table, writes JSON."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--workdir", required=True)
+  parser.add_argument("--peer", action="store_true")
+  parser.add_argument("--concurrency", type=int, nargs="+", default=[16, 1])
+  parser.add_argument("--slots", type=int, default=16, help="serve.max_batch")
+  parser.add_argument("--requests", type=int, default=200)
+  parser.add_argument("--warm", type=int, default=16)
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--cores", type=int, default=os.cpu_count())
+  parser.add_argument("--json")
+  arguments = parser.parse_args()
+  if arguments.peer:
+    scratch.ensure_peers("benchmarks.serve")
+  found = measure(arguments)
+  rows = [[side, *own.values()] for side, own in found["medians"].items()]
+  print(
+    table.format_table(
+      ["medians of the rounds", "median ms", "p90 ms", "p99 ms", "requests/s"],
+      rows,
+    )
+  )
+  print(f"equal lists: {found['equal_lists']}")
+  if arguments.json:
+    about = {"arguments": scratch.named(arguments)}
+    about["arguments"]["workdir"] = os.path.basename(arguments.workdir)
+    scratch.write_json(
+      arguments.json, about | scratch.surroundings(arguments.cores) | found
+    )
+
+
+if __name__ == "__main__":
+  main()

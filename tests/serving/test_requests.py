@@ -1,0 +1,132 @@
+"""What a body may say, and which field a refusal names."""
+
+import json
+
+import pytest
+
+from bigrec_jax import config as config_lib
+from bigrec_jax.serving import openapi, refusals, requests, waiting
+from configs import common
+
+CONFIG = config_lib.from_config_dict(common.get_config()).serve
+DEFAULTS = requests.Defaults(10, True, "error")
+
+
+def read(body):
+  if not isinstance(body, bytes):
+    body = json.dumps(body).encode()
+  return requests.recommend(body, CONFIG, DEFAULTS)
+
+
+def test_what_is_not_said_is_the_default():
+  assert read({"histories": [["a", 7], []]}) == requests.Ask(
+    [["a", 7], []], 10, True, None, None, CONFIG.deadline_ms, "error"
+  )
+  full = {
+    "histories": [],
+    "k": 3,
+    "exclude_history": False,
+    "allow": ["a"],
+    "deny": [2],
+    "deadline_ms": 50,
+    "unknown": "skip",
+  }
+  assert read(full) == requests.Ask([], 3, False, ["a"], [2], 50.0, "skip")
+  assert read(full | {"allow": None, "deadline_ms": 1e9}).allow is None
+  assert read(full | {"deadline_ms": 1e9}).deadline_ms == CONFIG.deadline_ms
+
+
+@pytest.mark.parametrize(
+  ("body", "status", "field"),
+  [
+    (b"", 400, ""),
+    (b"\xff\xfe", 400, ""),
+    (b"[" * 5000, 400, ""),
+    (b'{"histories": [[NaN]]}', 400, ""),
+    ([], 400, "body"),
+    ({}, 400, "histories"),
+    ({"histories": "Halo"}, 400, "histories"),
+    ({"histories": ["Halo"]}, 400, "histories[0]"),
+    ({"histories": [[], [1.5]]}, 400, "histories[1][0]"),
+    ({"histories": [["a", None]]}, 400, "histories[0][1]"),
+    ({"histories": [[True]]}, 400, "histories[0][0]"),
+    ({"histories": [["x" * 5000]]}, 413, "histories[0][0]"),
+    ({"histories": [["a"] * 101]}, 413, "histories[0]"),
+    ({"histories": [[]] * 65}, 413, "histories"),
+    ({"histories": [], "k": 0}, 400, "k"),
+    ({"histories": [], "k": 101}, 400, "k"),
+    ({"histories": [], "k": True}, 400, "k"),
+    ({"histories": [], "k": "ten"}, 400, "k"),
+    ({"histories": [], "exclude_history": 1}, 400, "exclude_history"),
+    ({"histories": [], "allow": "a"}, 400, "allow"),
+    ({"histories": [], "deny": [{}]}, 400, "deny[0]"),
+    ({"histories": [], "deadline_ms": -1}, 400, "deadline_ms"),
+    ({"histories": [], "deadline_ms": "soon"}, 400, "deadline_ms"),
+    ({"histories": [], "unknown": "guess"}, 400, "unknown"),
+    ({"histories": [], "historys": []}, 400, "historys"),
+  ],
+)
+def test_a_refusal_names_the_field(body, status, field):
+  with pytest.raises(refusals.RefusedError) as error:
+    read(body)
+  assert (error.value.status, error.value.field) == (status, field)
+  assert "expected" in str(error.value) or field == ""
+
+
+@pytest.mark.parametrize(
+  ("items", "field"),
+  [
+    ("Halo", "items"),
+    ([7], "items[0]"),
+    ([{"title": "A"}], "items[0]"),
+    ([{"external_id": "a", "title": "A"}, {"external_id": "b"}], "items[1]"),
+    ([{"external_id": "a", "title": ' "" '}], "items[0].title"),
+    ([{"external_id": None, "title": "A"}], "items[0].external_id"),
+  ],
+)
+def test_items_to_add(items, field):
+  with pytest.raises(refusals.RefusedError) as error:
+    requests.added(json.dumps({"items": items}).encode())
+  assert (error.value.status, error.value.field) == (400, field)
+
+
+def test_the_earliest_deadline_goes_first():
+  queue = waiting.Queue(3)
+
+  def user(name, deadline):
+    request = waiting.Request(read({"histories": [[]]}), [0], None, 0, deadline)
+    return waiting.User(request, 0, None, name)
+
+  late, soon, never = user(1, 1e12), user(2, 1e11), user(3, -1.0)
+  queue.add([late, never, soon])
+  with pytest.raises(refusals.RefusedError) as error:
+    queue.add([user(4, 1e10)])
+  assert error.value.status == 429 and error.value.retry_after >= 1
+  assert queue.take(1) == [soon]
+  assert never.request.answer.exception().status == 504
+  late.request.answer.cancel()
+  assert queue.take(5) == [] and len(queue) == 0
+
+
+def test_an_answer_has_the_lists_in_order():
+  request = waiting.Request(
+    read({"histories": [[], []]}), [0, 1], None, 0, 1e12
+  )
+  request.take(1, "second")
+  assert not request.is_over
+  request.take(0, "first")
+  assert request.answer.result() == ["first", "second"]
+  request.fail(ValueError())  # Too late: nothing becomes of it.
+  assert request.answer.result() == ["first", "second"]
+
+
+def test_the_document_is_of_this_configuration():
+  document = openapi.document(CONFIG, has_token=True)
+  post = document["paths"]["/v1/recommend"]["post"]
+  body = post["requestBody"]["content"]["application/json"]["schema"]
+  assert set(body["properties"]) == set(requests.Ask._fields)
+  assert body["properties"]["k"]["maximum"] == CONFIG.max_k
+  assert "401" in post["responses"] and post["security"]
+  page = openapi.page(document)
+  assert "/v1/catalogue/rollback" in page
+  assert "http:" not in page and "https:" not in page
