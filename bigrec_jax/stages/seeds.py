@@ -10,6 +10,7 @@ replaced and never changed, so a link costs the first nothing.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -91,7 +92,7 @@ def run(
     say(f"seed {seed}: {mode} in {root}")
     with _held(root, mode, asked):
       if root != first and mode in MAKING and not asked.dry_run:
-        processes.on_first(lambda root=root: _share(config, first, root))
+        processes.on_first(functools.partial(_share, config, first, root))
       one(own, root, asked)
   if asked.dry_run:
     return
