@@ -219,8 +219,24 @@ class Task(protocol.Task):
         )
         least = config.task.title_likelihood.min_history
         used = samples.rows_with_history(store.examples(split), least)
-        by_title = self._pool.best(np.asarray(by_item[used]))  # [N, A]
-        scores = np.take_along_axis(by_title, asked.candidates, axis=1)
+        scores = self._of_titles(by_item, used, asked.candidates)
         name = config.ground.injected_cf or "cf"
         found.append(ranking.row(split, name, asked, scores, config))
     return found
+
+  def _of_titles(
+    self, by_item: Any, used: np.ndarray, candidates: np.ndarray
+  ) -> np.ndarray:
+    """Returns scores [N, M] of titles, by a table of items a block at a time.
+
+    Args:
+      by_item: of all rows of a split and all items.
+      used: [N] rows of the table.
+      candidates: [N, M] titles.
+    """
+    blocks, size = [], self.store.config.ground.batch_size
+    for at in range(0, len(used), size):
+      part = slice(at, at + size)
+      by_title = self._pool.best(np.asarray(by_item[used[part]]))
+      blocks.append(np.take_along_axis(by_title, candidates[part], axis=1))
+    return np.concatenate(blocks)
