@@ -1,7 +1,6 @@
 """Compiles train, generate and ground for devices that need not be there."""
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +16,17 @@ from bigrec_jax.planning import (
   compiling,
   fit,
   header_work,
+  of_task,
   programs,
   roofline,
   titles as titles_lib,
   topology,
   uncounted,
   unrolled,
+  versions,
   work,
 )
+from bigrec_jax.tasks import protocol
 from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
 
@@ -41,6 +43,7 @@ class Plan:
     target: topology.Target,
     tell: Callable[[str], object] = print,
     titles: titles_lib.Titles = titles_lib.NONE,
+    task: protocol.Task | None = None,
   ):
     """Reads what there is to read; what can't be planned is said now.
 
@@ -50,6 +53,7 @@ class Plan:
       target: the devices.
       tell: shown a line for each program.
       titles: what the catalogue's titles make.
+      task: of the configuration; None = nothing is said of it.
 
     Raises:
       UserError: the mesh, config.json, a batch or the catalogue's size is
@@ -74,6 +78,9 @@ class Plan:
       replicas=sharding.batch_size_unit(self.mesh),
     )
     self._programs: list[dict[str, Any]] = []
+    self._task = of_task.NONE
+    if task is not None:
+      self._task = of_task.read(task, self.arch, self.mesh, config.plan.parts)
     self._check_inputs()
 
   def _check_inputs(self) -> None:
@@ -89,6 +96,10 @@ class Plan:
     self._uncounted = uncounted.keys(self.config, self._titles.trie is not None)
     for key in self._uncounted:
       self._tell(f"plan: config.{key}: not counted; the plain programs are")
+    for note in self._task.notes:
+      self._tell(f"plan: {note}")
+    if not self._task.counts_all:
+      self._uncounted.append("task.name")
     if "ground" in parts and not self._num_items():
       raise errors.UserError(
         f"config.plan.num_items: 0 found and no {self.paths.manifest}; the"
@@ -118,6 +129,7 @@ class Plan:
         "source": self.config.model.path or "config.model.arch",
         "parameters": lora_lib.count(self.net.base),
         "adapter_parameters": lora_lib.count(self.net.adapter),
+        "own_parameters": self._task.parameters,
         "dtype": self.config.model.dtype,
         "quantization": self.config.model.quantization,
         "remat": self.config.model.remat,
@@ -131,7 +143,7 @@ class Plan:
       "uncounted": self._uncounted,
       "table_bytes": self._titles.sizes(),
       "quick": self.config.plan.quick,
-      "versions": _versions(),
+      "versions": versions.read(),
     }
 
   def _compile(
@@ -175,16 +187,16 @@ class Plan:
   def _train(self) -> dict[str, Any]:
     config, train = self.config, self.config.train
     rows = trainer.micro_batch_rows(train, self.mesh)
+    tables = self._titles.train + self._task.bytes
     shape = programs.train_shape(config, self.net, rows)
-    made = programs.train(self.net, config, shape, self._titles.train)
+    made = programs.train(self.net, config, shape, tables)
     header = self._header(made, shape) if shape.prefix else []
     sizes = (rows, shape.length, shape.chunk, shape.prefix)
     first = self._compile(
       made.accumulate, work.accumulate(self.sizes, *sizes), shape
     )
-    last = self._compile(
-      made.apply, work.apply(lora_lib.count(self.net.adapter)), config.lora
-    )
+    trained = lora_lib.count(self.net.adapter) + self._task.parameters
+    last = self._compile(made.apply, work.apply(trained), config.lora)
     # Packed without a gap, or each text in a row of its own.
     needed, own = train.batch_size, train.batch_size * shape.own
     if train.packing:
@@ -193,7 +205,7 @@ class Plan:
 
     def program_of(rows: int) -> compiling.Program:
       shape = programs.train_shape(config, self.net, rows)
-      made = programs.train(self.net, config, shape, self._titles.train)
+      made = programs.train(self.net, config, shape, tables)
       return made.accumulate
 
     found: dict[str, Any] = {
@@ -319,11 +331,12 @@ class Plan:
     known = [n for n in (wanted, stored) if n is not None and n != -1]
     if not known:
       return {"examples": None, "steps": None, "chip_hours": None}
-    steps = train.num_epochs * -(-min(known) // train.batch_size)
+    examples = min(known) if self._task.samples is None else self._task.samples
+    steps = train.num_epochs * -(-examples // train.batch_size)
     hours = None
     if seconds_per_step is not None:
       hours = steps * seconds_per_step * self.devices / 3600
-    return {"examples": min(known), "steps": steps, "chip_hours": hours}
+    return {"examples": examples, "steps": steps, "chip_hours": hours}
 
   def _generate(self) -> dict[str, Any]:
     shape = programs.generate_shape(self.config, self.mesh)
@@ -379,13 +392,3 @@ def _sum(*values: float | None) -> float | None:
 
 def _rate(count: int, seconds: float | None) -> float | None:
   return None if seconds is None else count / seconds
-
-
-def _versions() -> dict[str, str | None]:
-  found: dict[str, str | None] = {}
-  for name in ("jax", "jaxlib", "libtpu", "flax"):
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found
