@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from absl import logging
-from starlette import applications, responses, routing
+from starlette import applications, exceptions, responses, routing
 from starlette.requests import ClientDisconnect, Request
 
 from bigrec_jax import errors
@@ -32,6 +32,7 @@ _ID = "x-request-id"
 # Of whoever asks, where it can be written to a log as it is.
 _KNOWN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _JSON = "application/json"
+_SHOWN_PATH = 200  # Characters.
 Handler = Callable[[Request, bytes], Awaitable[responses.Response]]
 
 
@@ -79,7 +80,8 @@ class App:
         routing.Route("/metrics", self._measured),
         routing.Route("/openapi.json", self._described),
         routing.Route("/docs", self._page),
-      ]
+      ],
+      exception_handlers={404: self._lost, 405: self._lost},
     )
 
   def _route(self, path: str, method: str, handler: Handler) -> routing.Route:
@@ -92,9 +94,7 @@ class App:
     self, request: Request, path: str, handler: Handler
   ) -> responses.Response:
     """Answers one request: checks, id, counters, and a line of the log."""
-    start, given = time.monotonic(), request.headers.get(_ID, "")
-    own_id = given if _KNOWN_ID.fullmatch(given) else secrets.token_hex(8)
-    problem = ""
+    start, own_id, problem = time.monotonic(), _request_id(request), ""
     try:
       self._check(request)
       response = await handler(request, await self._body(request))
@@ -110,10 +110,36 @@ class App:
       logging.exception("serve: request %s failed", own_id)
       problem = "internal error; the log has this request id"
       response = _refused(refusals.RefusedError(500, problem), own_id)
-    response.headers[_ID] = own_id
     seconds = time.monotonic() - start
-    self._metrics.requests.labels(path, response.status_code).inc()
     self._metrics.seconds.labels(path).observe(seconds)
+    return self._counted(response, request, path, own_id, seconds, problem)
+
+  async def _lost(
+    self, request: Request, error: Exception
+  ) -> responses.Response:
+    """Answers what no route takes: another path, or another method."""
+    assert isinstance(error, exceptions.HTTPException)
+    own_id, path = _request_id(request), request.url.path[:_SHOWN_PATH]
+    problem = f"{request.method} {path}: not here; GET /docs lists what is"
+    response = _refused(
+      refusals.RefusedError(error.status_code, problem), own_id
+    )
+    response.headers.update(error.headers or {})
+    # Whoever asks must not name the counters: each name stays in memory.
+    return self._counted(response, request, "other", own_id, 0.0, problem)
+
+  def _counted(
+    self,
+    response: responses.Response,
+    request: Request,
+    path: str,
+    own_id: str,
+    seconds: float,
+    problem: str,
+  ) -> responses.Response:
+    """Counts and logs an answer, and puts the request's id on it."""
+    response.headers[_ID] = own_id
+    self._metrics.requests.labels(path, response.status_code).inc()
     logs.request(
       request_id=own_id,
       method=request.method,
@@ -255,6 +281,11 @@ class App:
 
 async def _live(request: Request) -> responses.Response:
   return _json({"status": "live"})
+
+
+def _request_id(request: Request) -> str:
+  given = request.headers.get(_ID, "")
+  return given if _KNOWN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 async def _left(request: Request) -> None:

@@ -113,10 +113,13 @@ class Engine:
       return run
 
     def decode() -> None:
-      warming.warm_up(self)
-      self._compiled = compilations.count()
-      self.ready.set()
-      self._decode()
+      try:
+        warming.warm_up(self)
+        self._compiled = compilations.count()
+        self.ready.set()
+        self._decode()
+      finally:
+        self._written.put(None)  # Nothing more comes, whatever the reason.
 
     for name, work in (("decode", decode), ("list", self._list)):
       thread = threading.Thread(target=guarded(work), name=name, daemon=True)
@@ -228,7 +231,6 @@ class Engine:
           texts = self.recommender.texts(each.tokens, each.scores)
           self._pass_on(waiting.Done(user, texts))
       self._drop_expired()
-    self._written.put(None)
 
   def _wait_for_company(self) -> None:
     """Lets whoever comes a moment later be read together with the first."""

@@ -1,5 +1,6 @@
 """What a body may say, and which field a refusal names."""
 
+import dataclasses
 import json
 
 import pytest
@@ -33,7 +34,8 @@ def test_what_is_not_said_is_the_default():
   }
   assert read(full) == requests.Ask([], 3, False, ["a"], [2], 50.0, "skip")
   assert read(full | {"allow": None, "deadline_ms": 1e9}).allow is None
-  assert read(full | {"deadline_ms": 1e9}).deadline_ms == CONFIG.deadline_ms
+  for large in (1e9, 10**400):
+    assert read(full | {"deadline_ms": large}).deadline_ms == CONFIG.deadline_ms
 
 
 @pytest.mark.parametrize(
@@ -98,14 +100,38 @@ def test_the_earliest_deadline_goes_first():
     return waiting.User(request, 0, None, name)
 
   late, soon, never = user(1, 1e12), user(2, 1e11), user(3, -1.0)
-  queue.add([late, never, soon])
+  queue.add([late, soon])
   with pytest.raises(refusals.RefusedError) as error:
-    queue.add([user(4, 1e10)])
+    queue.add([user(4, 1e10), user(5, 1e10)])
   assert error.value.status == 429 and error.value.retry_after >= 1
+  queue.add([never])
   assert queue.take(1) == [soon]
   assert never.request.answer.exception().status == 504
   late.request.answer.cancel()
   assert queue.take(5) == [] and len(queue) == 0
+
+
+def test_who_is_waited_for_no_more_takes_no_place():
+  queue = waiting.Queue(3)
+
+  def user(deadline):
+    request = waiting.Request(read({"histories": [[]]}), [0], None, 0, deadline)
+    return waiting.User(request, 0, None, 0)
+
+  left, late, there, new = user(1e12), user(-1.0), user(1e12), user(1e11)
+  queue.add([left, late, there])
+  left.request.answer.cancel()
+  queue.add([new])
+  assert late.request.answer.exception().status == 504
+  assert queue.take(3) == [new, there]
+
+
+def test_more_than_may_wait_is_too_large():
+  limits = dataclasses.replace(CONFIG, queue=2)
+  body = json.dumps({"histories": [[]] * 3}).encode()
+  with pytest.raises(refusals.RefusedError) as error:
+    requests.recommend(body, limits, DEFAULTS)
+  assert (error.value.status, error.value.field) == (413, "histories")
 
 
 def test_an_answer_has_the_lists_in_order():
