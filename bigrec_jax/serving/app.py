@@ -67,20 +67,21 @@ class App:
       min(own.k, limits.max_k), own.exclude_history, own.unknown
     )
     self.draining = False
+    self._routes = [
+      self._route("/v1/recommend", "POST", self._recommend),
+      self._route("/v1/catalogue", "GET", self._catalogue),
+      self._route("/v1/catalogue", "POST", self._add),
+      self._route("/v1/catalogue/withdraw", "POST", self._withdraw),
+      self._route("/v1/catalogue/reload", "POST", self._reload),
+      self._route("/v1/catalogue/rollback", "POST", self._roll_back),
+      routing.Route("/health/live", _live),
+      routing.Route("/health/ready", self._ready),
+      routing.Route("/metrics", self._measured),
+      routing.Route("/openapi.json", self._described),
+      routing.Route("/docs", self._page),
+    ]
     self.asgi = applications.Starlette(
-      routes=[
-        self._route("/v1/recommend", "POST", self._recommend),
-        self._route("/v1/catalogue", "GET", self._catalogue),
-        self._route("/v1/catalogue", "POST", self._add),
-        self._route("/v1/catalogue/withdraw", "POST", self._withdraw),
-        self._route("/v1/catalogue/reload", "POST", self._reload),
-        self._route("/v1/catalogue/rollback", "POST", self._roll_back),
-        routing.Route("/health/live", _live),
-        routing.Route("/health/ready", self._ready),
-        routing.Route("/metrics", self._measured),
-        routing.Route("/openapi.json", self._described),
-        routing.Route("/docs", self._page),
-      ],
+      routes=self._routes,
       exception_handlers={404: self._lost, 405: self._lost},
     )
 
@@ -124,7 +125,10 @@ class App:
     response = _refused(
       refusals.RefusedError(error.status_code, problem), own_id
     )
-    response.headers.update(error.headers or {})
+    if error.status_code == 405:
+      routes = [r for r in self._routes if r.path == request.url.path]
+      allowed = set().union(*(route.methods or () for route in routes))
+      response.headers["allow"] = ", ".join(sorted(allowed))
     # Whoever asks must not name the counters: each name stays in memory.
     return self._counted(response, request, "other", own_id, 0.0, problem)
 

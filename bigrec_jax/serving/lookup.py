@@ -1,6 +1,7 @@
 """What a request names, found in the catalogue."""
 
 from bigrec_jax import errors
+from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   histories as histories_lib,
@@ -29,7 +30,7 @@ def find(
   if ask.unknown == "error":
     for n, lacking in enumerate(found.unknown):
       for m, item in enumerate(ask.histories[n] if lacking else ()):
-        if str(item) in lacking:
+        if raw_files.repaired(str(item)) in lacking:
           field = f"histories[{n}][{m}]"
           raise refusals.bad(
             field,

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.serving import openapi, refusals, requests, waiting
+from bigrec_jax.data.prepared import catalogue
+from bigrec_jax.serving import lookup, openapi, refusals, requests, waiting
 from configs import common
 
 CONFIG = config_lib.from_config_dict(common.get_config()).serve
@@ -73,6 +75,14 @@ def test_a_refusal_names_the_field(body, status, field):
     read(body)
   assert (error.value.status, error.value.field) == (status, field)
   assert "expected" in str(error.value) or field == ""
+
+
+def test_half_of_a_surrogate_pair_is_an_unknown_item_like_any():
+  items = catalogue.Catalogue(("a",), ("Halo",), np.zeros(1, np.int64))
+  ask = read(b'{"histories": [["halo", "\\ud800"]]}')
+  with pytest.raises(refusals.RefusedError) as error:
+    lookup.find(ask, items)
+  assert (error.value.status, error.value.field) == (400, "histories[0][1]")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,8 @@ def test_limits_tokens_and_ids(world, client, caplog):
       "mine-8",
     )
     assert f"GET {path}: not here" in lost.json()["error"]["message"]
-  assert lost.headers.get("allow") is None
+  refused = client.put("/v1/catalogue")
+  assert refused.headers["allow"] == "GET, HEAD, POST"
   measured = client.get("/metrics").text  # No name of theirs is kept.
   assert 'path="other",status="404"' in measured and "/nothing" not in measured
 
