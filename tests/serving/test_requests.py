@@ -8,7 +8,15 @@ import pytest
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.prepared import catalogue
-from bigrec_jax.serving import lookup, openapi, refusals, requests, waiting
+from bigrec_jax.models import embedding
+from bigrec_jax.serving import (
+  lookup,
+  openapi,
+  refusals,
+  requests,
+  waiting,
+  warming,
+)
 from configs import common
 
 CONFIG = config_lib.from_config_dict(common.get_config()).serve
@@ -166,3 +174,13 @@ def test_the_document_is_of_this_configuration():
   page = openapi.page(document)
   assert "/v1/catalogue/rollback" in page
   assert "http:" not in page and "https:" not in page
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_texts_of_every_length_are_embedded_before_it_is_ready(tokens):
+  """Whatever a tokenizer makes of a word; titles have at most 128 tokens."""
+  titles = range(1, 129)
+  together = {embedding.length_bucket(tokens * n) for n in warming.WORDS}
+  assert together >= {embedding.length_bucket(n) for n in titles}
+  alone = {embedding.alone_bucket(tokens * n) for n in warming.WORDS_ALONE}
+  assert alone >= {embedding.alone_bucket(n) for n in titles}
