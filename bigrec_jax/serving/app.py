@@ -67,6 +67,7 @@ class App:
       min(own.k, limits.max_k), own.exclude_history, own.unknown
     )
     self.draining = False
+    self._one_search, self._one_change = asyncio.Lock(), asyncio.Lock()
     self._routes = [
       self._route("/v1/recommend", "POST", self._recommend),
       self._route("/v1/catalogue", "GET", self._catalogue),
@@ -200,11 +201,35 @@ class App:
     self, request: Request, body: bytes
   ) -> responses.Response:
     ask = requests.recommend(body, self._limits, self._defaults)
-    # Titles are looked up and tokenised beside the loop.
-    asked = await asyncio.to_thread(self._engine.submit, ask)
+    asked = await self._submitted(ask)
     lists = await self._wait(request, asked)
     self._metrics.users.inc(len(lists))
     return _json(await asyncio.to_thread(self._lists, lists))
+
+  async def _submitted(self, ask: requests.Ask) -> waiting.Request:
+    """Has titles looked up and tokenised beside the loop."""
+    if ask.unknown != "nearest":
+      return await asyncio.to_thread(self._engine.submit, ask)
+    # Searches of a large catalogue take seconds: one thread, and no more.
+    try:
+      async with asyncio.timeout(ask.deadline_ms / 1e3):
+        await self._one_search.acquire()
+    except TimeoutError:
+      raise refusals.expired() from None
+    try:
+      return await asyncio.to_thread(self._engine.submit, ask)
+    finally:
+      self._one_search.release()
+
+  async def _changed(
+    self, act: Callable[..., dict[str, Any]], *arguments: Any
+  ) -> responses.Response:
+    """Has the keeper change something; others wait without a thread.
+
+    There are few threads, and whoever asks for lists needs one for a moment.
+    """
+    async with self._one_change:
+      return _json(await asyncio.to_thread(act, *arguments))
 
   async def _wait(
     self, request: Request, asked: waiting.Request
@@ -245,23 +270,23 @@ class App:
 
   async def _add(self, request: Request, body: bytes) -> responses.Response:
     items = await asyncio.to_thread(requests.added, body)
-    return _json(await asyncio.to_thread(self._keeper.add, items))
+    return await self._changed(self._keeper.add, items)
 
   async def _withdraw(
     self, request: Request, body: bytes
   ) -> responses.Response:
     ids = requests.withdrawn(body)
-    return _json(await asyncio.to_thread(self._keeper.withdraw, ids))
+    return await self._changed(self._keeper.withdraw, ids)
 
   async def _reload(self, request: Request, body: bytes) -> responses.Response:
     requests.nothing(body)
-    return _json(await asyncio.to_thread(self._keeper.reload))
+    return await self._changed(self._keeper.reload)
 
   async def _roll_back(
     self, request: Request, body: bytes
   ) -> responses.Response:
     requests.nothing(body)
-    return _json(await asyncio.to_thread(self._keeper.roll_back))
+    return await self._changed(self._keeper.roll_back)
 
   async def _ready(self, request: Request) -> responses.Response:
     if self.draining:

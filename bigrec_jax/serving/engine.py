@@ -155,13 +155,12 @@ class Engine:
     """
     if self._stopping:
       raise refusals.closing()
-    arrived = time.monotonic()
+    deadline = time.monotonic() + ask.deadline_ms / 1e3
     edition, catalogue = self.recommender.offered
-    found, shown = lookup.find(ask, catalogue), lookup.shown(ask, catalogue)
+    found = lookup.find(ask, catalogue, deadline)
+    shown = lookup.shown(ask, catalogue)
     self.recommender.check(shown)
-    request = waiting.Request(
-      ask, found, shown, edition, arrived + ask.deadline_ms / 1e3
-    )
+    request = waiting.Request(ask, found, shown, edition, deadline)
     users = [self._user(request, place) for place in range(len(found))]
     if not users:
       request.answer.set_result([])

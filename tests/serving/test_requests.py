@@ -89,8 +89,17 @@ def test_half_of_a_surrogate_pair_is_an_unknown_item_like_any():
   items = catalogue.Catalogue(("a",), ("Halo",), np.zeros(1, np.int64))
   ask = read(b'{"histories": [["halo", "\\ud800"]]}')
   with pytest.raises(refusals.RefusedError) as error:
-    lookup.find(ask, items)
+    lookup.find(ask, items, 1e12)
   assert (error.value.status, error.value.field) == (400, "histories[0][1]")
+
+
+def test_searches_for_titles_end_at_the_deadline():
+  items = catalogue.Catalogue(("a",), ("Halo",), np.zeros(1, np.int64))
+  ask = read({"histories": [["Helo"]], "unknown": "nearest"})
+  assert lookup.find(ask, items, 1e12).nearest == [{"Helo": "Halo"}]
+  with pytest.raises(refusals.RefusedError) as error:
+    lookup.find(ask, items, -1.0)
+  assert error.value.status == 504
 
 
 @pytest.mark.parametrize(
