@@ -46,11 +46,16 @@ from bigrec_jax.config.serve import ServeConfig
 from bigrec_jax.config.task import (
   ChooseConfig,
   HeadsConfig,
+  RsllmConfig,
   TaskConfig,
   TitleLikelihoodConfig,
   YesNoConfig,
 )
-from bigrec_jax.config.train import PretrainConfig, TrainConfig
+from bigrec_jax.config.train import (
+  ContrastiveConfig,
+  PretrainConfig,
+  TrainConfig,
+)
 
 __all__ = [
   "ArchConfig",
@@ -62,6 +67,7 @@ __all__ = [
   "ChooseConfig",
   "ColumnsConfig",
   "Config",
+  "ContrastiveConfig",
   "DTYPES",
   "DataConfig",
   "EmbedConfig",
@@ -80,6 +86,7 @@ __all__ = [
   "QUANTIZATIONS",
   "RecommendConfig",
   "ReportConfig",
+  "RsllmConfig",
   "ServeConfig",
   "SyntheticConfig",
   "TaskConfig",

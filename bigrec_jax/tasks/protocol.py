@@ -172,6 +172,8 @@ class Task(abc.ABC):
       `ground_eval` found best; of a task that grounds, and of one whose
       evaluation asks for such lists.
     objectives: what `train.objective` may name.
+    mixes: samples of several data sets may be one source (`train.also`); not
+      where a sample is more than a text (`source.LaidOut`).
     has_own_weights: `own_weights` returns some.
     cf_model: the CF model that is trained before; "" = none is needed.
     batches: keys of the rows of its evaluation's programs, which the mesh has
@@ -184,6 +186,7 @@ class Task(abc.ABC):
   grounds = False
   recommends = False
   objectives: tuple[str, ...] = ("language_model",)
+  mixes = True
   has_own_weights = False
   cf_model = ""
   batches: tuple[str, ...] = ()
@@ -241,10 +244,33 @@ class Task(abc.ABC):
     """Returns what names the texts of a split, for the records of stages."""
 
   def objective(self) -> "objective.Objective":
-    """Returns what training minimises."""
-    from bigrec_jax.training import objective
+    """Returns what training minimises.
 
-    return objective.LanguageModelling()
+    Raises:
+      UserError: the other view of a target would be the same.
+    """
+    from bigrec_jax.training import contrastive, objective
+
+    config = self.store.config
+    if config.train.objective != "contrastive":
+      return objective.LanguageModelling()
+    own = config.train.contrastive
+    if own.view == "dropout" and not config.lora.dropout:
+      raise errors.UserError(
+        "config.train.contrastive.view: 'dropout' found with lora.dropout=0,"
+        " more expected there: both views would be the same"
+      )
+    return contrastive.Contrastive(
+      config.train.batch_size,
+      own.target_weight,
+      own.user_weight,
+      own.temperature,
+      reads_header=own.pooling == "last",
+    )
+
+  def text_only(self) -> "Task":
+    """Returns the task with the same samples as texts alone."""
+    return self
 
   def selection(self, network: Network) -> "selection.Selection":
     """Returns what decides which adapter is the best and when to stop.

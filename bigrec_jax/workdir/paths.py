@@ -81,6 +81,11 @@ class Paths:
     return self.root / "adapter"
 
   @property
+  def first(self) -> pathlib.Path:
+    """The first of two stages of training: a workdir of its own, in part."""
+    return self.root / "first"
+
+  @property
   def chosen(self) -> pathlib.Path:
     """The injection that valid likes best (results/chosen.py)."""
     return self.root / "chosen.json"
@@ -152,6 +157,7 @@ class Paths:
     own = {
       self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
+      self.first,
       *(self.chosen, self.checkpoints, self.embeddings, self.editions),
       *(self.other_model, self.chat_log, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),

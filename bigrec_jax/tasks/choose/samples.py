@@ -80,6 +80,12 @@ def draw(
   return Samples(own, kept, found)
 
 
+def all_of(examples: Examples) -> Samples:
+  """Returns all examples of a split; the target is the only candidate."""
+  kept = np.arange(len(examples))
+  return Samples(examples, kept, examples.target[:, None].astype(np.int32))
+
+
 def _drawn(
   rng: np.random.Generator,
   history: np.ndarray,

@@ -7,6 +7,7 @@ title. LoRA and projector are trained together, first on titles alone and more
 and more with item vectors (`task.choose.schedule`).
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -26,16 +27,21 @@ if TYPE_CHECKING:
   from bigrec_jax.models import Architecture, own_weights
   from bigrec_jax.training import objective, selection
 
-SYSTEM = "llara"
 METRIC = "hit_ratio@1"
 _USERS = 256  # Whose scores are read at a time.
 
 
 class Task(protocol.Task):
-  """LLaRA."""
+  """LLaRA.
+
+  Attributes:
+    system: what its own rows are called.
+  """
 
   name = "choose"
+  system = "llara"
   decodes = True
+  objectives = ("language_model", "contrastive")
 
   def __init__(self, store: protocol.Store):
     """Checks the options.
@@ -51,12 +57,27 @@ class Task(protocol.Task):
         " answer is a candidate is what task choose measures"
       )
     own = config.task.choose
-    self._templates = templates.chosen(own.domain, own.templates)
+    self._templates = self._asked()
     self._hybrid = own.schedule != "text"
     self.has_own_weights = self._hybrid
     if self._hybrid:
       self.cf_model = own.cf_model
     self._known: dict[str, samples.Samples] = {}
+
+  def _asked(self) -> tuple[str, ...]:
+    """Returns how a question reads."""
+    own = self.store.config.task.choose
+    return templates.chosen(own.domain, own.templates)
+
+  def text_only(self) -> "Task":
+    """Returns the task without item vectors."""
+    store = copy.copy(self.store)
+    task = store.config.task
+    choose = dataclasses.replace(task.choose, schedule="text")
+    store.config = dataclasses.replace(
+      store.config, task=dataclasses.replace(task, choose=choose)
+    )
+    return type(self)(store)
 
   @functools.cached_property
   def _titles(self) -> tuple[str, ...]:
@@ -133,11 +154,14 @@ class Task(protocol.Task):
     )
 
   def objective(self) -> "objective.Objective":
-    """Returns the language model's loss, which reads item vectors."""
+    """Returns the loss of the configuration, which reads item vectors."""
+    plain = super().objective()
     if not self._hybrid:
-      return super().objective()
-    from bigrec_jax.training import objective
+      return plain
+    from bigrec_jax.training import contrastive, objective
 
+    if isinstance(plain, contrastive.Contrastive):
+      return dataclasses.replace(plain, item_vectors=self._vectors)
     return objective.SoftTokens(item_vectors=self._vectors)
 
   def selection(self, network: protocol.Network) -> "selection.Selection":
@@ -177,7 +201,7 @@ class Task(protocol.Task):
     for split in protocol.SPLITS:
       written = [row["predict"][0] for row in evidence.predictions(split)]
       judged = self._judged(split, written)
-      row = self._row(split, SYSTEM, judged.metrics())
+      row = self._row(split, self.system, judged.metrics())
       share = float(judged.right.sum() / max(judged.valid.sum(), 1))
       values = {**row.metrics, "hit_ratio@1 of valid": share}
       found.append(dataclasses.replace(row, metrics=values))

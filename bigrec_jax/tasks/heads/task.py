@@ -32,6 +32,7 @@ class Task(protocol.Task):
   """M6-Rec's heads."""
 
   name = "heads"
+  mixes = False
   batches = ("generate.batch_size",)
   objectives = ("heads",)
   has_own_weights = True

@@ -36,6 +36,7 @@ class Task(protocol.Task):
   """LMRecSys."""
 
   name = "title_likelihood"
+  mixes = False
   batches = ("generate.batch_size",)
   objectives = ("item_softmax", "item_hinge", "language_model")
 
