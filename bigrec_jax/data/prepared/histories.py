@@ -10,7 +10,7 @@ import difflib
 import heapq
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -287,6 +287,7 @@ def find(
   catalogue: Catalogue,
   unknown: str,
   option: str = "config.recommend.unknown",
+  before_search: Callable[[], None] = lambda: None,
 ) -> Histories:
   """Looks every item up: as an id first, then as a title in any case.
 
@@ -297,6 +298,8 @@ def find(
       title that is most like it, if one is), "text" (the prompt names it as it
       is) or "skip".
     option: what the caller calls `unknown`, for messages.
+    before_search: called before each search for a title that is like a text,
+      which takes a second of a large catalogue; what it raises ends all.
 
   Raises:
     UserError: an item isn't in the catalogue and `unknown` is "error", or no
@@ -318,6 +321,7 @@ def find(
         continue
       near = None
       if unknown == "nearest" and isinstance(item, str):
+        before_search()
         near = next(iter(nearest(text, catalogue.titles, 1)), None)
       if near is not None:
         index = catalogue.index_of_title(near)
