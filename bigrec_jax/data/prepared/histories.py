@@ -41,8 +41,7 @@ _LONGEST_TEXT = 1000
 # Items of histories side by side, 64 MB of them.
 _MOST_IN_A_TABLE = 1 << 24
 # Of a misspelt title: pieces of which the nearest titles share some, and how
-# many of these are compared letter by letter, which takes the square of their
-# lengths.
+# many are compared letter by letter, which takes the square of their lengths.
 _PIECE, _MOST_PIECES = 3, 24
 _MOST_COMPARED, _LONGEST_COMPARED = 50, 200
 
@@ -298,8 +297,7 @@ def find(
       title that is most like it, if one is), "text" (the prompt names it as it
       is) or "skip".
     option: what the caller calls `unknown`, for messages.
-    before_search: called before each search for a title that is like a text,
-      which takes a second of a large catalogue; what it raises ends all.
+    before_search: called before each search for a like title; it may raise.
 
   Raises:
     UserError: an item isn't in the catalogue and `unknown` is "error", or no
