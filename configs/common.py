@@ -13,6 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
   cfg = ml_collections.ConfigDict
   config = cfg()
   config.seed = 0
+  # "0,1,2": a mode runs once for each, in <workdir>/seed-<n>; () = `seed` only.
+  config.seeds = ()
 
   config.task = cfg()
   # One per file of bigrec_jax/tasks; next_title is BIGRec.
@@ -413,7 +415,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   # --mode=plan compiles for devices that need not be there.
   config.plan = cfg()
-  config.plan.topology = "v5e:2x4"  # v5e:2x4 | v6e:2x4 | v5p:4x4x4 | cpu:8
+  config.plan.topology = "v5e:2x4"  # v6e:2x4 | v5p:4x4x4 | h100:1 | cpu:8
   config.plan.parts = ("train", "generate", "ground")
   config.plan.text_tokens = 288  # Of a prompt with its answer, on average.
   config.plan.prefix_tokens = 96  # With which all prompts begin; of those.

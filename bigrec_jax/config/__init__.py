@@ -104,6 +104,7 @@ class Config:
   """The whole configuration."""
 
   seed: Annotated[int, checks.Range(0, 2**32 - 1)]
+  seeds: Annotated[tuple[int, ...], checks.Range(0, 2**32 - 1)]
   task: TaskConfig
   model: ModelConfig
   pretrain: PretrainConfig
@@ -123,6 +124,10 @@ class Config:
   mesh: MeshConfig
 
   def __post_init__(self):
+    if len(set(self.seeds)) < len(self.seeds):
+      raise errors.UserError(
+        f"config.seeds: {self.seeds} found, each seed once expected"
+      )
     ground, generate = self.ground, self.generate
     given = ground.predictions.valid and ground.predictions.test
     if ground.beams == "all" and generate.has_prior and not given:

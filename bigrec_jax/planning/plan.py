@@ -16,9 +16,11 @@ from bigrec_jax.planning import (
   compiling,
   fit,
   header_work,
+  meshes,
   of_task,
   programs,
   roofline,
+  run_cost,
   titles as titles_lib,
   topology,
   uncounted,
@@ -121,6 +123,7 @@ class Plan:
     chip = self.target.chip
     return {
       "topology": self.target.name,
+      "compiled_for": self.target.compiled_for or self.target.name,
       "devices": self.devices,
       "chip": dataclasses.asdict(chip) if chip else None,
       "capacity_bytes": self.capacity,
@@ -140,6 +143,7 @@ class Plan:
       else all(row["fits"] for row in self._programs),
       "programs": self._programs,
       **found,
+      "run": run_cost.whole(self.config, self.paths, found, self.devices),
       "uncounted": self._uncounted,
       "table_bytes": self._titles.sizes(),
       "quick": self.config.plan.quick,
@@ -217,7 +221,10 @@ class Plan:
       "largest_micro_batch": self._search(first, program_of, rows, needed),
     }
     found |= self._step_cost(micro, first, last, header, found)
-    return found | self._run_cost(found["seconds_per_step"])
+    cost = found["seconds_per_step"]
+    return found | run_cost.train(
+      config, self.paths, cost, self.devices, self._task.samples
+    )
 
   def _header(
     self, made: programs.Train, shape: programs.TrainShape
@@ -322,22 +329,6 @@ class Plan:
     found = fit.largest(peak_of, known, unit, limit, self.capacity)
     return dataclasses.asdict(found)
 
-  def _run_cost(self, seconds_per_step: float | None) -> dict[str, Any]:
-    """Returns steps and chip-hours of the configured run."""
-    train, wanted = self.config.train, self.config.data.num_train
-    stored = None
-    if self.paths.manifest.exists():
-      stored = manifest.read(self.paths.manifest).num_examples.get("train")
-    known = [n for n in (wanted, stored) if n is not None and n != -1]
-    if not known:
-      return {"examples": None, "steps": None, "chip_hours": None}
-    examples = min(known) if self._task.samples is None else self._task.samples
-    steps = train.num_epochs * -(-examples // train.batch_size)
-    hours = None
-    if seconds_per_step is not None:
-      hours = steps * seconds_per_step * self.devices / 3600
-    return {"examples": examples, "steps": steps, "chip_hours": hours}
-
   def _generate(self) -> dict[str, Any]:
     shape = programs.generate_shape(self.config, self.mesh)
     users = shape.users
@@ -363,7 +354,20 @@ class Plan:
     return {
       "users_per_second": _rate(users, seconds),
       "largest_batch": self._search(row, program_of, users, _MOST_USERS),
+      "meshes": self._meshes(shape, turns),
     }
+
+  def _meshes(
+    self, shape: programs.GenerateShape, turns: int
+  ) -> list[dict[str, Any]] | None:
+    """Returns what each mesh of these devices makes of decoding, best first."""
+    chip = self.target.chip
+    if chip is None:
+      return None
+    found = meshes.estimates(
+      self.sizes, shape, turns, self.devices, chip, self.capacity or chip.memory
+    )
+    return [dataclasses.asdict(one) for one in found]
 
   def _width(self) -> int:
     """Returns the length of the embeddings."""

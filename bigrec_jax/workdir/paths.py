@@ -133,6 +133,15 @@ class Paths:
     return self.metrics / f"{task}.json"
 
   @property
+  def seeds(self) -> pathlib.Path:
+    """Mean and deviation of the runs in `seed` (results/seeds.py)."""
+    return self.metrics / "seeds.json"
+
+  def seed(self, number: int) -> pathlib.Path:
+    """The workdir of one of several seeds."""
+    return self.root / f"seed-{number}"
+
+  @property
   def throughput(self) -> pathlib.Path:
     return self.metrics / "throughput.json"
 
@@ -165,7 +174,7 @@ class Paths:
       self.cf_scores("x", "x").parent.parent,
     }
     known = {path.name for path in own}
-    return name in known or name.startswith((".", "adapter."))
+    return name in known or name.startswith((".", "adapter.", "seed-"))
 
   @property
   def recommendations(self) -> pathlib.Path:
