@@ -135,7 +135,7 @@ def _cf_hits(
 
 def _rates(places: np.ndarray) -> dict[str, Any]:
   found = places >= 0
-  gains = np.where(found, 1 / np.log2(places + 2.0), 0.0)
+  gains = found / np.log2(np.maximum(places, 0) + 2.0)
   return {
     "targets": len(places),
     "hits": int(found.sum()),
