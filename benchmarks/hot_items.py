@@ -5,9 +5,10 @@
 A share of the items is taken out of the log and out of the catalogue; a system
 is trained and evaluated on the rest, as on any data; then the items are added
 (`data.catalogue_add`), and lists are made for the test targets of the whole
-log. Those that were hidden are counted apart, with the text alone and with
-what valid chose; CF, which has no score for them, can't list one.
-Histories have the newest ten items, hidden ones too.
+log. Those that were hidden are counted apart: with the text alone, with
+popularity, with what valid chose, and with the scores of `ground.cf_model`
+alone, which knows no item that came later. Histories have the newest items,
+hidden ones too, which CF passes over. A hit is the target's title in the list.
 """
 
 import argparse
@@ -26,9 +27,11 @@ import numpy as np
 import bigrec_jax
 from benchmarks import scratch, serving
 from bigrec_jax import config as config_lib
+from bigrec_jax.cf import rows as rows_lib
 from bigrec_jax.data.formats import registry
 from bigrec_jax.data.prepared import doctor as doctor_lib
-from bigrec_jax.recommend import loaded as loaded_lib
+from bigrec_jax.rankers import shown
+from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
 from bigrec_jax.stages import prepare
 
 _K = 10
@@ -98,19 +101,44 @@ def _hits(
   places = np.full(len(targets), -1)
   for start in range(0, len(targets), _BLOCK):
     part = slice(start, start + _BLOCK)
-    lists = recommender(histories[part], _K, unknown="skip")
+    lists = recommender(histories[part], _K)
     for n, (own, target) in enumerate(zip(lists, targets[part], strict=True)):
-      ids = [item.external_id for item in own]
-      if target in ids:
-        places[start + n] = ids.index(target)
+      titles = [item.title for item in own]
+      if target in titles:
+        places[start + n] = titles.index(target)
+  return places
+
+
+def _cf_hits(
+  loaded: loaded_lib.Loaded,
+  model: str,
+  histories: list[list[str]],
+  targets: list[str],
+) -> np.ndarray:
+  """Returns `_hits` of a CF model alone."""
+  score, catalogue = cf_scorer.load(loaded, model), loaded.offered
+  newest = loaded.config.data.max_history
+  places = np.full(len(targets), -1)
+  for n, (history, target) in enumerate(zip(histories, targets, strict=True)):
+    items = np.full((1, newest), -1, np.int32)
+    found = map(catalogue.index_of_external_id, history)
+    known = [row for row in found if row is not None]
+    items[0, : len(known)] = known
+    scores = score(rows_lib.only_below(items, len(loaded.catalogue)))[0]
+    order = np.argsort(-scores, kind="stable").astype(np.int32)
+    kept = shown.of_candidates(order, catalogue.groups, items[0], None)
+    titles = [catalogue.titles[row] for row in order[kept][:_K].tolist()]
+    if target in titles:
+      places[n] = titles.index(target)
   return places
 
 
 def _rates(places: np.ndarray) -> dict[str, Any]:
   found = places >= 0
-  gains = np.where(found, 1 / np.log2(places + 2.0), 0.0)
+  gains = found / np.log2(np.maximum(places, 0) + 2.0)
   return {
     "targets": len(places),
+    "hits": int(found.sum()),
     f"hr@{_K}": round(float(found.mean()), 4) if len(places) else None,
     f"ndcg@{_K}": round(float(gains.mean()), 4) if len(places) else None,
   }
@@ -141,24 +169,32 @@ def measure(
   whole = loaded_lib.Loaded(config, folder / "whole")
   ids, test = whole.catalogue.external_ids, whole.examples("test")
   histories = [[ids[i] for i in row if i >= 0] for row in test.history]
-  targets = [ids[item] for item in test.target]
-  is_hidden = np.isin(targets, hidden)
+  titles = [whole.catalogue.titles[item] for item in test.target]
+  is_hidden = np.isin([ids[item] for item in test.target], hidden)
   found: dict[str, Any] = {
     "items": len(ids),
     "hidden_items": len(hidden),
     "systems": {},
   }
-  for name in ("none", "popularity", None):
-    recommender = bigrec_jax.Recommender.load(workdir, injection=name)
-    places = _hits(recommender, histories, targets)
-    provenance = dataclasses.asdict(recommender.provenance)
-    found["systems"][name or "auto"] = {
-      "injection": provenance["injection"],
-      "system": provenance["system"],
-      "cf_model": provenance["cf_model"],
+
+  def keep(name: str, places: np.ndarray, **about: Any) -> None:
+    rates = {
       "hidden": _rates(places[is_hidden]),
       "others": _rates(places[~is_hidden]),
     }
+    found["systems"][name] = about | rates
+    print(name, found["systems"][name], flush=True)
+
+  for name in ("none", "popularity", None):
+    own = bigrec_jax.Recommender.load(workdir, injection=name)
+    provenance = dataclasses.asdict(own.provenance)
+    about = {
+      key: provenance[key] for key in ("injection", "system", "cf_model")
+    }
+    keep(name or "auto", _hits(own, histories, titles), **about)
+  if model := config.ground.injected_cf:
+    places = _cf_hits(own.loaded, model, histories, titles)
+    keep("cf alone", places, cf_model=model)
   # A list of ten at random among all.
   found["chance"] = round(_K / len(ids), 5)
   return found

@@ -3,14 +3,14 @@
   python -m benchmarks.peer_serve WORKDIR THREADS
 
 What such servers mostly are: the model in memory, a lock around it, one
-request after the other. Prompt, weights, beams and item vectors are the
-workdir's; the adapter is merged for writing, and the base embeds what was
-written.
+request after the other. Prompt, weights, beams and the catalogue's vectors are
+the workdir's; the adapter is merged for writing, and the base embeds what was
+written. The list is of the items nearest to the best text, whatever that is:
+what `--mode=serve` does without injection and `recommend.fallback`.
 """
 
 import asyncio
 import json
-import pathlib
 import socket
 import sys
 import threading
@@ -22,28 +22,28 @@ import transformers
 import uvicorn
 from starlette import applications, requests, responses, routing
 
-from bigrec_jax.config import MeshConfig
+from benchmarks import serving
 from bigrec_jax.data.text import encoding, prompts
-from bigrec_jax.recommend import finished, loaded as loaded_lib, remembered
-from bigrec_jax.workdir import paths as paths_lib
+from bigrec_jax.recommend import finished, shelf
 
 
 class Peer:
   """Makes one list at a time."""
 
   def __init__(self, workdir: str):
-    paths = paths_lib.Paths(pathlib.Path(workdir))
-    config = remembered.config(paths, "none", None, MeshConfig(-1, 1, 1))
-    self.loaded = loaded_lib.Loaded(config, paths.root)
+    self.loaded = serving.load(workdir, fallback=False)
     self._device = "cuda" if torch.cuda.is_available() else "cpu"
     self._base = self._load()
     adapter = finished.find_adapter(self.loaded)
     tuned = peft.PeftModel.from_pretrained(self._load(), str(adapter))
     self._tuned = tuned.merge_and_unload().eval()
     items = finished.load_embeddings(self.loaded)
-    self._items = torch.from_numpy(np.array(items)).to(self._device)
+    # With what was added later, and without what was withdrawn.
+    offered = shelf.Shelf(self.loaded, items, 0)
+    self._items = torch.from_numpy(np.array(offered.vectors)).to(self._device)
+    self._listed = offered.allowed(None)
     self._lock = threading.Lock()
-    generate = config.generate
+    generate = self.loaded.config.generate
     tokenizer = self.loaded.tokenizer
     self._settings = transformers.GenerationConfig(
       num_beams=generate.num_beams,
@@ -64,8 +64,9 @@ class Peer:
 
   def __call__(self, history: list[str], k: int) -> list[dict]:
     """Returns the list of one history of ids."""
-    loaded, catalogue = self.loaded, self.loaded.catalogue
-    rows = [catalogue.index_of_external_id(own) for own in history]
+    loaded, catalogue = self.loaded, self.loaded.offered
+    found = map(catalogue.index_of_external_id, history)
+    rows = [row for row in found if row is not None]
     newest = loaded.config.data.max_history
     titles = [catalogue.titles[row] for row in rows][-newest:]
     prompt = loaded.prompt
@@ -75,14 +76,15 @@ class Peer:
     )
     with self._lock, torch.inference_mode():
       given = torch.tensor([tokens], device=self._device)
-      found = self._tuned.generate(
+      written = self._tuned.generate(
         given,
         attention_mask=torch.ones_like(given),
         generation_config=self._settings,
       )
-      text = loaded.tokenizer.decode(found[0, len(tokens) :].tolist())
+      text = loaded.tokenizer.decode(written[0, len(tokens) :].tolist())
       title = prompts.extract_title(prompts.response_text(text))
       (ids,) = loaded.tokenizer.encode_data([title])
+      ids = ids or [loaded.tokenizer.eos_id]
       states = self._base.model(
         torch.tensor([ids], device=self._device)
       ).last_hidden_state[0, -1]
@@ -93,7 +95,8 @@ class Peer:
     hidden = {catalogue.groups[row] for row in rows}
     listed = []
     for row in order:
-      if catalogue.groups[row] not in hidden:
+      shown = self._listed is None or self._listed[row]
+      if shown and catalogue.groups[row] not in hidden:
         hidden.add(catalogue.groups[row])
         listed.append(
           {

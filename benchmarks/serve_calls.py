@@ -1,32 +1,36 @@
 """`Recommender` behind a pipe, one history a call; run by serve.py.
 
-One JSON object a line each way: {"histories"} in, {"lists", "seconds"} out.
+  python benchmarks/serve_calls.py WORKDIR FALLBACK
+
+FALLBACK is 1 where `recommend.fallback` is on. One JSON object a line each way:
+{"histories", "k"} in, {"lists", "seconds", "compiled"} out.
 """
 
 import json
 import sys
 import time
 
-import bigrec_jax
-from bigrec_jax.config import MeshConfig
+from benchmarks import serving
+from bigrec_jax.serving import compilations
 
 
-def main(workdir: str) -> None:
+def main(workdir: str, fallback: bool) -> None:
   """Loads the workdir, then answers orders."""
-  recommender = bigrec_jax.Recommender.load(
-    workdir, injection="none", mesh=MeshConfig(-1, 1, 1)
-  )
+  recommender = serving.recommender(workdir, fallback)
+  compilations.listen()
   print(json.dumps({}), flush=True)
   for line in sys.stdin:
     order = json.loads(line)
-    lists, seconds = [], []
+    lists, seconds, before = [], [], compilations.count()
     for history in order["histories"]:
       start = time.perf_counter()
-      (found,) = recommender([history], order.get("k", 10))
+      (found,) = recommender([history], order["k"])
       seconds.append(time.perf_counter() - start)
       lists.append([item.external_id for item in found])
-    print(json.dumps({"lists": lists, "seconds": seconds}), flush=True)
+    compiled = compilations.count() - before
+    answer = {"lists": lists, "seconds": seconds, "compiled": compiled}
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
-  main(sys.argv[1])
+  main(sys.argv[1], bool(int(sys.argv[2])))

@@ -1,5 +1,6 @@
-"""A server of ours as a process, and the histories that it is asked for."""
+"""A server of ours as a process, and what is asked and expected of it."""
 
+import dataclasses
 import pathlib
 import re
 import signal
@@ -11,7 +12,13 @@ import urllib.request
 from typing import Self
 
 from bigrec_jax.config import MeshConfig
-from bigrec_jax.recommend import loaded as loaded_lib, remembered
+from bigrec_jax.recommend import (
+  choice,
+  finished,
+  loaded as loaded_lib,
+  recommender as recommender_lib,
+  remembered,
+)
 from bigrec_jax.workdir import paths as paths_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -83,20 +90,44 @@ class Server:
     return self.process.wait(120)
 
 
-def ours(workdir: str, **keys: object) -> Server:
-  """Starts `--mode=serve` on any free port."""
+def ours(workdir: str, fallback: bool, **keys: object) -> Server:
+  """Starts `--mode=serve` on any free port.
+
+  Args:
+    workdir: finished.
+    fallback: `recommend.fallback`.
+    **keys: of `serve`.
+  """
   given = [f"--config.serve.{key}={value}" for key, value in keys.items()]
   command = ["main.py", "--mode=serve", f"--workdir={workdir}"]
   command += ["--config.serve.port=0", "--config.recommend.injection=none"]
+  command += [f"--config.recommend.fallback={fallback}"]
   command += ["--config.mesh.data=-1", "--config.mesh.fsdp=1", *given]
   return Server(command, "/health/ready")
 
 
-def histories(workdir: str, count: int) -> list[list[str]]:
-  """Returns histories of the test split, as external ids; again from 0."""
+def load(workdir: str, fallback: bool) -> loaded_lib.Loaded:
+  """Returns a workdir with the settings of `ours`."""
   paths = paths_lib.Paths(pathlib.Path(workdir))
   config = remembered.config(paths, "none", None, MeshConfig(-1, 1, 1))
-  loaded = loaded_lib.Loaded(config, paths.root)
+  own = dataclasses.replace(config.recommend, fallback=fallback)
+  return loaded_lib.Loaded(
+    dataclasses.replace(config, recommend=own), paths.root
+  )
+
+
+def recommender(workdir: str, fallback: bool) -> recommender_lib.Recommender:
+  """Returns whose answers `ours` has to give."""
+  loaded = load(workdir, fallback)
+  adapter = finished.find_adapter(loaded)
+  items = finished.load_embeddings(loaded)
+  found = choice.choose(loaded, loaded.adapter_fingerprint(adapter))
+  return recommender_lib.Recommender(loaded, adapter, items, found.chosen)
+
+
+def histories(workdir: str, count: int) -> list[list[str]]:
+  """Returns histories of the test split, as external ids; again from 0."""
+  loaded = load(workdir, fallback=False)
   rows, ids = loaded.examples("test").history, loaded.catalogue.external_ids
   return [
     [ids[item] for item in rows[n % len(rows)] if item >= 0]

@@ -25,6 +25,7 @@ def train(
   paths: paths_lib.Paths,
   seconds_per_step: float | None,
   devices: int,
+  samples: int | None = None,
 ) -> dict[str, Any]:
   """Returns steps and chip-hours of the configured training.
 
@@ -33,10 +34,12 @@ def train(
     paths: of a workdir, which may hold a manifest.
     seconds_per_step: None = not known.
     devices: their number.
+    samples: that a task makes of the rows; None = one a row.
   """
   found = _examples(config, paths, "train")
   if found is None:
     return {"examples": None, "steps": None, "chip_hours": None}
+  found = found if samples is None else samples
   steps = config.train.num_epochs * -(-found // config.train.batch_size)
   hours = None
   if seconds_per_step is not None:

@@ -21,6 +21,7 @@ TOLERATED = frozenset(
   {
     "also",
     "catalogue",
+    "chosen_by",
     "lora",
     "seed",
     "start",
@@ -181,7 +182,7 @@ def cost(
   session: Session, run_config: config_lib.TrainConfig, label: str
 ) -> Any:
   """Returns how many steps a run has at most, None if that isn't known."""
-  count = session.num_examples("train")
+  count = session.num_samples("train")
   if count is None:
     return None
   steps = run_config.num_epochs * -(-count // run_config.batch_size)

@@ -171,6 +171,7 @@ class Task(abc.ABC):
     recommends: lists for anybody's history are made of what it wrote, as
       `ground_eval` found best; of a task that grounds, and of one whose
       evaluation asks for such lists.
+    computes: its evaluation runs programs beside decoding and grounding.
     objectives: what `train.objective` may name.
     mixes: samples of several data sets may be one source (`train.also`); not
       where a sample is more than a text (`source.LaidOut`).
@@ -185,6 +186,7 @@ class Task(abc.ABC):
   decodes = False
   grounds = False
   recommends = False
+  computes = False
   objectives: tuple[str, ...] = ("language_model",)
   mixes = True
   has_own_weights = False
@@ -234,6 +236,15 @@ class Task(abc.ABC):
   @abc.abstractmethod
   def samples(self, split: str) -> source.TextSource:
     """Returns the samples of train, valid or test that are used."""
+
+  def num_samples(self, split: str) -> int | None:
+    """Returns how many samples of a split are used; None = one of each row.
+
+    Args:
+      split: of the prepared data.
+    """
+    del split
+    return None
 
   @abc.abstractmethod
   def corpus(self) -> source.TextSource:

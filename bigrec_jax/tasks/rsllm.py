@@ -79,6 +79,8 @@ class Task(choose.Task):
   def made_from(self, split: str) -> dict[str, Any]:
     """Returns the names of a split's texts, and how training reads them."""
     found = super().made_from(split)
+    if self.grounds:  # Epochs are chosen by the eval loss.
+      found.pop("chosen_by", None)
     return {**found, "task": {**found["task"], "full_ranking": self.grounds}}
 
   def selection(self, network: protocol.Network) -> "selection.Selection":

@@ -18,6 +18,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.prepared.examples import load_examples
+from bigrec_jax.data.text import prompts
 from bigrec_jax.results import metrics, rows
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.choose import samples, scoring, templates, texts
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
   from bigrec_jax.training import objective, selection
 
 METRIC = "hit_ratio@1"
+# Of section `generate`: what isn't read, or changes no text, where answers are
+# written to choose epochs by.
+_IDLE = ("split", "prompt_buckets", "batch_size", "prior", "prior_weight")
 _USERS = 256  # Whose scores are read at a time.
 
 
@@ -86,6 +90,21 @@ class Task(protocol.Task):
       return tuple(map(texts.spoken, titles))
     return titles
 
+  @functools.cached_property
+  def _groups(self) -> np.ndarray:
+    """[I], equal for items that an answer can't tell apart.
+
+    Without their years titles of several items may be one.
+    """
+    first: dict[str, int] = {}
+    return np.array(
+      [
+        first.setdefault(scoring.plain(prompts.clean_title(title)), row)
+        for row, title in enumerate(self._titles)
+      ],
+      np.int32,
+    )
+
   def drawn(self, split: str) -> samples.Samples:
     """Returns a split's samples with their candidates."""
     if split not in self._known:
@@ -97,7 +116,7 @@ class Task(protocol.Task):
     own = config.task.choose
     return samples.draw(
       examples,
-      self.store.catalogue.groups,
+      self._groups,
       own.candidates,
       own.min_history,
       config.data.sample_seed,
@@ -114,6 +133,11 @@ class Task(protocol.Task):
       *common, config.task.choose, train.batch_size, train.num_epochs
     )
 
+  def num_samples(self, split: str) -> int:
+    """Returns the number of rows with a history that is long enough."""
+    least = self.store.config.task.choose.min_history
+    return len(samples.long_enough(self.store.examples(split), least))
+
   def corpus(self) -> texts.Texts:
     """Returns all train samples, without item vectors."""
     drawn = self._drawn(load_examples(self.store.paths, "train", -1, 0))
@@ -123,7 +147,13 @@ class Task(protocol.Task):
   def made_from(self, split: str) -> dict[str, Any]:
     """Returns the names of a split's texts, and how training reads them."""
     own = self.store.config.task.choose
+    chosen_by = {}
+    if split == "valid":
+      written = dataclasses.asdict(self.store.config.generate)
+      kept = {k: v for k, v in written.items() if k not in _IDLE}
+      chosen_by = {"chosen_by": kept}
     return {
+      **chosen_by,
       f"{split}_examples": self.samples(split).fingerprints[0],
       "task": {
         "name": self.name,
