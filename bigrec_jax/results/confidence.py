@@ -173,8 +173,18 @@ def fit(
     weights.append(own)
     intercepts.append(found[0] - own @ mean)
   return Confidence(
-    np.array(sorted(cutoffs)), np.array(intercepts), np.array(weights), far
+    np.array(sorted(cutoffs)), _rounded(intercepts), _rounded(weights), far
   )
+
+
+def _rounded(numbers: Sequence[Any]) -> np.ndarray:
+  """Returns numbers to ten digits: the last bits of a sum hang on alignment.
+
+  A file that is made again has the same bytes then.
+  """
+  exact = np.array(numbers, np.float64)
+  own = [float(f"{number:.10g}") for number in exact.ravel()]
+  return np.array(own).reshape(exact.shape)
 
 
 def _newton(
@@ -201,10 +211,7 @@ def _newton(
 
 
 def _product(indices: str, *factors: np.ndarray) -> np.ndarray:
-  """Returns a sum of products, the same bits on every machine's threads.
-
-  BLAS may cut a sum differently from run to run, and files are compared.
-  """
+  """Returns a sum of products, without BLAS, which may cut it anyhow."""
   return np.einsum(indices, *factors, optimize=False)
 
 
@@ -259,13 +266,13 @@ def tested(
   """
   result = {}
   for k in found.cutoffs.tolist():
-    chance, hits = found(signs, k), (ranks < k).astype(np.float64)
+    chance, hits = found(signs, k).round(10), (ranks < k).astype(np.float64)
     order = np.argsort(chance, kind="stable")
     bins = [part for part in np.array_split(order, _BINS) if len(part)]
     off = sum(abs((chance[b] - hits[b]).sum()) for b in bins) / len(hits)
     result[str(k)] = {
-      "says": float(chance.mean()),
+      "says": round(float(chance.mean()), 9),
       "is": float(hits.mean()),
-      "error": float(off),
+      "error": round(float(off), 9),
     }
   return result
