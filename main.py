@@ -24,6 +24,7 @@ if __name__ == "__main__":  # First: the imports below take a while.
   processes.expect_others(sys.argv)
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import logging as python_logging
@@ -41,7 +42,7 @@ from ml_collections.config_flags import config_path
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.config import source_file
-from bigrec_jax.stages import session
+from bigrec_jax.stages import seeds, session
 from bigrec_jax.workdir import (
   faults,
   given as given_paths,
@@ -367,8 +368,21 @@ def _run(argv: list[str]) -> int:
     remember=lambda: _remember(paths, config, file, remembered),
   )
   mode = importlib.import_module(f"bigrec_jax.stages.{_MODE.value}")
+  if not config.seeds or _MODE.value in seeds.ANY:
+    with _writes(workdir):
+      return mode.run(config, workdir, asked) or 0
+
+  def one(own: config_lib.Config, root: pathlib.Path, asked: Any) -> None:
+    def remember() -> None:
+      asked.remember()
+      _remember(paths_lib.Paths(root), own, file, remembered)
+
+    mode.run(own, root, dataclasses.replace(asked, remember=remember))
+
+  seeds.check(config, workdir, _MODE.value)
   with _writes(workdir):
-    return mode.run(config, workdir, asked) or 0
+    seeds.run(config, workdir, asked, _MODE.value, one)
+  return 0
 
 
 def _writes(workdir: pathlib.Path) -> contextlib.AbstractContextManager[None]:

@@ -77,12 +77,23 @@ def _home() -> pathlib.Path:
 
 
 def commit() -> str:
-  """Returns the commit of the repository, "-dirty" where files differ."""
-  command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-  done = subprocess.run(
-    [*command, "--exclude=*"], cwd=_ROOT, capture_output=True, text=True
+  """Returns the commit of the repository, "-dirty" where files differ.
+
+  Results don't count: who makes one again has to remove it first.
+  """
+
+  def git(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+      ["git", *command], cwd=_ROOT, capture_output=True, text=True
+    )
+
+  found = git("rev-parse", "--short=12", "HEAD").stdout.strip()
+  if not found:
+    return "unknown"
+  code = ("--", ".", ":(exclude)benchmarks/results")
+  return found + "-dirty" * bool(
+    git("diff", "--quiet", "HEAD", *code).returncode
   )
-  return done.stdout.strip() or "unknown"
 
 
 def write_json(path: str | pathlib.Path, result: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ def get_config() -> ml_collections.ConfigDict:
   cfg = ml_collections.ConfigDict
   config = cfg()
   config.seed = 0
+  # "0,1,2": a mode runs once for each, in <workdir>/seed-<n>; () = `seed` only.
+  config.seeds = ()
 
   config.task = cfg()
   # One per file of bigrec_jax/tasks; next_title is BIGRec.
@@ -47,6 +49,10 @@ def get_config() -> ml_collections.ConfigDict:
   config.task.choose.templates = ("",)
   # MovieLens titles without their year, with their article in front.
   config.task.choose.bare_titles = False
+  # RSLLM: LLaRA's questions, with task.choose's keys. True: no candidates are
+  # listed, and what is written is grounded to the whole catalogue.
+  config.task.rsllm = cfg()
+  config.task.rsllm.full_ranking = False
   # LMRecSys: items by the mean log-probability of their titles.
   config.task.title_likelihood = cfg()
   # Other titles beside the right one, in a step and in the eval loss, drawn
@@ -226,10 +232,29 @@ def get_config() -> ml_collections.ConfigDict:
   # language_model | legal_tokens: over the tokens that a title may go on with
   # | item_softmax | item_hinge: over the scores of items (title_likelihood)
   # | heads: of task heads.
+  # | contrastive: with the terms of train.contrastive beside it.
   config.train.objective = "language_model"
   config.train.temperature = 1.0  # Of legal_tokens.
   # It follows the logits, and `temperature` is where it starts.
   config.train.adaptive_temperature = False
+  config.train.contrastive = cfg()  # CALRec's.
+  # Of target against another view of it; of user against target.
+  config.train.contrastive.target_weight = 0.125
+  config.train.contrastive.user_weight = 0.025
+  config.train.contrastive.temperature = 0.5  # Of similarities.
+  config.train.contrastive.pooling = "mean"  # mean | last: of token states.
+  # The other view: context (the answer behind its prompt) | dropout (the same
+  # text under another mask) | words (a fifth of them left out).
+  config.train.contrastive.view = "context"
+  # Workdirs whose prepared train rows are learned from, too; each may have a
+  # weight behind a colon, how often an epoch goes through it. Of the first
+  # stage alone where there is one.
+  config.train.also = ()
+  # A stage before: on texts alone, without soft tokens.
+  config.train.first = cfg()
+  config.train.first.num_epochs = 0  # 0 = there is none.
+  config.train.first.learning_rate = 1e-4
+  config.train.first.objective = "language_model"
   config.train.keep_checkpoints = 2
   config.train.save_every_steps = 0  # 0 = at the end of each epoch only.
   config.train.profile_steps = 0  # Trace this many steps, from the third.
@@ -390,7 +415,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   # --mode=plan compiles for devices that need not be there.
   config.plan = cfg()
-  config.plan.topology = "v5e:2x4"  # v5e:2x4 | v6e:2x4 | v5p:4x4x4 | cpu:8
+  config.plan.topology = "v5e:2x4"  # v6e:2x4 | v5p:4x4x4 | h100:1 | cpu:8
   config.plan.parts = ("train", "generate", "ground")
   config.plan.text_tokens = 288  # Of a prompt with its answer, on average.
   config.plan.prefix_tokens = 96  # With which all prompts begin; of those.

@@ -46,11 +46,16 @@ from bigrec_jax.config.serve import ServeConfig
 from bigrec_jax.config.task import (
   ChooseConfig,
   HeadsConfig,
+  RsllmConfig,
   TaskConfig,
   TitleLikelihoodConfig,
   YesNoConfig,
 )
-from bigrec_jax.config.train import PretrainConfig, TrainConfig
+from bigrec_jax.config.train import (
+  ContrastiveConfig,
+  PretrainConfig,
+  TrainConfig,
+)
 
 __all__ = [
   "ArchConfig",
@@ -62,6 +67,7 @@ __all__ = [
   "ChooseConfig",
   "ColumnsConfig",
   "Config",
+  "ContrastiveConfig",
   "DTYPES",
   "DataConfig",
   "EmbedConfig",
@@ -80,6 +86,7 @@ __all__ = [
   "QUANTIZATIONS",
   "RecommendConfig",
   "ReportConfig",
+  "RsllmConfig",
   "ServeConfig",
   "SyntheticConfig",
   "TaskConfig",
@@ -97,6 +104,7 @@ class Config:
   """The whole configuration."""
 
   seed: Annotated[int, checks.Range(0, 2**32 - 1)]
+  seeds: Annotated[tuple[int, ...], checks.Range(0, 2**32 - 1)]
   task: TaskConfig
   model: ModelConfig
   pretrain: PretrainConfig
@@ -116,6 +124,10 @@ class Config:
   mesh: MeshConfig
 
   def __post_init__(self):
+    if len(set(self.seeds)) < len(self.seeds):
+      raise errors.UserError(
+        f"config.seeds: {self.seeds} found, each seed once expected"
+      )
     ground, generate = self.ground, self.generate
     given = ground.predictions.valid and ground.predictions.test
     if ground.beams == "all" and generate.has_prior and not given:

@@ -9,7 +9,7 @@ A number's range stands beside its type, where `build` finds it:
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 import ml_collections
@@ -18,6 +18,7 @@ from bigrec_jax import errors
 
 # Rows, steps, tokens and items are counted in int32 from here on.
 MOST = 2**31 - 1
+_LONGEST_LIST = 300  # Characters of the keys that a message lists.
 _LONGEST = 80  # Characters of a wrong value that a message shows.
 
 
@@ -92,13 +93,13 @@ def build(cls: type, values: Any, prefix: str) -> Any:
     key = prefix.removesuffix(".")
     raise errors.UserError(
       f"config.{key}: {shown(values)} found, a section with"
-      f" {', '.join(sorted(hints))} expected"
+      f" {_listed(hints)} expected"
     )
   given = set(values.keys())
   if unknown := given - set(hints):
     raise errors.UserError(
       f"config.{prefix}{sorted(unknown)[0]}: unknown key, expected one of"
-      f" {', '.join(sorted(hints))}"
+      f" {_listed(hints)}"
     )
   if missing := set(hints) - given:
     raise errors.UserError(f"config.{prefix}{sorted(missing)[0]}: missing")
@@ -107,6 +108,14 @@ def build(cls: type, values: Any, prefix: str) -> Any:
     for name, hint in hints.items()
   }
   return cls(**fields)
+
+
+def _listed(names: Iterable[str]) -> str:
+  """Returns names with commas between; the first of very many."""
+  text = ", ".join(sorted(names))
+  if len(text) <= _LONGEST_LIST:
+    return text
+  return f"{text[:_LONGEST_LIST].rpartition(',')[0]}, ..."
 
 
 def _field(key: str, value: Any, hint: Any) -> Any:

@@ -57,6 +57,13 @@ class ChooseConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RsllmConfig:
+  """RSLLM, beside what it has of LLaRA (bigrec_jax/tasks/rsllm.py)."""
+
+  full_ranking: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class TitleLikelihoodConfig:
   """LMRecSys: titles by their likelihood (tasks/title_likelihood)."""
 
@@ -102,6 +109,7 @@ class TaskConfig:
   name: str
   yes_no: YesNoConfig
   choose: ChooseConfig
+  rsllm: RsllmConfig
   title_likelihood: TitleLikelihoodConfig
   heads: HeadsConfig
   auxiliary: AuxiliaryConfig

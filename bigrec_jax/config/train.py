@@ -6,12 +6,14 @@ from typing import Annotated
 from bigrec_jax import errors
 from bigrec_jax.config import checks
 
+_MOST_WALKS = 1000.0
 OBJECTIVES = (
   "language_model",
   "legal_tokens",
   "item_softmax",
   "item_hinge",
   "heads",
+  "contrastive",
 )
 
 
@@ -26,6 +28,41 @@ class PretrainConfig:
   learning_rate: Annotated[float, checks.Range(0, 1e3)]
   warmup_steps: Annotated[int, checks.ANY]
   save_every_steps: Annotated[int, checks.ANY]
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+  """Terms beside the language model's loss (training/contrastive.py)."""
+
+  target_weight: Annotated[float, checks.FRACTION]
+  user_weight: Annotated[float, checks.FRACTION]
+  temperature: Annotated[float, checks.Range(1e-3, 1e3)]
+  pooling: str
+  view: str
+
+  def __post_init__(self):
+    checks.choice("train.contrastive.pooling", self.pooling, ("mean", "last"))
+    checks.choice(
+      "train.contrastive.view", self.view, ("context", "dropout", "words")
+    )
+    if self.target_weight + self.user_weight >= 1:
+      raise errors.UserError(
+        f"config.train.contrastive: target_weight={self.target_weight} and"
+        f" user_weight={self.user_weight} found, a sum below 1 expected: the"
+        " rest is the language model's"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstConfig:
+  """A fine-tuning on texts alone, which the other one goes on from."""
+
+  num_epochs: Annotated[int, checks.ANY]
+  learning_rate: Annotated[float, checks.RATE]
+  objective: str
+
+  def __post_init__(self):
+    checks.choice("train.first.objective", self.objective, OBJECTIVES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +89,9 @@ class TrainConfig:
   objective: str
   temperature: Annotated[float, checks.Range(1e-3, 1e3)]
   adaptive_temperature: bool
+  contrastive: ContrastiveConfig
+  also: tuple[str, ...]
+  first: FirstConfig
   keep_checkpoints: Annotated[int, checks.SOME]
   save_every_steps: Annotated[int, checks.ANY]
   profile_steps: Annotated[int, checks.ANY]
@@ -59,6 +99,7 @@ class TrainConfig:
   def __post_init__(self):
     checks.choice("train.schedule", self.schedule, ("linear", "cosine"))
     checks.choice("train.objective", self.objective, OBJECTIVES)
+    _ = self.mixed  # Checked.
     if self.objective != "language_model" and self.train_on_inputs:
       raise errors.UserError(
         f"config.train.objective: {self.objective} found with"
@@ -73,3 +114,24 @@ class TrainConfig:
         f"{self.adaptive_temperature}; only legal_tokens has a temperature, so"
         " 1.0 and False expected there"
       )
+
+  @property
+  def mixed(self) -> list[tuple[str, float]]:
+    """Folders and weights of `also`; a weight that isn't said is 1.
+
+    Raises:
+      UserError: a weight is no positive number.
+    """
+    found = []
+    for entry in filter(None, self.also):
+      folder, colon, word = entry.rpartition(":")
+      if not colon:
+        folder, word = entry, "1"
+      weights = checks.numbers_in(word)
+      if len(weights) != 1 or not 0 < weights[0] <= _MOST_WALKS:
+        raise errors.UserError(
+          f"config.train.also: {entry!r} found, a workdir, or a workdir and how"
+          " often an epoch goes through its rows (workdir:0.5), expected"
+        )
+      found.append((folder, weights[0]))
+    return found

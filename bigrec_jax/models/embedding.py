@@ -35,6 +35,11 @@ def length_bucket(length: int) -> int:
   return power * 3 // 4 if length <= power * 3 // 4 else power
 
 
+def alone_bucket(length: int) -> int:
+  """Returns the padded length of one of few texts: 64, 96, 128, ..."""
+  return length_bucket(max(length, _FEW_LENGTH))
+
+
 def warn_of_cut(texts: Sequence[str], most: int) -> None:
   """Says which texts are read in part only, if there are any.
 
@@ -151,7 +156,7 @@ def embed_tokens(
   unit = sharding.batch_size_unit(mesh)
   if len(token_lists) <= FEW:
     batch_size = unit
-    padded = [max(length, _FEW_LENGTH) for length in lengths]
+    padded = list(map(alone_bucket, lengths))
   for batch in batches(padded, batch_size, unit):
     # The batches are those of all texts, so that vectors are, to the bit.
     if kept.done[batch.numbers].all():

@@ -1,7 +1,6 @@
 """Compiles train, generate and ground for devices that need not be there."""
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +16,19 @@ from bigrec_jax.planning import (
   compiling,
   fit,
   header_work,
+  meshes,
+  of_task,
   programs,
   roofline,
+  run_cost,
   titles as titles_lib,
   topology,
   uncounted,
   unrolled,
+  versions,
   work,
 )
+from bigrec_jax.tasks import protocol
 from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
 
@@ -41,6 +45,7 @@ class Plan:
     target: topology.Target,
     tell: Callable[[str], object] = print,
     titles: titles_lib.Titles = titles_lib.NONE,
+    task: protocol.Task | None = None,
   ):
     """Reads what there is to read; what can't be planned is said now.
 
@@ -50,6 +55,7 @@ class Plan:
       target: the devices.
       tell: shown a line for each program.
       titles: what the catalogue's titles make.
+      task: of the configuration; None = nothing is said of it.
 
     Raises:
       UserError: the mesh, config.json, a batch or the catalogue's size is
@@ -74,6 +80,9 @@ class Plan:
       replicas=sharding.batch_size_unit(self.mesh),
     )
     self._programs: list[dict[str, Any]] = []
+    self._task = of_task.NONE
+    if task is not None:
+      self._task = of_task.read(task, self.arch, self.mesh, config.plan.parts)
     self._check_inputs()
 
   def _check_inputs(self) -> None:
@@ -89,6 +98,10 @@ class Plan:
     self._uncounted = uncounted.keys(self.config, self._titles.trie is not None)
     for key in self._uncounted:
       self._tell(f"plan: config.{key}: not counted; the plain programs are")
+    for note in self._task.notes:
+      self._tell(f"plan: {note}")
+    if not self._task.counts_all:
+      self._uncounted.append("task.name")
     if "ground" in parts and not self._num_items():
       raise errors.UserError(
         f"config.plan.num_items: 0 found and no {self.paths.manifest}; the"
@@ -110,6 +123,7 @@ class Plan:
     chip = self.target.chip
     return {
       "topology": self.target.name,
+      "compiled_for": self.target.compiled_for or self.target.name,
       "devices": self.devices,
       "chip": dataclasses.asdict(chip) if chip else None,
       "capacity_bytes": self.capacity,
@@ -118,6 +132,7 @@ class Plan:
         "source": self.config.model.path or "config.model.arch",
         "parameters": lora_lib.count(self.net.base),
         "adapter_parameters": lora_lib.count(self.net.adapter),
+        "own_parameters": self._task.parameters,
         "dtype": self.config.model.dtype,
         "quantization": self.config.model.quantization,
         "remat": self.config.model.remat,
@@ -128,10 +143,11 @@ class Plan:
       else all(row["fits"] for row in self._programs),
       "programs": self._programs,
       **found,
+      "run": run_cost.whole(self.config, self.paths, found, self.devices),
       "uncounted": self._uncounted,
       "table_bytes": self._titles.sizes(),
       "quick": self.config.plan.quick,
-      "versions": _versions(),
+      "versions": versions.read(),
     }
 
   def _compile(
@@ -175,16 +191,16 @@ class Plan:
   def _train(self) -> dict[str, Any]:
     config, train = self.config, self.config.train
     rows = trainer.micro_batch_rows(train, self.mesh)
+    tables = self._titles.train + self._task.bytes
     shape = programs.train_shape(config, self.net, rows)
-    made = programs.train(self.net, config, shape, self._titles.train)
+    made = programs.train(self.net, config, shape, tables)
     header = self._header(made, shape) if shape.prefix else []
     sizes = (rows, shape.length, shape.chunk, shape.prefix)
     first = self._compile(
       made.accumulate, work.accumulate(self.sizes, *sizes), shape
     )
-    last = self._compile(
-      made.apply, work.apply(lora_lib.count(self.net.adapter)), config.lora
-    )
+    trained = lora_lib.count(self.net.adapter) + self._task.parameters
+    last = self._compile(made.apply, work.apply(trained), config.lora)
     # Packed without a gap, or each text in a row of its own.
     needed, own = train.batch_size, train.batch_size * shape.own
     if train.packing:
@@ -193,7 +209,7 @@ class Plan:
 
     def program_of(rows: int) -> compiling.Program:
       shape = programs.train_shape(config, self.net, rows)
-      made = programs.train(self.net, config, shape, self._titles.train)
+      made = programs.train(self.net, config, shape, tables)
       return made.accumulate
 
     found: dict[str, Any] = {
@@ -205,7 +221,10 @@ class Plan:
       "largest_micro_batch": self._search(first, program_of, rows, needed),
     }
     found |= self._step_cost(micro, first, last, header, found)
-    return found | self._run_cost(found["seconds_per_step"])
+    cost = found["seconds_per_step"]
+    return found | run_cost.train(
+      config, self.paths, cost, self.devices, self._task.samples
+    )
 
   def _header(
     self, made: programs.Train, shape: programs.TrainShape
@@ -310,21 +329,6 @@ class Plan:
     found = fit.largest(peak_of, known, unit, limit, self.capacity)
     return dataclasses.asdict(found)
 
-  def _run_cost(self, seconds_per_step: float | None) -> dict[str, Any]:
-    """Returns steps and chip-hours of the configured run."""
-    train, wanted = self.config.train, self.config.data.num_train
-    stored = None
-    if self.paths.manifest.exists():
-      stored = manifest.read(self.paths.manifest).num_examples.get("train")
-    known = [n for n in (wanted, stored) if n is not None and n != -1]
-    if not known:
-      return {"examples": None, "steps": None, "chip_hours": None}
-    steps = train.num_epochs * -(-min(known) // train.batch_size)
-    hours = None
-    if seconds_per_step is not None:
-      hours = steps * seconds_per_step * self.devices / 3600
-    return {"examples": min(known), "steps": steps, "chip_hours": hours}
-
   def _generate(self) -> dict[str, Any]:
     shape = programs.generate_shape(self.config, self.mesh)
     users = shape.users
@@ -350,7 +354,20 @@ class Plan:
     return {
       "users_per_second": _rate(users, seconds),
       "largest_batch": self._search(row, program_of, users, _MOST_USERS),
+      "meshes": self._meshes(shape, turns),
     }
+
+  def _meshes(
+    self, shape: programs.GenerateShape, turns: int
+  ) -> list[dict[str, Any]] | None:
+    """Returns what each mesh of these devices makes of decoding, best first."""
+    chip = self.target.chip
+    if chip is None:
+      return None
+    found = meshes.estimates(
+      self.sizes, shape, turns, self.devices, chip, self.capacity or chip.memory
+    )
+    return [dataclasses.asdict(one) for one in found]
 
   def _width(self) -> int:
     """Returns the length of the embeddings."""
@@ -379,13 +396,3 @@ def _sum(*values: float | None) -> float | None:
 
 def _rate(count: int, seconds: float | None) -> float | None:
   return None if seconds is None else count / seconds
-
-
-def _versions() -> dict[str, str | None]:
-  found: dict[str, str | None] = {}
-  for name in ("jax", "jaxlib", "libtpu", "flax"):
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      found[name] = None
-  return found

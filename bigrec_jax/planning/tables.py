@@ -6,6 +6,7 @@ from bigrec_jax.planning import chips
 from bigrec_jax.results import table
 
 _NOT_KNOWN = "n/a"
+_MUCH = 1.5  # Times as fast: worth another command.
 
 
 def render(plan: dict[str, Any]) -> str:
@@ -15,7 +16,13 @@ def render(plan: dict[str, Any]) -> str:
     plan: what plan.json holds.
   """
   parts = [_heading(plan), _memory(plan), _work(plan), _collectives(plan)]
-  lines = _train(plan) + _rates(plan) + _titles(plan)
+  lines = _train(plan) + _rates(plan) + _meshes(plan) + _run(plan)
+  lines += _titles(plan)
+  if plan["compiled_for"] != plan["topology"]:
+    lines.append(
+      f"memory and collectives are those of the same programs compiled for"
+      f" {plan['compiled_for']}, for want of a GPU's compiler: an estimate"
+    )
   if plan["chip"] is None:
     lines.append("no published peaks for a CPU: times and bounds are n/a")
   else:
@@ -125,6 +132,44 @@ def _train(plan: dict[str, Any]) -> list[str]:
     )
   lines += _largest(train["largest_micro_batch"], "train: micro_batch_size")
   return lines
+
+
+def _meshes(plan: dict[str, Any]) -> list[str]:
+  """Returns the line about the mesh that decodes fastest."""
+  found = plan.get("generate", {}).get("meshes")
+  if not found or plan["devices"] == 1:
+    return []
+  best, size = found[0], plan["mesh"]
+  axes = ("data", "fsdp", "tensor")
+  own = next((m for m in found if all(m[a] == size[a] for a in axes)), None)
+  named = ", ".join(f"mesh.{axis} {best[axis]}" for axis in axes)
+  rate = f"{best['users_per_second']:,.1f} users/s"
+  if not best["fits"]:
+    return ["generate: by formula no mesh holds weights and caches"]
+  if own is None or own == best:
+    return [f"generate: the best mesh by formula: {named}, {rate}"]
+  times = best["users_per_second"] / own["users_per_second"]
+  text = f"{named} is {times:.1f} times as fast by formula ({rate})"
+  if times < _MUCH and own["fits"]:
+    return [f"generate: {text}"]
+  return [
+    f"generate: this mesh is bad for decoding: {text}; train on the one,"
+    " then run evaluation on the other"
+  ]
+
+
+def _run(plan: dict[str, Any]) -> list[str]:
+  """Returns the line about all of a run's hours and money."""
+  run = plan["run"]
+  if run is None:
+    return []
+  text = (
+    f"a run: at least {run['train_hours']:.2f} h of training and"
+    f" {run['generate_hours']:.2f} h to write for {run['users']:,} users"
+  )
+  if run["cost"] is not None:
+    text += f": {run['cost']:.2f} at {run['price_per_hour']:g} an hour"
+  return [text]
 
 
 def _titles(plan: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Devices to compile for, without having them: `v5e:2x4`, `cpu:8`."""
+"""Devices to compile for, without having them: `v5e:2x4`, `h100:8`, `cpu:8`."""
 
 import dataclasses
 import math
@@ -15,8 +15,12 @@ from bigrec_jax.config import MeshConfig
 from bigrec_jax.devices import sharding
 from bigrec_jax.planning import chips
 
-_FORM = re.compile(r"(v5e|v5p|v6e):(\d{1,3}(?:x\d{1,3})+)|cpu:(\d{1,3})")
+_FORM = re.compile(
+  r"(v5e|v5p|v6e):(\d{1,3}(?:x\d{1,3})+)|(cpu|a100|h100|h200):(\d{1,3})"
+)
 _DIMENSIONS = {"v5e": 2, "v6e": 2, "v5p": 3}
+# The slice of `chips.STAND_IN` with as many chips as there are GPUs.
+_SLICES = {1: "1x1x1", 2: "1x1x2", 4: "2x2x1", 8: "2x2x2", 16: "2x2x4"}
 _HOST = 4  # Chips of a TPU host by default; smaller slices have one host.
 _ENVIRONMENT = {
   # libtpu would ask a metadata server what machine it runs on.
@@ -38,11 +42,13 @@ class Target:
     name: the topology as asked for.
     devices: JAX devices; of a TPU topology they can only be compiled for.
     chip: published peaks, None for a CPU.
+    compiled_for: the slice whose compiler stands in for a GPU's; "" = its own.
   """
 
   name: str
   devices: tuple[Any, ...]
   chip: chips.Chip | None
+  compiled_for: str = ""
 
 
 def resolve(name: str) -> Target:
@@ -52,7 +58,7 @@ def resolve(name: str) -> Target:
   accelerators this machine has.
 
   Args:
-    name: `v5e:2x4`, `v5p:2x2x1`, `v6e:4x4` or `cpu:<devices>`.
+    name: `v5e:2x4`, `v5p:2x2x1`, `v6e:4x4`, `h100:<GPUs>` or `cpu:<devices>`.
 
   Raises:
     UserError: another form, a slice that does not exist, or libtpu missing.
@@ -60,15 +66,17 @@ def resolve(name: str) -> Target:
   match = _FORM.fullmatch(name)
   if match is None:
     raise errors.UserError(
-      f"config.plan.topology: {name!r} found, v5e:2x4, v6e:2x4, v5p:2x2x1 or"
-      " cpu:8 (other sizes too) expected"
+      f"config.plan.topology: {name!r} found, v5e:2x4, v6e:2x4, v5p:2x2x1,"
+      " h100:1, h200:1, a100:1 or cpu:8 (other sizes too) expected"
     )
-  kind, shape, count = match.groups()
+  kind, shape, other, count = match.groups()
   jax.config.update("jax_platforms", "cpu")
   # Programs of devices that are not there cannot be read back from it.
   jax.config.update("jax_enable_compilation_cache", False)
-  if count:
+  if other == "cpu":
     return Target(name, _cpu(int(count)), None)
+  if other:
+    return _gpu(name, other, int(count))
   sizes = [int(size) for size in shape.split("x")]
   if len(sizes) != _DIMENSIONS[kind] or min(sizes) < 1:
     raise errors.UserError(
@@ -109,6 +117,17 @@ def _cpu(count: int) -> tuple[Any, ...]:
       " expected (XLA_FLAGS sets their number)"
     )
   return tuple(found[:count])
+
+
+def _gpu(name: str, kind: str, count: int) -> Target:
+  if count not in _SLICES:
+    raise errors.UserError(
+      f"config.plan.topology: {name} found, {', '.join(map(str, _SLICES))} GPUs"
+      " expected"
+    )
+  compiled_for = f"{chips.STAND_IN}:{_SLICES[count]}"
+  devices = _tpu(compiled_for, count)
+  return Target(name, devices, chips.CHIPS[kind], compiled_for)
 
 
 def _tpu(name: str, count: int) -> tuple[Any, ...]:

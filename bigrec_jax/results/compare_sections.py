@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from bigrec_jax.results import (
   comparisons,
   intervals,
@@ -12,6 +10,7 @@ from bigrec_jax.results import (
   page,
   paired_tests,
   run_data,
+  seeds,
   significance,
 )
 
@@ -54,8 +53,7 @@ def _cell(group: other_runs.Group, name: str, metric: str) -> object:
   if not values:
     return None
   if len(values) > 1:
-    mean, spread = float(np.mean(values)), float(np.std(values, ddof=1))
-    return f"{mean:.4f} ± {spread:.4f}"
+    return seeds.mean_and_spread(values)
   run = next(r for r in group.runs if r.value(name, metric, _K) is not None)
   known = paired_tests.ranked(run.ground, {})[name].row.ci95
   ends = intervals.of_value(

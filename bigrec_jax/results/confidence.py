@@ -90,7 +90,9 @@ class Confidence:
     Between two cutoffs it goes with log k; below the first with k. Beyond the
     last it stays: that was measured, and a longer list holds no less.
     """
-    logits = self.intercepts + signs.matrix() @ self.weights.T
+    logits = self.intercepts + _product(
+      "nf,cf->nc", signs.matrix(), self.weights
+    )
     found = np.maximum.accumulate(_sigmoid(logits), axis=1)
     after = int(np.searchsorted(self.cutoffs, k))
     if after == len(self.cutoffs):
@@ -185,15 +187,25 @@ def _newton(
   rate = (weight * hits).sum() / weight.sum()
   found[0] = np.log(rate / (1 - rate))
   for _ in range(_STEPS):
-    chance = _sigmoid(design @ found)
-    gradient = design.T @ (weight * (chance - hits)) + ridge * found
+    chance = _sigmoid(_product("nf,f->n", design, found))
+    errors_of = weight * (chance - hits)
+    gradient = _product("nf,n->f", design, errors_of) + ridge * found
     curvature = weight * chance * (1 - chance)
-    hessian = (design * curvature[:, None]).T @ design + np.diag(ridge)
+    scaled = design * curvature[:, None]
+    hessian = _product("nf,ng->fg", scaled, design) + np.diag(ridge)
     step = np.linalg.solve(hessian + 1e-9 * np.eye(len(found)), gradient)
     found -= step * min(1.0, 4.0 / max(np.abs(step).max(), 1e-30))
     if np.abs(step).max() < 1e-9:
       break
   return found
+
+
+def _product(indices: str, *factors: np.ndarray) -> np.ndarray:
+  """Returns a sum of products, the same bits on every machine's threads.
+
+  BLAS may cut a sum differently from run to run, and files are compared.
+  """
+  return np.einsum(indices, *factors, optimize=False)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 
 from bigrec_jax import errors
-from bigrec_jax.results import ground_file, main_rows, paired_tests, run_inputs
+from bigrec_jax.results import (
+  ground_file,
+  main_rows,
+  paired_tests,
+  run_inputs,
+  seeds,
+)
 from bigrec_jax.workdir import fingerprints, paths as paths_lib, settings
 
 # Sections and keys by which runs of one setting may differ.
-_NO_SETTING = ("seed", "mesh", "plan", "recommend", "report")
+_NO_SETTING = ("seed", "seeds", "mesh", "plan", "recommend", "report")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +45,22 @@ class Run:
     if row not in listed:
       return None
     return getattr(listed[row].row, metric).get(str(k))
+
+
+def roots(names: Sequence[str]) -> list[str]:
+  """Returns workdirs; of one that holds several seeds, those of the seeds.
+
+  Raises:
+    UserError: what says which seeds those are is damaged.
+  """
+  found = []
+  for name in names:
+    paths = paths_lib.Paths(pathlib.Path(name))
+    if paths.seeds.exists() and not paths.ground_eval.exists():
+      found += [str(paths.seed(n)) for n in seeds.read(paths.seeds)[0]]
+    else:
+      found.append(name)
+  return found
 
 
 def check(root: pathlib.Path, key: str) -> None:

@@ -44,6 +44,11 @@ def paragraph(content: object, css_class: str = "") -> Html:
   return element("p", content, css_class)
 
 
+def link(address: str, content: object) -> Html:
+  """Returns a link to a page beside this one."""
+  return Html(f'<a href="{html.escape(address)}">{text(content)}</a>')
+
+
 def listing(items: Iterable[object], ordered: bool = False) -> Html:
   """Returns a list."""
   tag = "ol" if ordered else "ul"

@@ -258,7 +258,7 @@ def _place(host: Tree, like: Tree) -> Tree:
   return jax.tree.map(place, host, like)
 
 
-def row_shard(mesh: Mesh) -> dict[str, int]:
+def row_shard(mesh: Mesh) -> dict[str, Any]:
   """Returns which rows of a batch this process gives to a mesh."""
   owners = {device.process_index for device in mesh.devices.flat}
   if len(owners) == 1:

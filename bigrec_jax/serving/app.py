@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from absl import logging
-from starlette import applications, responses, routing
+from starlette import applications, exceptions, responses, routing
 from starlette.requests import ClientDisconnect, Request
 
 from bigrec_jax import errors
@@ -32,6 +32,7 @@ _ID = "x-request-id"
 # Of whoever asks, where it can be written to a log as it is.
 _KNOWN_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _JSON = "application/json"
+_SHOWN_PATH = 200  # Characters.
 Handler = Callable[[Request, bytes], Awaitable[responses.Response]]
 
 
@@ -66,20 +67,23 @@ class App:
       min(own.k, limits.max_k), own.exclude_history, own.unknown
     )
     self.draining = False
+    self._one_search, self._one_change = asyncio.Lock(), asyncio.Lock()
+    self._routes = [
+      self._route("/v1/recommend", "POST", self._recommend),
+      self._route("/v1/catalogue", "GET", self._catalogue),
+      self._route("/v1/catalogue", "POST", self._add),
+      self._route("/v1/catalogue/withdraw", "POST", self._withdraw),
+      self._route("/v1/catalogue/reload", "POST", self._reload),
+      self._route("/v1/catalogue/rollback", "POST", self._roll_back),
+      routing.Route("/health/live", _live),
+      routing.Route("/health/ready", self._ready),
+      routing.Route("/metrics", self._measured),
+      routing.Route("/openapi.json", self._described),
+      routing.Route("/docs", self._page),
+    ]
     self.asgi = applications.Starlette(
-      routes=[
-        self._route("/v1/recommend", "POST", self._recommend),
-        self._route("/v1/catalogue", "GET", self._catalogue),
-        self._route("/v1/catalogue", "POST", self._add),
-        self._route("/v1/catalogue/withdraw", "POST", self._withdraw),
-        self._route("/v1/catalogue/reload", "POST", self._reload),
-        self._route("/v1/catalogue/rollback", "POST", self._roll_back),
-        routing.Route("/health/live", _live),
-        routing.Route("/health/ready", self._ready),
-        routing.Route("/metrics", self._measured),
-        routing.Route("/openapi.json", self._described),
-        routing.Route("/docs", self._page),
-      ]
+      routes=self._routes,
+      exception_handlers={404: self._lost, 405: self._lost},
     )
 
   def _route(self, path: str, method: str, handler: Handler) -> routing.Route:
@@ -92,9 +96,7 @@ class App:
     self, request: Request, path: str, handler: Handler
   ) -> responses.Response:
     """Answers one request: checks, id, counters, and a line of the log."""
-    start, given = time.monotonic(), request.headers.get(_ID, "")
-    own_id = given if _KNOWN_ID.fullmatch(given) else secrets.token_hex(8)
-    problem = ""
+    start, own_id, problem = time.monotonic(), _request_id(request), ""
     try:
       self._check(request)
       response = await handler(request, await self._body(request))
@@ -110,10 +112,39 @@ class App:
       logging.exception("serve: request %s failed", own_id)
       problem = "internal error; the log has this request id"
       response = _refused(refusals.RefusedError(500, problem), own_id)
-    response.headers[_ID] = own_id
     seconds = time.monotonic() - start
-    self._metrics.requests.labels(path, response.status_code).inc()
     self._metrics.seconds.labels(path).observe(seconds)
+    return self._counted(response, request, path, own_id, seconds, problem)
+
+  async def _lost(
+    self, request: Request, error: Exception
+  ) -> responses.Response:
+    """Answers what no route takes: another path, or another method."""
+    assert isinstance(error, exceptions.HTTPException)
+    own_id, path = _request_id(request), request.url.path[:_SHOWN_PATH]
+    problem = f"{request.method} {path}: not here; GET /docs lists what is"
+    response = _refused(
+      refusals.RefusedError(error.status_code, problem), own_id
+    )
+    if error.status_code == 405:
+      routes = [r for r in self._routes if r.path == request.url.path]
+      allowed = set().union(*(route.methods or () for route in routes))
+      response.headers["allow"] = ", ".join(sorted(allowed))
+    # Whoever asks must not name the counters: each name stays in memory.
+    return self._counted(response, request, "other", own_id, 0.0, problem)
+
+  def _counted(
+    self,
+    response: responses.Response,
+    request: Request,
+    path: str,
+    own_id: str,
+    seconds: float,
+    problem: str,
+  ) -> responses.Response:
+    """Counts and logs an answer, and puts the request's id on it."""
+    response.headers[_ID] = own_id
+    self._metrics.requests.labels(path, response.status_code).inc()
     logs.request(
       request_id=own_id,
       method=request.method,
@@ -170,11 +201,35 @@ class App:
     self, request: Request, body: bytes
   ) -> responses.Response:
     ask = requests.recommend(body, self._limits, self._defaults)
-    # Titles are looked up and tokenised beside the loop.
-    asked = await asyncio.to_thread(self._engine.submit, ask)
+    asked = await self._submitted(ask)
     lists = await self._wait(request, asked)
     self._metrics.users.inc(len(lists))
     return _json(await asyncio.to_thread(self._lists, lists))
+
+  async def _submitted(self, ask: requests.Ask) -> waiting.Request:
+    """Has titles looked up and tokenised beside the loop."""
+    if ask.unknown != "nearest":
+      return await asyncio.to_thread(self._engine.submit, ask)
+    # Searches of a large catalogue take seconds: one thread, and no more.
+    try:
+      async with asyncio.timeout(ask.deadline_ms / 1e3):
+        await self._one_search.acquire()
+    except TimeoutError:
+      raise refusals.expired() from None
+    try:
+      return await asyncio.to_thread(self._engine.submit, ask)
+    finally:
+      self._one_search.release()
+
+  async def _changed(
+    self, act: Callable[..., dict[str, Any]], *arguments: Any
+  ) -> responses.Response:
+    """Has the keeper change something; others wait without a thread.
+
+    There are few threads, and whoever asks for lists needs one for a moment.
+    """
+    async with self._one_change:
+      return _json(await asyncio.to_thread(act, *arguments))
 
   async def _wait(
     self, request: Request, asked: waiting.Request
@@ -215,23 +270,23 @@ class App:
 
   async def _add(self, request: Request, body: bytes) -> responses.Response:
     items = await asyncio.to_thread(requests.added, body)
-    return _json(await asyncio.to_thread(self._keeper.add, items))
+    return await self._changed(self._keeper.add, items)
 
   async def _withdraw(
     self, request: Request, body: bytes
   ) -> responses.Response:
     ids = requests.withdrawn(body)
-    return _json(await asyncio.to_thread(self._keeper.withdraw, ids))
+    return await self._changed(self._keeper.withdraw, ids)
 
   async def _reload(self, request: Request, body: bytes) -> responses.Response:
     requests.nothing(body)
-    return _json(await asyncio.to_thread(self._keeper.reload))
+    return await self._changed(self._keeper.reload)
 
   async def _roll_back(
     self, request: Request, body: bytes
   ) -> responses.Response:
     requests.nothing(body)
-    return _json(await asyncio.to_thread(self._keeper.roll_back))
+    return await self._changed(self._keeper.roll_back)
 
   async def _ready(self, request: Request) -> responses.Response:
     if self.draining:
@@ -255,6 +310,11 @@ class App:
 
 async def _live(request: Request) -> responses.Response:
   return _json({"status": "live"})
+
+
+def _request_id(request: Request) -> str:
+  given = request.headers.get(_ID, "")
+  return given if _KNOWN_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 async def _left(request: Request) -> None:

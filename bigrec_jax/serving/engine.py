@@ -113,10 +113,13 @@ class Engine:
       return run
 
     def decode() -> None:
-      warming.warm_up(self)
-      self._compiled = compilations.count()
-      self.ready.set()
-      self._decode()
+      try:
+        warming.warm_up(self)
+        self._compiled = compilations.count()
+        self.ready.set()
+        self._decode()
+      finally:
+        self._written.put(None)  # Nothing more comes, whatever the reason.
 
     for name, work in (("decode", decode), ("list", self._list)):
       thread = threading.Thread(target=guarded(work), name=name, daemon=True)
@@ -152,13 +155,12 @@ class Engine:
     """
     if self._stopping:
       raise refusals.closing()
-    arrived = time.monotonic()
+    deadline = time.monotonic() + ask.deadline_ms / 1e3
     edition, catalogue = self.recommender.offered
-    found, shown = lookup.find(ask, catalogue), lookup.shown(ask, catalogue)
+    found = lookup.find(ask, catalogue, deadline)
+    shown = lookup.shown(ask, catalogue)
     self.recommender.check(shown)
-    request = waiting.Request(
-      ask, found, shown, edition, arrived + ask.deadline_ms / 1e3
-    )
+    request = waiting.Request(ask, found, shown, edition, deadline)
     users = [self._user(request, place) for place in range(len(found))]
     if not users:
       request.answer.set_result([])
@@ -228,7 +230,6 @@ class Engine:
           texts = self.recommender.texts(each.tokens, each.scores)
           self._pass_on(waiting.Done(user, texts))
       self._drop_expired()
-    self._written.put(None)
 
   def _wait_for_company(self) -> None:
     """Lets whoever comes a moment later be read together with the first."""

@@ -1,6 +1,9 @@
 """What a request names, found in the catalogue."""
 
+import time
+
 from bigrec_jax import errors
+from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   histories as histories_lib,
@@ -10,26 +13,36 @@ from bigrec_jax.serving import refusals, requests, waiting
 
 
 def find(
-  ask: requests.Ask, catalogue: catalogue_lib.Catalogue
+  ask: requests.Ask, catalogue: catalogue_lib.Catalogue, deadline: float
 ) -> histories_lib.Histories:
   """Looks histories up.
 
   For a message the nearest title isn't looked for: of a large catalogue that
   takes a second.
 
+  Args:
+    ask: whose histories.
+    catalogue: where to look.
+    deadline: after which nobody waits, on the clock of `time.monotonic`.
+
   Raises:
-    RefusedError: an item isn't there, and that is a mistake.
+    RefusedError: an item isn't there, and that is a mistake; or it is late.
   """
+
+  def in_time() -> None:
+    if time.monotonic() > deadline:
+      raise refusals.expired()
+
   rows = histories_lib.from_lists(ask.histories)
   way = "text" if ask.unknown == "error" else ask.unknown
   try:
-    found = histories_lib.find(rows, catalogue, way, "unknown")
+    found = histories_lib.find(rows, catalogue, way, "unknown", in_time)
   except errors.UserError as error:  # No title is near.
     raise refusals.bad(str(error).split(":")[0], str(error)) from None
   if ask.unknown == "error":
     for n, lacking in enumerate(found.unknown):
       for m, item in enumerate(ask.histories[n] if lacking else ()):
-        if str(item) in lacking:
+        if raw_files.repaired(str(item)) in lacking:
           field = f"histories[{n}][{m}]"
           raise refusals.bad(
             field,

@@ -64,8 +64,10 @@ def recommend(body: bytes, limits: ServeConfig, defaults: Defaults) -> Ask:
   if "histories" not in given:
     raise refusals.bad("histories", f"histories: missing, {_NESTED} expected")
   histories = _list(given["histories"], "histories", _NESTED)
-  if len(histories) > limits.max_histories:
-    raise _beyond("histories", len(histories), limits.max_histories)
+  # More than may wait would be told to come again for ever.
+  most = min(limits.max_histories, limits.queue)
+  if len(histories) > most:
+    raise _beyond("histories", len(histories), most)
   for n, history in enumerate(histories):
     place = f"histories[{n}]"
     _list(history, place, "a list of ids or titles, oldest first,")
@@ -156,7 +158,7 @@ def _deadline(given: dict[str, Any], limits: ServeConfig) -> float:
   number = isinstance(value, (int, float)) and not isinstance(value, bool)
   if not number or not 0 < value < math.inf:
     raise _wrong("deadline_ms", value, "a number of milliseconds above 0")
-  return min(float(value), limits.deadline_ms)
+  return float(min(value, limits.deadline_ms))  # An int may be beyond floats.
 
 
 def _ids(given: dict[str, Any], key: str) -> list[str | int] | None:

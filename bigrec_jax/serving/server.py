@@ -36,7 +36,8 @@ def listen(config: ServeConfig) -> socket.socket:
     family, _, _, _, address = found[0]
     return socket.create_server(address, family=family, backlog=_BACKLOG)
   except (OSError, UnicodeError) as error:
-    problem = getattr(error, "strerror", None) or error
+    # Python repeats the address behind what the system says.
+    problem = str(getattr(error, "strerror", None) or error).split(" (while")[0]
     raise errors.UserError(
       f"config.serve.host, config.serve.port: {config.host}:{config.port}:"
       f" {problem}; an address of this machine and a free port expected"

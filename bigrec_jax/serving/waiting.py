@@ -148,6 +148,8 @@ class Queue:
     """
     with self.changed:
       if len(self._heap) + len(users) > self._most:
+        self._forget()
+      if len(self._heap) + len(users) > self._most:
         raise refusals.RefusedError(
           429,
           f"{len(self._heap)} histories wait already, at most {self._most} may"
@@ -183,6 +185,14 @@ class Queue:
       for _, _, user in self._heap:
         user.request.fail(error)
       self._heap.clear()
+
+  def _forget(self) -> None:
+    """Lets go of users whom nobody waits for any more."""
+    now = time.monotonic()
+    self._heap = [
+      entry for entry in self._heap if not entry[2].request.expire(now)
+    ]
+    heapq.heapify(self._heap)
 
   def _wait(self) -> int:
     """Returns seconds until half of those who wait are served, about."""

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 # Words of the texts that are embedded: lengths far into the longest that are
 # written, in steps no larger than any bucket of `models/embedding.py`.
 _STEP, _MOST_WORDS = 3, 192
+WORDS = range(1, _MOST_WORDS + 1, _STEP)
+# Of those that are embedded one at a time, which is slow: a word has from one
+# to three tokens, and every bucket of the longest title that can be added, and
+# of texts beyond, has one of these.
+WORDS_ALONE = (*range(1, 65, 9), *range(73, _MOST_WORDS + 1, 24))
 
 
 def list_lengths(
@@ -42,9 +47,9 @@ def warm_up(engine: "engine_lib.Engine") -> None:
   with engine.devices:
     engine.slots_running.warm_up()
     logging.info("serve: %d programs for decoding", compilations.count())
-    own.embed_anew(_texts())
-    for text in _texts()[:: len(_texts()) // 8]:
-      own.embed_anew([text])
+    own.embed_anew([_text(words) for words in WORDS])
+    for words in WORDS_ALONE:
+      own.embed_anew([_text(words)])
     for size in sorted({1, engine.slots}):
       for k in list_lengths(config, own):
         for width in history_widths(config, own):
@@ -53,7 +58,6 @@ def warm_up(engine: "engine_lib.Engine") -> None:
   logging.info("serve: %d programs in all", compilations.count())
 
 
-def _texts() -> list[str]:
-  """Returns texts of all lengths, which no catalogue has."""
-  words = ["qz"] * _MOST_WORDS
-  return [" ".join(words[:count]) for count in range(1, _MOST_WORDS + 1, _STEP)]
+def _text(words: int) -> str:
+  """Returns a text that no catalogue has."""
+  return " ".join(["qz"] * words)

@@ -53,7 +53,7 @@ def finish(session: Session) -> None:
   if session.task.grounds:
     ground_eval.finish(session)
   else:
-    say(_table(session.load(stage(session))))
+    say(table_of(session.load(stage(session))))
 
 
 @functools.cache
@@ -139,7 +139,7 @@ def _evidence(session: Session, parts: parts_lib.Parts) -> protocol.Evidence:
   )
 
 
-def _table(found: Sequence[rows.TaskRow]) -> str:
+def table_of(found: Sequence[rows.TaskRow]) -> str:
   """Returns all rows as tables for people."""
   return "\n\n".join(map(_one_table, rows.alike(found)))
 

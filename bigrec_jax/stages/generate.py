@@ -48,7 +48,7 @@ def stage(split: str) -> graph.Stage:
   """
 
   def cost(session: Session) -> graph.Cost | None:
-    count = session.num_examples(split)
+    count = session.num_samples(split)
     label = f"generate {split}"
     return None if count is None else graph.Cost(count, "users", label)
 

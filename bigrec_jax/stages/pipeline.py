@@ -29,7 +29,7 @@ def run(
   session = Session(config, workdir, asked)
   stages = [prepare.STAGE, *pretrain.needed(session)]
   if session.task.trains:
-    stages.append(train.STAGE)
+    stages += train.stages(session)
   if config.ground.cf_model:
     stages += [train_cf.stage(model) for model in train_cf.models(config)]
   ends = {evaluate.stage(session): evaluate.finish}

@@ -40,6 +40,7 @@ def _build(session: Session, _: graph.Inputs) -> None:
     target,
     say,
     _titles(read),
+    read.task,
   ).make()
   with locks.output(session.paths.plan, "plan"):
     storage.write_json(session.paths.plan, found)
@@ -61,7 +62,7 @@ def _titles(read: loaded_lib.Loaded) -> "titles_lib.Titles":
       trie, masses = decoder.legal_titles(read)
       ranges = 0 if masses is None else masses.count
       found = found._replace(trie=trie, ranges=ranges)
-    told = config.train.objective != "language_model"
+    told = config.train.objective != "language_model" or read.task.cf_model
     if "train" in config.plan.parts and told:
       tables = jax.tree.leaves(dict(read.task.objective().tables))
       found = found._replace(train=sum(table.nbytes for table in tables))

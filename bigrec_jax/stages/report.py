@@ -59,12 +59,14 @@ def _inputs(session: Session) -> graph.Inputs:
 
 def _compared(session: Session) -> graph.Inputs:
   """Returns what names the runs that are set beside this one."""
+  from bigrec_jax.results import other_runs
+
   found = {
     name: [
       fingerprints.of_folder(pathlib.Path(name), pattern)
       for pattern in ("config.json", "metrics/ground_eval.json", "ranks/*.npz")
     ]
-    for name in session.config.report.compared
+    for name in other_runs.roots(session.config.report.compared)
   }
   return {"compared": found} if found else {}
 
@@ -72,7 +74,7 @@ def _compared(session: Session) -> graph.Inputs:
 def _check(session: Session) -> None:
   from bigrec_jax.results import other_runs
 
-  for name in session.config.report.compared:
+  for name in other_runs.roots(session.config.report.compared):
     other_runs.check(pathlib.Path(name), "report.compare")
 
 
@@ -142,7 +144,7 @@ def _comparison(session: Session) -> "list[tuple[str, str, page.Html]]":
   """Returns the section on other runs, where there are some."""
   from bigrec_jax.results import compare_sections, other_runs
 
-  names = session.config.report.compared
+  names = other_runs.roots(session.config.report.compared)
   if not names or not session.paths.ground_eval.exists():
     return []
   own = other_runs.read(session.paths.root, session.config.to_dict())

@@ -155,6 +155,20 @@ class Session(loaded.Loaded):
     wanted = getattr(self.config.data, f"num_{split}")
     return found if wanted == -1 else min(wanted, found)
 
+  def num_samples(self, split: str) -> int | None:
+    """Returns how many samples the task makes of it; None = not prepared yet.
+
+    For what is told beforehand: where the data can't be read, its rows count.
+    """
+    rows = self.num_examples(split)
+    if rows is None:
+      return None
+    try:
+      own = self.task.num_samples(split)
+    except (errors.UserError, OSError):
+      return rows
+    return rows if own is None else own
+
   def num_items(self) -> int | None:
     """Returns the size of the catalogue; None = not prepared yet."""
     return self._counted("counts", "items")

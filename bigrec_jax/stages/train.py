@@ -6,19 +6,19 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from bigrec_jax import config as config_lib
+from bigrec_jax import config as config_lib, errors
 from bigrec_jax.recommend import adapter_origin
-from bigrec_jax.stages import graph, prepare, pretrain, train_cf
+from bigrec_jax.stages import (
+  first,
+  graph,
+  mixed,
+  prepare,
+  pretrain,
+  train_cf,
+  tuning,
+)
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.workdir import contents, fingerprints, given_models, processes
-
-# What changes how training runs but not what comes out of it.
-_RUNTIME_KEYS = ("keep_checkpoints", "save_every_steps", "profile_steps")
-# Read where `objective` isn't the default alone; else the inputs are those of
-# before there was a choice.
-_OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
-_OWN_KEYS = ("own_l2",)  # Read where a task has weights of its own.
-_WEIGHTS_FILE = "adapter_model.safetensors"
+from bigrec_jax.workdir import given_models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,13 @@ def run(
   Raises:
     UserError: data, base or the adapter to start from cannot be used.
   """
-  Session(config, workdir, asked).make(STAGE)
+  session = Session(config, workdir, asked)
+  session.make(*stages(session))
+
+
+def stages(session: Session) -> list[graph.Stage]:
+  """Returns the stages of training; who asks for it asks for both."""
+  return [*([first.STAGE] if first.is_asked_for(session) else []), STAGE]
 
 
 def needed(session: Session) -> Iterator[graph.Stage]:
@@ -97,59 +103,37 @@ def _adapter(session: Session, directory: pathlib.Path) -> Adapter:
   return Adapter(directory, session.adapter_fingerprint(directory))
 
 
+def _run(session: Session) -> tuning.Run:
+  start = session.config.model.adapter
+  two = first.is_asked_for(session)
+  folder = first.adapter(session) if two else pathlib.Path(start)
+  return tuning.Run(
+    name="train",
+    task=session.task,
+    paths=session.paths,
+    start=folder if two or start else None,
+    also=None if two else lambda task: task,
+  )
+
+
+def _needed(session: Session) -> Iterator[graph.Stage]:
+  yield from _needs(session)
+  if first.is_asked_for(session):
+    yield first.STAGE
+
+
 def _inputs(session: Session) -> graph.Inputs:
-  config = session.config
-  options = config.to_dict()
-  start = config.model.adapter
-  unread: tuple[str, ...] = _RUNTIME_KEYS
-  if config.train.schedule == "linear":
-    unread += ("schedule",)
-  if not session.task.has_own_weights:
-    unread += _OWN_KEYS
-  titles = {}
-  if config.train.objective == "language_model":
-    unread += _OBJECTIVE_KEYS
-  else:  # All of them have a say, not only those of the rows.
-    titles = {"catalogue": session.catalogue.fingerprint}
-  vectors = {}
-  if model := session.task.cf_model:
-    vectors = {"item_vectors": train_cf.inputs(session, model)}
-  return {
-    "base": session.base_fingerprint,
-    "start": _adapter(session, pathlib.Path(start)).fingerprint
-    if start
-    else "",
-    "lora": options["lora"],
-    "train": {k: v for k, v in options["train"].items() if k not in unread},
-    "prompt": options["prompt"],
-    **session.task.made_from("train"),
-    **session.task.made_from("valid"),
-    **titles,
-    **vectors,
-    "seed": config.seed,
-  }
-
-
-def _set_aside(session: Session, _: graph.Inputs) -> None:
-  """Keeps the adapter that is about to be replaced: nothing is lost."""
-  paths, record = session.paths, session.paths.record(STAGE.name)
-
-  def work() -> None:
-    if not (record.exists() and paths.adapter.exists()):
-      return
-    name = fingerprints.of_file(record)[:8]
-    if contents.altered(paths, [STAGE.name]):  # Whosever it is now.
-      name = f"changed.{fingerprints.of_folder(paths.adapter, '*')[:8]}"
-    kept = paths.root / f"adapter.{name}"
-    if not kept.exists():
-      paths.adapter.rename(kept)
-      say(f"train: the former adapter is kept in {kept}")
-
-  processes.on_first(work)
+  run = _run(session)
+  start = ""
+  if first.is_asked_for(session):
+    start = first.fingerprint(session)
+  elif run.start is not None:
+    start = _adapter(session, run.start).fingerprint
+  return tuning.inputs(session, run, start)
 
 
 def _needs(session: Session) -> Iterator[graph.Stage]:
-  """Yields what training needs: base, and the CF model that its task reads."""
+  """Yields what whoever reads texts needs: base, and its task's CF model."""
   yield from pretrain.needed(session)
   if model := session.task.cf_model:
     yield train_cf.stage(model)
@@ -157,83 +141,42 @@ def _needs(session: Session) -> Iterator[graph.Stage]:
 
 def _check(session: Session) -> None:
   prepare.check_train_rows(session)
+  if mixed.sets(session) and not first.is_asked_for(session):
+    _check_mixed(session)
   if start := session.config.model.adapter:
     given_models.check_adapter(start)
     _check_origin(session, pathlib.Path(start))
 
 
-def _cost(session: Session) -> graph.Cost | None:
-  train, count = session.config.train, session.num_examples("train")
-  if count is None:
-    return None
-  steps = train.num_epochs * -(-count // train.batch_size)
-  early = train.early_stopping_patience > 0
-  return graph.Cost(steps, "steps", "train", at_most=early)
+def _check_mixed(session: Session) -> None:
+  if session.task.has_own_weights:
+    raise errors.UserError(
+      "config.train.also: other workdirs found, none expected where texts have"
+      " soft tokens, which are this catalogue's; config.train.first.num_epochs"
+      " reads them in a stage before"
+    )
 
 
-def _build(session: Session, inputs: graph.Inputs) -> None:
-  """Runs the training loop; the trainer writes adapter and checkpoints."""
-  import jax
-
-  from bigrec_jax.training import trainer
-
-  config = session.config
-  if config.model.adapter:
-    directory = pathlib.Path(config.model.adapter)
-    lora_config, lora = session.load_adapter(directory, start=True)
-  else:
-    lora_config, lora = config.lora, None
-  train, valid = session.task.samples("train"), session.task.samples("valid")
-  say(
-    f"train: {len(train):,} examples, evaluated on"
-    f" {len(valid):,}, {jax.device_count()} device(s)"
-  )
-  network = session.network(session.build(lora_config))
-  result = trainer.fit(
-    model=network.model,
-    params=network.params,
-    lora=lora,
-    train=train,
-    valid=valid,
-    tokenizer=session.tokenizer,
-    config=config.train,
-    seed=config.seed,
-    mesh=session.mesh,
-    paths=session.paths,
-    fingerprint=fingerprints.of_value(inputs),
-    base_name=str(session.base_dir),
-    base_fingerprint=session.base_fingerprint,
-    objective=session.task.objective(),
-    selection=session.task.selection(network),
-    own=session.task.own_weights(network.model.config),
-  )
-  session.keep_throughput(
-    "train", result.tokens, "tokens", result.seconds, steps=result.steps
-  )
+def _set_aside(session: Session, _: graph.Inputs) -> None:
+  tuning.set_aside(session, STAGE.name, session.paths.adapter)
 
 
 STAGE = graph.Stage(
   name="adapter",
   mode="train",
   where=lambda session: session.paths.adapter,
-  needs=_needs,
+  needs=_needed,
   inputs=_inputs,
-  is_there=lambda session: (session.paths.adapter / _WEIGHTS_FILE).exists(),
+  is_there=lambda session: (
+    session.paths.adapter / tuning.WEIGHTS_FILE
+  ).exists(),
   files=lambda session: ("adapter/adapter_*",),
-  tolerated=frozenset(
-    {
-      "catalogue",
-      "lora",
-      "seed",
-      "start",
-      "task.eval_steps",
-      "train",
-      "valid_examples",
-    }
-  ),
+  tolerated=tuning.TOLERATED,
   set_aside=_set_aside,
-  build=_build,
+  build=lambda session, made_from: tuning.fit(
+    session, _run(session), made_from
+  ),
   check=_check,
   batches=("train.micro_batch_size",),
-  cost=_cost,
+  cost=lambda session: tuning.cost(session, session.config.train, "train"),
 )

@@ -70,6 +70,14 @@ class Titles:
     """Returns how example `n` reads."""
     return text_of(self.parts(n), self.prompt)
 
+  def target(self, n: int) -> source.Text:
+    """Returns the target of example `n` as the model learns to write it."""
+    return source.Text("", self.parts(n).output, "")
+
+  def group(self, n: int) -> str:
+    """Returns the title of the target."""
+    return self.catalogue.titles[self.examples.target[n]]
+
   def name(self, n: int) -> str:
     """Returns e.g. "train row 17", by the row of the full split."""
     return f"{self.split} row {self.examples.rows[n]}"
@@ -97,7 +105,7 @@ class Task(protocol.Task):
   decodes = True
   grounds = True
   recommends = True
-  objectives = ("language_model", "legal_tokens")
+  objectives = ("language_model", "legal_tokens", "contrastive")
 
   def samples(self, split: str) -> Titles:
     """Returns the rows of the configuration."""
@@ -125,7 +133,7 @@ class Task(protocol.Task):
   def objective(self) -> "objective.Objective":
     """Returns the loss that `train.objective` names."""
     train = self.store.config.train
-    if train.objective == "language_model":
+    if train.objective != "legal_tokens":
       return super().objective()
     from bigrec_jax.decoding import constraints
     from bigrec_jax.training import adaptive, legal_tokens

@@ -171,7 +171,10 @@ class Task(abc.ABC):
     recommends: lists for anybody's history are made of what it wrote, as
       `ground_eval` found best; of a task that grounds, and of one whose
       evaluation asks for such lists.
+    computes: its evaluation runs programs beside decoding and grounding.
     objectives: what `train.objective` may name.
+    mixes: samples of several data sets may be one source (`train.also`); not
+      where a sample is more than a text (`source.LaidOut`).
     has_own_weights: `own_weights` returns some.
     cf_model: the CF model that is trained before; "" = none is needed.
     batches: keys of the rows of its evaluation's programs, which the mesh has
@@ -183,7 +186,9 @@ class Task(abc.ABC):
   decodes = False
   grounds = False
   recommends = False
+  computes = False
   objectives: tuple[str, ...] = ("language_model",)
+  mixes = True
   has_own_weights = False
   cf_model = ""
   batches: tuple[str, ...] = ()
@@ -232,6 +237,15 @@ class Task(abc.ABC):
   def samples(self, split: str) -> source.TextSource:
     """Returns the samples of train, valid or test that are used."""
 
+  def num_samples(self, split: str) -> int | None:
+    """Returns how many samples of a split are used; None = one of each row.
+
+    Args:
+      split: of the prepared data.
+    """
+    del split
+    return None
+
   @abc.abstractmethod
   def corpus(self) -> source.TextSource:
     """Returns all train samples: what a base made in the workdir reads."""
@@ -241,10 +255,33 @@ class Task(abc.ABC):
     """Returns what names the texts of a split, for the records of stages."""
 
   def objective(self) -> "objective.Objective":
-    """Returns what training minimises."""
-    from bigrec_jax.training import objective
+    """Returns what training minimises.
 
-    return objective.LanguageModelling()
+    Raises:
+      UserError: the other view of a target would be the same.
+    """
+    from bigrec_jax.training import contrastive, objective
+
+    config = self.store.config
+    if config.train.objective != "contrastive":
+      return objective.LanguageModelling()
+    own = config.train.contrastive
+    if own.view == "dropout" and not config.lora.dropout:
+      raise errors.UserError(
+        "config.train.contrastive.view: 'dropout' found with lora.dropout=0,"
+        " more expected there: both views would be the same"
+      )
+    return contrastive.Contrastive(
+      config.train.batch_size,
+      own.target_weight,
+      own.user_weight,
+      own.temperature,
+      reads_header=own.pooling == "last",
+    )
+
+  def text_only(self) -> "Task":
+    """Returns the task with the same samples as texts alone."""
+    return self
 
   def selection(self, network: Network) -> "selection.Selection":
     """Returns what decides which adapter is the best and when to stop.

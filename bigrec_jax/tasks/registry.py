@@ -10,6 +10,7 @@ MODULES = {
   "next_title": "bigrec_jax.tasks.next_title",
   "exact_title": "bigrec_jax.tasks.exact_title",
   "choose": "bigrec_jax.tasks.choose.task",
+  "rsllm": "bigrec_jax.tasks.rsllm",
   "chat": "bigrec_jax.tasks.chat.task",
   "fairness": "bigrec_jax.tasks.fairness.task",
   "query": "bigrec_jax.tasks.query.task",

@@ -1,6 +1,7 @@
 """What training compiles, as plain functions; compiled and called by `step`."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 
 from bigrec_jax.models import LanguageModel
 from bigrec_jax.training import (
+  coupled,
   header as header_lib,
   objective as objective_lib,
   state as state_lib,
@@ -88,6 +90,57 @@ class Programs:
     if header is not None:
       header = header.add(d_prefix, rows["segment_ids"])
     return sums, header
+
+  def pool(
+    self,
+    pools: coupled.Pools,
+    state: state_lib.TrainState,
+    base: Tree,
+    rows: objective_lib.Batch,
+    header: header_lib.Header | None = None,
+    mask: jax.Array | None = None,
+  ) -> coupled.Pools:
+    """Adds the vectors of one micro-batch, as `accumulate` will see it."""
+    told = {**objective_lib.Told.rows(base, rows), **state_lib.told(state)}
+    labels = coupled.count_labels(rows)
+    if header is not None and mask is not None:
+      examples = header_lib.count_examples(rows["segment_ids"])
+      labels += examples * jnp.sum(mask[1:], dtype=jnp.int32)
+    with jax.named_scope("pool"):
+      hidden = objective_lib.states(
+        self.model,
+        self.variables(base, state.params),
+        told,
+        self._key(state, pools.micro),
+        None if header is None else header.prefix,
+      )[2]
+      return pools.add(hidden, rows, labels)
+
+  def couple(
+    self, sums: state_lib.Sums, pools: coupled.Pools
+  ) -> tuple[state_lib.Sums, jax.Array]:
+    """Adds the loss of a step's vectors; returns its gradient by tokens.
+
+    `apply` divides all sums by the labels of the step, so what is a mean over
+    the step comes times their number.
+    """
+    objective = self.objective
+    assert isinstance(objective, coupled.Coupled)
+    couple = functools.partial(
+      objective.couple, present=pools.present, groups=pools.groups
+    )
+    with jax.named_scope("couple"):
+      (total, extras), by_vector = jax.value_and_grad(couple, has_aux=True)(
+        pools.vectors
+      )
+    labels = pools.labels.astype(jnp.float32)
+    more = {name: labels * value for name, value in extras.items()}
+    found = {
+      name: value + more[name] if name in more else value
+      for name, value in sums.extras.items()
+    }
+    sums = sums.replace(loss=sums.loss + labels * total, extras=found)
+    return sums, labels * pools.by_token(by_vector)
 
   def close_header(
     self,

@@ -2,7 +2,9 @@
 
 An optimizer step is a host loop of `accumulate` over its micro-batches and one
 `apply`; where examples share their beginning, that runs forward before the
-loop and backward after it (header.py). Sums travel, not means: the gradient of
+loop and backward after it (header.py). Where the objective ties the examples
+of a step to each other, all micro-batches run once before, without gradients
+(coupled.py). Sums travel, not means: the gradient of
 the summed loss is divided once by the labels of the whole step, so the result
 is the token-weighted mean over the global batch whatever the number and shape
 of the micro-batches.
@@ -23,6 +25,7 @@ from bigrec_jax.data.text import packing
 from bigrec_jax.devices import executor as executor_lib, sharding
 from bigrec_jax.models import LanguageModel, own_weights
 from bigrec_jax.training import (
+  coupled,
   header as header_lib,
   objective as objective_lib,
   optimizer,
@@ -44,6 +47,22 @@ def base_variables(base: None, params: Tree) -> dict[str, Tree]:
   """Variables of the model where the base itself is trained (pretraining)."""
   del base
   return {"params": params}
+
+
+@dataclasses.dataclass(frozen=True)
+class Coupling:
+  """Compiled functions of an objective over whole steps (coupled.py).
+
+  Attributes:
+    empty: () -> Pools, on every device.
+    pool: (pools, state, base, rows, header, mask) -> pools, header and mask
+      None where rows hold whole texts. Donates `pools`.
+    couple: (sums, pools) -> (sums, gradient by tokens). Donates `sums`.
+  """
+
+  empty: jax.stages.Wrapped
+  pool: jax.stages.Wrapped
+  couple: jax.stages.Wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +88,7 @@ class Steps:
     evaluate: (params, base, batch) -> (loss sum, label count).
     mesh: where all of them run.
     executor: of the micro-batches of a step.
+    coupling: of an objective that needs a step as a whole, else None.
   """
 
   prepare: Callable[[Tree], Tree]
@@ -82,6 +102,7 @@ class Steps:
   evaluate: jax.stages.Wrapped
   mesh: Mesh
   executor: executor_lib.Executor
+  coupling: Coupling | None = None
 
   def add_up(
     self,
@@ -114,6 +135,11 @@ class Steps:
         for name in packing.ROWLESS
       )
       opened = self.open_header(state, base, shared[0])
+    told: Mapping[str, jax.Array] = {}
+    if self.coupling is not None:
+      sums, told = self._couple(
+        self.coupling, sums, state, base, batches, opened, shared
+      )
     parts: list[programs.Part] = [(sums, opened)]
     halves = [batches]
     middle = _middle(batches)
@@ -122,7 +148,9 @@ class Steps:
       parts.append(self.fork(sums, opened, number))
       halves = [batches[:middle], batches[middle:]]
     team = self.executor.team()
-    add = functools.partial(self._add_part, state, base, team, len(parts) > 1)
+    add = functools.partial(
+      self._add_part, state, base, team, len(parts) > 1, told
+    )
     jobs = [
       functools.partial(add, *each) for each in zip(parts, halves, strict=True)
     ]
@@ -139,10 +167,13 @@ class Steps:
     base: Tree,
     team: executor_lib.Team,
     waits: bool,
+    told: Mapping[str, jax.Array],
     part: programs.Part,
     batches: Sequence[Mapping[str, np.ndarray]],
   ) -> programs.Part:
     """Adds micro-batches to what a thread has; `waits` for each of them.
+
+    All of them are `told` the same.
 
     A thread alone doesn't wait: it runs ahead, to hand the device its next
     batch.
@@ -153,7 +184,7 @@ class Steps:
         break
       own = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
       whole = len(own) == len(batch)
-      rows = put_batch(self.mesh, own)
+      rows = {**put_batch(self.mesh, own), **told}
       given = None if whole else opened
       with team.calling:
         sums, given = self.accumulate(sums, state, base, rows, given)
@@ -161,6 +192,26 @@ class Steps:
       if waits:
         jax.block_until_ready(sums.loss)
     return sums, opened
+
+  def _couple(
+    self,
+    coupling: Coupling,
+    sums: state_lib.Sums,
+    state: state_lib.TrainState,
+    base: Tree,
+    batches: Sequence[Mapping[str, np.ndarray]],
+    opened: header_lib.Header | None,
+    shared: tuple[jax.Array, ...],
+  ) -> tuple[state_lib.Sums, Mapping[str, jax.Array]]:
+    """Reads a whole step for what its examples mean to each other."""
+    pools = coupling.empty()
+    for batch in batches:
+      own = {k: v for k, v in batch.items() if k not in packing.ROWLESS}
+      rows = put_batch(self.mesh, own)
+      header = () if len(own) == len(batch) else (opened, shared[1])
+      pools = coupling.pool(pools, state, base, rows, *header)
+    sums, by_token = coupling.couple(sums, pools)
+    return sums, {coupled.PULL: by_token}
 
 
 def _middle(batches: Sequence[Mapping[str, np.ndarray]]) -> int:
@@ -309,4 +360,28 @@ def make_steps(
     evaluate=jax.jit(made.evaluate, out_shardings=(replicated, replicated)),
     mesh=mesh,
     executor=executor_lib.Executor.of(mesh),
+    coupling=_coupling(made, objective, replicated, sums_placed),
+  )
+
+
+def _coupling(
+  made: programs.Programs,
+  objective: objective_lib.Objective,
+  replicated: NamedSharding,
+  sums_placed: state_lib.Sums,
+) -> Coupling | None:
+  """Returns what couples the examples of a step, if the objective does."""
+  if not isinstance(objective, coupled.Coupled):
+    return None
+  size = objective.num_pools, made.model.config.hidden_size
+  return Coupling(
+    empty=jax.jit(
+      functools.partial(coupled.empty, *size), out_shardings=replicated
+    ),
+    pool=jax.jit(made.pool, donate_argnames="pools", out_shardings=replicated),
+    couple=jax.jit(
+      made.couple,
+      donate_argnames="sums",
+      out_shardings=(sums_placed, replicated),
+    ),
   )

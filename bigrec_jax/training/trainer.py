@@ -9,7 +9,12 @@ from absl import logging
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.text import pipeline, source, tokenization
+from bigrec_jax.data.text import (
+  pipeline,
+  source,
+  tokenization,
+  views as views_lib,
+)
 from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import (
   Architecture,
@@ -169,11 +174,34 @@ def _batches(
     "shard_index": jax.process_index(),
     "shard_count": jax.process_count(),
   }
-  stream = pipeline.TrainStream(train, tokenizer, config, seed=seed, **layout)
+  views = _views(train, tokenizer, config, seed)
+  stream = pipeline.TrainStream(
+    train, tokenizer, config, seed=seed, views=views, **layout
+  )
   batches = pipeline.eval_batches(
     valid, tokenizer, config, batch_size=config.batch_size, **layout
   )
   return stream, batches
+
+
+def _views(
+  train: source.TextSource,
+  tokenizer: tokenization.Tokenizer,
+  config: config_lib.TrainConfig,
+  seed: int,
+) -> views_lib.Views | None:
+  """Returns what a contrastive loss reads beside the texts."""
+  if config.objective != "contrastive":
+    return None
+  if not isinstance(train, views_lib.Targets):
+    raise TypeError(f"{type(train).__name__}: a source of targets expected")
+  return views_lib.Views(
+    train,
+    tokenizer,
+    config.contrastive,
+    max_length=config.max_length,
+    seed=seed,
+  )
 
 
 def _write_adapter(

@@ -81,6 +81,11 @@ class Paths:
     return self.root / "adapter"
 
   @property
+  def first(self) -> pathlib.Path:
+    """The first of two stages of training: a workdir of its own, in part."""
+    return self.root / "first"
+
+  @property
   def chosen(self) -> pathlib.Path:
     """The injection that valid likes best (results/chosen.py)."""
     return self.root / "chosen.json"
@@ -128,6 +133,15 @@ class Paths:
     return self.metrics / f"{task}.json"
 
   @property
+  def seeds(self) -> pathlib.Path:
+    """Mean and deviation of the runs in `seed` (results/seeds.py)."""
+    return self.metrics / "seeds.json"
+
+  def seed(self, number: int) -> pathlib.Path:
+    """The workdir of one of several seeds."""
+    return self.root / f"seed-{number}"
+
+  @property
   def throughput(self) -> pathlib.Path:
     return self.metrics / "throughput.json"
 
@@ -152,6 +166,7 @@ class Paths:
     own = {
       self.ledger,
       *(self.config, self.data, self.base, self.converted_base, self.adapter),
+      self.first,
       *(self.chosen, self.checkpoints, self.embeddings, self.editions),
       *(self.other_model, self.chat_log, self.metrics),
       *(self.tensorboard, self.ranks, self.report.parent, self.plan),
@@ -159,7 +174,7 @@ class Paths:
       self.cf_scores("x", "x").parent.parent,
     }
     known = {path.name for path in own}
-    return name in known or name.startswith((".", "adapter."))
+    return name in known or name.startswith((".", "adapter.", "seed-"))
 
   @property
   def recommendations(self) -> pathlib.Path:

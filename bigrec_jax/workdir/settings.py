@@ -6,7 +6,7 @@ Of each key counts, first to last: a flag of the command; the value of
 was last written to; what is remembered; the file; the program's default.
 """
 
-import importlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -131,8 +131,7 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
     for key, value in records.flatten(kept["config"]).items()
     if not records.covers(PASSING, key)
   }
-  defaults = importlib.import_module("configs.common").get_config().to_dict()
-  known = records.flatten(defaults)
+  known = records.flatten(_defaults())
   values = {
     key: _found_from(
       folder,
@@ -147,6 +146,24 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
     "config": nest(known | values),
     "file": {key: _found_from(folder, key, file[key]) for key in file},
   }
+
+
+def _defaults() -> dict[str, Any]:
+  """Returns all keys with their defaults, of the file beside the package.
+
+  By its path: a notebook runs elsewhere, and `configs` there is another's.
+  """
+  path = pathlib.Path(__file__).parents[2] / "configs" / "common.py"
+  spec = importlib.util.spec_from_file_location("bigrec_jax_defaults", path)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except FileNotFoundError:
+    raise errors.UserError(
+      f"{path}: not found; bigrec_jax as a checkout (pip install -e) expected"
+    ) from None
+  return module.get_config().to_dict()
 
 
 def merge(

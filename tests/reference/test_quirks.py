@@ -115,6 +115,7 @@ def make_run(tmp_path, predict):
     examples=lambda split: wanted,
     ledger=ledger.Ledger(paths.Paths(tmp_path)),
   )
+  run.offered = run.catalogue
   run.prompt = prompts.Prompt.from_config(run.config.prompt)
   run.task = next_title.Task(run)
   return run

@@ -128,7 +128,7 @@ def test_answers_are_the_recommenders(world, client, plain):
     ({"histories": [[]], "k": 11}, 400, "from 1 to 10", "k"),
     ({"histories": [[]], "allow": ["nothing"]}, 400, "none of the", "allow"),
     ({"histories": [["x"] * 30]}, 413, "at most", "histories[0]"),
-    ({"histories": [[]] * 33}, 429, "config.serve.queue", ""),
+    ({"histories": [[]] * 33}, 413, "at most 32 expected", "histories"),
     ({"histories": [[]], "deadline_ms": 1e-3}, 504, "deadline_ms", ""),
     (
       {"histories": [["w " * 450] * 3], "unknown": "text"},
@@ -165,8 +165,17 @@ def test_limits_tokens_and_ids(world, client, caplog):
     refused = client.get("/v1/catalogue", headers={"authorization": wrong})
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"] == "Bearer"
-  assert client.get("/v1/recommend").status_code == 405
-  assert client.get("/nothing").status_code == 404
+  for path, status in (("/v1/recommend", 405), ("/nothing", 404)):
+    lost = client.get(path, headers={"x-request-id": "mine-8"})
+    assert (lost.status_code, lost.headers["x-request-id"]) == (
+      status,
+      "mine-8",
+    )
+    assert f"GET {path}: not here" in lost.json()["error"]["message"]
+  refused = client.put("/v1/catalogue")
+  assert refused.headers["allow"] == "GET, HEAD, POST"
+  measured = client.get("/metrics").text  # No name of theirs is kept.
+  assert 'path="other",status="404"' in measured and "/nothing" not in measured
 
 
 def test_every_path_is_described(client):

@@ -73,8 +73,11 @@ def here_with_output(*flags):
     return main.main(argv), printed.getvalue(), told.getvalue()
 
 
+# Grain defines flags when it is first imported, which has to be before those
+# of the first line are put back.
 _ONE_PROCESS = """
 import json, sys
+import grain
 from tests.stages import command
 lines = json.load(sys.stdin)
 results = [command.here_with_output(*flags) for flags in lines]

@@ -37,7 +37,7 @@ def test_table_file_and_report_name_the_copy(evaluated_demo, tmp_path, capsys):
   after = storage.read_json(paths_lib.Paths(root).ground_eval)
   assert after.pop("base_origin") == ORIGIN
   assert after == before  # The rows are what they were.
-  html = str(quality_sections.headline(run_data.load(root)))
+  html = str(quality_sections.results(run_data.load(root)))
   assert f"a dequantised copy of {LINE}." in html
 
 

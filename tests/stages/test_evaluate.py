@@ -18,7 +18,7 @@ def _rows(metrics):
 
 
 def test_few_metrics_stand_side_by_side():
-  lines = evaluate._table(_rows(["m0", "m1"])).splitlines()
+  lines = evaluate.table_of(_rows(["m0", "m1"])).splitlines()
   assert lines[0].split() == "split system n m0 95 % m1 95 %".split()
   assert lines[2].split() == "valid own 7 0.2500 0.2500 0.2000-0.3000".split()
   assert lines[5].split() == "test other 7 - 0.2500 0.2000-0.3000".split()
@@ -26,7 +26,7 @@ def test_few_metrics_stand_side_by_side():
 
 def test_many_metrics_have_a_line_each():
   metrics = [f"m{n}" for n in range(20)]
-  first, second = evaluate._table(_rows(metrics)).split("\n\n")
+  first, second = evaluate.table_of(_rows(metrics)).split("\n\n")
   lines = second.splitlines()
   assert lines[0].split() == "test, n = 7 own 95 % other 95 %".split()
   assert lines[2].split() == "m0 0.2500 -".split()
@@ -37,17 +37,17 @@ def test_many_metrics_have_a_line_each():
 
 
 def test_rows_without_a_metric_in_common_are_in_tables_of_their_own():
-  lists = {f"hr@{k}": 0.5 for k in range(1, 7)}
+  lists = {f"hr@{k}": 0.5 for k in range(1, 10)}
   found = [
     rows.TaskRow("test", "list", lists, {}, 7, [0]),
     rows.TaskRow("test", "part", {"hr@1": 0.25}, {}, 5, [0]),
     rows.TaskRow("test", "stars", {"rmse": 1.5}, {}, 6, [0]),
   ]
-  first, second = evaluate._table(found).split("\n\n")
+  first, second = evaluate.table_of(found).split("\n\n")
   head, _, *lines = first.splitlines()
   assert head.split("  ")[0] == "test"  # Not all rows have as many.
   assert "list (n = 7)" in head and "part (n = 5)" in head
   assert lines[0].split() == "hr@1 0.5000 0.2500".split()
-  assert lines[1].split() == "hr@2 0.5000 -".split() and len(lines) == 6
-  assert second.splitlines()[0].split() == "test, n = 6 stars 95 %".split()
-  assert second.splitlines()[2].split() == "rmse 1.5000".split()
+  assert lines[1].split() == "hr@2 0.5000 -".split() and len(lines) == 9
+  assert second.splitlines()[0].split() == "split system n rmse 95 %".split()
+  assert second.splitlines()[2].split() == "test stars 6 1.5000".split()

@@ -1,11 +1,13 @@
 """What records name: all that a result depends on, and nothing that is off."""
 
 import dataclasses
+import pathlib
 import types
 
 import pytest
 
 from bigrec_jax.stages import generate, train
+from bigrec_jax.workdir import paths as paths_lib
 from tests import demo_workdir
 
 
@@ -15,11 +17,14 @@ def _session(catalogue, own_weights=False, **sections):
     name: dataclasses.replace(getattr(config, name), **keys)
     for name, keys in sections.items()
   }
+  config = dataclasses.replace(config, **changed)
   return types.SimpleNamespace(
-    config=dataclasses.replace(config, **changed),
+    config=config,
+    paths=paths_lib.Paths(pathlib.Path("nowhere")),
     base_fingerprint="base",
     catalogue=types.SimpleNamespace(fingerprint=catalogue),
     task=types.SimpleNamespace(
+      store=types.SimpleNamespace(config=config),
       made_from=lambda split: {f"{split}_examples": 0},
       has_own_weights=own_weights,
       cf_model="",
@@ -91,3 +96,19 @@ def test_what_came_later_is_named_where_it_is_read_alone():
   assert _adapter("one", schedule="cosine") != known
   own = train.STAGE.inputs(_session("one", own_weights=True))
   assert own["train"]["own_l2"] == 0.0
+
+
+def test_contrastive_options_are_named_where_they_are_read():
+  on = {"objective": "contrastive", "train_on_inputs": False}
+  terms = demo_workdir.config().train.contrastive
+  terms = dataclasses.replace(terms, view="words")
+  assert _adapter("one", **on) != _adapter("one", **on, contrastive=terms)
+  plain = _adapter("one")
+  assert plain == _adapter("one", contrastive=terms)
+  # A workdir of before there were these keys stays current.
+  assert not plain["train"].keys() & {
+    "contrastive",
+    "also",
+    "first",
+    "schedule",
+  }

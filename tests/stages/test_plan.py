@@ -71,6 +71,7 @@ def test_mistakes_are_one_line(tmp_path):
   for flags, words in [
     (["--config.plan.topology=v9:2x2"], "config.plan.topology: 'v9:2x2'"),
     (["--config.plan.topology=v5p:2x2"], "3 sizes after v5p: expected"),
+    (["--config.plan.topology=h100:3"], "h100:3 found, 1, 2, 4, 8, 16 GPUs"),
     (
       ["--config.plan.topology=cpu:8", "--config.model.path=/nowhere"],
       "config.model.path: /nowhere: not found",
@@ -116,3 +117,39 @@ def test_a_tpu_slice_without_the_hardware(tmp_path):
   assert found["train"]["chip_hours"] > 0
   assert found["generate"]["users_per_second"] > 0
   assert "micro_batch_size" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIBTPU is None, reason="libtpu is not installed")
+def test_gpus_without_the_hardware(tmp_path):
+  (tmp_path / "base").mkdir()
+  (tmp_path / "base" / "config.json").write_text(json.dumps(LLAMA))
+  found, text = plan(
+    tmp_path / "run",
+    "--config.plan.topology=h100:2",
+    "--config.plan.parts=('train','generate')",
+    "--config.plan.search=False",
+    f"--config.model.path={tmp_path / 'base'}",
+    "--config.model.dtype=bfloat16",
+    "--config.plan.quick",
+    "--config.report.price_per_hour=4",
+  )
+  assert found["chip"]["name"] == "NVIDIA H100" and found["devices"] == 2
+  assert found["compiled_for"] == "v5p:1x1x2"
+  assert found["capacity_bytes"] == 80 * 10**9
+  chip = found["chip"]
+  for row in found["programs"]:
+    work, times = row["work"], row["times"]
+    executed = work["executed"] * work["passes"]
+    assert times["compute"] == pytest.approx(executed / 2 / chip["flops"])
+    assert times["memory"] == pytest.approx(
+      work["bytes"] / 2 / chip["bandwidth"]
+    )
+  run = found["run"]
+  assert run["cost"] == pytest.approx(
+    4 * (run["train_hours"] + run["generate_hours"])
+  )
+  assert (
+    len(found["generate"]["meshes"]) == 3
+  )  # All ways to write 2 as product.
+  assert "compiled for v5p:1x1x2" in text and " at 4 an hour" in text

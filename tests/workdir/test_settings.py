@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 
 import pytest
 
@@ -38,6 +39,13 @@ def test_what_is_remembered_is_the_configuration(kept):
   # The mesh is of a machine, the histories are of one command.
   assert config == config_lib.from_config_dict(expected)
   assert found["name"] == "demo"
+
+
+def test_a_program_elsewhere_may_have_configs_of_its_own(kept, monkeypatch):
+  expected = settings.recall(kept)
+  for name in ("configs", "configs.common"):
+    monkeypatch.setitem(sys.modules, name, None)
+  assert settings.recall(kept) == expected
 
 
 def test_newer_keys_have_their_default_and_older_ones_go(kept):

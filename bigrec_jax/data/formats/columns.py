@@ -153,9 +153,12 @@ def plain(name: str) -> str:
 
 
 def id_of(value: Any) -> str:
-  """Returns an id as text; "" where there is none."""
+  """Returns an id as text, without blanks at its ends; "" where there is none.
+
+  Files with a blank behind each separator have one before each id.
+  """
   if isinstance(value, str):
-    return value
+    return value.strip()
   if value is None or isinstance(value, bool):
     return ""
   if isinstance(value, (float, np.floating)):

@@ -10,14 +10,16 @@ number of fields than the header are left out and counted: in published dumps
 some titles hold the separator.
 """
 
+import dataclasses
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.config import DataConfig
+from bigrec_jax.config import ColumnsConfig, DataConfig
 from bigrec_jax.data.formats import (
   columns,
   interactions,
@@ -30,6 +32,8 @@ from bigrec_jax.data.formats import (
 from bigrec_jax.data.prepared import doctor as doctor_lib
 
 _LONGEST_ATTRIBUTE = 2000  # Characters: no lists of reviews or pictures.
+# 4,5 as German and French programs write it; 4,500 may be thousands.
+_COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -66,7 +70,7 @@ def read(
   layouts, missing = {}, []
   for role, own in found.items():
     try:
-      layouts[role] = columns.find(role, own, named, both)
+      layouts[role] = columns.find(role, own, _own(named, role, found), both)
     except errors.UserError as error:
       missing.append(str(error))
   if missing:
@@ -86,6 +90,19 @@ def read(
     attributes=attributes,
     keep=f"add these items to {items.name}",
   )
+
+
+def _own(
+  named: ColumnsConfig, role: str, found: Mapping[str, tables.Peek]
+) -> ColumnsConfig:
+  """Returns the names that count for a file.
+
+  Both have a column of items, and `data.columns.item` may be the name of one.
+  """
+  here = named.item in found[role].columns
+  if here or not any(named.item in own.columns for own in found.values()):
+    return named
+  return dataclasses.replace(named, item="")
 
 
 def _log(
@@ -221,6 +238,8 @@ def _stars(value: Any) -> float | None:
     return float(value)
   if isinstance(value, str) and value.strip().lower() in _TRUTH:
     return _TRUTH[value.strip().lower()]
+  if isinstance(value, str) and _COMMA.fullmatch(value.strip()):
+    value = value.replace(",", ".")
   found = values.rating(value)
   return None if math.isnan(found) else found
 

@@ -3,7 +3,14 @@
 import array
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 
 import numpy as np
 
@@ -120,7 +127,7 @@ class Log:
     if not known.any():
       raise errors.UserError(
         f"{source}: {len(self):,} interactions found, none of them with an"
-        " item that has a title"
+        f" item that has a title{_ids_beside(self._items, titles)}"
       )
     user = np.frombuffer(self._user, np.int64)[known]
     # Numbered by their first interaction that is left.
@@ -145,6 +152,16 @@ class Log:
     """Returns the external ids of users by their first numbers."""
     names = list(self._users)
     return [names[number] for number in users.tolist()]
+
+
+def _ids_beside(items: Iterable[str], titles: Iterable[str]) -> str:
+  """Returns an id of either side: how they differ is seen at once."""
+  pair = next(iter(items), None), next(iter(titles), None)
+  if None in pair:
+    return ""
+  return (
+    f": its items are such as {pair[0]!r:.80}, titles are of {pair[1]!r:.80}"
+  )
 
 
 def _examine_clock(timestamp: np.ndarray, doctor: doctor_lib.Doctor) -> None:

@@ -74,7 +74,7 @@ def lines(
     for line in file:
       place.done += 1
       if not line.isascii():
-        line, wrong = _utf8_or_latin1(line)
+        line, wrong = utf8_or_latin1(line)
         misread += wrong
       yield place.done, line.rstrip("\n")
   if misread:
@@ -150,7 +150,7 @@ def _strict_lines(
       yield line
 
 
-def _utf8_or_latin1(text: str) -> tuple[str, bool]:
+def utf8_or_latin1(text: str) -> tuple[str, bool]:
   """Repairs text read with `surrogateescape`; True where it had to be."""
   try:
     text.encode("utf-8")

@@ -80,7 +80,10 @@ def peek(path: pathlib.Path) -> Peek:
   if name.endswith(_JSON):
     return _peek_objects(path)
   with opened.text(opened.Place(path, "line"), newline="") as file:
-    lines = [line for line in itertools.islice(file, _PEEKED)]
+    lines = [
+      raw_files.utf8_or_latin1(line)[0]
+      for line in itertools.islice(file, _PEEKED)
+    ]
   if not any(line.strip() for line in lines):
     raise errors.UserError(f"{path}: empty, a table with a header expected")
   separator = _separator(lines)

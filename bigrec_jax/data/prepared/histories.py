@@ -10,7 +10,7 @@ import difflib
 import heapq
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,8 +41,7 @@ _LONGEST_TEXT = 1000
 # Items of histories side by side, 64 MB of them.
 _MOST_IN_A_TABLE = 1 << 24
 # Of a misspelt title: pieces of which the nearest titles share some, and how
-# many of these are compared letter by letter, which takes the square of their
-# lengths.
+# many are compared letter by letter, which takes the square of their lengths.
 _PIECE, _MOST_PIECES = 3, 24
 _MOST_COMPARED, _LONGEST_COMPARED = 50, 200
 
@@ -287,6 +286,7 @@ def find(
   catalogue: Catalogue,
   unknown: str,
   option: str = "config.recommend.unknown",
+  before_search: Callable[[], None] = lambda: None,
 ) -> Histories:
   """Looks every item up: as an id first, then as a title in any case.
 
@@ -297,6 +297,7 @@ def find(
       title that is most like it, if one is), "text" (the prompt names it as it
       is) or "skip".
     option: what the caller calls `unknown`, for messages.
+    before_search: called before each search for a like title; it may raise.
 
   Raises:
     UserError: an item isn't in the catalogue and `unknown` is "error", or no
@@ -318,6 +319,7 @@ def find(
         continue
       near = None
       if unknown == "nearest" and isinstance(item, str):
+        before_search()
         near = next(iter(nearest(text, catalogue.titles, 1)), None)
       if near is not None:
         index = catalogue.index_of_title(near)

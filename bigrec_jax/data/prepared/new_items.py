@@ -69,7 +69,7 @@ def read(path: pathlib.Path, named: ColumnsConfig) -> list[NewItem]:
   def use(rows: Iterator[tables.Row]) -> list[NewItem]:
     found = []
     for number, (external_id, title, *author) in rows:
-      text = columns.id_of(title)
+      text = title if isinstance(title, str) else columns.id_of(title)
       if author and prompts.clean_title(text):
         text = f"{text} written by {columns.id_of(author[0])}"
       place = f"{path}: {layout.table.unit} {number}"

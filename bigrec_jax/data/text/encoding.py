@@ -34,6 +34,9 @@ class Encoded(NamedTuple):
     cut: whether tokens were cut off.
     places: int32 [s], ascending, of soft tokens; no labels, whatever the text.
     items: int32 [s], what they stand for; see `source.Text`.
+    pools: int32 [n], of which vector of a step each token is part (views.py);
+      None = nobody asked.
+    group: of `pools`, equal for targets that aren't told apart.
   """
 
   tokens: np.ndarray
@@ -41,6 +44,8 @@ class Encoded(NamedTuple):
   cut: bool
   places: np.ndarray = _NONE
   items: np.ndarray = _NONE
+  pools: np.ndarray | None = None
+  group: int = 0
 
 
 def encode_questions(

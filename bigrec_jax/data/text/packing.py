@@ -6,6 +6,9 @@ int32 [R, T] arrays: `tokens`, `positions` (restart in each example),
 where the token is a label). Rows are padded at the right; a micro-batch that
 lacks rows is filled with empty ones.
 
+Where a loss needs vectors of a whole step (views.py), `pools` and `groups` say
+of each token to which vector it belongs, and which targets aren't told apart.
+
 Where examples share their beginning (shared_header.py), rows hold only their
 own parts, positions go on from the header's, and `header` and `header_mask`,
 int32 [C] each, are the header's tokens and labels.
@@ -24,6 +27,7 @@ from bigrec_jax.data.text import encoding
 
 MicroBatch = dict[str, np.ndarray]
 ROWLESS = ("header", "header_mask")  # Equal for all rows and processes.
+POOLS = ("pools", "groups")
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -83,6 +87,8 @@ def fill(
     "segment_ids": np.zeros(shape, np.int32),
     "loss_mask": np.zeros(shape, np.int32),
   }
+  if any(example.pools is not None for row in rows for example in row):
+    batch |= {name: np.zeros(shape, np.int32) for name in POOLS}
   for r, row in enumerate(rows):
     start = 0
     for segment, example in enumerate(row, start=1):
@@ -91,6 +97,9 @@ def fill(
       batch["positions"][r, start:end] = first_position + np.arange(end - start)
       batch["segment_ids"][r, start:end] = segment
       batch["loss_mask"][r, start + example.first_label : end] = 1
+      if example.pools is not None:
+        batch["pools"][r, start:end] = example.pools
+        batch["groups"][r, start:end] = example.group
       batch["loss_mask"][r, start + example.places] = 0
       start = end
   return batch | _soft(rows, num_rows, length)

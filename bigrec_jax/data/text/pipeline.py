@@ -25,6 +25,7 @@ from bigrec_jax.data.text import (
   special_text,
   text_streams,
   tokenization,
+  views as views_lib,
 )
 from bigrec_jax.workdir import fingerprints
 
@@ -76,13 +77,19 @@ def _layout(
   rows: int,
   encoded: encoding.EncodedExamples,
   header: shared_header.Header | None,
+  views: views_lib.Views | None = None,
 ) -> source_lib.Layout:
   """Returns what makes the micro-batches of given samples."""
   if isinstance(source, source_lib.LaidOut):
     return source.layout(tokenizer, config, rows)
-  return lambda numbers: _micro_batches(
-    encoded.get(numbers), config, rows, tokenizer.pad_id, header
-  )
+
+  def lay_out(numbers: Sequence[int]) -> list[packing.MicroBatch]:
+    examples = encoded.get(numbers)
+    if views is not None:
+      examples = views.of_step(numbers, examples)
+    return _micro_batches(examples, config, rows, tokenizer.pad_id, header)
+
+  return lay_out
 
 
 def _micro_batches(
@@ -146,6 +153,7 @@ class TrainStream:
     share_header: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
+    views: views_lib.Views | None = None,
   ):
     """Makes the stream, at its first step.
 
@@ -159,6 +167,7 @@ class TrainStream:
       share_header: take the common beginning out of the examples.
       shard_index: which part of the rows this process gets.
       shard_count: how many parts there are.
+      views: of the targets, for a loss that reads them beside the texts.
 
     Raises:
       UserError: there are no examples.
@@ -175,7 +184,7 @@ class TrainStream:
     )
     self.header = shared_header.find(self.encoded) if share_header else None
     self._lay_out = _layout(
-      source, tokenizer, config, rows, self.encoded, self.header
+      source, tokenizer, config, rows, self.encoded, self.header, views
     )
     self._shard = (shard_index, shard_count)
     self._made_of = fingerprints.of_value(
@@ -198,17 +207,8 @@ class TrainStream:
     self.steps_per_epoch = len(steps)
     steps = steps.repeat(config.num_epochs)
     self.num_steps = len(steps)
-    if isinstance(source, source_lib.Scheduled):
-      at_step = source.at_step
-
-      def build(step: int, own: np.ndarray) -> list[packing.MicroBatch]:
-        return self._build(
-          np.asarray(at_step(step, self.num_steps, own.tolist()))
-        )
-
-      self._steps = steps.map_with_index(build)
-    else:
-      self._steps = steps.map(self._build)
+    self._source = source
+    self._steps = steps.map_with_index(self._build)
     # One thread tokenises ahead, in order, while the devices compute.
     self._read_options = grain.ReadOptions(
       num_threads=1, prefetch_buffer_size=_PREFETCHED_STEPS
@@ -216,8 +216,12 @@ class TrainStream:
     self.tokens = self.header_tokens = self.slots = 0
     self._seek(0)
 
-  def _build(self, numbers: np.ndarray) -> list[packing.MicroBatch]:
-    return self._lay_out(numbers.tolist())
+  def _build(self, step: int, numbers: np.ndarray) -> list[packing.MicroBatch]:
+    wanted = numbers.tolist()
+    if isinstance(self._source, source_lib.Scheduled):
+      own = self._source.at_step(step, self.num_steps, wanted)
+      wanted = list(own)
+    return self._lay_out(wanted)
 
   def _seek(self, step: int) -> None:
     self.step = step

@@ -47,12 +47,12 @@ class Header(NamedTuple):
     if example.first_label != 1 if labelled else example.first_label < common:
       return None
     first_label = max(example.first_label - self.length, 1)
-    return encoding.Encoded(
-      example.tokens[self.length :],
-      first_label,
-      example.cut,
-      example.places - self.length,
-      example.items,
+    pools = example.pools
+    return example._replace(
+      tokens=example.tokens[self.length :],
+      first_label=first_label,
+      pools=None if pools is None else pools[self.length :],
+      places=example.places - self.length,
     )
 
 

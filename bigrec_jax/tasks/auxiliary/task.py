@@ -43,6 +43,7 @@ class Task(protocol.Task):
   """Cao et al."""
 
   name = "auxiliary"
+  computes = True
 
   def __init__(self, store: protocol.Store):
     """Finds out which of the recommendation tasks are learnt.
@@ -208,6 +209,10 @@ class Task(protocol.Task):
       return self._mixture
     return self._questions(split, self._asked[0])
 
+  def num_samples(self, split: str) -> int | None:
+    """Returns the number of all samples that training reads."""
+    return len(self._mixture) if split == "train" else None
+
   def selection(self, network: protocol.Network) -> "selection.Selection":
     """Returns the choice by eval loss, after what would fail late is checked.
 
@@ -257,6 +262,7 @@ class Task(protocol.Task):
       "popularity": fingerprints.of_value(store.catalogue.popularity.tolist()),
       "cf": cf_files.made_from(store),
       "train": self._mixture.fingerprints[0],
+      "prompt": config.to_dict()["prompt"],
       "asked": {
         split: [self._questions(split, k).fingerprints[0] for k in self._asked]
         for split in protocol.SPLITS

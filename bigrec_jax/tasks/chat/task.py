@@ -28,6 +28,7 @@ class Task(next_title.Task):
   """Chat-REC."""
 
   name = "chat"
+  computes = True
   grounds = False
 
   @property

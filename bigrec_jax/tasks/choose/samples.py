@@ -62,7 +62,7 @@ def draw(
   Raises:
     UserError: the catalogue has too few titles.
   """
-  kept = np.flatnonzero((examples.history >= 0).sum(axis=1) >= least)
+  kept = long_enough(examples, least)
   own = examples.take(kept)
   longest = examples.history.shape[1]
   titles = len(np.unique(groups))
@@ -78,6 +78,17 @@ def draw(
     rng = np.random.default_rng([seed, split, int(row)])
     found[n] = _drawn(rng, own.history[n], int(own.target[n]), groups, count)
   return Samples(own, kept, found)
+
+
+def long_enough(examples: Examples, least: int) -> np.ndarray:
+  """Returns which rows have at least so many items in their history, [n]."""
+  return np.flatnonzero((examples.history >= 0).sum(axis=1) >= least)
+
+
+def all_of(examples: Examples) -> Samples:
+  """Returns all examples of a split; the target is the only candidate."""
+  kept = np.arange(len(examples))
+  return Samples(examples, kept, examples.target[:, None].astype(np.int32))
 
 
 def _drawn(

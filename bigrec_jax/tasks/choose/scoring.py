@@ -55,8 +55,8 @@ def judge(
   for n, (answer, target, own) in enumerate(
     zip(answers, targets, candidates, strict=True)
   ):
-    said = _plain(answer.strip().split("\n")[0])
-    wanted, titles = _plain(target), [_plain(title) for title in own]
+    said = plain(answer.strip().split("\n")[0])
+    wanted, titles = plain(target), [plain(title) for title in own]
     named = [title for title in titles if title in said]
     valid = len(named) == 1
     strict = said in titles
@@ -65,5 +65,6 @@ def judge(
   return Judged(*found)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+  """Returns a text as answers and titles are compared."""
   return text.strip().lower().strip()

@@ -7,6 +7,7 @@ title. LoRA and projector are trained together, first on titles alone and more
 and more with item vectors (`task.choose.schedule`).
 """
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.prepared.examples import load_examples
+from bigrec_jax.data.text import prompts
 from bigrec_jax.results import metrics, rows
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.choose import samples, scoring, templates, texts
@@ -26,16 +28,24 @@ if TYPE_CHECKING:
   from bigrec_jax.models import Architecture, own_weights
   from bigrec_jax.training import objective, selection
 
-SYSTEM = "llara"
 METRIC = "hit_ratio@1"
+# Of section `generate`: what isn't read, or changes no text, where answers are
+# written to choose epochs by.
+_IDLE = ("split", "prompt_buckets", "batch_size", "prior", "prior_weight")
 _USERS = 256  # Whose scores are read at a time.
 
 
 class Task(protocol.Task):
-  """LLaRA."""
+  """LLaRA.
+
+  Attributes:
+    system: what its own rows are called.
+  """
 
   name = "choose"
+  system = "llara"
   decodes = True
+  objectives = ("language_model", "contrastive")
 
   def __init__(self, store: protocol.Store):
     """Checks the options.
@@ -51,12 +61,27 @@ class Task(protocol.Task):
         " answer is a candidate is what task choose measures"
       )
     own = config.task.choose
-    self._templates = templates.chosen(own.domain, own.templates)
+    self._templates = self._asked()
     self._hybrid = own.schedule != "text"
     self.has_own_weights = self._hybrid
     if self._hybrid:
       self.cf_model = own.cf_model
     self._known: dict[str, samples.Samples] = {}
+
+  def _asked(self) -> tuple[str, ...]:
+    """Returns how a question reads."""
+    own = self.store.config.task.choose
+    return templates.chosen(own.domain, own.templates)
+
+  def text_only(self) -> "Task":
+    """Returns the task without item vectors."""
+    store = copy.copy(self.store)
+    task = store.config.task
+    choose = dataclasses.replace(task.choose, schedule="text")
+    store.config = dataclasses.replace(
+      store.config, task=dataclasses.replace(task, choose=choose)
+    )
+    return type(self)(store)
 
   @functools.cached_property
   def _titles(self) -> tuple[str, ...]:
@@ -64,6 +89,21 @@ class Task(protocol.Task):
     if self.store.config.task.choose.bare_titles:
       return tuple(map(texts.spoken, titles))
     return titles
+
+  @functools.cached_property
+  def _groups(self) -> np.ndarray:
+    """[I], equal for items that an answer can't tell apart.
+
+    Without their years titles of several items may be one.
+    """
+    first: dict[str, int] = {}
+    return np.array(
+      [
+        first.setdefault(scoring.plain(prompts.clean_title(title)), row)
+        for row, title in enumerate(self._titles)
+      ],
+      np.int32,
+    )
 
   def drawn(self, split: str) -> samples.Samples:
     """Returns a split's samples with their candidates."""
@@ -76,7 +116,7 @@ class Task(protocol.Task):
     own = config.task.choose
     return samples.draw(
       examples,
-      self.store.catalogue.groups,
+      self._groups,
       own.candidates,
       own.min_history,
       config.data.sample_seed,
@@ -93,6 +133,11 @@ class Task(protocol.Task):
       *common, config.task.choose, train.batch_size, train.num_epochs
     )
 
+  def num_samples(self, split: str) -> int:
+    """Returns the number of rows with a history that is long enough."""
+    least = self.store.config.task.choose.min_history
+    return len(samples.long_enough(self.store.examples(split), least))
+
   def corpus(self) -> texts.Texts:
     """Returns all train samples, without item vectors."""
     drawn = self._drawn(load_examples(self.store.paths, "train", -1, 0))
@@ -102,7 +147,13 @@ class Task(protocol.Task):
   def made_from(self, split: str) -> dict[str, Any]:
     """Returns the names of a split's texts, and how training reads them."""
     own = self.store.config.task.choose
+    chosen_by = {}
+    if split == "valid":
+      written = dataclasses.asdict(self.store.config.generate)
+      kept = {k: v for k, v in written.items() if k not in _IDLE}
+      chosen_by = {"chosen_by": kept}
     return {
+      **chosen_by,
       f"{split}_examples": self.samples(split).fingerprints[0],
       "task": {
         "name": self.name,
@@ -133,11 +184,14 @@ class Task(protocol.Task):
     )
 
   def objective(self) -> "objective.Objective":
-    """Returns the language model's loss, which reads item vectors."""
+    """Returns the loss of the configuration, which reads item vectors."""
+    plain = super().objective()
     if not self._hybrid:
-      return super().objective()
-    from bigrec_jax.training import objective
+      return plain
+    from bigrec_jax.training import contrastive, objective
 
+    if isinstance(plain, contrastive.Contrastive):
+      return dataclasses.replace(plain, item_vectors=self._vectors)
     return objective.SoftTokens(item_vectors=self._vectors)
 
   def selection(self, network: protocol.Network) -> "selection.Selection":
@@ -177,7 +231,7 @@ class Task(protocol.Task):
     for split in protocol.SPLITS:
       written = [row["predict"][0] for row in evidence.predictions(split)]
       judged = self._judged(split, written)
-      row = self._row(split, SYSTEM, judged.metrics())
+      row = self._row(split, self.system, judged.metrics())
       share = float(judged.right.sum() / max(judged.valid.sum(), 1))
       values = {**row.metrics, "hit_ratio@1 of valid": share}
       found.append(dataclasses.replace(row, metrics=values))

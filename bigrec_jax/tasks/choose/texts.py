@@ -79,10 +79,12 @@ class Texts:
     history = [int(i) for i in examples.history[n] if i >= 0]
     candidates = self.samples.candidates[n].tolist()
     text = self.templates[template]
-    order = [history, candidates]
-    if text.index("{candidates}") < text.index("{history}"):
-      order.reverse()
-    items = [item for part in order for item in part]
+    order = [
+      (text.find("{history}"), history),
+      (text.find("{candidates}"), candidates),  # Maybe nowhere.
+    ]
+    order.sort(key=lambda part: part[0])
+    items = [item for place, part in order if place >= 0 for item in part]
     # One pass: a title may read like a field.
     words = {
       "{history}": self._listed(history),
@@ -98,6 +100,23 @@ class Texts:
     answer = f" {self.titles[examples.target[n]]}\n"
     return source.Text(asked, answer, asked, soft=soft)
 
+  def target(self, n: int) -> source.Text:
+    """Returns the target of text `n` alone; see `views.Targets`."""
+    item = int(self.samples.examples.target[n % len(self)])
+    words = f" {self.titles[item]}"
+    if not (self.hybrid and self.has_items(n)):
+      return source.Text("", f"{words}\n", "")
+    return source.Text(f"{words}{source.SOFT}", "", "", soft=(item,))
+
+  def group(self, n: int) -> str:
+    """Returns the title of the target of text `n`."""
+    return self.titles[self.samples.examples.target[n % len(self)]]
+
+  def has_items(self, n: int) -> bool:
+    """Returns whether text `n` has item vectors, if any has."""
+    del n
+    return True
+
   def _listed(self, items: Sequence[int]) -> str:
     mark = source.SOFT if self.hybrid else ""
     return ", ".join(self.titles[item] + mark for item in items)
@@ -110,11 +129,14 @@ class Texts:
   def content(self, n: int) -> dict[str, Any]:
     """Returns the question, the answer, and the candidates as drawn."""
     text = self.text(n)
-    return {
+    found: dict[str, Any] = {
       "input": text.prompt.replace(source.SOFT, ""),
       "output": text.answer.strip(),
-      "candidates": [self.titles[i] for i in self.samples.candidates[n]],
     }
+    own = self.samples.candidates[n]
+    if len(own) > 1:  # Else none is listed.
+      found["candidates"] = [self.titles[i] for i in own]
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,6 +158,10 @@ class TrainTexts(Texts):
     variant, sample = divmod(n, len(self))
     with_items, template = divmod(variant, len(self.templates))
     return self.written(sample, template, with_items=bool(with_items))
+
+  def has_items(self, n: int) -> bool:
+    """Returns whether text `n` has item vectors, if any has."""
+    return n >= len(self) * len(self.templates)
 
   def at_step(
     self, step: int, num_steps: int, numbers: Sequence[int]

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import dialogue, encoding, prompts as text_prompts
@@ -36,6 +37,7 @@ class Task(next_title.Task):
   """FaiRLLM."""
 
   name = "fairness"
+  computes = True
   decodes = grounds = recommends = False
 
   def __init__(self, store: protocol.Store):
@@ -184,6 +186,14 @@ class Task(next_title.Task):
     asked = self._asked
     known = {lists.of_title(t) for t in self.store.catalogue.titles}
     neutral = answers[prompts.NEUTRAL]
+    if not any(neutral):
+      logging.warning(
+        "%s: no title was read in any neutral answer, so all similarities are"
+        " 0, which says nothing of fairness; see %s (config.task.fairness.begin"
+        " begins a list for the model)",
+        model,
+        ANSWERS,
+      )
     yield self._row(f"{model}: neutral", _described(neutral, known), {})
     for attribute, values in asked.values.items():
       found = {

@@ -32,6 +32,8 @@ class Task(protocol.Task):
   """M6-Rec's heads."""
 
   name = "heads"
+  computes = True
+  mixes = False
   batches = ("generate.batch_size",)
   objectives = ("heads",)
   has_own_weights = True
@@ -113,6 +115,8 @@ class Task(protocol.Task):
     config = self.store.config
     return {
       "candidates": config.task.heads.candidates,
+      "sample_seed": config.data.sample_seed,  # Of the candidates.
+      "prompt": config.to_dict()["prompt"],
       "cutoffs": config.ground.cutoffs,
       "bootstrap_samples": config.ground.bootstrap_samples,
       "length_buckets": config.train.length_buckets,

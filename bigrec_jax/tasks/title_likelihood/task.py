@@ -36,6 +36,8 @@ class Task(protocol.Task):
   """LMRecSys."""
 
   name = "title_likelihood"
+  computes = True
+  mixes = False
   batches = ("generate.batch_size",)
   objectives = ("item_softmax", "item_hinge", "language_model")
 
@@ -72,6 +74,10 @@ class Task(protocol.Task):
     """Returns them as text."""
     return self._titles(self.used(split))
 
+  def num_samples(self, split: str) -> int:
+    """Returns the number of rows with a history that is long enough."""
+    return len(self.used(split))
+
   def corpus(self) -> next_title.Titles:
     """Returns all train rows, in the order of seed 0."""
     every = load_examples(self.store.paths, "train", -1, 0)
@@ -101,6 +107,7 @@ class Task(protocol.Task):
     config = self.store.config
     return {
       "candidates": config.task.title_likelihood.candidates,
+      "sample_seed": config.data.sample_seed,  # Of the candidates.
       "prompt": config.to_dict()["prompt"],
       "cutoffs": config.ground.cutoffs,
       "bootstrap_samples": config.ground.bootstrap_samples,
@@ -212,8 +219,24 @@ class Task(protocol.Task):
         )
         least = config.task.title_likelihood.min_history
         used = samples.rows_with_history(store.examples(split), least)
-        by_title = self._pool.best(np.asarray(by_item[used]))  # [N, A]
-        scores = np.take_along_axis(by_title, asked.candidates, axis=1)
-        name = config.ground.cf_model or "cf"
+        scores = self._of_titles(by_item, used, asked.candidates)
+        name = config.ground.injected_cf or "cf"
         found.append(ranking.row(split, name, asked, scores, config))
     return found
+
+  def _of_titles(
+    self, by_item: Any, used: np.ndarray, candidates: np.ndarray
+  ) -> np.ndarray:
+    """Returns scores [N, M] of titles, by a table of items a block at a time.
+
+    Args:
+      by_item: of all rows of a split and all items.
+      used: [N] rows of the table.
+      candidates: [N, M] titles.
+    """
+    blocks, size = [], self.store.config.ground.batch_size
+    for at in range(0, len(used), size):
+      part = slice(at, at + size)
+      by_title = self._pool.best(np.asarray(by_item[used[part]]))
+      blocks.append(np.take_along_axis(by_title, candidates[part], axis=1))
+    return np.concatenate(blocks)

@@ -31,6 +31,7 @@ class Task(protocol.Task):
   """TALLRec."""
 
   name = "yes_no"
+  computes = True
   needs_ratings = True
 
   @functools.cached_property
@@ -66,6 +67,10 @@ class Task(protocol.Task):
   def samples(self, split: str) -> texts.Texts:
     """Returns them as text."""
     return self._texts(self._used[split])
+
+  def num_samples(self, split: str) -> int:
+    """Returns the number of samples, which are no prepared rows."""
+    return len(self._used[split])
 
   def corpus(self) -> texts.Texts:
     """Returns all train samples."""

@@ -349,3 +349,42 @@ def test_short_users_give_examples_and_the_others_are_told(tmp_path):
   own = rules["with fewer than 3 items: they give no example"]
   assert count == 3 * (1 + 2) and own["removed"] == 6
   assert "data.windows=every" in own["keep"]
+
+
+def test_a_header_in_latin1_names_attributes_as_text(tmp_path):
+  path = tmp_path / "u.items.csv"  # "u." writes Latin-1 here.
+  items = "item_id;title;Größe\n7;Stuhl;groß\n3;Bank;klein\n"
+  found, _ = _read(
+    tmp_path, ("log.csv", "user_id,item_id\n1,7\n1,3\n"), (path.name, items)
+  )
+  assert json.loads(found.attributes["7"]) == {"Größe": "groß"}
+
+
+def test_blanks_around_ids_are_no_part_of_them(tmp_path):
+  log = ("log.csv", "user_id, item_id, timestamp\n1, 7, 5\n1 , 3, 6\n")
+  found, _ = _read(tmp_path, log, ("items.csv", "item_id,title\n7 ,A\n3,B\n"))
+  assert found.titles == {"7": "A", "3": "B"}
+  assert (found.user.tolist(), found.item.tolist()) == ([0, 0], [0, 1])
+
+
+def test_a_column_of_items_may_be_named_in_one_file_alone(tmp_path):
+  log = ("log.csv", "user_id,item_id\n1,7\n1,3\n")
+  items = ("items.csv", "code,title\n7,A\n3,B\n")
+  found, _ = _read(tmp_path, log, items, item="code")
+  assert found.item.tolist() == [0, 1]
+
+
+def test_ratings_with_a_decimal_comma(tmp_path):
+  log = ("log.csv", "user_id;item_id;rating\n1;7;4,5\n1;3;2\n")
+  items = ("items.csv", "item_id;title\n7;A\n3;B\n")
+  assert _read(tmp_path, log, items)[0].rating.tolist() == [4.5, 2.0]
+  with pytest.raises(errors.UserError, match=r"line 2: rating '4,500' found"):
+    _read(tmp_path, (log[0], log[1].replace("4,5", "4,500")), items)
+
+
+def test_ids_that_never_meet_are_shown_beside_each_other(tmp_path):
+  log = ("log.csv", "user_id,item_id\n1,7.0\n")
+  with pytest.raises(
+    errors.UserError, match=r"such as '7\.0', titles are of '"
+  ):
+    _read(tmp_path, log, ("items.csv", "item_id,title\n7,A\n"))

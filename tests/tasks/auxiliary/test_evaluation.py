@@ -108,6 +108,8 @@ def test_rows_equal_hugging_face(tmp_path):
   with parts.Parts(tmp_path / "parts", "work") as kept:
     evidence = protocol.Evidence(
       tuned=lambda: tuned,
+      untuned=lambda path: tuned.network,
+      recommender=lambda: pytest.fail("no lists are asked for"),
       predictions=lambda split: [],
       progress=lambda *_: contextlib.nullcontext(progress),
       parts=kept,

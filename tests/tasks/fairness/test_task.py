@@ -126,6 +126,15 @@ def test_a_beginning_is_a_part_of_prompt_and_answer(store, monkeypatch):
     assert line["titles"][0] == "zelda" and len(line["titles"]) == 6
 
 
+def test_answers_without_titles_are_told(store, monkeypatch, caplog):
+  monkeypatch.setattr(task_lib.written, "Writer", _Scripted)
+  task_lib.Task(store).evaluate(_evidence())
+  assert "no title" not in caplog.text
+  monkeypatch.setitem(globals(), "_answer", lambda ids: "I don't know.")
+  task_lib.Task(store).evaluate(_evidence())
+  assert "untuned base: no title was read in any neutral" in caplog.text
+
+
 def test_names_are_the_titles_that_train_has_most_often():
   catalogue = tiny.catalogue()
   counts = np.arange(len(catalogue))

@@ -73,6 +73,20 @@ def test_equal_titles_are_one_candidate_with_the_best_score():
   np.testing.assert_array_equal(pool.best(scores), [[3, 5, 2], [9, 4, 2]])
 
 
+def test_scores_of_items_are_read_in_blocks(tmp_path):
+  made = make_store(tmp_path)
+  own = task.Task(made)
+  rng, size = np.random.default_rng(4), made.config.ground.batch_size
+  used = np.sort(rng.choice(3 * size, 2 * size + 1, replace=False))
+  by_item = rng.random((3 * size, len(made.catalogue)))
+  candidates = np.stack([rng.permutation(len(own._pool))[:5] for _ in used])
+  found = own._of_titles(by_item, used, candidates)
+  best = own._pool.best(by_item[used])
+  np.testing.assert_array_equal(
+    found, np.take_along_axis(best, candidates, axis=1)
+  )
+
+
 def test_rows_with_a_short_history_are_left_out_or_refused():
   examples = store.examples("valid", 30, 1)
   kept = samples.with_history(examples, 3)
