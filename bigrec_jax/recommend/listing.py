@@ -81,19 +81,24 @@ class Listing:
     return streamed.streamed(given.items, given.groups, self._loaded.mesh)
 
   def texts(
-    self, written: Sequence[Mapping[str, Any]], read_prompts: ReadPrompts
+    self,
+    written: Sequence[Mapping[str, Any]],
+    read_prompts: ReadPrompts,
+    as_evaluated: bool = False,
   ) -> Texts:
     """Returns what counts of what was written.
 
     Args:
       written: {"predict", "scores"} of each user.
       read_prompts: returns the prompts, where they count.
+      as_evaluated: a first text without any letter counts, as in an
+        evaluation, whatever `recommend.fallback` says.
     """
     from bigrec_jax.rankers import beam_texts
 
     config = self._loaded.config.generate
     asked = read_prompts() if self._lists.asks else None
-    if self._loaded.config.recommend.fallback:
+    if self._loaded.config.recommend.fallback and not as_evaluated:
       written = [_with_letters(own) for own in written]
     scores = np.array([own["scores"][0] for own in written], np.float64)
     cleaned = [

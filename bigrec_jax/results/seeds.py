@@ -85,7 +85,7 @@ def over(runs: Sequence[Measured]) -> list[Row]:
     each = [run.get((split, system), {}) for run in runs]
     shared = [name for name in each[0] if all(name in own for own in each)]
     if shared:
-      values = {name: [own[name] for own in each] for name in shared}
+      values = {name: tuple(own[name] for own in each) for name in shared}
       found.append(Row(split, system, values))
   return found
 

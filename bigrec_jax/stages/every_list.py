@@ -117,7 +117,7 @@ class _Maker:
       chosen,
     )
     make = listing.Listing(given)
-    texts = make.texts(self._rows, self._prompts)
+    texts = make.texts(self._rows, self._prompts, as_evaluated=True)
     needed = make.embedded(texts)
     vectors = embed.embed_queries(
       session,

@@ -36,6 +36,8 @@ def test_table_file_and_report_name_the_copy(evaluated_demo, tmp_path, capsys):
   assert f"a dequantised copy of {LINE}" in capsys.readouterr().out
   after = storage.read_json(paths_lib.Paths(root).ground_eval)
   assert after.pop("base_origin") == ORIGIN
+  # A confidence reads distances to the last bit; the rows read their order.
+  assert set(after.pop("confidence")) == set(before.pop("confidence"))
   assert after == before  # The rows are what they were.
   html = str(quality_sections.results(run_data.load(root)))
   assert f"a dequantised copy of {LINE}." in html

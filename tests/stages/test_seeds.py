@@ -81,7 +81,9 @@ def test_mean_and_deviation_over_seeds(done):
   paths = paths_lib.Paths(root / "both")
   found = json.loads(paths.seeds.read_text())
   assert found["seeds"] == [3, 5]
-  each = [ground_file.read(paths.seed(n).ground_eval) for n in (3, 5)]
+  each = [
+    ground_file.read(paths_lib.Paths(paths.seed(n)).ground_eval) for n in (3, 5)
+  ]
   listed = [paired_tests.ranked(own, {}) for own in each]
   rows = {
     row["system"]: row["metrics"]
