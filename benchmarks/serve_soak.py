@@ -38,7 +38,7 @@ class Soak:
 
   Attributes:
     counts: what happened, by kind.
-    wrong: the first few answers that weren't the expected ones.
+    wrong: answers that weren't the expected ones, or didn't come.
   """
 
   def __init__(
@@ -51,7 +51,12 @@ class Soak:
     self._bodies = [http_client.recommend(own, _K) for own in asked]
     self._expected = expected
     self._random = random.Random(0)
-    self.over = False
+    self.stopping = self.over = False
+
+  @property
+  def _good(self) -> str:
+    """What a good request counts as; one that is cut off is wrong before."""
+    return "good after SIGTERM" if self.stopping else "good"
 
   async def good(self) -> None:
     """Asks for lists and compares each."""
@@ -61,11 +66,13 @@ class Soak:
       try:
         answer = await connection.ask("POST", "/v1/recommend", self._bodies[n])
       except (OSError, asyncio.IncompleteReadError):
-        self.counts["good: connection lost"] += 1
+        self.counts[f"{self._good}: connection lost"] += 1
+        if not self.stopping:
+          self.wrong.append(f"{n}: connection lost")
         connection.close()
         await asyncio.sleep(0.05)
         continue
-      self.counts[f"good: {answer.status}"] += 1
+      self.counts[f"{self._good}: {answer.status}"] += 1
       if answer.status == 200:
         self.seconds.append(answer.seconds)
         (found,) = answer.json()["recommendations"]
@@ -174,6 +181,7 @@ async def _run(
   while time.monotonic() < until:
     await asyncio.sleep(min(2.0, 60 * minutes / 40))
     seen.append(await asyncio.to_thread(server.metrics))
+  soak.stopping = True
   server.process.terminate()
   await asyncio.sleep(0.5)
   soak.over = True
@@ -250,7 +258,7 @@ def main() -> None:
       arguments.json, about | scratch.surroundings(cores) | found
     )
   counts = found["counts"]
-  bad = counts.get("wrong answers", 0) + counts.get("rubbish: server errors", 0)
+  bad = len(found["wrong"])
   for path in ("", "/withdraw", "/rollback") if arguments.change else ():
     own = {k: n for k, n in counts.items() if k.startswith(f"catalogue{path}:")}
     # 503 is said while it stops.
