@@ -11,7 +11,11 @@ from bigrec_jax.recommend import (
   recommender as recommender_lib,
 )
 from bigrec_jax.tasks import protocol
-from bigrec_jax.tasks.chat import model as model_lib, orchestration
+from bigrec_jax.tasks.chat import (
+  given,
+  model as model_lib,
+  orchestration,
+)
 
 
 class Conversation:
@@ -87,13 +91,13 @@ def begin(
     profile: facts of the user by name.
     chat_model: in place of the named one.
   """
-  path = loaded.config.task.chat.model
   dialogue = orchestration.Dialogue(
     orchestration.found_history(loaded.catalogue, history), profile
   )
   if chat_model is None:
-    other_model.check(path, "task.chat.model")
-    network = other_model.network(loaded, path)
+    config = loaded.config.task.chat
+    given.check_model(config)
+    network = other_model.network(loaded, config.model)
     chat_model = model_lib.DecodedChat(network, loaded.config)
   orchestrator = orchestration.Orchestrator(
     recommend, chat_model, loaded.catalogue, loaded.config

@@ -11,13 +11,7 @@ import pathlib
 from bigrec_jax.data.text import chat
 from bigrec_jax.recommend import loaded as loaded_lib
 from bigrec_jax.tasks import protocol
-from bigrec_jax.workdir import fingerprints, given_models
-
-
-def check(path: str, key: str) -> None:
-  """Raises UserError where a key names no model; "" is the base."""
-  if path:
-    given_models.check_base(path, f"config.{key}")
+from bigrec_jax.workdir import fingerprints
 
 
 def network(own: loaded_lib.Loaded, path: str) -> protocol.Network:

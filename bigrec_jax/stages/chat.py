@@ -10,12 +10,11 @@ from bigrec_jax.data.formats import raw_files
 from bigrec_jax.recommend import (
   choice,
   conversation,
-  other_model,
   recommender as recommender_lib,
 )
 from bigrec_jax.stages import graph, recommend, train
 from bigrec_jax.stages.session import Asked, Session, say
-from bigrec_jax.tasks.chat import profile
+from bigrec_jax.tasks.chat import given, profile
 from bigrec_jax.workdir import processes
 
 _HELLO = "chat: say what you like; titles in quotes are what you have had"
@@ -45,9 +44,7 @@ def needed(session: Session) -> Iterator[graph.Stage]:
 
 def _check(session: Session) -> None:
   choice.check(session)
-  chat = session.config.task.chat
-  profile.read(chat.profile)
-  other_model.check(chat.model, "task.chat.model")
+  given.check(session.config.task.chat)
   train.check_used(session)
   if processes.are_several():
     raise errors.UserError(

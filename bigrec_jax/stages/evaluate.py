@@ -87,7 +87,6 @@ def _needed(session: Session) -> Iterator[graph.Stage]:
 def _check(session: Session) -> None:
   if session.task.trains:
     train.check_used(session)
-  other_model.check(session.task.asks or "", "task.chat.model")
   session.task.check()
 
 

@@ -18,7 +18,7 @@ from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text.dialogue import USER, Turn
 from bigrec_jax.results import list_metrics, metrics, rows
 from bigrec_jax.tasks import next_title, protocol
-from bigrec_jax.tasks.chat import orchestration, profile, words
+from bigrec_jax.tasks.chat import given, orchestration, profile, words
 from bigrec_jax.workdir import parts
 
 RECOMMENDER, CHAT = "recommender", "chat"
@@ -37,8 +37,8 @@ class Task(next_title.Task):
     return self.store.config.task.chat.model
 
   def check(self) -> None:
-    """Raises UserError where the profile can't be read."""
-    profile.read(self.store.config.task.chat.profile)
+    """Raises UserError where profile or chat model can't be read."""
+    given.check(self.store.config.task.chat)
 
   def evaluated_from(self) -> dict[str, Any]:
     """Returns what the rows depend on beside texts, base and adapter."""
