@@ -7,6 +7,11 @@ _FLAG = "--xla_force_host_platform_device_count=8"
 if _FLAG not in os.environ.get("XLA_FLAGS", ""):
   os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests compile much and compute little. For all of them, and what they start,
+# alike: a program that was compiled in another way differs in its last bits,
+# and JAX takes it again without asking how it was compiled. To test what users
+# run: JAX_DISABLE_MOST_OPTIMIZATIONS=0 bash launch/test.sh
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import gc
@@ -34,14 +39,6 @@ def few_programs():
   if maps.exists() and maps.read_bytes().count(b"\n") > _MANY_MAPS:
     jax.clear_caches()
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def compiled_quickly():
-  """Programs of a file's tests are compiled with less effort."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")

@@ -25,16 +25,6 @@ STEP = {  # Of training/step.py: the plan's name of it.
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Much is compiled here and little computed."""
-  name = "jax_disable_most_optimizations"
-  before = jax.config.values[name]
-  jax.config.update(name, True)
-  yield
-  jax.config.update(name, before)
-
-
 def settings(**train):
   """Returns a configuration whose texts fill their rows without a gap."""
   changes = {"batch_size": BATCH, "micro_batch_size": ROWS} | train

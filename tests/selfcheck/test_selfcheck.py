@@ -20,16 +20,8 @@ from configs import common
 ALL = {check.name: check for check in programs.CHECKS}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quickly_compiled():
-  before = jax.config.read("jax_disable_most_optimizations")
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", before)
-
-
 @pytest.fixture(scope="module")
-def small(quickly_compiled):
+def small():
   """A network of one layer, two steps."""
   with pytest.MonkeyPatch.context() as patch:
     arch = dataclasses.replace(world._ARCH, num_hidden_layers=1)

@@ -16,22 +16,23 @@ from absl.testing import flagsaver
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def _devices(count, quick):
+def _devices(count, optimized=False):
   """Returns the environment of a process with forced CPU devices.
 
   Args:
     count: of devices.
-    quick: compile with less effort, which takes a third off a tiny run.
+    optimized: compile as for users, and not as for tests (tests/conftest.py).
   """
   flags = f"--xla_force_host_platform_device_count={count}"
-  if quick:
-    flags += " --xla_backend_optimization_level=0"
-  return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+  own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+  if optimized:
+    own["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
+  return os.environ | own
 
 
-def run(*flags, devices=8, check=True, timeout=900, quick=False):
+def run(*flags, devices=8, check=True, timeout=900, optimized=False):
   """Runs `python main.py *flags` on forced CPU devices."""
-  environment = _devices(devices, quick)
+  environment = _devices(devices, optimized)
   result = subprocess.run(
     [sys.executable, "main.py", *map(str, flags)],
     cwd=ROOT,
@@ -86,7 +87,7 @@ print(json.dumps([[status, out + err] for status, out, err in results]))
 
 
 def run_in_turn(*lines, devices=1, timeout=900):
-  """Runs several command lines in one process of its own, compiled quickly.
+  """Runs several command lines in one process of its own.
 
   Returns:
     [exit status, all that was printed] of each.
@@ -94,7 +95,7 @@ def run_in_turn(*lines, devices=1, timeout=900):
   result = subprocess.run(
     [sys.executable, "-c", _ONE_PROCESS],
     cwd=ROOT,
-    env=_devices(devices, quick=True),
+    env=_devices(devices),
     input=json.dumps([list(map(str, flags)) for flags in lines]),
     capture_output=True,
     text=True,
@@ -144,7 +145,7 @@ def run_together(processes, *flags, devices=8, timeout=900):
       cwd=ROOT,
       env={  # A proxy would stand between the processes.
         name: value
-        for name, value in _devices(share, quick=True).items()
+        for name, value in _devices(share).items()
         if not name.lower().endswith("_proxy")
       }
       | {

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 def workdir(tmp_path_factory):
   root = tmp_path_factory.mktemp("d3") / "run"
   flags = ["--mode=pipeline", f"--workdir={root}", "--config.mesh.data=2"]
-  command.run(CONFIG, *LOSS, *flags, devices=2, quick=True)
+  command.run(CONFIG, *LOSS, *flags, devices=2)
   return root
 
 
@@ -40,7 +40,6 @@ def _generate(workdir, *flags):
     "--config.mesh.data=2",
     *flags,
     devices=2,
-    quick=True,
   )
 
 
@@ -136,7 +135,6 @@ def test_new_histories_get_what_the_split_got(workdir):
     "--config.task.name=next_title",
     *PRIOR,
     devices=1,
-    quick=True,
   )
   lines = (workdir / "data/catalogue.jsonl").read_text().splitlines()
   titles = [json.loads(line)["title"] for line in lines]

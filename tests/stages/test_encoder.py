@@ -26,7 +26,6 @@ def test_ground_eval_by_another_encoder_and_back(tmp_path):
       "--config.ground.injections=('none',)",
       *flags,
       devices=1,
-      quick=True,
     )
     record = json.loads((root / "embeddings" / "embeddings.json").read_text())
     found = json.loads((root / "metrics" / "ground_eval.json").read_text())

@@ -36,7 +36,7 @@ def workdirs(tmp_path_factory):
         f"--mode={mode}",
         f"--workdir={found[name]}",
         *flags,
-        quick=name != "data",
+        optimized=name == "data",
       )
   return found
 

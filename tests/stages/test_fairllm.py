@@ -15,7 +15,7 @@ def test_pipeline_of_the_base_alone(tmp_path):
   flags = ["--config=configs/fairllm.py:tiny", f"--workdir={root}"]
   flags += ["--config.task.fairness.models=base"]
   flags += ["--config.task.fairness.attributes=gender"]
-  command.run(*flags, "--mode=pipeline", devices=2, quick=True)
+  command.run(*flags, "--mode=pipeline", devices=2)
   assert not (root / "adapter").exists()  # Nothing is trained for nobody.
   found = json.loads((root / "metrics/fairness.json").read_text())
   systems = [row["system"] for row in found["results"]]

@@ -18,7 +18,7 @@ from tests.stages import command
 pytestmark = pytest.mark.slow
 
 DEMO = "--config=configs/demo.py:tiny"
-ONE = {"devices": 1, "quick": True}
+ONE = {"devices": 1}
 
 
 def tiny(**model):

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -22,14 +21,6 @@ from bigrec_jax.workdir import paths as paths_lib, records, settings
 from configs import rsllm
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_programs():
-  """Compiles with less effort: much is compiled and little computed."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _config(arg="tiny", **changes):

@@ -37,8 +37,7 @@ class Command:
         }
         | {
           "JAX_PLATFORMS": "cpu",
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=1"
-          " --xla_backend_optimization_level=0",
+          "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
           "JAX_COORDINATOR_ADDRESS": address,
           "JAX_NUM_PROCESSES": str(count),
           "JAX_PROCESS_ID": str(number),

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def workdir(tmp_path_factory):
   root = tmp_path_factory.mktemp("tallrec") / "run"
   flags = ["--mode=pipeline", f"--workdir={root}", "--config.mesh.data=2"]
-  command.run(CONFIG, *flags, devices=2, quick=True)
+  command.run(CONFIG, *flags, devices=2)
   return root
 
 

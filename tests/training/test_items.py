@@ -9,7 +9,6 @@ from bigrec_jax.data.text import candidates
 from bigrec_jax.training import answers, items, optimizer, step
 from tests.training import tiny
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 PROMPTS, SIZE = 7, 5
 RNG = np.random.default_rng(5)
 ANSWERS = [

@@ -30,7 +30,7 @@ OWN = {
 
 def test_the_tiny_pipeline_ends_with_rows_and_report(tmp_path):
   flags = [*FLAGS, f"--workdir={tmp_path}"]
-  command.run(*flags, "--mode=pipeline", devices=2, quick=True)
+  command.run(*flags, "--mode=pipeline", devices=2)
   found = rows.read_task(tmp_path / "metrics" / "auxiliary.json")
   mixed, *measured = found
   assert (mixed.split, mixed.system) == ("train", "mixture")
@@ -53,5 +53,5 @@ def test_the_tiny_pipeline_ends_with_rows_and_report(tmp_path):
   assert all(text.strip('"').isdecimal() for text in first["predict"])
   html = (tmp_path / "report" / "index.html").read_text()
   assert "ranking: item_knn" in html
-  again = command.run(*flags, "--mode=evaluate", devices=2, quick=True)
+  again = command.run(*flags, "--mode=evaluate", devices=2)
   assert "auxiliary.json is current" in again.stdout

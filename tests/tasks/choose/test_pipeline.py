@@ -21,7 +21,7 @@ FLAGS = (
 
 def test_the_tiny_pipeline_ends_with_rows_report_and_export(tmp_path):
   flags = [*FLAGS, f"--workdir={tmp_path}"]
-  command.run(*flags, "--mode=pipeline", devices=1, quick=True)
+  command.run(*flags, "--mode=pipeline", devices=1)
   found = rows.read_task(tmp_path / "metrics" / "choose.json")
   systems = ["llara", "most_pop", "sasrec"]
   for split in ("valid", "test"):
@@ -39,12 +39,12 @@ def test_the_tiny_pipeline_ends_with_rows_report_and_export(tmp_path):
   assert weights["projector.in.kernel"].shape == (16, 32)
   assert np.abs(weights["projector.out.kernel"]).max() > 0
 
-  again = command.run(*flags, "--mode=evaluate", devices=1, quick=True)
+  again = command.run(*flags, "--mode=evaluate", devices=1)
   assert "choose.json is current" in again.stdout
   other = "--config.task.choose.schedule=direct"
   planned = command.run(*flags, other, "--mode=train", "--dry_run", devices=1)
   assert "schedule" in planned.stdout
-  command.run(*flags, "--mode=export", devices=1, quick=True)
+  command.run(*flags, "--mode=export", devices=1)
   exported = tmp_path / "export/adapter/adapter_own.safetensors"
   assert (
     exported.read_bytes()

@@ -18,7 +18,6 @@ from bigrec_jax.testing import store
 from bigrec_jax.training import step
 from configs import m6rec
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 LAYERS, USERS = 2, 6
 
 

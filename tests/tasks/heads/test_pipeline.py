@@ -26,7 +26,7 @@ HEADS = ("score", "late", "towers", "options")
 
 def test_the_tiny_pipeline_ends_with_a_row_for_each_head(tmp_path):
   flags = [*FLAGS, f"--workdir={tmp_path}"]
-  command.run(*flags, "--mode=pipeline", devices=1, quick=True)
+  command.run(*flags, "--mode=pipeline", devices=1)
   found = rows.read_task(tmp_path / "metrics" / "heads.json")
   of_test = {row.system: row for row in found if row.split == "test"}
   assert list(of_test) == [

@@ -19,7 +19,7 @@ FLAGS = (
 
 def test_the_tiny_pipeline_ends_with_rows_and_report(tmp_path):
   flags = [*FLAGS, f"--workdir={tmp_path}"]
-  command.run(*flags, "--mode=pipeline", devices=1, quick=True)
+  command.run(*flags, "--mode=pipeline", devices=1)
   found = rows.read_task(tmp_path / "metrics" / "query.json")
   systems = ["gpt4rec", "gpt4rec, one query", "bm25", "most_pop", "item_knn"]
   assert [row.system for row in found if row.split == "test"] == systems
@@ -28,5 +28,5 @@ def test_the_tiny_pipeline_ends_with_rows_and_report(tmp_path):
   assert len(predicted[0]["predict"]) == 3
   assert predicted[0]["input"].startswith("Previously, the customer has bough")
   assert (tmp_path / "report" / "index.html").is_file()
-  again = command.run(*flags, "--mode=evaluate", devices=1, quick=True)
+  again = command.run(*flags, "--mode=evaluate", devices=1)
   assert "query.json is current" in again.stdout

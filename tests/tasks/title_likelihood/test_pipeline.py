@@ -20,7 +20,7 @@ FLAGS = (
 
 def test_the_tiny_pipeline_and_zero_shot_in_one_workdir(tmp_path):
   flags = [*FLAGS, f"--workdir={tmp_path}"]
-  command.run(*flags, "--mode=pipeline", devices=1, quick=True)
+  command.run(*flags, "--mode=pipeline", devices=1)
   path = tmp_path / "metrics" / "title_likelihood.json"
   found = rows.read_task(path)
   kinds = ("", ", less bias", ", less bias by valid")
@@ -38,7 +38,7 @@ def test_the_tiny_pipeline_and_zero_shot_in_one_workdir(tmp_path):
   assert command.here(*flags, "--mode=evaluate")[0] == 0
   assert path.stat().st_mtime_ns == made
   zero = [*flags, "--config.task.title_likelihood.zero_shot=True"]
-  command.run(*zero, "--mode=evaluate", devices=1, quick=True)
+  command.run(*zero, "--mode=evaluate", devices=1)
   others = rows.read_task(path)
   kept = [row for row in found if not row.system.startswith("lmrecsys")]
   assert [(r.split, r.system) for r in others] == [

@@ -18,7 +18,6 @@ from bigrec_jax.testing import store, tiny_base
 from bigrec_jax.workdir import parts, paths
 from configs import lmrecsys
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 PROMPT = prompts.Prompt(
   "sentence", "Now the user may want to watch", "A user watched"
 )
