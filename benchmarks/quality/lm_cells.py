@@ -6,7 +6,8 @@ model score candidates' titles as well; `smollm2-minilm` grounds the same texts
 by MiniLM; `smollm2-constrained` writes titles of the catalogue only.
 `smollm2-<try>` trains with other settings (`TRIES`) and measures the loss of
 valid alone, by which settings are chosen, as the published training chooses its
-epoch. Rows 0: the model as it comes, without training.
+epoch. Rows 0: the model as it comes, without training. `smollm2-contamination`
+asks that one to complete the titles of the catalogue, without a history.
 
 Each has a workdir of its own. What takes hours (training, beams, likelihoods)
 is the product's, so a kill costs what docs/workdir.md says.
@@ -25,6 +26,7 @@ from bigrec_jax.config import ground
 from bigrec_jax.recommend import gguf_base
 from bigrec_jax.results import ground_file, writer
 from bigrec_jax.stages import (
+  contamination,
   generate,
   ground_eval,
   session as session_lib,
@@ -49,6 +51,8 @@ _BESIDE = {
 }
 # Systems that ground what `smollm2` of the same rows and seed wrote.
 _GIVEN = ("minilm", "likelihood")
+# Titles that the untrained base is asked to complete.
+_CONTAMINATION, _PROBED = "contamination", 400
 # Candidates scored by the model itself, of each user.
 _LIKELIHOOD = 20
 # Titles only: the longest has to fit. An answer ends where its title does.
@@ -86,13 +90,15 @@ def make(at: product.Place, system: str, rows: int, seed: int) -> None:
   if at.is_made(name):
     return
   variant = system.removeprefix(MODEL).removeprefix("-")
-  known = {"", *_GIVEN, "constrained", *TRIES}
+  known = {"", *_GIVEN, "constrained", _CONTAMINATION, *TRIES}
   if not system.startswith(MODEL) or variant not in known:
     listed = ", ".join(sorted(f"{MODEL}-{own}" for own in known if own))
     raise errors.UserError(
       f"--system: {system!r} found, {MODEL}, {listed} expected"
     )
-  if variant in TRIES:
+  if variant == _CONTAMINATION:
+    _probe(at, name)
+  elif variant in TRIES:
     _try(at, name, TRIES[variant])
   elif variant in _GIVEN:
     _by_texts_of_base(at, name, variant)
@@ -189,6 +195,32 @@ def _try(at: product.Place, name: cells.Name, changes: dict[str, Any]) -> None:
     settings["valid_loss"] = _valid_loss(made)
     prints = product.fingerprints(made)
   cells.write(at.results, name, {}, settings, prints, clock.seconds)
+  shutil.rmtree(workdir / "converted_base", ignore_errors=True)
+
+
+def _probe(at: product.Place, name: cells.Name) -> None:
+  """Asks the base alone to complete titles; it depends on no rows."""
+  if name.rows:
+    raise errors.UserError(
+      f"--rows: {name.rows} found, 0 expected: the probe is of the base as it"
+      " comes"
+    )
+  workdir = product.copied(product.prepared(at), _workdir(at, name))
+  keys = {
+    "seed": name.seed,
+    "model__path": str(base()),
+    "report__contamination": _PROBED,
+  }
+  clock = product.Clock()
+  with product.session(workdir, at.changes(**keys)) as made:
+    with clock.time("contamination"):
+      made.make(contamination.STAGE)
+    found = storage.read_json(made.paths.contamination)
+    del found["recited"]  # A cell holds no titles.
+    prints = product.fingerprints(made)
+  cells.write(
+    at.results, name, {}, {"contamination": found}, prints, clock.seconds
+  )
   shutil.rmtree(workdir / "converted_base", ignore_errors=True)
 
 

@@ -344,6 +344,38 @@ def tries(found: Sequence[dict[str, Any]]) -> str:
   return markdown(headers, lines) if lines else "No cells yet."
 
 
+_PROBED = {
+  "exact": "second halves written exactly",
+  "agreement": "their tokens in place",
+  "log_probability": "nats a token",
+}
+
+
+def contamination(found: Sequence[dict[str, Any]]) -> str:
+  """Can the base complete titles that it is later tested on?"""
+  headers = ["data", "titles", "the base, without training", "own half"]
+  headers += ["the pair's other half", "difference", "95 %", "p"]
+  lines = []
+  for cell in found:
+    probe = cell["settings"].get("contamination")
+    for key, title in _PROBED.items() if probe else ():
+      own = probe[key]
+      low, high = own["ci95"]
+      lines.append(
+        [
+          datasets.DATA[cell["data"]].title,
+          f"{probe['num_titles']:,} of {probe['eligible']:,}",
+          title,
+          f"{own['own']:.4f}",
+          f"{own['exchanged']:.4f}",
+          _signed(own["difference"]),
+          f"{_signed(low)} to {_signed(high)}",
+          comparisons.in_words(own["p"]),
+        ]
+      )
+  return markdown(headers, lines) if lines else "No cells yet."
+
+
 def tables(folder: pathlib.Path) -> dict[str, str]:
   """Returns every table by its name."""
   found = cells.read_all(folder)
@@ -358,6 +390,7 @@ def tables(folder: pathlib.Path) -> dict[str, str]:
     "segments": by_segment(listed, folder),
     "settings of CF": settings(found),
     "settings of the language model": tries(found),
+    "contamination": contamination(found),
   }
 
 

@@ -49,6 +49,7 @@ def _of(data: str) -> Iterator[tuple[str, list[cells.Name]]]:
   base = lm_cells.MODEL
   for own in lm_cells.TRIES:
     yield lm(f"{base}-{own}", few, 0)
+  yield lm(f"{base}-contamination", 0, 0)
   for seed in LM_SEEDS:
     for own in ("", "-minilm", "-likelihood", "-constrained"):
       yield lm(base + own, few, seed)

@@ -341,3 +341,18 @@ def test_data_sets_are_valid_configurations(name, tmp_path):
   config = datasets.configuration(datasets.flags(name, tmp_path, 7))
   assert (config.data.num_valid, config.data.num_test) == (7, 7)
   assert str(tmp_path) in config.data.train + config.data.raw_dir
+
+
+def test_what_the_base_recites_has_a_table_of_its_own(made_up):
+  measure = {"own": 0.25, "exchanged": 0.125, "difference": 0.125}
+  measure |= {"ci95": [0.1, 0.15], "p": 1e-5}
+  probe = {"num_titles": 400, "eligible": 9000}
+  probe |= dict.fromkeys(("exact", "agreement", "log_probability"), measure)
+  name = cells.Name("amazon-toys", "smollm2-contamination", 0, 0)
+  prints = {"catalogue": "c", "valid": "v", "test": "t"}
+  cells.write(made_up, name, {}, {"contamination": probe}, prints, {})
+  lines = page.tables(made_up)["contamination"].split("\n")[2:]
+  assert len(lines) == 3
+  shown = ["Amazon Toys", "400 of 9,000", "nats a token", "0.2500", "0.1250"]
+  shown += ["+.1250", "+.1000 to +.1500", "< .0001"]
+  assert lines[-1] == f"| {' | '.join(shown)} |"
