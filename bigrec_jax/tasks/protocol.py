@@ -271,13 +271,7 @@ class Task(abc.ABC):
         "config.train.contrastive.view: 'dropout' found with lora.dropout=0,"
         " more expected there: both views would be the same"
       )
-    return contrastive.Contrastive(
-      config.train.batch_size,
-      own.target_weight,
-      own.user_weight,
-      own.temperature,
-      reads_header=own.pooling == "last",
-    )
+    return contrastive.Contrastive(config.train.batch_size, own)
 
   def text_only(self) -> "Task":
     """Returns the task with the same samples as texts alone."""

@@ -9,12 +9,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.text import (
-  pipeline,
-  source,
-  tokenization,
-  views as views_lib,
-)
+from bigrec_jax.data.text import pipeline, source, tokenization
 from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import (
   Architecture,
@@ -24,6 +19,7 @@ from bigrec_jax.models import (
   own_weights,
 )
 from bigrec_jax.training import (
+  coupled,
   loop,
   objective as objective_lib,
   optimizer,
@@ -93,7 +89,9 @@ def fit(
   _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
-  texts = _batches(train, valid, tokenizer, config, rows, seed, share)
+  texts = _batches(
+    objective, train, valid, tokenizer, config, rows, seed, share
+  )
   about = *shape, base_name, base_fingerprint, own
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
@@ -159,6 +157,7 @@ def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:
 
 
 def _batches(
+  objective: objective_lib.Objective,
   train: source.TextSource,
   valid: source.TextSource,
   tokenizer: tokenization.Tokenizer,
@@ -174,7 +173,9 @@ def _batches(
     "shard_index": jax.process_index(),
     "shard_count": jax.process_count(),
   }
-  views = _views(train, tokenizer, config, seed)
+  views = None
+  if isinstance(objective, coupled.Coupled):
+    views = objective.views(train, tokenizer, config.max_length, seed)
   stream = pipeline.TrainStream(
     train, tokenizer, config, seed=seed, views=views, **layout
   )
@@ -182,26 +183,6 @@ def _batches(
     valid, tokenizer, config, batch_size=config.batch_size, **layout
   )
   return stream, batches
-
-
-def _views(
-  train: source.TextSource,
-  tokenizer: tokenization.Tokenizer,
-  config: config_lib.TrainConfig,
-  seed: int,
-) -> views_lib.Views | None:
-  """Returns what a contrastive loss reads beside the texts."""
-  if config.objective != "contrastive":
-    return None
-  if not isinstance(train, views_lib.Targets):
-    raise TypeError(f"{type(train).__name__}: a source of targets expected")
-  return views_lib.Views(
-    train,
-    tokenizer,
-    config.contrastive,
-    max_length=config.max_length,
-    seed=seed,
-  )
 
 
 def _write_adapter(
