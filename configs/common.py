@@ -88,6 +88,8 @@ def get_config() -> ml_collections.ConfigDict:
   # What stands behind an item's name: a JSON of id -> text or texts, or
   # MovieLens' movies.csv or .dat for genres; empty = nothing.
   config.task.auxiliary.attributes = ""
+  # Behind those: columns of data.items (data.format=csv), such as ("genre",).
+  config.task.auxiliary.columns = ()
   config.task.auxiliary.candidates = 100  # Of ranking; one is the target.
   # Newest items of a train row that mim, mlm and bpr see; 0 = all of it.
   config.task.auxiliary.window = 0
