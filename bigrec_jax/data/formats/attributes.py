@@ -10,7 +10,7 @@ from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import fields, storage
 
 BETWEEN = "|"  # MovieLens writes genres so.
-_NONE = ("", "(no genres listed)")
+NONE = ("", "(no genres listed)")
 _Pairs = Iterator[tuple[str, str]]  # (external id, text)
 
 
@@ -41,7 +41,7 @@ def read(path: pathlib.Path) -> dict[str, str]:
   found = {}
   for key, text in pairs:
     text = ", ".join(part.strip() for part in text.split(BETWEEN))
-    if text not in _NONE:
+    if text not in NONE:
       found[raw_files.repaired(key)] = raw_files.repaired(text)
   if not found:
     raise errors.UserError(

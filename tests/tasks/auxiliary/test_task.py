@@ -10,7 +10,13 @@ import pytest
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import attributes
-from bigrec_jax.data.prepared import catalogue, examples, manifest, prepare
+from bigrec_jax.data.prepared import (
+  catalogue,
+  examples,
+  item_groups,
+  manifest,
+  prepare,
+)
 from bigrec_jax.data.text import prompts
 from bigrec_jax.tasks.auxiliary import samples, task
 from bigrec_jax.workdir import paths as paths_lib
@@ -268,6 +274,11 @@ def test_columns_of_the_items_file_stand_behind_names(tmp_path):
     '"Jaws" (Horror)',
     '"Alien"',
   }
+  paths = own.store.paths  # Lists are compared by the same columns.
+  (groups,) = item_groups.of_columns(["genre"], paths.attributes, len(ids))
+  assert groups.groups == ["Action", "Crime", "Family", "Horror"]
+  heat = groups.members[ids.index_of_external_id("i0")]
+  assert heat.tolist() == [True, True, False, False]
   plain = _task(root, **keys).samples("train").fingerprints
   assert own.samples("train").fingerprints != plain
   with pytest.raises(errors.UserError, match="'brand' found, one of genre, ye"):
