@@ -52,6 +52,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   config.ground.cutoffs = (20,)
   config.ground.cf_model = "gru4rec"
   # As published beside it.
+  config.cf.model = "gru4rec"
   config.cf.hidden_size = 128
   config.cf.dropout = 0.5
   config.cf.loss = "softmax"

@@ -61,6 +61,8 @@ def read(
         "a step is planned as one of plain texts, what it computes beyond isn't"
         f" counted: {error}"
       )
+  if task.has_own_weights and task.decodes and "generate" in parts:
+    notes.append("what its own weights do in decoding isn't counted")
   if task.computes:
     notes.append("what its evaluation runs beside these programs isn't counted")
   whole = not notes
