@@ -72,7 +72,8 @@ class Train:
     plain = work.accumulate(
       self._sizes, rows, shape.length, shape.chunk, shape.prefix
     )
-    done, coupling = plain, []
+    done: work.Work = plain
+    coupling: list[dict[str, Any]] = []
     if own is not None:
       done, coupling = self._beyond(own, shape, made, plain, check)
     first = self._rows.add(made.accumulate, done, shape)
