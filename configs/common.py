@@ -88,6 +88,8 @@ def get_config() -> ml_collections.ConfigDict:
   # What stands behind an item's name: a JSON of id -> text or texts, or
   # MovieLens' movies.csv or .dat for genres; empty = nothing.
   config.task.auxiliary.attributes = ""
+  # Behind those: columns of data.items (data.format=csv), such as ("genre",).
+  config.task.auxiliary.columns = ()
   config.task.auxiliary.candidates = 100  # Of ranking; one is the target.
   # Newest items of a train row that mim, mlm and bpr see; 0 = all of it.
   config.task.auxiliary.window = 0
@@ -237,7 +239,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.train.temperature = 1.0  # Of legal_tokens.
   # It follows the logits, and `temperature` is where it starts.
   config.train.adaptive_temperature = False
-  config.train.contrastive = cfg()  # CALRec's.
+  # After CALRec; these numbers could not be checked (docs/systems.md).
+  config.train.contrastive = cfg()
   # Of target against another view of it; of user against target.
   config.train.contrastive.target_weight = 0.125
   config.train.contrastive.user_weight = 0.025
@@ -317,6 +320,8 @@ def get_config() -> ml_collections.ConfigDict:
   # JSON, external id -> groups, or MovieLens' movies file; empty = none beside
   # fifths by popularity.
   config.ground.item_groups = ""
+  # Columns of data.items (data.format=csv) whose values are groups, too.
+  config.ground.item_columns = ()
   config.ground.batch_size = 512  # Users per block.
   # A device holds the distances of batch_size users to this many items at a
   # time; of fewer users where it has more items.

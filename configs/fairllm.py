@@ -16,7 +16,9 @@ benchmark's files take their place:
   --config.task.fairness.names=directors.txt
 
 500 names, neutral and with all 34 values, are 17,500 answers of up to 512
-tokens, 9 million at most; what that takes has not been measured.
+tokens, 9 million at most: five hours at the 460 tokens a second that beams of
+a model of 135 M parameters make on two CPU cores (docs/performance.md: 4.8
+users, 4 beams, 24 tokens), and half an hour for 50 names; not measured itself.
 A tuned model is asked beside its base by
 
   --config.task.fairness.models=base,tuned

@@ -7,7 +7,8 @@
 `raw_dir` holds Video_Games_5.json and meta_Video_Games.json (plain or .gz).
 Published with LLaMA-7B, 1,024 training samples, mean of three seeds on 5,000
 test rows: HR@10 .0329, NDCG@10 .0216; with DROS scores injected .0474 and
-.0302. Without `model.path` a small LLaMA is pretrained in place.
+.0302. docs/reproduce.md has memory, time and cost. Without `model.path` a
+small LLaMA is pretrained in place.
 """
 
 import ml_collections

@@ -5,8 +5,9 @@
 
 Reproduces GPT4Rec (Li et al., 2023) with LLaMA and LoRA in place of GPT-2, the
 row GPT4Rec-LLaMA of BIGRec's tables, on all train rows with the published
-learning rate, warm-up and epochs: some 19,000 steps of 128 short texts (what
-that takes has not been measured; `--mode=plan` says what it should). BIGRec
+learning rate, warm-up and epochs: some 19,000 steps of 128 short texts (1e19
+operations: nine hours at 40 % of an H100's peak, by arithmetic and not
+measured). BIGRec
 has only the few-shot row, HR@20 .0002 on Game; it is trained with
 
     --config.data.num_train=1024 --config.train.warmup_steps=20

@@ -1,4 +1,4 @@
-"""MovieLens with the published Movie protocol (SPECS 1.3-1.8).
+"""MovieLens with the published Movie protocol (docs/protocol.md).
 
   python main.py --config=configs/movie.py --mode=pipeline \
     --config.data.raw_dir=ml-10M100K --config.model.path=llama-7b \
@@ -7,8 +7,8 @@
 `raw_dir` holds ratings.dat and movies.dat, or ratings.csv and movies.csv
 (plain or .gz). Published with LLaMA-7B, 1,024 training samples, mean of three
 seeds on 5,000 test rows: HR@10 .0366, NDCG@10 .0257; with DROS scores
-injected .0813 and .0427. Without `model.path` a small LLaMA is pretrained
-in place, as in the demo.
+injected .0813 and .0427. docs/reproduce.md has memory, time and cost. Without
+`model.path` a small LLaMA is pretrained in place, as in the demo.
 """
 
 import ml_collections

@@ -12,7 +12,8 @@ there is no number to expect. LLaRA's questions and training (configs/llara.py)
 with item vectors from the first step, CALRec's contrastive terms, and a first
 stage on texts alone that also reads the workdirs of `train.also`.
 docs/systems.md says what is decided here. What a run takes has not been
-measured; `--mode=plan` says what a step without contrastive terms should.
+measured: by arithmetic thrice a run of LLaRA (configs/llara.py), two stages of
+as many epochs whose steps have one more forward pass and targets on their own.
 
 Full ranking, alone and with the CF model fused, in a workdir of its own:
 

@@ -6,7 +6,7 @@
     --config.data.catalogue=id2name.json.gz --config.model.path=llama-7b
 
 The rows carry their own instruction. BIGRec with LLaMA2-7B on this split is
-published with HR@20 .0420 and NDCG@20 .0207 (SPECS 1.10).
+published with HR@20 .0420 and NDCG@20 .0207.
 """
 
 import ml_collections

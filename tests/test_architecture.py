@@ -80,6 +80,45 @@ def test_nothing_outside_models_imports_a_family():
       assert ".".join(parts[:3]) not in families, f"{path} imports {name}"
 
 
+# Who may know a system: tasks, keys by section, and the mode that chats.
+SYSTEMS = ("tasks", "config", "stages/chat.py", "recommend/conversation.py")
+WORLDS = ("testing", "selfcheck")  # Made of BIGRec's texts.
+
+
+def test_no_engine_file_knows_a_system():
+  """A task says itself what it needs; nobody asks which one it is."""
+  from bigrec_jax.config import train
+  from bigrec_jax.tasks import registry
+
+  named = {*registry.MODULES, *train.OBJECTIVES} - {"language_model"}
+  sections = {*registry.MODULES} - {"next_title", "exact_title"}
+  open_to_all = ("bigrec_jax.tasks.protocol", "bigrec_jax.tasks.registry")
+  losses = ("contrastive", "legal_tokens", "adaptive", "items")
+  for path in SOURCES:
+    own = path.relative_to(PACKAGE)
+    if own.parts[0] in SYSTEMS or own.as_posix() in SYSTEMS:
+      continue
+    if own.parts[0] not in WORLDS:
+      for name in imports_of(path):
+        if name.startswith("bigrec_jax.tasks."):
+          assert name.startswith(open_to_all), f"{own} imports {name}"
+        if path.stem not in losses:
+          of = [f"bigrec_jax.training.{loss}" for loss in losses]
+          assert not name.startswith(tuple(of)), f"{own} imports {name}"
+    for node in ast.walk(ast.parse(path.read_text())):
+      text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+      if isinstance(node, ast.Attribute) and node.attr in sections:
+        assert not text.endswith(f"task.{node.attr}"), f"{own}: {text}"
+      if isinstance(node, ast.Compare):
+        asks = ast.unparse(node.left).endswith(("objective", "task.name"))
+        constants = {
+          each.value
+          for each in ast.walk(node)
+          if isinstance(each, ast.Constant)
+        }
+        assert not (asks and named & constants), f"{own}: {text}"
+
+
 def loaded_by(modules: list[str], heavy: tuple[str, ...]) -> str:
   """Returns which of `heavy` a fresh interpreter has after the imports."""
   code = (

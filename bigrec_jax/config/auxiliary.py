@@ -41,6 +41,7 @@ class AuxiliaryConfig:
   item: str
   ids: str
   attributes: str
+  columns: tuple[str, ...]
   candidates: Annotated[int, checks.Range(2, checks.MOST)]
   window: Annotated[int, checks.Range(2, checks.MOST, also=0)]
   masked_items: Annotated[int, checks.SOME]

@@ -89,6 +89,7 @@ class GroundConfig:
   fusion_ablations: tuple[str, ...]
   item_fairness: Annotated[tuple[int, ...], checks.Range(1, 10**4)]
   item_groups: str
+  item_columns: tuple[str, ...]
   batch_size: Annotated[int, checks.ROWS]
   block_items: Annotated[int, checks.SOME]
   bootstrap_samples: Annotated[int, checks.Range(1, 10**6)]

@@ -71,6 +71,11 @@ def network(
   )
 
 
+def layer_loops(net: Network) -> dict[str, int]:
+  """Returns how often the loop over layers turns, by its name."""
+  return {"_run/while": net.model.config.num_hidden_layers}
+
+
 def array(shape: tuple[int, ...], dtype: Any, placement: NamedSharding) -> Any:
   """Returns an array that isn't there, a ShapeDtypeStruct.
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from bigrec_jax import errors
 from bigrec_jax.models import Architecture
-from bigrec_jax.planning import arguments
+from bigrec_jax.planning import arguments, own_step
 from bigrec_jax.tasks import protocol
 
 # A weight, Adam's two moments and the sum of its gradients.
@@ -23,6 +23,8 @@ class OfTask:
     parameters: weights of its own, trained beside the adapter.
     bytes: that they take of a device in training.
     samples: that an epoch reads; None = the train rows.
+    step: lays out its first optimizer step; None = steps are of plain texts,
+      or the samples aren't known.
     notes: what a plan says: what isn't counted, and what isn't run.
     counts_all: whether nothing of it was left out.
   """
@@ -30,6 +32,7 @@ class OfTask:
   parameters: int = 0
   bytes: int = 0
   samples: int | None = None
+  step: own_step.Make | None = None
   notes: tuple[str, ...] = ()
   counts_all: bool = True
 
@@ -49,12 +52,17 @@ def read(
     parts: `plan.parts`.
   """
   found, notes = NONE, []
-  if task.has_own_weights and "train" in parts:
+  if "train" in parts and _has_own_steps(task):
     try:
-      found, note = _own(task, arch, mesh)
+      found = _weights(task, arch, mesh)
+      found = dataclasses.replace(found, step=_step(task, arch))
     except (errors.UserError, OSError) as error:
-      note = f"trains weights of its own, which are not counted: {error}"
-    notes.append(note)
+      notes.append(
+        "a step is planned as one of plain texts, what it computes beyond isn't"
+        f" counted: {error}"
+      )
+  if task.has_own_weights and task.decodes and "generate" in parts:
+    notes.append("what its own weights do in decoding isn't counted")
   if task.computes:
     notes.append("what its evaluation runs beside these programs isn't counted")
   whole = not notes
@@ -74,16 +82,29 @@ def read(
   )
 
 
-def _own(
-  task: protocol.Task, arch: Architecture, mesh: Mesh
-) -> tuple[OfTask, str]:
-  """Returns the size of a task's own weights, and what is said of them."""
+def _has_own_steps(task: protocol.Task) -> bool:
+  """Returns whether steps may be other than of plain texts."""
+  plain = task.store.config.train.objective == "language_model"
+  return task.has_own_weights or not task.mixes or not plain
+
+
+def _weights(task: protocol.Task, arch: Architecture, mesh: Mesh) -> OfTask:
+  """Returns the size of a task's own weights."""
   spec = task.own_weights(arch)
-  assert spec is not None  # Of a task that has some.
+  if spec is None:
+    return NONE
   count = sum(math.prod(weight.shape) for weight in spec.weights)
   size = _COPIES * arguments.device_bytes(spec.abstract(mesh))
-  note = (
-    f"trains {count:,} weights of its own: their memory is counted, their"
-    " products aren't"
+  return OfTask(count, size)
+
+
+def _step(task: protocol.Task, arch: Architecture) -> own_step.Make | None:
+  """Returns what lays out the first step of a task's own samples."""
+  store = task.store
+  return own_step.maker(
+    task.objective(),
+    task.own_weights(arch),
+    task.samples("train"),
+    store.tokenizer,
+    store.config.seed,
   )
-  return OfTask(count, size), note

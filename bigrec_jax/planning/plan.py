@@ -13,23 +13,20 @@ from bigrec_jax.models import encoders, lora as lora_lib
 from bigrec_jax.planning import (
   arguments,
   chips,
+  compiled_rows,
   compiling,
-  fit,
-  header_work,
   meshes,
   of_task,
   programs,
-  roofline,
   run_cost,
   titles as titles_lib,
   topology,
+  train_part,
   uncounted,
-  unrolled,
   versions,
   work,
 )
 from bigrec_jax.tasks import protocol
-from bigrec_jax.training import trainer
 from bigrec_jax.workdir import paths as paths_lib
 
 _MOST_USERS = 4096  # About a test split; more would only be empty.
@@ -79,7 +76,9 @@ class Plan:
       attention=self.net.model.attention,
       replicas=sharding.batch_size_unit(self.mesh),
     )
-    self._programs: list[dict[str, Any]] = []
+    self._rows = compiled_rows.Rows(
+      config.plan, target, self.mesh, self.capacity, tell
+    )
     self._task = of_task.NONE
     if task is not None:
       self._task = of_task.read(task, self.arch, self.mesh, config.plan.parts)
@@ -95,7 +94,9 @@ class Plan:
       if part in parts:
         rows = getattr(getattr(self.config, part), key)
         sharding.check_batch(self.mesh, rows, f"config.{part}.{key}")
-    self._uncounted = uncounted.keys(self.config, self._titles.trie is not None)
+    self._uncounted = uncounted.keys(
+      self.config, self._titles.trie is not None, self._task.step is not None
+    )
     for key in self._uncounted:
       self._tell(f"plan: config.{key}: not counted; the plain programs are")
     for note in self._task.notes:
@@ -117,7 +118,11 @@ class Plan:
 
   def make(self) -> dict[str, Any]:
     """Compiles everything and returns plan.json."""
-    parts = {"train": self._train, "generate": self._generate}
+    about = self.config, self.paths, self.net, self.sizes
+    train = train_part.Train(
+      *about, self._rows, self._task, self._titles, self.target.chip
+    )
+    parts = {"train": train.make, "generate": self._generate}
     parts["ground"] = self._ground
     found = {name: parts[name]() for name in self.config.plan.parts}
     chip = self.target.chip
@@ -140,8 +145,8 @@ class Plan:
       },
       "fits": None
       if self.capacity is None
-      else all(row["fits"] for row in self._programs),
-      "programs": self._programs,
+      else all(row["fits"] for row in self._rows.found),
+      "programs": self._rows.found,
       **found,
       "run": run_cost.whole(self.config, self.paths, found, self.devices),
       "uncounted": self._uncounted,
@@ -149,185 +154,6 @@ class Plan:
       "quick": self.config.plan.quick,
       "versions": versions.read(),
     }
-
-  def _compile(
-    self, program: compiling.Program, done: work.Work, shape: Any
-  ) -> dict[str, Any]:
-    """Compiles one program and keeps its row."""
-    compiled = compiling.run(program, self.devices, self.config.plan.quick)
-    items = compiled.collectives
-    peak = compiled.memory.peak
-    fits = None if self.capacity is None else peak <= self.capacity
-    self._tell("plan: " + fit.line(program.name, peak, self.capacity))
-    for loop in compiled.unknown_loops:
-      self._tell(f"plan: {program.name}: turns of {loop} unknown, counted once")
-    row = {
-      "name": program.name,
-      "shape": dataclasses.asdict(shape),
-      "fits": fits,
-      "memory": dataclasses.asdict(compiled.memory) | {"peak": peak},
-      "exceeds_by_bytes": max(0, peak - (self.capacity or peak)),
-      "work": dataclasses.asdict(done),
-      "xla_device_loops_once": {
-        "flops": compiled.xla_flops,
-        "bytes": compiled.xla_bytes,
-      },
-      "collectives": None if items is None else roofline.by_kind(items),
-      "unknown_loops": compiled.unknown_loops,
-      "seconds": None,
-      "bound": None,
-      "times": None,
-      "compile_seconds": round(compiled.seconds, 1),
-    }
-    if self.target.chip and items is not None:
-      times = roofline.times(
-        done, roofline.received(items), self.target.chip, self.devices
-      )
-      row["times"] = dataclasses.asdict(times)
-      row["seconds"], row["bound"] = times.seconds, times.bound
-    self._programs.append(row)
-    return row
-
-  def _train(self) -> dict[str, Any]:
-    config, train = self.config, self.config.train
-    rows = trainer.micro_batch_rows(train, self.mesh)
-    tables = self._titles.train + self._task.bytes
-    shape = programs.train_shape(config, self.net, rows)
-    made = programs.train(self.net, config, shape, tables)
-    header = self._header(made, shape) if shape.prefix else []
-    sizes = (rows, shape.length, shape.chunk, shape.prefix)
-    first = self._compile(
-      made.accumulate, work.accumulate(self.sizes, *sizes), shape
-    )
-    trained = lora_lib.count(self.net.adapter) + self._task.parameters
-    last = self._compile(made.apply, work.apply(trained), config.lora)
-    # Packed without a gap, or each text in a row of its own.
-    needed, own = train.batch_size, train.batch_size * shape.own
-    if train.packing:
-      needed = -(-own // shape.length)
-    micro = -(-needed // rows)
-
-    def program_of(rows: int) -> compiling.Program:
-      shape = programs.train_shape(config, self.net, rows)
-      made = programs.train(self.net, config, shape, tables)
-      return made.accumulate
-
-    found: dict[str, Any] = {
-      "micro_batches_per_step": micro,
-      # Real ones: those of the header in every text, as training counts them.
-      "tokens_per_step": own + train.batch_size * shape.prefix,
-      "header_tokens": shape.prefix,
-      "xla_check": self._check(shape),
-      "largest_micro_batch": self._search(first, program_of, rows, needed),
-    }
-    found |= self._step_cost(micro, first, last, header, found)
-    cost = found["seconds_per_step"]
-    return found | run_cost.train(
-      config, self.paths, cost, self.devices, self._task.samples
-    )
-
-  def _header(
-    self, made: programs.Train, shape: programs.TrainShape
-  ) -> list[dict[str, Any]]:
-    """Compiles what a step does once for all its texts."""
-    about = programs.header_shape(self.config, shape)
-    # A single text is whole on every part of the data axis.
-    parts = self.mesh.shape["data"]
-    sizes = dataclasses.replace(self.sizes, replicas=parts)
-    labelled = self.config.train.train_on_inputs
-    opened = header_work.open_header(sizes, about.prefix)
-    closed = header_work.close_header(
-      sizes, about.prefix, about.chunk, labelled
-    )
-    done = zip(made.header, (opened, closed), strict=True)
-    return [self._compile(program, own, about) for program, own in done]
-
-  def _step_cost(
-    self,
-    micro: int,
-    first: dict[str, Any],
-    last: dict[str, Any],
-    header: list[dict[str, Any]],
-    found: dict[str, Any],
-  ) -> dict[str, Any]:
-    """Returns seconds, tokens/s and the MFU of an optimizer step's floor.
-
-    Only the tokens of texts count: padding takes time for nothing. The MFU
-    counts the header as often as it is computed, tokens/s in every text.
-
-    Args:
-      micro: how often `first` runs.
-      first: the row of a micro-batch.
-      last: that of the optimizer's step.
-      header: those of the header.
-      found: tokens of a step.
-    """
-    rest = _sum(*(row["seconds"] for row in (*header, last)))
-    chip = self.target.chip  # Without one nothing has a time.
-    if chip is None or first["seconds"] is None or rest is None:
-      return dict.fromkeys(("seconds_per_step", "tokens_per_second", "mfu"))
-    seconds, tokens = micro * first["seconds"] + rest, found["tokens_per_step"]
-    own = tokens - self.config.train.batch_size * found["header_tokens"]
-    slots = first["shape"]["rows"] * first["shape"]["length"]
-    flops = own * first["work"]["flops"] / slots
-    flops += sum(row["work"]["flops"] for row in header)
-    return {
-      "seconds_per_step": seconds,
-      "tokens_per_second": tokens / seconds,
-      "mfu": flops / (seconds * self.devices * chip.flops),
-    }
-
-  def _check(self, shape: programs.TrainShape) -> dict[str, Any]:
-    """Compares the formulas with XLA's count of layers one by one."""
-    sizes = dataclasses.replace(self.sizes, attention="xla", replicas=1)
-    about = (shape.rows, shape.length)
-    formula = work.accumulate(sizes, *about, shape.length, shape.prefix)
-    spared = work.first_layer(sizes, *about, shape.prefix)
-    expected = formula.executed - spared
-    counted = unrolled.accumulate_flops(self.arch, self.config, shape)
-    found = {
-      "xla_unrolled_flops": counted,
-      "formula_flops": expected,
-      "ratio": counted / expected,
-    }
-    if shape.prefix:
-      counted = unrolled.header_flops(self.arch, self.config, shape)
-      expected = header_work.one_by_one(sizes, shape.prefix)
-      found["header_ratio"] = counted / expected
-    return found
-
-  def _search(
-    self,
-    first: dict[str, Any],
-    program_of: Callable[[int], compiling.Program],
-    rows: int,
-    useful: int,
-  ) -> dict[str, Any] | None:
-    """Returns the largest batch that fits.
-
-    Args:
-      first: the row of the program that is compiled already.
-      program_of: gives the program for so many rows.
-      rows: of `first`.
-      useful: more rows than that would be empty.
-    """
-    if self.capacity is None or not self.config.plan.search:
-      return None
-    unit = sharding.batch_size_unit(self.mesh)
-
-    def peak_of(rows: int) -> int:
-      program = program_of(rows)
-      name = f"{program.name}, {rows} rows"
-      program = dataclasses.replace(program, name=name)
-      compiled = compiling.run(program, self.devices, self.config.plan.quick)
-      peak = compiled.memory.peak
-      self._tell("plan: " + fit.line(program.name, peak, self.capacity))
-      return peak
-
-    known = {rows: first["memory"]["peak"]}
-    limit = max(-(-useful // unit) * unit, rows)
-    found = fit.largest(peak_of, known, unit, limit, self.capacity)
-    return dataclasses.asdict(found)
 
   def _generate(self) -> dict[str, Any]:
     shape = programs.generate_shape(self.config, self.mesh)
@@ -339,8 +165,8 @@ class Plan:
       self.sizes, users, *rest, shape.beams, shape.steps, turns / 2
     )
     read, advance = programs.generate(self.net, self.config, self._titles)
-    first = self._compile(read, prompts, shape)
-    row = self._compile(advance, work.add((turns, token)), shape)
+    first = self._rows.add(read, prompts, shape)
+    row = self._rows.add(advance, work.add((turns, token)), shape)
 
     def program_of(users: int) -> compiling.Program:
       own = dataclasses.replace(self.config.generate, batch_size=users)
@@ -350,10 +176,10 @@ class Plan:
     seconds = None
     if first["seconds"] is not None:
       groups = users / shape.group
-      seconds = _sum(groups * first["seconds"], row["seconds"])
+      seconds = compiled_rows.added(groups * first["seconds"], row["seconds"])
     return {
       "users_per_second": _rate(users, seconds),
-      "largest_batch": self._search(row, program_of, users, _MOST_USERS),
+      "largest_batch": self._rows.largest(row, program_of, users, _MOST_USERS),
       "meshes": self._meshes(shape, turns),
     }
 
@@ -379,19 +205,14 @@ class Plan:
     shape = programs.ground_shape(self.config, items, self._width(), self.mesh)
     near, count = programs.ground(shape, self.mesh)
     layout = shape.layout
-    first = self._compile(
+    first = self._rows.add(
       near, work.distances(shape.users, layout.padded, shape.width), shape
     )
-    last = self._compile(
+    last = self._rows.add(
       count, work.counting(shape.users, layout.padded), shape
     )
-    seconds = _sum(first["seconds"], last["seconds"])
+    seconds = compiled_rows.added(first["seconds"], last["seconds"])
     return {"items": items, "users_per_second": _rate(shape.users, seconds)}
-
-
-def _sum(*values: float | None) -> float | None:
-  known = [value for value in values if value is not None]
-  return sum(known) if len(known) == len(values) else None
 
 
 def _rate(count: int, seconds: float | None) -> float | None:

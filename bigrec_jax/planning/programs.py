@@ -1,11 +1,11 @@
-"""The programs of train, generate and ground on abstract arguments.
+"""The programs of generate and ground on abstract arguments.
 
 They are the very functions that those modes call, so what is planned is what
 runs; only the arguments are shapes instead of arrays.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.text import shared_header
 from bigrec_jax.decoding import (
   generate as generate_lib,
   lanes,
@@ -26,163 +25,6 @@ from bigrec_jax.devices import sharding
 from bigrec_jax.planning import arguments, compiling, titles as titles_lib
 from bigrec_jax.rankers import counting
 from bigrec_jax.rankers.distance import distance, ranking, user_block
-from bigrec_jax.training import optimizer, state as state_lib, step, trainer
-
-_Lower = Callable[[], jax.stages.Lowered]
-_BATCH = ("tokens", "positions", "segment_ids", "loss_mask")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainShape:
-  """Sizes of a micro-batch, and what of a text its rows hold.
-
-  Attributes:
-    rows: R.
-    length: T.
-    chunk: positions of every row whose logits are held at once.
-    prefix: P, tokens with which every text begins and that rows lack, because
-      a step computes them once (training/header.py); 0 = rows hold whole texts.
-    own: tokens of a text that rows hold, on average.
-  """
-
-  rows: int
-  length: int
-  chunk: int
-  prefix: int
-  own: int
-
-
-def train_shape(
-  config: config_lib.Config, net: arguments.Network, rows: int
-) -> TrainShape:
-  """Returns the shape of a micro-batch.
-
-  Args:
-    config: sections train and plan.
-    net: for the rows of a device, and whether its attention knows a prefix.
-    rows: R.
-  """
-  train, length = config.train, config.train.max_length
-  own, prefix = min(config.plan.text_tokens, length), 0
-  if trainer.shares_header(train, net.model):
-    # The last common token stays in the rows (shared_header.py).
-    common = min(config.plan.prefix_tokens, own) - 1
-    prefix = common if common >= shared_header.LEAST else 0
-  own -= prefix
-  if not train.packing:
-    length = next(
-      bucket
-      for bucket in sorted({*train.length_buckets, length})
-      if bucket >= own
-    )
-  here = max(1, rows // sharding.batch_size_unit(net.mesh))
-  chunk = min(length, max(1, train.loss_chunk // here))
-  return TrainShape(rows, length, chunk, prefix, own)
-
-
-@dataclasses.dataclass(frozen=True)
-class HeaderShape:
-  """Sizes of the header: its tokens P, positions of a block of logits."""
-
-  prefix: int
-  chunk: int
-
-
-def header_shape(config: config_lib.Config, shape: TrainShape) -> HeaderShape:
-  """Returns the shape of what a step computes once for all its texts."""
-  chunk = min(config.train.loss_chunk, shape.prefix + 1)
-  return HeaderShape(shape.prefix, chunk)
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-  """Programs of an optimizer step; `header`: its opening and closing, or ()."""
-
-  accumulate: compiling.Program
-  apply: compiling.Program
-  header: tuple[compiling.Program, ...]
-
-
-def train(
-  net: arguments.Network,
-  config: config_lib.Config,
-  shape: TrainShape,
-  tables: int = 0,
-) -> Train:
-  """Returns the programs of an optimizer step.
-
-  Args:
-    net: the network.
-    config: sections train and lora.
-    shape: of a micro-batch.
-    tables: bytes of a device that the objective's tables take.
-  """
-  adamw = optimizer.AdamW(config.train.weight_decay, config.train.max_grad_norm)
-  steps = step.make_steps(
-    net.model,
-    adamw,
-    net.mesh,
-    net.adapter,
-    loss_chunk=config.train.loss_chunk,
-    dropout_seed=0 if config.lora.dropout else None,
-  )
-  whole = sharding.replicated(net.mesh)
-  scalar = arguments.array((), np.int32, whole)
-  rate = arguments.array((), np.float32, whole)
-  moments = optimizer.AdamState(mu=net.adapter, nu=net.adapter)
-  state = state_lib.TrainState(scalar, net.adapter, moments)
-  sums = state_lib.Sums(net.adapter, rate, scalar, scalar)
-  rows_split = sharding.batch_sharding(net.mesh)
-  one = arguments.array((shape.rows, shape.length), np.int32, rows_split)
-  batch = dict.fromkeys(_BATCH, one)
-  tokens = arguments.array((shape.prefix + 1,), np.int32, whole)
-  header = None
-  if shape.prefix:
-    opened = jax.eval_shape(steps.open_header, state, net.base, tokens)
-    header = arguments.place(opened, whole)
-  prefix = header and header.prefix
-  trees = dict(moments=moments, sums=sums, base=net.base, prefix=prefix)
-  held = {name: arguments.device_bytes(tree) for name, tree in trees.items()}
-
-  def program(
-    name: str, lower: _Lower, elsewhere: Sequence[str], loops: Mapping[str, int]
-  ) -> compiling.Program:
-    # Arguments that a program does not use are dropped, but stay in memory.
-    kept = tables + sum(held[one] for one in elsewhere)
-    return compiling.Program(f"train: {name}", lower, kept, loops)
-
-  def loops(length: int, chunk: int) -> dict[str, int]:
-    return _layer_loops(net) | {"cross_entropy)/while": -(-length // chunk)}
-
-  accumulate = program(
-    "accumulate",
-    lambda: steps.accumulate.lower(sums, state, net.base, batch, header),
-    ["moments"],
-    loops(shape.length, shape.chunk),
-  )
-  apply = program(
-    "apply", lambda: steps.apply.lower(state, sums, rate), ["base"], {}
-  )
-  if header is None:
-    return Train(accumulate, apply, ())
-  given = (state, net.base, tokens)
-  opens = program(
-    "open header",
-    lambda: steps.open_header.lower(*given),
-    ["moments", "sums"],
-    _layer_loops(net),
-  )
-  closes = program(
-    "close header",
-    lambda: steps.close_header.lower(sums, *given, tokens, header),
-    ["moments", "prefix"],
-    loops(shape.prefix, header_shape(config, shape).chunk),
-  )
-  return Train(accumulate, apply, (opens, closes))
-
-
-def _layer_loops(net: arguments.Network) -> dict[str, int]:
-  return {"_run/while": net.model.config.num_hidden_layers}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +112,7 @@ def generate(
   given = (batch, arguments.array((), np.uint32, whole), prefix)
   slots = _slots(net, shape, lambda: program.read(*common, *given, trie))
   wanted = arguments.array((), np.int32, whole)
-  layers = _layer_loops(net)
+  layers = arguments.layer_loops(net)
   return (
     compiling.Program(
       "generate: read",

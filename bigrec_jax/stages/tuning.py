@@ -39,7 +39,6 @@ _UNREAD = (
 # Read where `objective` isn't the default alone; else the inputs are those of
 # before there was a choice.
 _OBJECTIVE_KEYS = ("objective", "temperature", "adaptive_temperature")
-_OWN_SECTIONS = ("contrastive",)  # Each is read by the objective of its name.
 _OWN_KEYS = ("own_l2",)  # Read where a task has weights of its own.
 
 
@@ -83,7 +82,13 @@ def inputs(session: Session, run: Run, start: str) -> graph.Inputs:
   if not run.task.has_own_weights:
     unread += _OWN_KEYS
   objective = run.config.objective
-  unread += tuple(name for name in _OWN_SECTIONS if name != objective)
+  # Each section is read by the objective of its name.
+  unread += tuple(
+    field.name
+    for field in dataclasses.fields(run.config)
+    if dataclasses.is_dataclass(getattr(run.config, field.name))
+    and field.name != objective
+  )
   titles = {}
   if objective == "language_model":
     unread += _OBJECTIVE_KEYS

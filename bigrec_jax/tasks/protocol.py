@@ -105,6 +105,18 @@ class Tuned:
   network: Network
   adapter: Any
 
+  @property
+  def without_adapter(self) -> "Tuned":
+    """The network as if nothing had been trained: weights of 0 are no adapter.
+
+    They lie where the adapter's do, whose own no single process of several can
+    read.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    return Tuned(self.network, jax.tree.map(jnp.zeros_like, self.adapter))
+
 
 class Item(Protocol):
   """An item of a recommender's list."""
@@ -271,13 +283,7 @@ class Task(abc.ABC):
         "config.train.contrastive.view: 'dropout' found with lora.dropout=0,"
         " more expected there: both views would be the same"
       )
-    return contrastive.Contrastive(
-      config.train.batch_size,
-      own.target_weight,
-      own.user_weight,
-      own.temperature,
-      reads_header=own.pooling == "last",
-    )
+    return contrastive.Contrastive(config.train.batch_size, own)
 
   def text_only(self) -> "Task":
     """Returns the task with the same samples as texts alone."""

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bigrec_jax.data.text import views
+from bigrec_jax.config import ContrastiveConfig
+from bigrec_jax.data.text import source, tokenization, views
 from bigrec_jax.models import LanguageModel, soft_tokens
 from bigrec_jax.training import coupled, loss, objective as objective_lib
 
@@ -39,23 +40,24 @@ class Contrastive:
 
   Attributes:
     batch_size: B, the most examples of a step.
-    target_weight: a.
-    user_weight: b.
-    temperature: t.
-    reads_header: whether texts may come without what all begin with: not
-      where the states of whole prompts are averaged.
+    config: a, b, t, and of which states and views the vectors are.
     extras: the three terms without their weights.
     item_vectors: float32 [I, E], of a frozen CF model, where texts have soft
       tokens.
   """
 
   batch_size: int
-  target_weight: float
-  user_weight: float
-  temperature: float
-  reads_header: bool
+  config: ContrastiveConfig
   extras: tuple[str, ...] = ("language", "target_target", "user_target")
   item_vectors: Any = None
+
+  @property
+  def reads_header(self) -> bool:
+    """Whether texts may come without what all begin with.
+
+    Not where the states of whole prompts are averaged.
+    """
+    return self.config.pooling == "last"
 
   @property
   def tables(self) -> Mapping[str, Any]:
@@ -68,6 +70,26 @@ class Contrastive:
   def num_pools(self) -> int:
     """Vectors of a step: each example has one of each role."""
     return self.batch_size * len(views.ROLES)
+
+  def views(
+    self,
+    train: source.TextSource,
+    tokenizer: tokenization.Tokenizer,
+    max_length: int,
+    seed: int,
+  ) -> views.Views:
+    """Returns what encodes targets on their own; see `Coupled`.
+
+    Raises:
+      TypeError: the samples have no targets.
+    """
+    if not isinstance(train, views.Targets):
+      raise TypeError(
+        f"{type(train).__name__} found, a source of targets expected"
+      )
+    return views.Views(
+      train, tokenizer, self.config, max_length=max_length, seed=seed
+    )
 
   def __call__(
     self,
@@ -89,7 +111,7 @@ class Contrastive:
     none = jnp.zeros((), jnp.float32)
     extras = {"language": total, "target_target": none, "user_target": none}
     if coupled.PULL in batch:
-      language = 1.0 - self.target_weight - self.user_weight
+      language = 1.0 - self.config.target_weight - self.config.user_weight
       total = total * jnp.float32(language) + coupled.pull(hidden, batch)
     return objective_lib.Terms(total, count, extras)
 
@@ -116,10 +138,10 @@ class Contrastive:
         units[:, two],
         there[:, one] & there[:, two],
         same,
-        self.temperature,
+        self.config.temperature,
       )
-    weighted = jnp.float32(self.target_weight) * terms["target_target"]
-    weighted += jnp.float32(self.user_weight) * terms["user_target"]
+    weighted = jnp.float32(self.config.target_weight) * terms["target_target"]
+    weighted += jnp.float32(self.config.user_weight) * terms["user_target"]
     return weighted, terms
 
 

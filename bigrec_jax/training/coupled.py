@@ -24,6 +24,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from bigrec_jax.data.text import pipeline, source, tokenization
 from bigrec_jax.training import loss, objective as objective_lib
 
 PULL = "pull"  # Among the arrays of a batch: float32 [P, D].
@@ -146,6 +147,26 @@ class Coupled(objective_lib.Objective, Protocol):
   @property
   def num_pools(self) -> int:
     """P, the most vectors that a step has."""
+    ...
+
+  def views(
+    self,
+    train: source.TextSource,
+    tokenizer: tokenization.Tokenizer,
+    max_length: int,
+    seed: int,
+  ) -> pipeline.Views:
+    """Returns what names the vectors of a step, and adds texts to it.
+
+    Args:
+      train: the samples.
+      tokenizer: of the base.
+      max_length: of a text in tokens.
+      seed: of what is drawn for it.
+
+    Raises:
+      TypeError: the samples aren't of the kind that it needs.
+    """
     ...
 
   def couple(

@@ -1,7 +1,7 @@
 """AdamW, clipping and learning-rate schedules, as the reference trains.
 
-The reference is Hugging Face Trainer with torch's AdamW and its defaults
-(SPECS 1.3). Written out rather than composed from optax for two digits that
+The reference is Hugging Face Trainer with torch's AdamW and its defaults.
+Written out rather than composed from optax for two digits that
 matter when curves are compared: torch clips by max_norm / (norm + 1e-6), and
 takes 1 - beta^t in float64, where float32 powers are off by 1e-5 at t = 1.
 """

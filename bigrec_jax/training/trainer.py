@@ -9,12 +9,7 @@ from absl import logging
 from jax.sharding import Mesh
 
 from bigrec_jax import config as config_lib
-from bigrec_jax.data.text import (
-  pipeline,
-  source,
-  tokenization,
-  views as views_lib,
-)
+from bigrec_jax.data.text import pipeline, source, tokenization
 from bigrec_jax.devices import executor, sharding
 from bigrec_jax.models import (
   Architecture,
@@ -24,6 +19,7 @@ from bigrec_jax.models import (
   own_weights,
 )
 from bigrec_jax.training import (
+  coupled,
   loop,
   objective as objective_lib,
   optimizer,
@@ -93,14 +89,21 @@ def fit(
   _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
-  texts = _batches(train, valid, tokenizer, config, rows, seed, share)
+  stream = train_stream(objective, train, tokenizer, config, rows, seed, share)
+  batches = pipeline.eval_batches(
+    valid,
+    tokenizer,
+    config,
+    batch_size=config.batch_size,
+    **_layout(rows, share),
+  )
   about = *shape, base_name, base_fingerprint, own
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
   processes.on_first(files.claim)
   steps = step.make_steps(
     model,
-    _adamw(config),
+    adamw(config),
     mesh,
     trained,
     loss_chunk=config.loss_chunk,
@@ -112,14 +115,16 @@ def fit(
     steps,
     _told(params, objective, mesh),
     trained,
-    *texts,
+    stream,
+    batches,
     mesh=mesh,
     files=files,
     selection=selection,
   ).run()
 
 
-def _adamw(config: config_lib.TrainConfig) -> optimizer.AdamW:
+def adamw(config: config_lib.TrainConfig) -> optimizer.AdamW:
+  """Returns the optimizer of a configuration."""
   return optimizer.AdamW(
     config.weight_decay, config.max_grad_norm, own_l2=config.own_l2
   )
@@ -158,50 +163,46 @@ def shares_header(config: config_lib.TrainConfig, model: LanguageModel) -> bool:
   return config.share_header and model.attention == "xla"
 
 
-def _batches(
+def train_stream(
+  objective: objective_lib.Objective,
   train: source.TextSource,
-  valid: source.TextSource,
   tokenizer: tokenization.Tokenizer,
   config: config_lib.TrainConfig,
   rows: int,
   seed: int,
   share_header: bool,
-) -> tuple[pipeline.TrainStream, pipeline.EvalBatches]:
-  """Returns this process's part of the steps, and of the eval batches."""
-  layout = {
+) -> pipeline.TrainStream:
+  """Returns this process's part of the steps.
+
+  Args:
+    objective: which may read more than the texts.
+    train: the samples.
+    tokenizer: of the base.
+    config: section `train`.
+    rows: of a micro-batch, over all processes.
+    seed: of the order.
+    share_header: take the common beginning out of the examples.
+  """
+  views = None
+  if isinstance(objective, coupled.Coupled):
+    views = objective.views(train, tokenizer, config.max_length, seed)
+  return pipeline.TrainStream(
+    train,
+    tokenizer,
+    config,
+    seed=seed,
+    views=views,
+    **_layout(rows, share_header),
+  )
+
+
+def _layout(rows: int, share_header: bool) -> dict[str, Any]:
+  return {
     "rows": rows,
     "share_header": share_header,
     "shard_index": jax.process_index(),
     "shard_count": jax.process_count(),
   }
-  views = _views(train, tokenizer, config, seed)
-  stream = pipeline.TrainStream(
-    train, tokenizer, config, seed=seed, views=views, **layout
-  )
-  batches = pipeline.eval_batches(
-    valid, tokenizer, config, batch_size=config.batch_size, **layout
-  )
-  return stream, batches
-
-
-def _views(
-  train: source.TextSource,
-  tokenizer: tokenization.Tokenizer,
-  config: config_lib.TrainConfig,
-  seed: int,
-) -> views_lib.Views | None:
-  """Returns what a contrastive loss reads beside the texts."""
-  if config.objective != "contrastive":
-    return None
-  if not isinstance(train, views_lib.Targets):
-    raise TypeError(f"{type(train).__name__}: a source of targets expected")
-  return views_lib.Views(
-    train,
-    tokenizer,
-    config.contrastive,
-    max_length=config.max_length,
-    seed=seed,
-  )
 
 
 def _write_adapter(

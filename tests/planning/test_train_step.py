@@ -9,7 +9,7 @@ import pytest
 
 from bigrec_jax import config as config_lib
 from bigrec_jax.data.text import encoding, packing, shared_header
-from bigrec_jax.planning import arguments, chips, plan, programs, topology
+from bigrec_jax.planning import arguments, chips, plan, step_programs, topology
 from bigrec_jax.training import optimizer, step, trainer
 from bigrec_jax.workdir import paths as paths_lib
 from tests.training import tiny
@@ -187,8 +187,8 @@ def test_a_step_pays_for_the_header_once(tmp_path):
 
 def test_what_stays_in_memory_beside_a_program(tmp_path):
   made = make_plan(settings(), tmp_path)
-  shape = programs.train_shape(made.config, made.net, ROWS)
-  train = programs.train(made.net, made.config, shape)
+  shape = step_programs.train_shape(made.config, made.net, ROWS)
+  train = step_programs.train(made.net, made.config, shape)
   adapter, base = (
     arguments.device_bytes(tree) for tree in (made.net.adapter, made.net.base)
   )
@@ -208,7 +208,7 @@ def test_what_decides_whether_there_is_a_header(tmp_path):
     changed = dataclasses.replace(getattr(config, section), **changes)
     config = dataclasses.replace(config, **{section: changed})
     made = make_plan(config, tmp_path)
-    shape = programs.train_shape(made.config, made.net, ROWS)
+    shape = step_programs.train_shape(made.config, made.net, ROWS)
     return shape.prefix, shape.own
 
   assert tokens("plan") == (COMMON - 1, TEXT - COMMON + 1)

@@ -7,12 +7,18 @@ import pytest
 
 from bigrec_jax import config as config_lib, models
 from bigrec_jax.devices import sharding
-from bigrec_jax.planning import arguments, header_work, programs, unrolled, work
+from bigrec_jax.planning import (
+  arguments,
+  header_work,
+  step_programs,
+  unrolled,
+  work,
+)
 from configs import common
 
 # Blocks of 128 queries: the last one is shorter.
 ROWS, LENGTH = 3, 300
-WHOLE = programs.TrainShape(ROWS, LENGTH, LENGTH, 0, LENGTH)
+WHOLE = step_programs.TrainShape(ROWS, LENGTH, LENGTH, 0, LENGTH)
 
 
 def settings(remat):
@@ -115,7 +121,7 @@ def test_layers_extrapolate_exactly():
     train=dataclasses.replace(config.train, loss_chunk=ROWS * LENGTH),
   )
   net = arguments.network(three, plain, mesh)
-  made = programs.train(net, plain, WHOLE)
+  made = step_programs.train(net, plain, WHOLE)
   direct = made.accumulate.lower().cost_analysis()["flops"]
   extrapolated = unrolled.accumulate_flops(three, config, WHOLE)
   assert extrapolated == pytest.approx(direct, rel=1e-5)

@@ -135,13 +135,26 @@ def run_together(processes, *flags, devices=8, timeout=900):
     devices: of all processes together.
     timeout: in seconds.
   """
+  own = ("main.py", "--distributed", *flags)
+  return processes_together(processes, own, devices, timeout)
+
+
+def processes_together(processes, arguments, devices, timeout=900):
+  """Runs Python as the processes of one run; returns their results.
+
+  Args:
+    processes: how many; they share the forced CPU devices evenly.
+    arguments: of Python.
+    devices: of all processes together.
+    timeout: in seconds.
+  """
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
   share = devices // processes
   started = [
     subprocess.Popen(
-      [sys.executable, "main.py", "--distributed", *map(str, flags)],
+      [sys.executable, *map(str, arguments)],
       cwd=ROOT,
       env={  # A proxy would stand between the processes.
         name: value

@@ -53,14 +53,7 @@ def _config(**contrasts):
 
 
 def _objective(config):
-  own = config.contrastive
-  return contrastive.Contrastive(
-    config.batch_size,
-    own.target_weight,
-    own.user_weight,
-    own.temperature,
-    reads_header=own.pooling == "last",
-  )
+  return contrastive.Contrastive(config.batch_size, config.contrastive)
 
 
 def _batches(tokenizer, config, rows, share_header=False):
@@ -71,9 +64,7 @@ def _batches(tokenizer, config, rows, share_header=False):
     rows=rows,
     seed=0,
     share_header=share_header,
-    views=views.Views(
-      SOURCE, tokenizer, config.contrastive, max_length=160, seed=4
-    ),
+    views=_objective(config).views(SOURCE, tokenizer, 160, 4),
   )
   return batches
 

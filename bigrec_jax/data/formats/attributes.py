@@ -9,8 +9,8 @@ from bigrec_jax.data.formats import csv_rows, opened, raw_files, values
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import fields, storage
 
-_BETWEEN = "|"  # MovieLens writes genres so.
-_NONE = ("", "(no genres listed)")
+BETWEEN = "|"  # MovieLens writes genres so.
+NONE = ("", "(no genres listed)")
 _Pairs = Iterator[tuple[str, str]]  # (external id, text)
 
 
@@ -40,8 +40,8 @@ def read(path: pathlib.Path) -> dict[str, str]:
     )
   found = {}
   for key, text in pairs:
-    text = ", ".join(part.strip() for part in text.split(_BETWEEN))
-    if text not in _NONE:
+    text = ", ".join(part.strip() for part in text.split(BETWEEN))
+    if text not in NONE:
       found[raw_files.repaired(key)] = raw_files.repaired(text)
   if not found:
     raise errors.UserError(
@@ -70,7 +70,7 @@ def _text(where: str, value: Any) -> str:
   parts = value if isinstance(value, list) else [value]
   if not all(isinstance(part, str) for part in parts):
     raise fields.refuse(where, value, "a text or a list of texts")
-  return _BETWEEN.join(parts)
+  return BETWEEN.join(parts)
 
 
 def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:

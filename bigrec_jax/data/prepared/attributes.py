@@ -5,12 +5,15 @@ Line n is the object of item n, so that a list of ten reads ten lines.
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from bigrec_jax import errors
+from bigrec_jax.data.formats import attributes as files, values
+
+_BETWEEN, _NONE = files.BETWEEN, files.NONE
 
 
 def write(path: pathlib.Path, objects: Iterable[str]) -> None:
@@ -58,3 +61,45 @@ class Attributes:
           ) from None
         found.append(own)
     return found
+
+
+def columns(
+  path: pathlib.Path, count: int, names: Sequence[str], key: str
+) -> list[list[list[str]]]:
+  """Returns what columns say of every item, as texts.
+
+  A text with bars, as MovieLens writes genres, is several, and so is a list;
+  numbers are texts, too.
+
+  Args:
+    path: data/attributes.jsonl, maybe missing.
+    count: I, of the catalogue's items.
+    names: of the columns.
+    key: of the configuration, that names them.
+
+  Returns:
+    [I][names] texts; none where an item's column is empty.
+
+  Raises:
+    UserError: no item has a column, or the file isn't what was written.
+  """
+  rows = Attributes(path).of(range(count)) if names else [{}] * count
+  there = list(dict.fromkeys(name for row in rows for name in row))
+  for name in names:
+    if name not in there:
+      known = f"one of {values.listed(there)} expected"
+      if not there:
+        known = (
+          f"none expected: {path} has none; data.format=csv keeps the other"
+          " columns of data.items there"
+        )
+      raise errors.UserError(f"config.{key}: {name!r} found, {known}")
+  return [[_texts(row.get(name)) for name in names] for row in rows]
+
+
+def _texts(value: Any) -> list[str]:
+  parts = value if isinstance(value, list) else [value]
+  if isinstance(value, str):
+    parts = value.split(_BETWEEN)
+  texts = [" ".join(str(part).split()) for part in parts if part is not None]
+  return [text for text in texts if text and text not in _NONE]

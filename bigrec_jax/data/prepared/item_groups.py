@@ -13,11 +13,13 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.formats import opened, raw_files
+from bigrec_jax.data.prepared import attributes
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.workdir import fields, storage
 
 POPULARITY, GIVEN = "popularity", "category"
 FIFTHS = ("rarest fifth", "2nd", "3rd", "4th", "most popular fifth")
+_MOST_GROUPS = 1000  # Of a column; more are prices or words.
 _BETWEEN = "|"  # As in MovieLens.
 _NONE = "(no genres listed)"  # Of MovieLens: no group.
 
@@ -27,7 +29,7 @@ class Grouping:
   """One way to put items into groups; an item may be in several, or in none.
 
   Attributes:
-    name: popularity or category.
+    name: popularity, category, or a column's.
     groups: names [G].
     members: [I, G] bool.
   """
@@ -66,17 +68,50 @@ def of_file(given: str, catalogue: Catalogue) -> Grouping:
   path = raw_files.given("ground.item_groups", given)
   found = _json(path) if path.suffix == ".json" else _movies(path)
   rows = [found.get(own, ()) for own in catalogue.external_ids]
-  groups = sorted({group for own in rows for group in own})
-  if not groups:
+  if not any(rows):
     raise errors.UserError(
       f"{path}: no group of the catalogue's items found, e.g. of id"
       f" {catalogue.external_ids[0]!r}; some expected"
     )
+  return _grouping(GIVEN, rows)
+
+
+def of_columns(
+  names: Sequence[str], path: pathlib.Path, count: int
+) -> list[Grouping]:
+  """Returns the groups that columns of the items' file make.
+
+  Args:
+    names: of the columns.
+    path: data/attributes.jsonl, maybe missing.
+    count: I, of the catalogue's items.
+
+  Raises:
+    UserError: no item has a column, or it has too many values for groups.
+  """
+  key = "ground.item_columns"
+  rows = attributes.columns(path, count, names, key)
+  found = []
+  for place, name in enumerate(names):
+    own = [row[place] for row in rows]
+    different = len({group for groups in own for group in groups})
+    if different > _MOST_GROUPS:
+      raise errors.UserError(
+        f"config.{key}: {name!r} found, which has {different:,} different"
+        f" values; at most {_MOST_GROUPS:,} expected of a column of groups"
+      )
+    found.append(_grouping(name, own))
+  return found
+
+
+def _grouping(name: str, rows: Sequence[Sequence[str]]) -> Grouping:
+  """Returns the groups that items are in, by name."""
+  groups = sorted({group for own in rows for group in own})
   place = {group: n for n, group in enumerate(groups)}
   members = np.zeros((len(rows), len(groups)), bool)
   for line, own in zip(members, rows, strict=True):
     line[[place[group] for group in own]] = True
-  return Grouping(GIVEN, groups, members)
+  return Grouping(name, groups, members)
 
 
 def _json(path: pathlib.Path) -> Mapping[str, Sequence[str]]:

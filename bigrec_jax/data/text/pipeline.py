@@ -11,7 +11,7 @@ processes that disagreed on it would wait for each other for ever.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,11 +25,25 @@ from bigrec_jax.data.text import (
   special_text,
   text_streams,
   tokenization,
-  views as views_lib,
 )
 from bigrec_jax.workdir import fingerprints
 
 _PREFETCHED_STEPS = 4
+
+
+class Views(Protocol):
+  """Texts that a loss reads beside those of a step (views.py)."""
+
+  def of_step(
+    self, numbers: Sequence[int], examples: Sequence[encoding.Encoded]
+  ) -> list[encoding.Encoded]:
+    """Returns a step's examples and the texts beside them.
+
+    Args:
+      numbers: of the samples.
+      examples: the samples, encoded.
+    """
+    ...
 
 
 def training_texts(source: source_lib.TextSource) -> list[str]:
@@ -77,7 +91,7 @@ def _layout(
   rows: int,
   encoded: encoding.EncodedExamples,
   header: shared_header.Header | None,
-  views: views_lib.Views | None = None,
+  views: Views | None = None,
 ) -> source_lib.Layout:
   """Returns what makes the micro-batches of given samples."""
   if isinstance(source, source_lib.LaidOut):
@@ -153,7 +167,7 @@ class TrainStream:
     share_header: bool = False,
     shard_index: int = 0,
     shard_count: int = 1,
-    views: views_lib.Views | None = None,
+    views: Views | None = None,
   ):
     """Makes the stream, at its first step.
 
@@ -167,7 +181,7 @@ class TrainStream:
       share_header: take the common beginning out of the examples.
       shard_index: which part of the rows this process gets.
       shard_count: how many parts there are.
-      views: of the targets, for a loss that reads them beside the texts.
+      views: of the texts, for a loss that reads some beside them.
 
     Raises:
       UserError: there are no examples.

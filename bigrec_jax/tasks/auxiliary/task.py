@@ -18,18 +18,18 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import attributes
 from bigrec_jax.data.prepared import splits
 from bigrec_jax.data.prepared.examples import load_examples
 from bigrec_jax.results import rows
 from bigrec_jax.tasks import cf_files, next_title, protocol
 from bigrec_jax.tasks.auxiliary import (
+  known,
   mixture,
   samples as samples_lib,
 )
 from bigrec_jax.tasks.auxiliary.negatives import Negatives
 from bigrec_jax.tasks.auxiliary.wording import Wording
-from bigrec_jax.workdir import fingerprints, given
+from bigrec_jax.workdir import fingerprints
 
 if TYPE_CHECKING:
   from bigrec_jax.training import selection
@@ -66,21 +66,10 @@ class Task(protocol.Task):
   def _wording(self) -> Wording:
     store = self.store
     config = store.config.task.auxiliary
-    known = {}
-    if config.attributes:
-      path = given.file("task.auxiliary.attributes", config.attributes)
-      known = attributes.read(path)
-      own = set(store.catalogue.external_ids)
-      if not own & known.keys():
-        raise errors.UserError(
-          f"{path}: none of the catalogue's ids found, such as"
-          f" {store.catalogue.external_ids[0]!r} expected"
-        )
-      known = {key: text for key, text in known.items() if key in own}
     return Wording(
       store.catalogue,
       store.prompt,
-      known,
+      known.read(config, store.catalogue, store.paths.attributes),
       config,
       lambda text: store.tokenizer.special.mark(text),
     )

@@ -120,8 +120,6 @@ class Task(protocol.Task):
 
   def evaluate(self, evidence: protocol.Evidence) -> list[rows.TaskRow]:
     """Returns recall, MRR and NDCG of all systems."""
-    import jax
-
     from bigrec_jax.tasks.title_likelihood import scoring
 
     store = self.store
@@ -132,12 +130,7 @@ class Task(protocol.Task):
     titles = self._pool.tokens(store.tokenizer, store.prompt)
     systems = {UNTUNED: tuned}
     if self.trains:
-      # An adapter of zeros is none at all.
-      nothing = jax.tree.map(np.zeros_like, tuned.adapter)
-      systems = {
-        SYSTEM: tuned,
-        UNTUNED: protocol.Tuned(tuned.network, nothing),
-      }
+      systems = {SYSTEM: tuned, UNTUNED: tuned.without_adapter}
     found: list[rows.TaskRow] = []
     for system, one in systems.items():
       scorer = scoring.Scorer(one, titles, store.config.generate)

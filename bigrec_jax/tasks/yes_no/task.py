@@ -104,13 +104,10 @@ class Task(protocol.Task):
 
   def evaluate(self, evidence: protocol.Evidence) -> list[rows.TaskRow]:
     """Returns the AUC of TALLRec, of the untuned base and of CF models."""
-    import jax
-
     from bigrec_jax.tasks.yes_no import scoring
 
     tuned = evidence.tuned()
-    # An adapter of zeros is none at all.
-    nothing = jax.tree.map(np.zeros_like, tuned.adapter)
+    nothing = tuned.without_adapter.adapter
     found = []
     for split in protocol.SPLITS:
       size = self.store.config.task.yes_no.batch_size

@@ -10,7 +10,13 @@ import pytest
 
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.data.formats import attributes
-from bigrec_jax.data.prepared import catalogue, examples, manifest, prepare
+from bigrec_jax.data.prepared import (
+  catalogue,
+  examples,
+  item_groups,
+  manifest,
+  prepare,
+)
 from bigrec_jax.data.text import prompts
 from bigrec_jax.tasks.auxiliary import samples, task
 from bigrec_jax.workdir import paths as paths_lib
@@ -232,6 +238,51 @@ def test_attributes_are_read_from_three_kinds_of_files(tmp_path, name, content):
   path = tmp_path / name
   path.write_text(content)
   assert attributes.read(path) == {"1": "Action, Comedy", "2": "Drama"}
+
+
+def test_columns_of_the_items_file_stand_behind_names(tmp_path):
+  """Whatever prepare keeps of data.items: texts, lists with bars, numbers."""
+  bought = [
+    f"u{user},i{(user + n) % 5},{10 * n + user}"
+    for user in range(9)
+    for n in range(4)
+  ]
+  (tmp_path / "log.csv").write_text("user,item,time\n" + "\n".join(bought))
+  items = ["i0,Heat,Action|Crime,1995", "i1,Big,,1988", "i2,Up,Family,2009"]
+  items += ["i3,Jaws,Horror,", "i4,Alien,,"]
+  (tmp_path / "items.csv").write_text(
+    "item,title,genre,year\n" + "\n".join(items)
+  )
+  keys = {
+    "data__format": "csv",
+    "data__interactions": str(tmp_path / "log.csv"),
+    "data__items": str(tmp_path / "items.csv"),
+  }
+  root = _prepared(tmp_path / "run", **keys)
+  (tmp_path / "more.json").write_text('{"i1": "funny"}')
+  own = _task(
+    root,
+    **keys,
+    task__auxiliary__columns=("genre", "year"),
+    task__auxiliary__attributes=str(tmp_path / "more.json"),
+  )
+  read, ids = own.samples("train").samples.wording, own.store.catalogue
+  assert {read.item(n) for n in range(len(ids))} == {
+    '"Heat" (Action, Crime; 1995)',
+    '"Big" (funny; 1988)',
+    '"Up" (Family; 2009)',
+    '"Jaws" (Horror)',
+    '"Alien"',
+  }
+  paths = own.store.paths  # Lists are compared by the same columns.
+  (groups,) = item_groups.of_columns(["genre"], paths.attributes, len(ids))
+  assert groups.groups == ["Action", "Crime", "Family", "Horror"]
+  heat = groups.members[ids.index_of_external_id("i0")]
+  assert heat.tolist() == [True, True, False, False]
+  plain = _task(root, **keys).samples("train").fingerprints
+  assert own.samples("train").fingerprints != plain
+  with pytest.raises(errors.UserError, match="'brand' found, one of genre, ye"):
+    _task(root, **keys, task__auxiliary__columns=("brand",)).samples("train")
 
 
 @pytest.mark.parametrize(

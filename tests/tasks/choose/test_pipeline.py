@@ -39,11 +39,12 @@ def test_the_tiny_pipeline_ends_with_rows_report_and_export(tmp_path):
   assert weights["projector.in.kernel"].shape == (16, 32)
   assert np.abs(weights["projector.out.kernel"]).max() > 0
 
-  again = command.run(*flags, "--mode=evaluate", devices=1)
-  assert "choose.json is current" in again.stdout
+  status, again, _ = command.here_with_output(*flags, "--mode=evaluate")
+  assert status == 0 and "choose.json is current" in again
   other = "--config.task.choose.schedule=direct"
-  planned = command.run(*flags, other, "--mode=train", "--dry_run", devices=1)
-  assert "schedule" in planned.stdout
+  dry = (*flags, other, "--mode=train", "--dry_run")
+  status, planned, _ = command.here_with_output(*dry)
+  assert status == 0 and "schedule" in planned
   command.run(*flags, "--mode=export", devices=1)
   exported = tmp_path / "export/adapter/adapter_own.safetensors"
   assert (
