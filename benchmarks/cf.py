@@ -21,14 +21,13 @@ import pathlib
 import platform
 import resource
 import statistics
-import subprocess
 import tempfile
 import time
 
 import jax
 import numpy as np
 
-from benchmarks import cf_data, peer_cf, scratch
+from benchmarks import cf_data, children, peer_cf, scratch
 from bigrec_jax.cf import (
   factors as factors_lib,
   fitting,
@@ -153,7 +152,7 @@ def peer(data: cf_data.Dataset, epochs: int) -> dict:
     seen = data.seen["test"]
     np.save(folder / "seen.npy", np.where(seen >= 0, seen, pad))
     command = [scratch.interpreter(), peer_cf.__file__, name]
-    out = subprocess.run(command, check=True, capture_output=True, text=True)
+    out = children.run(command, check=True, capture_output=True, text=True)
   return json.loads(out.stdout)
 
 

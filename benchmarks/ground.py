@@ -38,7 +38,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import peer_ground, scratch
+from benchmarks import children, peer_ground, scratch
 from bigrec_jax import config
 from bigrec_jax.devices import blocks, sharding
 from bigrec_jax.rankers import grounder as grounder_lib
@@ -239,7 +239,7 @@ def _procedure(
 
 
 def _peer(python: str, command: list[Any]) -> dict[str, Any]:
-  done = subprocess.run(
+  done = children.run(
     [python, _PEER, *map(str, command)],
     check=True,
     capture_output=True,

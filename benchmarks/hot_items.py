@@ -18,14 +18,13 @@ import importlib
 import json
 import os
 import pathlib
-import subprocess
 import sys
 from typing import Any
 
 import numpy as np
 
 import bigrec_jax
-from benchmarks import scratch, serving
+from benchmarks import children, scratch, serving
 from bigrec_jax import config as config_lib
 from bigrec_jax.cf import rows as rows_lib
 from bigrec_jax.data.formats import registry
@@ -87,7 +86,7 @@ def split(
 
 
 def _main(*flags: str) -> None:
-  subprocess.run(
+  children.run(
     [sys.executable, "main.py", *flags], cwd=serving.ROOT, check=True
   )
 

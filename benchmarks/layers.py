@@ -24,7 +24,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from benchmarks import scratch, sizes, train
+from benchmarks import children, scratch, sizes, train
 from bigrec_jax.data.text import packing
 from bigrec_jax.devices import noise
 from bigrec_jax.models import low_rank, stacking
@@ -142,7 +142,7 @@ def _apart(way: str) -> dict[str, Any]:
   environment = dict(os.environ)
   if way == _SMALL_PAGES:
     environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"
-  done = subprocess.run(
+  done = children.run(
     [*command, *sys.argv[1:]],
     stdout=subprocess.PIPE,
     text=True,

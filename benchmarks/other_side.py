@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 from typing import Any
 
-from benchmarks import scratch
+from benchmarks import children, scratch
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -30,7 +30,7 @@ class OtherSide:
       arguments: what it is given.
     """
     path = pathlib.Path(__file__).with_name(script)
-    self._process = subprocess.Popen(
+    self._process = children.start(
       [scratch.interpreter(), str(path), *map(str, arguments)],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,

@@ -12,11 +12,10 @@ import argparse
 import json
 import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 
-from benchmarks import scratch
+from benchmarks import children, scratch
 from bigrec_jax.results import table
 from bigrec_jax.workdir import storage
 
@@ -143,7 +142,7 @@ def run(case: str, results: pathlib.Path, effort: str) -> dict:
     command += ["--config.data.num_train=1024"]
     command += [f"--config.plan.quick={effort == 'quick'}"]
     print(f"\n{case}: {model} on {topology}: {options}", flush=True)
-    subprocess.run(
+    children.run(
       command + options.split(),
       cwd=_ROOT,
       env=os.environ | {"JAX_PLATFORMS": "cpu"},

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from typing import Self
 
+from benchmarks import children
 from bigrec_jax.config import MeshConfig
 from bigrec_jax.recommend import (
   choice,
@@ -42,7 +43,7 @@ class Server:
       ready: path that answers 200 once it is.
     """
     start = time.perf_counter()
-    self.process = subprocess.Popen(
+    self.process = children.start(
       [sys.executable, *command],
       cwd=ROOT,
       stdout=subprocess.PIPE,

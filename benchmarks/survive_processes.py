@@ -17,7 +17,11 @@ import sys
 import tempfile
 import time
 
-from benchmarks import survive_commands as commands_lib, survive_kills
+from benchmarks import (
+  children,
+  survive_commands as commands_lib,
+  survive_kills,
+)
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Processes are started, and how many go on after that.
@@ -45,7 +49,7 @@ class Group:
     together = ("--distributed",) if count > 1 else ()
     self.err = [tempfile.TemporaryFile("w+") for _ in range(count)]
     self.processes = [
-      subprocess.Popen(
+      children.start(
         [sys.executable, "main.py", *together, *flags],
         cwd=_ROOT,
         env=_environment(address, count, own),

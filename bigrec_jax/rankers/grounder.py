@@ -89,9 +89,9 @@ class Grounder:
       UserError: a count isn't finite, or all are equal.
     """
     self.table = streamed.streamed(item_embeddings, groups, mesh, real)
-    self._popularity = None
-    if popularity is not None:
-      self._popularity = injection.Popularity(popularity, self.table)
+    self._counts: np.ndarray | None = None
+    self._popularity: injection.Popularity | None = None
+    self._inject(popularity)
     self._gammas = injection.Gammas.of(gamma)
     self._most_items = config.block_items
     self._rows = max(1, min(config.batch_size, most_users))
@@ -206,9 +206,24 @@ class Grounder:
     spare = lists.spare_of(hidden.shape[1])
     lists.warm_up(self.table, users, k, spare, self._most_items)
 
-  def rewritten(self, rows: slice) -> None:
-    """Takes other vectors of some rows from the array that was given."""
+  def rewritten(self, rows: slice, popularity: np.ndarray | None) -> None:
+    """Takes other vectors of some rows from the array that was given.
+
+    Args:
+      rows: that were changed.
+      popularity: [I] counts to inject from now on; None = don't.
+    """
     self.table = streamed.rewritten(self.table, rows)
+    self._inject(popularity)
+
+  def _inject(self, popularity: np.ndarray | None) -> None:
+    """Puts counts [I] on the mesh, unless they are there."""
+    known = self._counts
+    if popularity is None:
+      self._counts = self._popularity = None
+    elif known is None or not np.array_equal(popularity, known):
+      self._counts = popularity
+      self._popularity = injection.Popularity(popularity, self.table)
 
 
 def places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:

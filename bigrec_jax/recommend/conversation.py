@@ -92,7 +92,7 @@ def begin(
     chat_model: in place of the named one.
   """
   dialogue = orchestration.Dialogue(
-    orchestration.found_history(loaded.catalogue, history), profile
+    orchestration.found_history(loaded.offered, history), profile
   )
   if chat_model is None:
     config = loaded.config.task.chat
@@ -100,6 +100,6 @@ def begin(
     network = other_model.network(loaded, config.model)
     chat_model = model_lib.DecodedChat(network, loaded.config)
   orchestrator = orchestration.Orchestrator(
-    recommend, chat_model, loaded.catalogue, loaded.config
+    recommend, chat_model, loaded.offered, loaded.config
   )
   return Conversation(orchestrator, dialogue)

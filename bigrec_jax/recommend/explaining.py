@@ -64,7 +64,7 @@ class Explainer:
       found: their lists.
       by: what orders each list in place of the text; None = nothing.
     """
-    near = self._nearest(users)
+    near, words = self._nearest(users), _by_words(users)
     result = []
     for n, items in enumerate(found.items):
       own = history[n][history[n] >= 0]
@@ -77,6 +77,7 @@ class Explainer:
             texts.texts[n][0],
             order.get(item),
             None if ranks is None else int(ranks[place]),
+            None if words is None else words[n],
             own,
             by[n],
           )
@@ -115,6 +116,7 @@ class Explainer:
     text: str,
     near: int | None,
     by_cf: int | None,
+    by_words: np.ndarray | None,
     history: np.ndarray,
     by: str | None,
   ) -> dict[str, Any]:
@@ -125,6 +127,8 @@ class Explainer:
       "cf": by_cf,
       "popularity": int(self._popular[item]) if self._counts[item] else None,
     }
+    if by_words is not None:
+      places["words"] = _place(by_words, item)
     if by is not None:
       places["text"] = None
     known = {part: place for part, place in places.items() if place is not None}
@@ -172,3 +176,17 @@ class Explainer:
   def _of_item(self, item: int) -> np.ndarray:
     """Returns the train users who had an item, ascending."""
     return self._users[self._starts[item] : self._starts[item + 1]]
+
+
+def _by_words(users: "candidates.Users") -> np.ndarray | None:
+  """Returns BM25 of the histories' titles [n, I]; None where it isn't asked."""
+  from bigrec_jax.rankers.combine import features
+
+  read = users.cf.get(features.WORDS)
+  return None if read is None else read(slice(0, len(users)))
+
+
+def _place(scores: np.ndarray, item: int) -> int | None:
+  """Returns an item's place by scores [I]; None where it shares no word."""
+  own = scores[item]
+  return int((scores > own).sum()) + 1 if own > 0 else None

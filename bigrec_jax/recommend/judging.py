@@ -48,7 +48,7 @@ class Judge:
     chosen, self._loaded = given.chosen, given.loaded
     self._lists = lists
     self._falls_back = given.loaded.config.recommend.fallback
-    self._popularity = np.asarray(given.shelf.popularity, np.float64)
+    self._shelf = given.shelf
 
     def read(name: str) -> confidence.Confidence | None:
       where = f"chosen.json: confidence.{name}"
@@ -112,7 +112,7 @@ class Judge:
     exact = np.array([catalogue.names(texts[0]) for texts in own.texts])
     if self._own is None:  # Nobody asks how far the text is.
       nothing = np.zeros(len(exact), np.int32)
-      place, cold = signs_lib.places(read, nothing, len(self._popularity))
+      place, cold = signs_lib.places(read, nothing, len(self._shelf))
       return confidence.Signs(
         exact, np.zeros(len(exact)), own.scores, place, cold
       )
@@ -143,7 +143,8 @@ class Judge:
 
   def _in_order_of(self, scores: np.ndarray | None) -> np.ndarray:
     """Returns scores [I] from 0 to 1: of CF [1, I], else of popularity."""
-    own = self._popularity if scores is None else scores[0].astype(np.float64)
+    own = self._shelf.popularity if scores is None else scores[0]
+    own = own.astype(np.float64)
     span = own.max() - own.min()
     return (own - own.min()) / (span if span > 0 else 1.0)
 

@@ -58,12 +58,13 @@ class Injected:
     from bigrec_jax.rankers import grounder
 
     loaded, chosen = given.loaded, given.chosen
-    known = "popularity" in chosen.parts
+    self._shelf = given.shelf
+    self._weighs = "popularity" in chosen.parts
     self.models = chosen.models_in_use
     self._ground = grounder.Grounder(
       given.items,
       given.groups,
-      given.shelf.weighed if known else None,
+      given.shelf.weighed if self._weighs else None,
       chosen.gamma,
       loaded.config.ground,
       loaded.mesh,
@@ -73,8 +74,9 @@ class Injected:
     self.table = self._ground.table
 
   def rewritten(self, rows: slice) -> None:
-    """Takes other vectors from the shelf."""
-    self._ground.rewritten(rows)
+    """Takes rows and popularity from the shelf as it is now."""
+    weighed = self._shelf.weighed if self._weighs else None
+    self._ground.rewritten(rows, weighed)
     self.table = self._ground.table
 
   def warm_up(
@@ -205,7 +207,7 @@ class Fused:
   def __init__(self, given: Given):
     from bigrec_jax.rankers.combine import fused_lists, fusion
 
-    loaded = given.loaded
+    loaded, self._shelf = given.loaded, given.shelf
     fused = fusion.Fusion.from_json(given.chosen.fitted, FITTED)
     self.models, self.words = _models(given), fused.words
     self.all_texts, self.asks = fused.texts == "all", fused.likelihood > 0
@@ -222,10 +224,10 @@ class Fused:
     self.table = self._lists.table
 
   def rewritten(self, rows: slice) -> None:
-    """Takes other vectors from the shelf."""
+    """Takes rows and popularity from the shelf as it is now."""
     if self.asks:
       raise ValueError("whoever asks the model of titles knows them all before")
-    self._lists.rewritten(rows)
+    self._lists.rewritten(rows, self._shelf.popularity)
     self.table = self._lists.table
 
   def __call__(

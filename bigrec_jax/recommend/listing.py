@@ -170,7 +170,10 @@ class Listing:
     )
 
   def rewritten(self, rows: slice) -> None:
-    """Takes other vectors from the shelf; nobody makes lists meanwhile."""
+    """Takes rows, maybe none, and popularity from the shelf as it is now.
+
+    Nobody makes lists meanwhile.
+    """
     assert isinstance(self._lists, (list_makers.Injected, list_makers.Fused))
     self._lists.rewritten(rows)
     self.__dict__.pop("table", None)  # It was that of the lists.

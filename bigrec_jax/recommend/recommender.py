@@ -87,9 +87,7 @@ class Recommender:
     self._scorers = {
       model: cf_scorer.load(loaded, model) for model in self._list_of.models
     }
-    self._words = None
-    if self._list_of.words is not None:
-      self._words = words_scorer.load(loaded, self._list_of.words)
+    self._words = words_scorer.load(loaded, self._list_of.words)
     self._decoder = decoder.Decoder(loaded, adapter, spare / len(items))
     self._ready_for_new_texts = loaded.config.generate.constrained
     self._lock = threading.Lock()
@@ -339,14 +337,15 @@ class Recommender:
     """Returns what lists are made from, of histories [N, H]."""
     from bigrec_jax.rankers.combine import candidates
 
-    def reader(score: cf_scorer.Scorer) -> candidates.ReadScores:
-      return lambda part: self._shelf.scores(score, items[part])
+    def reader(score: cf_scorer.Scorer, known: int) -> candidates.ReadScores:
+      return lambda part: self._shelf.scores(score, items[part], known)
 
-    scores = {model: reader(score) for model, score in self._scorers.items()}
+    known = len(self._loaded.catalogue)
+    scores = {name: reader(own, known) for name, own in self._scorers.items()}
     if self._words is not None:
       from bigrec_jax.rankers.combine import features
 
-      scores[features.WORDS] = reader(self._words)
+      scores[features.WORDS] = reader(self._words, len(self._words))
     history = rows.newest(items, self._loaded.config.data.max_history)
     return candidates.Users(queries, log_probs, scores, history, "recommend")
 

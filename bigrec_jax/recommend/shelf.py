@@ -16,12 +16,20 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.cf import rows
-from bigrec_jax.data.prepared import attributes, editions, popularity
+from bigrec_jax.data.prepared import (
+  attributes,
+  catalogue as catalogue_lib,
+  editions,
+  popularity,
+)
 from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
 
 
 class Shelf:
   """Catalogue rows with room; what is read while lists are made.
+
+  What a server shows later changes all of these, so whoever reads them for
+  longer than a list is told (`Served.show`).
 
   Attributes:
     vectors: [C, D] float32; without additions and room the given array itself.
@@ -58,7 +66,8 @@ class Shelf:
       self.real = np.zeros(size, bool) if spare else None
     self.popularity = np.zeros(size, loaded.catalogue.popularity.dtype)
     self.listed: np.ndarray | None = None
-    self.fill(0, self.read_added(loaded.edition))
+    added = self.read_added(loaded.edition)
+    self.fill(0, added, self.read_counts(loaded.offered))
 
   def __len__(self) -> int:
     return len(self.vectors)
@@ -104,12 +113,21 @@ class Shelf:
       self._prepared.shape[1],
     )
 
-  def fill(self, same: int, added: np.ndarray) -> slice:
+  def read_counts(self, offered: catalogue_lib.Catalogue) -> np.ndarray:
+    """Returns how often each item [I + A] of an edition was taken.
+
+    Raises:
+      UserError: the file of `ground.popularity` has no counts of these.
+    """
+    return popularity.counts(self._loaded.config.ground.popularity, offered)
+
+  def fill(self, same: int, added: np.ndarray, counts: np.ndarray) -> slice:
     """Lays out `Loaded.edition`, in place.
 
     Args:
       same: how many of its added items are what lay there before.
       added: [A, D] float32, from `read_added`.
+      counts: [I + A], from `read_counts`.
 
     Returns:
       The rows that are others now.
@@ -120,7 +138,6 @@ class Shelf:
     start = min(first + same, used)
     if len(self) > first:
       self._fill_rows(start, max(used, before), added)
-    counts = popularity.counts(loaded.config.ground.popularity, offered)
     self.popularity = np.zeros(len(self), counts.dtype)
     self.popularity[:used] = counts
     self.listed = self._listed(loaded.edition.listed(offered))
@@ -169,13 +186,17 @@ class Shelf:
       )
     return result
 
-  def scores(self, score: cf_scorer.Scorer, items: np.ndarray) -> np.ndarray:
-    """Returns CF scores [n, C] of histories [n, H].
+  def scores(
+    self, score: cf_scorer.Scorer, items: np.ndarray, known: int
+  ) -> np.ndarray:
+    """Returns scores [n, C] of histories [n, H].
 
-    An item that was added later has the least of its row, and a history counts
-    by what was prepared: the scorer knows nothing else.
+    Args:
+      score: of the first rows alone.
+      items: catalogue rows; a history counts by those that are known.
+      known: how many rows the scorer knows: CF what was prepared, words what
+        is offered. All others have the least of their row.
     """
-    known = len(self._loaded.catalogue)
     if len(self) == known:
       return score(items)
     found = score(rows.only_below(items, known))

@@ -1,34 +1,67 @@
 """BM25 of the titles of histories that are in no split."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bigrec_jax.cf import rows
-from bigrec_jax.recommend import cf_scorer, loaded as loaded_lib
+from bigrec_jax.recommend import loaded as loaded_lib
 
 if TYPE_CHECKING:
   from bigrec_jax.rankers import bm25
 
 
-def load(
-  loaded: loaded_lib.Loaded, settings: "bm25.Settings"
-) -> cf_scorer.Scorer:
-  """Returns the scores by words; the index of all titles is made here, once.
+class Words:
+  """BM25 of a catalogue; its index is made here, once.
 
-  A history counts by its newest `data.max_history` items, as in the splits;
-  one without any scores 0 everywhere.
+  An item that was added later has a title like any other, so it is scored, and
+  counts in a history.
 
-  Args:
-    loaded: configuration and workdir.
-    settings: k1 and b.
+  Attributes:
+    titles: [I] of the catalogue.
   """
-  from bigrec_jax.rankers import bm25
 
-  terms = bm25.Terms(loaded.catalogue.titles)
-  index, most = bm25.Index(terms, settings), loaded.config.data.max_history
+  def __init__(
+    self, titles: Sequence[str], settings: "bm25.Settings", most: int
+  ):
+    """Reads the titles.
 
-  def score(history: np.ndarray) -> np.ndarray:
-    return index.scores(terms.history_counts(rows.newest(history, most)))
+    Args:
+      titles: of all items that are offered.
+      settings: k1 and b.
+      most: a history counts by so many of its newest items, as in the splits.
+    """
+    from bigrec_jax.rankers import bm25
 
-  return score
+    self.titles, self._settings, self._most = titles, settings, most
+    self._terms = bm25.Terms(titles)
+    self._index = bm25.Index(self._terms, settings)
+
+  def __len__(self) -> int:
+    return len(self.titles)
+
+  def __call__(self, history: np.ndarray) -> np.ndarray:
+    """Returns scores [n, I] float32; all 0 for a history without any item.
+
+    Args:
+      history: [n, H] catalogue rows, padded at the right with -1.
+    """
+    newest = rows.newest(history, self._most)
+    return self._index.scores(self._terms.history_counts(newest))
+
+  def of(self, titles: Sequence[str]) -> "Words":
+    """Returns the same of another catalogue; itself where it has no other."""
+    if len(titles) == len(self) and tuple(titles) == tuple(self.titles):
+      return self
+    return Words(titles, self._settings, self._most)
+
+
+def load(
+  loaded: loaded_lib.Loaded, settings: "bm25.Settings | None"
+) -> Words | None:
+  """Returns the words of all that is offered; None without settings."""
+  if settings is None:
+    return None
+  most = loaded.config.data.max_history
+  return Words(loaded.offered.titles, settings, most)

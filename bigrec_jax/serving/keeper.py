@@ -213,10 +213,8 @@ class Keeper:
     own = self._engine.recommender
     offered: catalogue_lib.Catalogue = edition.offered(own.prepared)
     with _conflicts():
-      added = own.read_added(edition)
-      self._engine.change(
-        lambda: own.show(edition, offered, trie, added), trie is not None
-      )
+      found = own.next(edition, offered, trie)
+      self._engine.change(lambda: own.show(found), trie is not None)
 
 
 @contextlib.contextmanager

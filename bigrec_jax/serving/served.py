@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from bigrec_jax.recommend import (
   queries,
   recommendations,
   recommender,
+  words_scorer,
 )
 from bigrec_jax.serving import refusals
 
@@ -35,6 +36,26 @@ Now = Callable[
   [int, catalogue_lib.Catalogue],
   tuple[histories_lib.Histories, filters.Filter],
 ]
+
+
+class Next(NamedTuple):
+  """An edition with all that lists of it are made of.
+
+  Attributes:
+    edition: the edition.
+    offered: its items.
+    trie: the titles that may be written; None = any text.
+    words: what scores the words of titles; None = nobody reads it.
+    added: [A, D] float32, vectors of what was added.
+    counts: [I + A] how often each item was taken.
+  """
+
+  edition: editions.Edition
+  offered: catalogue_lib.Catalogue
+  trie: "constraints.Trie | None"
+  words: words_scorer.Words | None
+  added: np.ndarray
+  counts: np.ndarray
 
 
 class Served(recommender.Recommender):
@@ -128,38 +149,44 @@ class Served(recommender.Recommender):
     )
     return list(map(len, encoded))
 
-  def read_added(self, edition: editions.Edition) -> np.ndarray:
-    """Returns the vectors [A, D] of what an edition added.
+  def next(
+    self,
+    edition: editions.Edition,
+    offered: catalogue_lib.Catalogue,
+    trie: "constraints.Trie | None",
+  ) -> "Next":
+    """Returns what `show` takes; nobody has to wait for that.
+
+    Args:
+      edition: with no more items than there is room for.
+      offered: its items.
+      trie: of its titles, where these alone may be written.
 
     Raises:
-      UserError: there is no room, or one is missing.
+      UserError: there is no room, or a vector or all counts are missing.
     """
     self._shelf.check_room(edition)
-    return self._shelf.read_added(edition)
+    return Next(
+      edition,
+      offered,
+      trie,
+      None if self._words is None else self._words.of(offered.titles),
+      self._shelf.read_added(edition),
+      self._shelf.read_counts(offered),
+    )
 
   @property
   def grows(self) -> bool:
     """Whether what was chosen can list items that are added later."""
     return self._list_of.grows and not self.config.generate.has_prior
 
-  def show(
-    self,
-    edition: editions.Edition,
-    offered: catalogue_lib.Catalogue,
-    trie: "constraints.Trie | None",
-    added: np.ndarray,
-  ) -> None:
+  def show(self, now: "Next") -> None:
     """Lists another edition of the catalogue from now on.
 
-    Args:
-      edition: with no more items than there is room for.
-      offered: its items.
-      trie: of its titles, where these alone may be written.
-      added: [A, D] float32, from `read_added`.
-
     Raises:
-      UserError: there is no room, or a vector is missing or isn't finite.
+      UserError: a vector isn't finite.
     """
+    edition, offered = now.edition, now.offered
     before = self._loaded.edition
     pairs = zip(
       zip(before.external_ids, before.titles, strict=True),
@@ -169,10 +196,11 @@ class Served(recommender.Recommender):
     same = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], pairs))
     with self._lock:
       self._loaded.offer(edition, offered)
-      changed = self._shelf.fill(same, added)
-      if changed.start < changed.stop:
+      changed = self._shelf.fill(same, now.added, now.counts)
+      if self._list_of.grows:  # Of others nothing but what is hidden changes.
         self._list_of.rewritten(changed)
-      self._decoder.trie = trie
+      self._words, self._decoder.trie = now.words, now.trie
+      self.__dict__.pop("_explainer", None)  # It was of the rows before.
       self.provenance = dataclasses.replace(
         self.provenance, catalogue=edition.fingerprint
       )

@@ -23,7 +23,7 @@ from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
 if TYPE_CHECKING:
-  from bigrec_jax.rankers import protocol
+  from bigrec_jax.rankers import bm25, protocol
   from bigrec_jax.rankers.combine import candidates
 
 SPLIT = "test"
@@ -130,8 +130,8 @@ class _Maker:
     history = self._examples.history
     reads = {model: self._reader(model) for model in make.models}
     if make.words is not None:
-      score = words_scorer.load(session, make.words)
-      reads["bm25"] = lambda part: score(history[part])
+      words = self._words_by(make.words)
+      reads["bm25"] = lambda part: words(history[part])
     users = candidates.Users(queries, logs, reads, history, SPLIT)
     wanted = list_inputs.Wanted(history[:, :0], self._k, None)
     return make(users, texts, wanted).items
@@ -211,8 +211,13 @@ class _Maker:
   def _words(self) -> "protocol.Ranker":
     from bigrec_jax.rankers import bm25, dense
 
-    session, history = self._session, self._examples.history
+    history = self._examples.history
     settings = bm25.Settings(self._found.bm25["k1"], self._found.bm25["b"])
-    score = words_scorer.load(session, settings)
-    items = len(session.catalogue)
-    return dense.Dense(lambda part: score(history[part]), items)
+    score = self._words_by(settings)
+    return dense.Dense(lambda part: score(history[part]), len(score))
+
+  def _words_by(self, settings: "bm25.Settings") -> words_scorer.Words:
+    """Returns BM25 of the prepared titles, which an evaluation knows alone."""
+    session = self._session
+    most = session.config.data.max_history
+    return words_scorer.Words(session.catalogue.titles, settings, most)

@@ -76,7 +76,8 @@ def test_added_items_are_listed_as_if_they_had_been_there(
       )
 
   grounder.warm_up(queries, *options)
-  grounder.rewritten(slice(size - 1, size))
+  own = weighed if popularity else None
+  grounder.rewritten(slice(size - 1, size), own)
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
     lambda name, *_, **__: compiled.append(name) if "compile" in name else None
@@ -85,12 +86,16 @@ def test_added_items_are_listed_as_if_they_had_been_there(
   vectors[first : first + ADDED] = new
   own_groups[first + 3] = own_groups[7]
   real[: first + ADDED] = True
-  grounder.rewritten(slice(first, first + ADDED))
+  if popularity:  # Of a file, that knows one of them.
+    weighed = weighed.copy()
+    weighed[first + 2] = counts.max() + 1
+    own = weighed
+  grounder.rewritten(slice(first, first + ADDED), own)
   check(first + ADDED)
   # And back: what is gone is spare again.
   vectors[first + 4 :] = spread(items, size)[first + 4 :]
   real[first + 4 :] = False
-  grounder.rewritten(slice(first + 4, first + ADDED))
+  grounder.rewritten(slice(first + 4, first + ADDED), own)
   check(first + 4)
   assert not compiled, compiled
 

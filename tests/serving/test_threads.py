@@ -1,5 +1,9 @@
-"""What takes long has one thread: the others are for who asks for lists."""
+"""The HTTP side beside a made-up engine: what is told, what has one thread.
 
+What takes long has one thread: the others are for who asks for lists.
+"""
+
+import logging
 import threading
 import time
 import types
@@ -90,6 +94,32 @@ def _at_once(client, asked):
     return list(
       pool.map(lambda a: client.post(a[0], json=a[1]).status_code, asked)
     )
+
+
+def test_requests_are_logged_and_counted_but_not_probes(client, caplog):
+  """As docs/serve.md says."""
+  quiet = ["/health/live", "/health/ready", "/metrics", "/openapi.json"]
+  quiet.append("/docs")
+  loud = {"/v1/catalogue": 200, "/v1/nothing": 404, "/docs/more": 404}
+  with caplog.at_level(logging.DEBUG, "bigrec_jax.serve"):
+    for path in quiet:
+      answer = client.get(path)
+      assert answer.status_code == 200 and "x-request-id" not in answer.headers
+    for path in loud:
+      assert client.get(path).headers["x-request-id"]
+  lines = [record.more for record in caplog.records if hasattr(record, "more")]
+  assert [own["status"] for own in lines] == list(loud.values())
+  assert [own["path"] for own in lines] == ["/v1/catalogue", "other", "other"]
+  assert all(path in own.get("problem", path) for own, path in zip(lines, loud))
+  counted = [
+    line
+    for line in client.get("/metrics").text.splitlines()
+    if line.startswith("bigrec_requests_total{")
+  ]
+  assert sorted(counted) == [
+    'bigrec_requests_total{path="/v1/catalogue",status="200"} 1.0',
+    'bigrec_requests_total{path="other",status="404"} 2.0',
+  ]
 
 
 def test_changes_wait_for_each_other_without_a_thread(client, slow):

@@ -228,7 +228,12 @@ class Gatherer:
       spread,
       _stacked([_at(x, items) for x in whole], items.shape, np.float32, 2),
       _stacked([_places(items, x) for x in by_cf], items.shape, np.int32, 2),
-      _stacked([_range(x) for x in whole], (len(users), 3), np.float32, 1),
+      _stacked(
+        [_range(x, self.table.real) for x in whole],
+        (len(users), 3),
+        np.float32,
+        1,
+      ),
     )
 
   def _near(
@@ -319,8 +324,15 @@ def _at(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
   return np.where(items >= 0, found, np.float32(0.0))
 
 
-def _range(scores: np.ndarray) -> np.ndarray:
-  """Returns [n, 3]: least, greatest, log of the sum of exponentials."""
+def _range(scores: np.ndarray, real: np.ndarray | None) -> np.ndarray:
+  """Returns [n, 3]: least, greatest, log of the sum of exponentials.
+
+  Args:
+    scores: [n, I].
+    real: [I] bool, which rows hold an item; None = all do.
+  """
+  if real is not None:
+    scores = scores[:, real]
   low, high = scores.min(axis=1), scores.max(axis=1)
   # float64 a row at a time: the sum must not hang on how many rows there are.
   sums = [

@@ -68,22 +68,35 @@ class FusedLists:
     """
     own = features.TEXT, features.POPULARITY
     self.models = tuple(part for part in fused.parts if part not in own)
-    known = features.POPULARITY in fused.parts
-    self._items = features.Items(popularity if known else None, self.models)
+    self._counts = features.POPULARITY in fused.parts
     # Whose places are shown: the first of CF.
     of_cf = [model for model in self.models if model != features.WORDS]
     self._shown = of_cf[0] if of_cf else None
+    self._fused, self._config = fused, config
     self.table = streamed.streamed(item_embeddings, groups, mesh, real)
+    self._favour(popularity)
+
+  def rewritten(self, rows: slice, popularity: np.ndarray) -> None:
+    """Takes other vectors of some rows from the array that was given.
+
+    Args:
+      rows: that were changed.
+      popularity: [I] counts from now on.
+    """
+    self.table = self._gather.table = streamed.rewritten(self.table, rows)
+    known = self._items.popularity
+    if known is not None and not np.array_equal(popularity, known):
+      self._favour(popularity)
+
+  def _favour(self, popularity: np.ndarray) -> None:
+    """Has counts [I] take part in lists, where they do."""
+    known = popularity if self._counts else None
+    self._items = features.Items(known, self.models)
     self._gather = candidates.Gatherer(
       self.table,
-      popularity if known else np.zeros(len(groups)),
-      block_items=config.block_items,
+      np.zeros(len(popularity)) if known is None else known,
+      block_items=self._config.block_items,
     )
-    self._fused, self._config = fused, config
-
-  def rewritten(self, rows: slice) -> None:
-    """Takes other vectors of some rows from the array that was given."""
-    self.table = self._gather.table = streamed.rewritten(self.table, rows)
 
   def __call__(
     self,
