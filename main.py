@@ -77,8 +77,10 @@ _READING = ("recommend", "serve", "chat", "report", "export", "plan")
 _STARTING = ("train", "pipeline")
 # They neither read nor change what is there.
 _OF_NO_WORKDIR = ("selfcheck",)
+# Where configs/ is: in a checkout, or in the installed package.
+_HOME = pathlib.Path(__file__).resolve().parent
 # The defaults alone, where the workdir remembers all else.
-_DEFAULTS = pathlib.Path(__file__).resolve().parent / "configs" / "common.py"
+_DEFAULTS = _HOME / "configs" / "common.py"
 
 # For the others to say why they stop, too.
 _FAREWELL_SECONDS = 2.0
@@ -149,6 +151,20 @@ def _named(argv: list[str], flag: str) -> str | None:
   return found
 
 
+def _without(arguments: list[str], *names: str) -> Iterator[str]:
+  """Yields the arguments but for some flags and their values."""
+  skipped = False
+  for argument in arguments:
+    name, is_one, _ = argument.lstrip("-").partition("=")
+    if argument.startswith("-"):
+      skipped = name.removeprefix("no") in names or name in names
+      if not skipped:
+        yield argument
+      skipped = skipped and not is_one  # Its value comes next.
+    elif not skipped:
+      yield argument
+
+
 @contextlib.contextmanager
 def _keys_before_methods() -> Iterator[None]:
   """Makes `--config.data.items=FILE` a key: ConfigDict has a method items.
@@ -169,6 +185,17 @@ def _keys_before_methods() -> Iterator[None]:
     config_path._get_item_or_attribute = plain
 
 
+def _config_is_missing(workdir: str | None) -> errors.UserError:
+  where = ""
+  if workdir:
+    file = paths_lib.Paths(pathlib.Path(workdir)).config
+    where = f" (there is no {file}, which would say it)"
+  return errors.UserError(
+    "--config is missing: e.g. configs/demo.py, or --workdir of an earlier"
+    f" run, which remembers it{where}"
+  )
+
+
 def _parse(argv: list[str]) -> None:
   """Parses flags; every mistake becomes a UserError.
 
@@ -179,12 +206,16 @@ def _parse(argv: list[str]) -> None:
   if workdir:
     given_paths.check_workdir(workdir)
   if named := _named(argv, "config"):
-    source_file.check(named)
-  else:
-    if _named(argv, "mode") == "selfcheck" or (
-      workdir and paths_lib.Paths(pathlib.Path(workdir)).config.exists()
-    ):
-      argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
+    found = source_file.find(named, _HOME)
+    source_file.check(found)
+    if found != named:
+      argv = [argv[0], f"--config={found}", *_without(argv[1:], "config")]
+  elif _named(argv, "mode") == "selfcheck" or (
+    workdir and paths_lib.Paths(pathlib.Path(workdir)).config.exists()
+  ):
+    argv = [argv[0], f"--config={_DEFAULTS}", *argv[1:]]
+  elif any(word.lstrip("-").startswith("config.") for word in argv[1:]):
+    raise _config_is_missing(workdir)  # Without one no key is known.
   try:
     with _keys_before_methods():
       rest = flags.FLAGS(argv)
@@ -206,14 +237,7 @@ def _parse(argv: list[str]) -> None:
   if len(rest) > 1:
     raise errors.UserError(f"{rest[1]!r}: not a flag; flags start with --")
   if _CONFIG.value is None:
-    where = ""
-    if _WORKDIR.value:
-      file = paths_lib.Paths(pathlib.Path(_WORKDIR.value)).config
-      where = f" (there is no {file}, which would say it)"
-    raise errors.UserError(
-      "--config is missing: e.g. configs/demo.py, or --workdir of an earlier"
-      f" run, which remembers it{where}"
-    )
+    raise _config_is_missing(_WORKDIR.value)
   if _MODE.value not in MODES:
     near = _nearest(_MODE.value, list(MODES)) if _MODE.value else ""
     raise errors.UserError(
@@ -307,16 +331,7 @@ def _remember(
 def _repeated(arguments: list[str]) -> Iterator[str]:
   """Yields the flags that another mode on the same workdir needs, too."""
   own = ("mode", "history", "make", "dry_run", "verify")
-  skipped = False
-  for argument in arguments:
-    name, is_one, _ = argument.lstrip("-").partition("=")
-    if argument.startswith("-"):
-      skipped = name.removeprefix("no") in own or name in own
-      if not skipped:
-        yield argument
-      skipped = skipped and not is_one  # Its value comes next.
-    elif not skipped:
-      yield argument
+  return _without(arguments, *own)
 
 
 def _set_up_jax(workdir: pathlib.Path) -> None:

@@ -39,8 +39,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 def layer_of(module: str) -> int:
   parts = module.split(".")
-  if len(parts) == 1 or parts == ["bigrec_jax", "__init__"]:
-    return -1  # The package itself: its few public names.
+  if len(parts) == 1 or parts[1] in ("__init__", "__main__"):
+    return -1  # The package itself: its few public names; main.py.
   return LAYERS.index(parts[1])
 
 

@@ -11,6 +11,10 @@ DEMO = "--config=configs/demo.py:tiny"
   ("flags", "words"),
   [
     (["--mode=prepare"], ["--config is missing"]),
+    (
+      ["--mode=train", "--workdir=runs/none", "--config.seed=1"],
+      ["--config is missing", "no runs/none/config.json"],
+    ),
     ([DEMO], ["--mode", "ground_eval"]),
     ([DEMO, "--mode=prepair"], ["prepair", "did you mean prepare"]),
     ([DEMO, "--mode=prepare", "extra"], ["'extra'", "not a flag"]),

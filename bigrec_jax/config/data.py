@@ -64,7 +64,9 @@ class DataConfig:
       "data.windows", self.windows, ("auto", "full", "tail", "every")
     )
     checks.choice(
-      "data.encoding", self.encoding, ("auto", "utf-8", "iso-8859-1")
+      "data.encoding",
+      self.encoding,
+      ("auto", "utf-8", "utf-16", "cp1252", "iso-8859-1"),
     )
 
 

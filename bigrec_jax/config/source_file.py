@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pathlib
 import traceback
 import types
 from collections.abc import Callable
@@ -10,6 +11,20 @@ from typing import Any
 import ml_collections
 
 from bigrec_jax import errors
+
+
+def find(named: str, home: pathlib.Path) -> str:
+  """Returns what --config names, of ours wherever the command is given.
+
+  Args:
+    named: what --config says: a file, or `file:variant`.
+    home: where our own configs/ is.
+  """
+  path, colon, variant = named.partition(":")
+  own = home / path
+  if pathlib.PurePath(path).parts[:1] != ("configs",) or os.path.lexists(path):
+    return named
+  return f"{own}{colon}{variant}" if own.is_file() else named
 
 
 def check(named: str) -> None:

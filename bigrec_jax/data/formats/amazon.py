@@ -20,6 +20,7 @@ from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import (
   interactions,
+  mistakes,
   raw_files,
   title_files,
   values,
@@ -71,38 +72,49 @@ def read(
     UserError: a file is missing or a line is malformed.
   """
   found = files(data)
-  log = _read_reviews(found["reviews"], doctor)
-  if data.catalogue:
-    titles = title_files.read(found["titles"], data.encoding, doctor)
-  else:
-    titles = _read_meta(found["titles"], set(log.items), doctor)
+  reviewed: set[str] = set()  # Of a damaged file, as far as it can be read.
+
+  def read_titles() -> dict[str, str]:
+    if data.catalogue:
+      return title_files.read(found["titles"], data.encoding, doctor)
+    return _read_meta(found["titles"], reviewed, doctor)
+
+  log, titles = mistakes.gather(
+    lambda: _read_reviews(found["reviews"], doctor, reviewed), read_titles
+  )
   return log.finish(
     str(found["reviews"]), titles, "items without a title", doctor
   )
 
 
 def _read_reviews(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, reviewed: set[str]
 ) -> interactions.Log:
-  """Returns the reviews with rating and time."""
+  """Returns the reviews with rating and time; adds their items to a set."""
   log, incomplete, unrated = interactions.Log(), [], 0
-  for number, review in raw_files.json_lines(path, doctor):
-    user = _text(path, number, review, "reviewerID")
-    item = _text(path, number, review, "asin")
-    if "overall" not in review or "unixReviewTime" not in review:
-      incomplete.append(f"line {number}")
-      continue
-    seconds = values.seconds(review["unixReviewTime"])
-    if seconds is None:
-      raise errors.UserError(
-        f"{path}: line {number}: unixReviewTime"
-        f" {values.shown(review['unixReviewTime'])} found, whole seconds"
-        " expected"
-      )
-    # BIGRec needs no rating, so a review without one counts.
-    stars = values.rating(review["overall"])
-    unrated += math.isnan(stars)
-    log.add(user, item, seconds, stars)
+  with mistakes.of(path) as wrong:
+    for number, review in raw_files.json_lines(path, doctor, wrong):
+      user = _text(wrong, number, review, "reviewerID")
+      item = _text(wrong, number, review, "asin")
+      if not user or not item:
+        continue
+      reviewed.add(item)
+      if "overall" not in review or "unixReviewTime" not in review:
+        incomplete.append(f"line {number}")
+        continue
+      given = review["unixReviewTime"]
+      seconds = values.seconds(given)
+      if seconds is None:
+        wrong.add(
+          "times",
+          f"line {number}",
+          f"unixReviewTime {values.shown(given)} found, whole seconds expected",
+        )
+        continue
+      # BIGRec needs no rating, so a review without one counts.
+      stars = values.rating(review["overall"])
+      unrated += math.isnan(stars)
+      log.add(user, item, seconds, stars)
   doctor.removed(
     "reviews without overall or unixReviewTime",
     "interactions",
@@ -115,14 +127,14 @@ def _read_reviews(
 
 
 def _text(
-  path: pathlib.Path, number: int, value: dict[str, Any], key: str
+  wrong: mistakes.Mistakes, number: int, value: dict[str, Any], key: str
 ) -> str:
+  """Returns a text, "" where there is none, which is noted."""
   text = value.get(key)
   if not isinstance(text, str) or not text:
     shown = values.shown(text) if key in value else f"no {key}"
-    raise errors.UserError(
-      f"{path}: line {number}: {shown} found, {key} as text expected"
-    )
+    wrong.add(key, f"line {number}", f"{shown} found, {key} as text expected")
+    return ""
   return raw_files.repaired(text)
 
 
@@ -133,15 +145,16 @@ def _read_meta(
   titles: dict[str, str] = {}
   seen: set[str] = set()
   repeated = 0
-  for number, meta in raw_files.json_lines(path, doctor):
-    item = _text(path, number, meta, "asin")
-    if item not in reviewed:
-      continue
-    repeated += item in seen
-    seen.add(item)
-    title = meta.get("title", "")
-    if isinstance(title, str) and len(title) >= _SHORTEST_TITLE:
-      titles[item] = raw_files.repaired(title)
+  with mistakes.of(path) as wrong:
+    for number, meta in raw_files.json_lines(path, doctor, wrong):
+      item = _text(wrong, number, meta, "asin")
+      if item not in reviewed:
+        continue
+      repeated += item in seen
+      seen.add(item)
+      title = meta.get("title", "")
+      if isinstance(title, str) and len(title) >= _SHORTEST_TITLE:
+        titles[item] = raw_files.repaired(title)
   doctor.found("reviewed items that the metadata lack", len(reviewed - seen))
   doctor.found("metadata lines of an item that has one already", repeated)
   doctor.removed(

@@ -2,10 +2,15 @@
 
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import csv_rows, opened, raw_files, values
+from bigrec_jax.data.formats import (
+  csv_rows,
+  encodings,
+  mistakes,
+  raw_files,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import fields, storage
 
@@ -30,14 +35,17 @@ def read(path: pathlib.Path) -> dict[str, str]:
     UserError: a line is malformed, or no item has attributes.
   """
   suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-  if suffix == "json":
-    pairs = list(_from_json(path))
-  else:
-    parse = _from_csv if suffix == "csv" else _from_dat
-    notes = doctor_lib.Doctor("attributes")  # Of an encoding; nobody reads it.
-    pairs = raw_files.decoded(
-      path, "auto", notes, lambda lines: list(parse(path, lines))
-    )
+  with mistakes.of(path) as wrong:
+    if suffix == "json":
+      pairs = list(_from_json(path, wrong))
+    else:
+      parse = _from_csv if suffix == "csv" else _from_dat
+      pairs = raw_files.decoded(
+        path,
+        "auto",
+        doctor_lib.Aloud(path),
+        lambda lines: list(parse(path, lines, wrong)),
+      )
   found = {}
   for key, text in pairs:
     text = ", ".join(part.strip() for part in text.split(BETWEEN))
@@ -50,11 +58,10 @@ def read(path: pathlib.Path) -> dict[str, str]:
   return found
 
 
-def _from_json(path: pathlib.Path) -> _Pairs:
-  try:
-    text = opened.content(path).decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    raise errors.UserError(f"{path}: {error}, UTF-8 expected") from None
+def _from_json(path: pathlib.Path, wrong: mistakes.Mistakes) -> _Pairs:
+  file = encodings.Text(path)
+  text = file.whole()
+  file.tell(doctor_lib.Aloud(path))
   value = storage.parse_json(text, str(path))
   if not isinstance(value, dict):
     raise errors.UserError(
@@ -62,18 +69,18 @@ def _from_json(path: pathlib.Path) -> _Pairs:
       " expected"
     )
   for key, own in value.items():
-    yield key, _text(f"{path}: key {values.shown(key)}", own)
+    parts = own if isinstance(own, list) else [own]
+    if all(isinstance(part, str) for part in parts):
+      yield key, BETWEEN.join(parts)
+      continue
+    problem = str(fields.refuse("", own, "a text or a list of texts"))
+    place = f"key {values.shown(key)}"
+    wrong.add("texts", place, problem.removeprefix(": "))
 
 
-def _text(where: str, value: Any) -> str:
-  """Returns a text, or several with bars between."""
-  parts = value if isinstance(value, list) else [value]
-  if not all(isinstance(part, str) for part in parts):
-    raise fields.refuse(where, value, "a text or a list of texts")
-  return BETWEEN.join(parts)
-
-
-def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+def _from_csv(
+  path: pathlib.Path, lines: Iterable[str], wrong: mistakes.Mistakes
+) -> _Pairs:
   rows = csv_rows.Rows(path, lines)
   rows.keys = (0,)
   reader = iter(rows)
@@ -85,22 +92,22 @@ def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
     )
   for number, row in reader:
     if len(row) != len(header) or not row[0]:
-      raise errors.UserError(
-        f"{path}: line {number}: {len(row)} fields found, {len(header)} with an"
-        " id expected"
-      )
+      problem = f"{len(row)} fields found, {len(header)} with an id expected"
+      wrong.add("lines", f"line {number}", problem)
+      continue
     yield row[0], row[-1]
 
 
-def _from_dat(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+def _from_dat(
+  path: pathlib.Path, lines: Iterable[str], wrong: mistakes.Mistakes
+) -> _Pairs:
   for number, line in enumerate(lines, 1):
     line = line.rstrip("\n")
     key, between, rest = line.partition("::")
     if not line.strip():
       continue
     if not (key and between):
-      raise errors.UserError(
-        f"{path}: line {number}: {line[:60]!r} found, id::title::attributes"
-        " expected"
-      )
+      problem = f"{line[:60]!r} found, id::title::attributes expected"
+      wrong.add("lines", f"line {number}", problem)
+      continue
     yield key, rest.rpartition("::")[2]

@@ -17,6 +17,7 @@ isn't stays in the text alone.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import (
   csv_rows,
+  mistakes,
   raw_files,
   title_files,
   titles_in_text,
@@ -98,15 +100,15 @@ def files(data: DataConfig) -> dict[str, pathlib.Path]:
   Raises:
     UserError: a file is missing.
   """
-  found = {"titles": raw_files.given("data.catalogue", data.catalogue)}
+  named = {"titles": ("data.catalogue", data.catalogue)}
   for split in splits.SPLITS:
     value = getattr(data, split)
     if split == "valid" and not value and _is_csv(data.train):
       continue
     if split == "train" and not value:
       continue
-    found[split] = raw_files.given(f"data.{split}", value)
-  return found
+    named[split] = f"data.{split}", value
+  return raw_files.given_all(named)
 
 
 def read(
@@ -121,7 +123,10 @@ def read(
   found = files(data)
   titles = title_files.read(found.pop("titles"), data.encoding, doctor)
   reader = _Reader(titles, prompt, data.max_history, doctor)
-  rows = {split: list(reader.rows(path)) for split, path in found.items()}
+  parts = mistakes.gather(
+    *(functools.partial(reader.rows, path) for path in found.values())
+  )
+  rows: dict[str, list[Row]] = dict(zip(found, parts, strict=True))
   if "train" not in rows:
     rows = {"train": [], **rows}
     doctor.note("data.train is empty: there are no train rows")
@@ -222,14 +227,35 @@ class _Reader:
     """The (instruction, history lead) of all rows, most frequent first."""
     return [key for key, _ in self._instructions.most_common()]
 
-  def rows(self, path: pathlib.Path) -> Iterator[Row]:
-    """Yields the rows of one file."""
+  def rows(self, path: pathlib.Path) -> list[Row]:
+    """Returns the rows of one file.
+
+    Raises:
+      UserError: with all mistakes of the file.
+    """
+    found = []
+    with mistakes.of(path) as wrong:
+      for place, value in self._values(path, wrong):
+        where = f"{path}: {place}"
+        try:
+          if _is_csv(path):
+            found.append(self._csv_row(where, value))
+          else:
+            found.append(self._json_row(where, value))
+        except errors.UserError as error:
+          wrong.add("rows", place, str(error).removeprefix(f"{where}: "))
+    return found
+
+  def _values(
+    self, path: pathlib.Path, wrong: mistakes.Mistakes
+  ) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (place, what stands there)."""
     if _is_csv(path):
-      for number, fields in _csv_rows(path, self._doctor):
-        yield self._csv_row(f"{path}: line {number}", fields)
+      for number, fields in _csv_rows(path, self._doctor, wrong):
+        yield f"line {number}", fields
     else:
-      for number, value in raw_files.json_rows(path):
-        yield self._json_row(f"{path}: row {number}", value)
+      for number, value in raw_files.json_rows(path, self._doctor):
+        yield f"row {number}", value
 
   def report(self) -> None:
     """Tells what was odd."""
@@ -327,7 +353,7 @@ def _is_ids(value: Any) -> bool:
 
 
 def _csv_rows(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, wrong: mistakes.Mistakes
 ) -> Iterator[tuple[int, dict[str, str]]]:
   lines = (f"{line}\n" for _, line in raw_files.lines(path, doctor))
   rows = csv_rows.Rows(path, lines)
@@ -344,7 +370,7 @@ def _csv_rows(
   ]
   for number, row in reader:
     if len(row) != len(names):
-      raise errors.UserError(
-        f"{path}: line {number}: {len(row)} fields found, {len(names)} expected"
-      )
+      problem = f"{len(row)} fields found, {len(names)} expected"
+      wrong.add("lines", f"line {number}", problem)
+      continue
     yield number, dict(zip(names, row, strict=True))

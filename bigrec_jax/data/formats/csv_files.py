@@ -11,6 +11,7 @@ some titles hold the separator.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -43,10 +44,12 @@ def files(data: DataConfig) -> dict[str, pathlib.Path]:
   Raises:
     UserError: a file is missing.
   """
-  return {
-    role: raw_files.given(f"data.{role}", getattr(data, role))
-    for role in ("interactions", "items")
-  }
+  return raw_files.given_all(
+    {
+      role: (f"data.{role}", getattr(data, role))
+      for role in ("interactions", "items")
+    }
+  )
 
 
 def read(
@@ -58,7 +61,14 @@ def read(
     UserError: a file or column is missing, or values are malformed: one line
       names all of them, or the first of each kind and how many more.
   """
-  found = {role: tables.peek(path) for role, path in files(data).items()}
+  paths = files(data)
+  peeks = mistakes.gather(
+    *(
+      functools.partial(tables.peek, path, data.encoding)
+      for path in paths.values()
+    )
+  )
+  found: dict[str, tables.Peek] = dict(zip(paths, peeks, strict=True))
   named = data.columns
   names = {
     role: {columns.plain(name) for name in own.columns}
@@ -67,18 +77,17 @@ def read(
   both = [
     n for n in columns.USUAL["item"] if all(n in x for x in names.values())
   ]
-  layouts, missing = {}, []
-  for role, own in found.items():
-    try:
-      layouts[role] = columns.find(role, own, _own(named, role, found), both)
-    except errors.UserError as error:
-      missing.append(str(error))
-  if missing:
-    raise errors.UserError("; ".join(missing))
-  wrong = {role: mistakes.Mistakes(own.path) for role, own in found.items()}
-  titles, attributes = _titles(layouts["items"], data, doctor, wrong["items"])
-  log = _log(layouts["interactions"], data, doctor, wrong["interactions"])
-  mistakes.check(wrong.values())
+  layouts = mistakes.gather(
+    *(
+      functools.partial(columns.find, role, own, _own(named, role, found), both)
+      for role, own in found.items()
+    )
+  )
+  layout_of: dict[str, columns.Layout] = dict(zip(found, layouts, strict=True))
+  (titles, attributes), log = mistakes.gather(
+    lambda: _titles(layout_of["items"], data, doctor),
+    lambda: _log(layout_of["interactions"], data, doctor),
+  )
   items = found["items"].path
   if not titles:
     raise errors.UserError(f"{items}: no titles found, one a row expected")
@@ -109,7 +118,6 @@ def _log(
   layout: columns.Layout,
   data: DataConfig,
   doctor: doctor_lib.Doctor,
-  wrong: mistakes.Mistakes,
 ) -> interactions.Log:
   """Returns all interactions of a table."""
   table, roles = layout.table, list(layout.places)
@@ -120,8 +128,6 @@ def _log(
 
   def use(rows: Iterator[tables.Row]) -> tuple[interactions.Log, moments.Clock]:
     log, clock = interactions.Log(), moments.Clock()
-    nobody.clear()
-    wrong.clear()
     for number, row in rows:
       who, what = columns.id_of(row[user]), columns.id_of(row[item])
       if not who or not what:
@@ -150,7 +156,9 @@ def _log(
     return log, clock
 
   places = [layout.places[role] for role in roles]
-  log, clock = tables.read(table, places, places, data.encoding, doctor, use)
+  with mistakes.of(table.path) as wrong:
+    about = places, places, data.encoding, doctor, wrong
+    log, clock = tables.read(table, *about, use)
   total = len(log) + len(nobody)
   doctor.removed(
     f"rows of {table.path.name} without a user or an item",
@@ -173,7 +181,6 @@ def _titles(
   layout: columns.Layout,
   data: DataConfig,
   doctor: doctor_lib.Doctor,
-  wrong: mistakes.Mistakes,
 ) -> tuple[dict[str, str], dict[str, str]]:
   """Returns titles and attributes by id; of an id's rows the last counts."""
   table, others = layout.table, layout.others
@@ -187,9 +194,6 @@ def _titles(
   def use(rows: Iterator[tables.Row]) -> tuple[dict[str, str], dict[str, str]]:
     titles: dict[str, str] = {}
     attributes: dict[str, str] = {}
-    empty.clear()
-    wrong.clear()
-    again[0] = 0
     for number, row in rows:
       key, text = columns.id_of(row[item]), row[title]
       if not key:
@@ -209,9 +213,9 @@ def _titles(
 
   places = [*layout.places.values(), *others.values()]
   keys = [layout.places["item"]]
-  titles, attributes = tables.read(
-    table, places, keys, data.encoding, doctor, use
-  )
+  with mistakes.of(table.path) as wrong:
+    about = places, keys, data.encoding, doctor, wrong
+    titles, attributes = tables.read(table, *about, use)
   doctor.removed(
     "items without a title",
     "items",

@@ -1,7 +1,14 @@
-"""All mistakes of a file in one error, so that they are mended in one go."""
+"""All mistakes of all files in one error, so that they are mended in one go.
 
+A reader notes what is wrong with a line in the `Mistakes` of its file (`of`)
+and goes on; a format reads its files by `gather`, which goes on with the next
+where one is wrong.
+"""
+
+import contextlib
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from bigrec_jax import errors
 
@@ -11,15 +18,15 @@ _NUMBERED = 5
 _MOST = 10_000
 
 
+class _TooManyError(errors.UserError):
+  """There is no use in looking further."""
+
+
 class Mistakes:
   """What is wrong in one file."""
 
   def __init__(self, path: pathlib.Path):
     self._path = path
-    self.clear()
-
-  def clear(self) -> None:
-    """Forgets all: the file is read again."""
     self._total = 0
     self._shown: dict[str, list[str]] = {}
     self._others: dict[str, list[str]] = {}
@@ -45,7 +52,7 @@ class Mistakes:
     elif len(others) < _NUMBERED:
       others.append(place)
     if self._total >= _MOST:
-      raise errors.UserError(f"{self} (and no further was looked)")
+      raise _TooManyError(f"{self} (and no further was looked)")
 
   def __len__(self) -> int:
     return self._total
@@ -62,8 +69,48 @@ class Mistakes:
     return f"{self._path}: {'; '.join(parts)}"
 
 
-def check(found: Iterable[Mistakes]) -> None:
-  """Raises UserError with all mistakes of all files, if there are any."""
-  bad = [str(own) for own in found if len(own)]
+class Strict(Mistakes):
+  """Raises the first mistake: for who can't wait for the end of a file."""
+
+  def add(self, kind: str, place: str, problem: str) -> None:
+    """Raises UserError with the mistake."""
+    super().add(kind, place, problem)
+    raise errors.UserError(str(self))
+
+
+@contextlib.contextmanager
+def of(path: pathlib.Path) -> Iterator[Mistakes]:
+  """Yields where the mistakes of a file are noted while it is read.
+
+  Raises:
+    UserError: some were noted, or reading ended in one: then in both.
+  """
+  wrong = Mistakes(path)
+  try:
+    yield wrong
+  except _TooManyError:
+    raise
+  except errors.UserError as error:
+    if not len(wrong):
+      raise
+    last = str(error).removeprefix(f"{path}: ")
+    raise errors.UserError(f"{wrong}; {last}") from None
+  if len(wrong):
+    raise errors.UserError(str(wrong))
+
+
+def gather(*readers: Callable[[], Any]) -> list[Any]:
+  """Returns what each reader returns, all of which are called.
+
+  Raises:
+    UserError: one did or more; all their messages.
+  """
+  found, bad = [], []
+  for reader in readers:
+    try:
+      found.append(reader())
+    except errors.UserError as error:
+      bad.append(str(error))
   if bad:
-    raise errors.UserError("; ".join(bad))
+    raise errors.UserError("; ".join(dict.fromkeys(bad)))
+  return found

@@ -9,8 +9,8 @@ time stay in file order.
 
 The published code reads movies.dat as ISO-8859-1, which turns the accents of
 the UTF-8 file that GroupLens and the repository ship into two wrong
-characters each. Here it is UTF-8 if the whole file is valid UTF-8, else
-ISO-8859-1; `data.encoding` = `iso-8859-1` gives the published titles.
+characters each. Here it is read as what it is (encodings.py); `data.encoding`
+= `iso-8859-1` gives the published titles.
 """
 
 import math
@@ -22,6 +22,7 @@ from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import (
   csv_rows,
   interactions,
+  mistakes,
   opened,
   raw_files,
   title_files,
@@ -71,25 +72,38 @@ def read(
   """
   found = files(data)
   path = found["ratings"]
-  titles = title_files.read(found["titles"], data.encoding, doctor)
-  log = interactions.Log()
-  readers = {"dat": _dat_fields, "csv": _csv_fields, "data": _tab_fields}
-  fields = readers[_kind(path)]
-  for number, user, movie, rating, timestamp in fields(path, doctor):
-    stars, seconds = values.rating(rating), values.seconds(timestamp)
-    if math.isnan(stars):
-      raise errors.UserError(
-        f"{path}: line {number}: rating {values.shown(rating)} found, a number"
-        " expected"
-      )
-    if seconds is None:
-      raise errors.UserError(
-        f"{path}: line {number}: timestamp {values.shown(timestamp)} found,"
-        " whole seconds expected (data.format=csv reads dates)"
-      )
-    log.add(user, movie, seconds, stars)
+  titles, log = mistakes.gather(
+    lambda: title_files.read(found["titles"], data.encoding, doctor),
+    lambda: _read_ratings(path, doctor),
+  )
   rule = f"movies that {found['titles'].name} lacks"
   return log.finish(str(path), titles, rule, doctor)
+
+
+def _read_ratings(
+  path: pathlib.Path, doctor: doctor_lib.Doctor
+) -> interactions.Log:
+  log = interactions.Log()
+  readers = {"dat": _dat_fields, "csv": _csv_fields, "data": _tab_fields}
+  with mistakes.of(path) as wrong:
+    for number, user, movie, rating, timestamp in readers[_kind(path)](
+      path, doctor, wrong
+    ):
+      stars, seconds = values.rating(rating), values.seconds(timestamp)
+      place = f"line {number}"
+      if math.isnan(stars):
+        problem = f"rating {values.shown(rating)} found, a number expected"
+        wrong.add("ratings", place, problem)
+      if seconds is None:
+        wrong.add(
+          "times",
+          place,
+          f"timestamp {values.shown(timestamp)} found, whole seconds expected"
+          " (data.format=csv reads dates)",
+        )
+      else:
+        log.add(user, movie, seconds, stars)
+  return log
 
 
 def is_utf8_dat(titles: pathlib.Path) -> bool:
@@ -110,19 +124,22 @@ def _kind(path: pathlib.Path) -> str:
 
 
 def _dat_fields(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, wrong: mistakes.Mistakes
 ) -> Iterator[tuple[int, str, str, str, str]]:
-  return _split_fields(path, doctor, "::")
+  return _split_fields(path, doctor, wrong, "::")
 
 
 def _tab_fields(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, wrong: mistakes.Mistakes
 ) -> Iterator[tuple[int, str, str, str, str]]:
-  return _split_fields(path, doctor, "\t")
+  return _split_fields(path, doctor, wrong, "\t")
 
 
 def _split_fields(
-  path: pathlib.Path, doctor: doctor_lib.Doctor, between: str
+  path: pathlib.Path,
+  doctor: doctor_lib.Doctor,
+  wrong: mistakes.Mistakes,
+  between: str,
 ) -> Iterator[tuple[int, str, str, str, str]]:
   shown = between.replace("\t", "<TAB>")
   for number, line in raw_files.lines(path, doctor):
@@ -130,16 +147,19 @@ def _split_fields(
     if len(fields) != 4:
       if not line.strip():
         continue
-      raise errors.UserError(
-        f"{path}: line {number}: {line[:60]!r} found,"
-        f" {shown.join(('user', 'movie', 'rating', 'timestamp'))} expected"
+      wrong.add(
+        "lines",
+        f"line {number}",
+        f"{line[:60]!r} found,"
+        f" {shown.join(('user', 'movie', 'rating', 'timestamp'))} expected",
       )
+      continue
     user, movie, rating, time = fields
     yield number, user, movie, rating, time
 
 
 def _csv_fields(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, wrong: mistakes.Mistakes
 ) -> Iterator[tuple[int, str, str, str, str]]:
   lines = (f"{line}\n" for _, line in raw_files.lines(path, doctor))
   rows = csv_rows.Rows(path, lines)
@@ -158,9 +178,9 @@ def _csv_fields(
   width = len(header)
   for number, fields in reader:
     if len(fields) != width:
-      raise errors.UserError(
-        f"{path}: line {number}: {len(fields)} fields found, {width} expected"
-      )
+      problem = f"{len(fields)} fields found, {width} expected"
+      wrong.add("lines", f"line {number}", problem)
+      continue
     yield (
       number,
       fields[user],

@@ -1,8 +1,9 @@
-"""Raw files as streams of text, plain or .gz, that damage can't swallow.
+"""Raw files as bytes, plain or .gz, that damage can't swallow.
 
-What is no text is named before anything is read of it: an archive, UTF-16, a
-.gz that isn't one. A line without an end, as a damaged file or a gzip bomb
-has it, is refused at a bound and never held in memory.
+What is no text is named before anything is read of it: an archive, UTF-32, a
+.gz that isn't one. What is text is decoded by encodings.py. A line without an
+end, as a damaged file or a gzip bomb has it, is refused at a bound and never
+held in memory.
 """
 
 import contextlib
@@ -31,9 +32,8 @@ _KINDS = {
   b"PAR1": "a Parquet file",
   b"\xff\xfe\x00\x00": "UTF-32 text",
   b"\x00\x00\xfe\xff": "UTF-32 text",
-  b"\xff\xfe": "UTF-16 text",
-  b"\xfe\xff": "UTF-16 text",
 }
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class Place:
@@ -70,8 +70,12 @@ _Bytes = gzip.GzipFile | io.BufferedReader
 
 
 @contextlib.contextmanager
-def binary(place: Place) -> Iterator[_Bytes]:
+def binary(place: Place, is_utf16: bool = False) -> Iterator[_Bytes]:
   """Yields the unpacked bytes of a text file.
+
+  Args:
+    place: of the file; the reader counts in it what it has read.
+    is_utf16: it is, whether or not it begins with a mark.
 
   Raises:
     UserError: the file is no text, or damaged or truncated gzip data.
@@ -83,59 +87,50 @@ def binary(place: Place) -> Iterator[_Bytes]:
     gzip.open(place.path) if packed else open(place.path, "rb") as file,
   ):
     head = file.peek(_HEAD)[:_HEAD]
-    if kind := _kind(head):
-      expected = "text in UTF-8 expected"
+    if kind := _kind(head, is_utf16):
+      expected = "text expected"
       if kind == "gzip data" and not packed:
         expected = "text, or a name that ends with .gz, expected"
       raise errors.UserError(f"{place.path}: {kind} found, {expected}")
     yield file
 
 
-def _kind(head: bytes) -> str | None:
-  """Returns what a file is that is no text of ours; None for text."""
+def is_utf16(head: bytes) -> bool:
+  """Returns whether a file begins as UTF-16 text with a mark does."""
+  return head.startswith(_UTF16) and _kind(head) is None
+
+
+def _kind(head: bytes, is_utf16: bool = False) -> str | None:
+  """Returns what a file is that is no text; None for text."""
   for magic, kind in _KINDS.items():
     if head.startswith(magic):
       return kind
+  if is_utf16 or head.startswith(_UTF16):
+    return None
   if len(head) > 3 and head.count(0) > len(head) // 4:
     return "binary data or UTF-16 text without its mark"
   return None
 
 
-@contextlib.contextmanager
-def text(
-  place: Place,
-  *,
-  encoding: str = "utf-8-sig",
-  on_error: str = "surrogateescape",
-  newline: str | None = None,
-  in_lines: bool = True,
-) -> Iterator[io.TextIOBase]:
-  r"""Yields a file as text.
+def bounded(file: _Bytes) -> Any:
+  """Returns bytes whose lines have an end within LONGEST_LINE.
+
+  To read beyond it ends in a UserError, as damage does, within `binary`.
+  """
+  return _BoundLines(file)
+
+
+def content(path: pathlib.Path, is_utf16: bool = False) -> bytes:
+  """Returns all bytes of a file that can't be read in parts, unpacked.
 
   Args:
-    place: of the file; the reader counts in it what it has read.
-    encoding: of the text.
-    on_error: what becomes of bytes that are none of it.
-    newline: None makes every end of a line \n, "" keeps them.
-    in_lines: a line has an end within LONGEST_LINE.
-
-  Raises:
-    UserError: as `binary`, and for a line without an end.
-  """
-  with binary(place) as file:
-    source: Any = _BoundLines(file) if in_lines else file
-    yield io.TextIOWrapper(
-      source, encoding=encoding, errors=on_error, newline=newline
-    )
-
-
-def content(path: pathlib.Path) -> bytes:
-  """Returns all bytes of a file that can't be read in parts, unpacked.
+    path: the file.
+    is_utf16: as of `binary`.
 
   Raises:
     UserError: as `binary`, and beyond LONGEST_FILE.
   """
-  with binary(Place(path, "line")) as file:
+  with binary(Place(path, "line"), is_utf16) as file:
     found = file.read(LONGEST_FILE + 1)
   if len(found) > LONGEST_FILE:
     raise errors.UserError(

@@ -1,18 +1,16 @@
 """Reading raw text and JSON files, plain or .gz, with errors that name a line.
 
-Text is UTF-8. A line that isn't is read as ISO-8859-1, which accepts any
-bytes, and counted, so that one bad byte in ten million lines neither stops
-nor silently changes anything.
+What the bytes are as text, encodings.py says.
 """
 
-import io
+import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import opened
+from bigrec_jax.data.formats import encodings, mistakes, opened
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import given as given_paths, storage
 
@@ -39,6 +37,21 @@ def given(key: str, value: str) -> pathlib.Path:
     UserError: the key is empty or there is no such file.
   """
   return given_paths.file(key, value)
+
+
+def given_all(
+  named: Mapping[str, tuple[str, str]],
+) -> dict[str, pathlib.Path]:
+  """Returns the files of several keys, by role.
+
+  Args:
+    named: (key, value) of the configuration by role.
+
+  Raises:
+    UserError: as `given`, of all that aren't there.
+  """
+  readers = (functools.partial(given, *own) for own in named.values())
+  return dict(zip(named, mistakes.gather(*readers), strict=True))
 
 
 def given_directory(key: str, value: str) -> pathlib.Path:
@@ -68,19 +81,10 @@ def lines(
   Raises:
     UserError: the file is damaged or no text (see opened.py).
   """
-  place = opened.Place(path, "line")
-  misread = 0
-  with opened.text(place) as file:
-    for line in file:
-      place.done += 1
-      if not line.isascii():
-        line, wrong = utf8_or_latin1(line)
-        misread += wrong
-      yield place.done, line.rstrip("\n")
-  if misread:
-    doctor.found(
-      "lines that aren't UTF-8, read as ISO-8859-1", misread, [path.name]
-    )
+  text = encodings.Text(path)
+  for number, line in enumerate(text.lines(), 1):
+    yield number, line.rstrip("\n")
+  text.tell(doctor)
 
 
 def decoded(
@@ -94,70 +98,18 @@ def decoded(
 
   Args:
     path: the file.
-    encoding: `auto` (UTF-8 if all of the file is, else ISO-8859-1), `utf-8`
-      or `iso-8859-1`.
-    doctor: told what `auto` found, where that makes a difference.
-    read: gets the lines with their ends; called again where the first
-      encoding was wrong.
+    encoding: one of `encodings.NAMES`.
+    doctor: told how the file was read, where that makes a difference.
+    read: gets the lines with their ends.
     newline: None makes every end of a line \n, "" keeps them.
 
   Raises:
     UserError: the file is damaged, no text, or not in the encoding.
   """
-  if encoding == "iso-8859-1":
-    return read(_strict_lines(path, encoding, newline, _Seen()))
-  seen = _Seen()
-  try:
-    result = read(_strict_lines(path, "utf-8-sig", newline, seen))
-    name = "UTF-8"
-  except UnicodeDecodeError:
-    if encoding != "auto":
-      raise errors.UserError(
-        f"{path}: line {seen.lines + 1}: not {encoding}; config.data.encoding"
-        " must be auto or iso-8859-1"
-      ) from None
-    result = read(_strict_lines(path, "iso-8859-1", newline, seen))
-    name = "ISO-8859-1"
-  if encoding == "auto" and seen.beyond_ascii:
-    doctor.note(f"{path.name} was read as {name}")
+  text = encodings.Text(path, encoding)
+  result = read(text.lines(newline))
+  text.tell(doctor, of_utf8=True)
   return result
-
-
-class _Seen:
-  """What has been read of a file.
-
-  Attributes:
-    lines: how many lines.
-    beyond_ascii: whether one of them has a character that isn't ASCII.
-  """
-
-  def __init__(self) -> None:
-    self.lines = 0
-    self.beyond_ascii = False
-
-
-def _strict_lines(
-  path: pathlib.Path, encoding: str, newline: str | None, seen: _Seen
-) -> Iterator[str]:
-  place = opened.Place(path, "line")
-  with opened.text(
-    place, encoding=encoding, on_error="strict", newline=newline
-  ) as file:
-    for line in file:
-      place.done += 1
-      seen.lines = place.done
-      seen.beyond_ascii |= not line.isascii()
-      yield line
-
-
-def utf8_or_latin1(text: str) -> tuple[str, bool]:
-  """Repairs text read with `surrogateescape`; True where it had to be."""
-  try:
-    text.encode("utf-8")
-  except UnicodeEncodeError:
-    raw = text.encode("utf-8", "surrogateescape")
-    return raw.decode("iso-8859-1"), True
-  return text, False
 
 
 def repaired(text: str) -> str:
@@ -172,32 +124,38 @@ def repaired(text: str) -> str:
 
 
 def json_lines(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, wrong: mistakes.Mistakes
 ) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (line number from 1, object) of a file with one object a line.
 
-  Raises:
-    UserError: a line isn't a JSON object.
+  Args:
+    path: the file.
+    doctor: told how it was read, where that makes a difference.
+    wrong: where lines are noted that aren't a JSON object.
   """
   for number, line in lines(path, doctor):
     if not line.strip():
       continue
-    where = f"{path}: line {number}"
+    place = f"line {number}"
     try:
-      value = storage.parse_json(line, where)
+      value = storage.parse_json(line, place)
     except errors.UserError as error:
       hint = ""
       if line.startswith("{'"):
         hint = " (a Python dict of the 2014 release? rewrite it as JSON)"
-      raise errors.UserError(f"{error}; a JSON object expected{hint}") from None
+      problem = str(error).removeprefix(f"{place}: ")
+      wrong.add("lines", place, f"{problem}; a JSON object expected{hint}")
+      continue
     if not isinstance(value, dict):
-      raise errors.UserError(
-        f"{where}: {type(value).__name__} found, a JSON object expected"
-      )
+      kind = type(value).__name__
+      wrong.add("lines", place, f"{kind} found, a JSON object expected")
+      continue
     yield number, value
 
 
-def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(
+  path: pathlib.Path, doctor: doctor_lib.Doctor | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (row number from 1, object) of a JSON array or of JSON lines.
 
   The file is streamed: a published train.json of MovieLens-10M has 8 GB.
@@ -205,8 +163,8 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
   Raises:
     UserError: the file is not an array of objects, or it is damaged.
   """
-  place = opened.Place(path, "row")
-  with opened.text(place, in_lines=False) as file:
+  place, text = opened.Place(path, "row"), encodings.Text(path)
+  with text.stream(place) as file:
     stream = _JsonStream(place, file)
     is_array = stream.peek() == "["
     end = "]" if is_array else ""
@@ -219,6 +177,8 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
         stream.skip()
       yield place.done + 1, stream.object()
       place.done += 1
+    if doctor is not None:
+      text.tell(doctor)
     if not is_array:
       return
     if following != "]":
@@ -236,7 +196,7 @@ def json_rows(path: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
 class _JsonStream:
   """The values of a JSON text, read chunk by chunk."""
 
-  def __init__(self, place: opened.Place, file: io.TextIOBase):
+  def __init__(self, place: opened.Place, file: encodings.Stream):
     self._place = place
     self._file = file
     self._text = ""

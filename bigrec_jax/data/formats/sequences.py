@@ -9,11 +9,14 @@ all items of the file, ordered by number (by text if some id isn't a number).
 """
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 from bigrec_jax import errors
 from bigrec_jax.config import DataConfig
 from bigrec_jax.data.formats import (
   interactions,
+  mistakes,
   raw_files,
   title_files,
   values,
@@ -29,10 +32,10 @@ def files(data: DataConfig) -> dict[str, pathlib.Path]:
   Raises:
     UserError: a file is missing.
   """
-  found = {"sequences": raw_files.given("data.train", data.train)}
+  named = {"sequences": ("data.train", data.train)}
   if data.catalogue:
-    found["titles"] = raw_files.given("data.catalogue", data.catalogue)
-  return found
+    named["titles"] = "data.catalogue", data.catalogue
+  return raw_files.given_all(named)
 
 
 def read(
@@ -45,13 +48,15 @@ def read(
   """
   found = files(data)
   path = found["sequences"]
-  users = _read_users(path, doctor)
+  readers: list[Callable[[], Any]] = [lambda: _read_users(path, doctor)]
+  rule = "unknown items"
   if "titles" in found:
-    titles = title_files.read(found["titles"], data.encoding, doctor)
     rule = f"items that {found['titles'].name} lacks"
-  else:
-    titles = _plain_titles(users)
-    rule = "unknown items"
+    readers.append(
+      lambda: title_files.read(found["titles"], data.encoding, doctor)
+    )
+  users, *given = mistakes.gather(*readers)
+  titles = given[0] if given else _plain_titles(users)
   log = interactions.Log()
   for user, items in users.items():
     for position, item in enumerate(items):
@@ -66,28 +71,28 @@ def _read_users(
   first: dict[str, int] = {}  # The line of each user.
   second: tuple[str, int] | None = None  # A user that has another one.
   pairs = True  # So far every line is one interaction.
-  for number, line in raw_files.lines(path, doctor):
-    fields = line.split()
-    if not fields:
-      continue
-    user, *items = fields
-    if not items:
-      raise errors.UserError(
-        f"{path}: line {number}: {line[:60]!r} found, a user and at least one"
-        " item expected"
-      )
-    pairs &= len(items) == 1
-    if user in first and second is None:
-      second = user, number
-    if second and not pairs:
-      user, again = second
-      raise errors.UserError(
-        f"{path}: line {again}: user {values.shown(user)} a second time, first"
-        f" on line {first[user]}; one line a user, or one item on every line"
-        " (user item), expected"
-      )
-    first.setdefault(user, number)
-    users.setdefault(user, []).extend(items)
+  with mistakes.of(path) as wrong:
+    for number, line in raw_files.lines(path, doctor):
+      fields = line.split()
+      if not fields:
+        continue
+      user, *items = fields
+      if not items:
+        problem = f"{line[:60]!r} found, a user and at least one item expected"
+        wrong.add("lines", f"line {number}", problem)
+        continue
+      pairs &= len(items) == 1
+      if user in first and second is None:
+        second = user, number
+      if second and not pairs:
+        user, again = second
+        raise errors.UserError(
+          f"{path}: line {again}: user {values.shown(user)} a second time,"
+          f" first on line {first[user]}; one line a user, or one item on every"
+          " line (user item), expected"
+        )
+      first.setdefault(user, number)
+      users.setdefault(user, []).extend(items)
   if second:
     doctor.note(
       f"{path.name} has one interaction a line, read in the order of the file"

@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import csv_rows, opened, raw_files, values
+from bigrec_jax.data.formats import (
+  csv_rows,
+  encodings,
+  mistakes,
+  opened,
+  raw_files,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import storage
 
@@ -67,8 +74,12 @@ class Peek:
     return dataclasses.replace(self, columns=names, has_header=False)
 
 
-def peek(path: pathlib.Path) -> Peek:
+def peek(path: pathlib.Path, encoding: str = encodings.AUTO) -> Peek:
   """Looks at the beginning of a file; takes the first line for a header.
+
+  Args:
+    path: the file.
+    encoding: of csv.
 
   Raises:
     UserError: it is empty, or damaged.
@@ -79,11 +90,8 @@ def peek(path: pathlib.Path) -> Peek:
       return Peek(path, "parquet", list(file.schema_arrow.names), [])
   if name.endswith(_JSON):
     return _peek_objects(path)
-  with opened.text(opened.Place(path, "line"), newline="") as file:
-    lines = [
-      raw_files.utf8_or_latin1(line)[0]
-      for line in itertools.islice(file, _PEEKED)
-    ]
+  text = encodings.Text(path, encoding)
+  lines = list(itertools.islice(text.lines(newline=""), _PEEKED))
   if not any(line.strip() for line in lines):
     raise errors.UserError(f"{path}: empty, a table with a header expected")
   separator = _separator(lines)
@@ -97,16 +105,18 @@ def read(
   keys: Sequence[int],
   encoding: str,
   doctor: doctor_lib.Doctor,
+  wrong: mistakes.Mistakes,
   use: Callable[[Iterator[Row]], T],
 ) -> T:
-  """Returns what `use` makes of the rows; it may be called again.
+  """Returns what `use` makes of the rows.
 
   Args:
     found: of the file.
     places: of the columns that are asked for.
     keys: those among all columns whose fields hold no line breaks.
-    encoding: of csv, see `raw_files.decoded`.
+    encoding: of csv, one of `encodings.NAMES`.
     doctor: told what was left out.
+    wrong: where lines are noted that aren't objects, of such a file.
     use: gets (number, values in the order of `places`).
 
   Raises:
@@ -115,12 +125,10 @@ def read(
   if found.kind == "parquet":
     return use(_parquet_rows(found, places))
   if found.kind == "json":
-    return use(_object_rows(found, places, doctor))
+    return use(_object_rows(found, places, doctor, wrong))
   seen = _Seen()
 
   def of_lines(lines: Iterable[str]) -> T:
-    seen.total = 0
-    seen.bad.clear()  # Of another encoding.
     return use(_csv_rows(found, lines, places, keys, seen))
 
   result = raw_files.decoded(found.path, encoding, doctor, of_lines, newline="")
@@ -207,24 +215,28 @@ def _separator(lines: Sequence[str]) -> str:
 
 
 def _objects(
-  path: pathlib.Path, doctor: doctor_lib.Doctor
+  path: pathlib.Path, doctor: doctor_lib.Doctor, wrong: mistakes.Mistakes
 ) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (number, object) of JSON lines, Python's own, or an array."""
-  with opened.text(opened.Place(path, "line")) as file:
-    first = file.readline().lstrip()
-  if first.startswith("["):
-    yield from raw_files.json_rows(path)
+  with encodings.Text(path).stream(opened.Place(path, "row")) as file:
+    first = file.read(_PEEKED)
+  if first.lstrip().startswith("["):
+    yield from raw_files.json_rows(path, doctor)
     return
   for number, line in raw_files.lines(path, doctor):
     if not line.strip():
       continue
-    where = f"{path}: line {number}"
-    value = _literal(line, where)
-    if not isinstance(value, dict):
-      raise errors.UserError(
-        f"{where}: {type(value).__name__} found, an object expected"
-      )
-    yield number, value
+    place = f"line {number}"
+    try:
+      value = _literal(line, place)
+    except errors.UserError as error:
+      wrong.add("lines", place, str(error).removeprefix(f"{place}: "))
+      continue
+    if isinstance(value, dict):
+      yield number, value
+    else:
+      kind = type(value).__name__
+      wrong.add("lines", place, f"{kind} found, an object expected")
 
 
 def _literal(line: str, where: str) -> Any:
@@ -243,10 +255,13 @@ def _literal(line: str, where: str) -> Any:
 def _peek_objects(path: pathlib.Path) -> Peek:
   names: dict[str, None] = {}
   sample = []
-  rows = _objects(path, doctor_lib.Doctor("peek"))
+  wrong = mistakes.Mistakes(path)
+  rows = _objects(path, doctor_lib.Doctor("peek"), wrong)
   for _, row in itertools.islice(rows, _PEEKED):
     sample.append(row)
     names.update(dict.fromkeys(row))
+  if len(wrong) and not sample:  # Else to read all of it says it.
+    raise errors.UserError(str(wrong))
   if not sample:
     raise errors.UserError(f"{path}: empty, an object a line expected")
   columns = list(names)
@@ -256,10 +271,13 @@ def _peek_objects(path: pathlib.Path) -> Peek:
 
 
 def _object_rows(
-  found: Peek, places: Sequence[int], doctor: doctor_lib.Doctor
+  found: Peek,
+  places: Sequence[int],
+  doctor: doctor_lib.Doctor,
+  wrong: mistakes.Mistakes,
 ) -> Iterator[Row]:
   names = [found.columns[place] for place in places]
-  for number, row in _objects(found.path, doctor):
+  for number, row in _objects(found.path, doctor, wrong):
     yield number, [_clean(row.get(name)) for name in names]
 
 

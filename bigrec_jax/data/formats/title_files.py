@@ -8,7 +8,13 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import csv_rows, opened, raw_files, values
+from bigrec_jax.data.formats import (
+  csv_rows,
+  encodings,
+  mistakes,
+  raw_files,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import fields, storage
 
@@ -28,23 +34,26 @@ def read(
 
   Args:
     path: the file, plain or .gz.
-    encoding: `auto` (UTF-8 if all of the file is, else ISO-8859-1), `utf-8`
-      or `iso-8859-1`.
+    encoding: one of `encodings.NAMES`.
     doctor: told about repeated ids and the encoding.
 
   Raises:
     UserError: a line is malformed, or there is no title at all.
   """
   suffix = path.name.removesuffix(".gz").rpartition(".")[2]
-  if suffix == "json":
-    titles, count = _collect(_from_json(path, encoding, doctor))
-  else:
-    parse = {"dat": _from_dat, "item": _from_bars, "csv": _from_csv}.get(
-      suffix, _from_tabs
-    )
-    titles, count = raw_files.decoded(
-      path, encoding, doctor, lambda lines: _collect(parse(path, lines))
-    )
+  with mistakes.of(path) as wrong:
+    if suffix == "json":
+      titles, count = _collect(_from_json(path, encoding, doctor, wrong))
+    else:
+      parse = {"dat": _from_dat, "item": _from_bars, "csv": _from_csv}.get(
+        suffix, _from_tabs
+      )
+      titles, count = raw_files.decoded(
+        path,
+        encoding,
+        doctor,
+        lambda lines: _collect(parse(wrong, path, lines)),
+      )
   if not titles:
     raise errors.UserError(f"{path}: no titles found, one a line expected")
   doctor.found(
@@ -66,22 +75,14 @@ def _collect(pairs: _Pairs) -> tuple[dict[str, str], int]:
 
 
 def _from_json(
-  path: pathlib.Path, encoding: str, doctor: doctor_lib.Doctor
+  path: pathlib.Path,
+  encoding: str,
+  doctor: doctor_lib.Doctor,
+  wrong: mistakes.Mistakes,
 ) -> _Pairs:
-  raw = opened.content(path)
-  try:
-    text = raw.decode("iso-8859-1" if encoding == "iso-8859-1" else "utf-8-sig")
-    name = "UTF-8"
-  except UnicodeDecodeError as error:
-    if encoding != "auto":
-      line = raw[: error.start].count(b"\n") + 1
-      raise errors.UserError(
-        f"{path}: line {line}: not {encoding}; config.data.encoding must be"
-        " auto or iso-8859-1"
-      ) from None
-    text, name = raw.decode("iso-8859-1"), "ISO-8859-1"
-  if encoding == "auto" and not text.isascii():
-    doctor.note(f"{path.name} was read as {name}")
+  file = encodings.Text(path, encoding)
+  text = file.whole()
+  file.tell(doctor, of_utf8=True)
   value = storage.parse_json(text, str(path))
   if not isinstance(value, dict):
     raise errors.UserError(
@@ -89,7 +90,9 @@ def _from_json(
     )
   for key, title in value.items():
     if not isinstance(title, str):
-      raise fields.refuse(f"{path}: key {values.shown(key)}", title, "a title")
+      problem = str(fields.refuse("", title, "a title")).removeprefix(": ")
+      wrong.add("titles", f"key {values.shown(key)}", problem)
+      continue
     yield raw_files.repaired(key), raw_files.repaired(title)
 
 
@@ -101,39 +104,47 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
       yield number, line
 
 
-def _from_dat(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
-  return _split(path, lines, "::", "genres")
+def _from_dat(
+  wrong: mistakes.Mistakes, path: pathlib.Path, lines: Iterable[str]
+) -> _Pairs:
+  return _split(wrong, lines, "::", "genres")
 
 
-def _from_bars(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
-  return _split(path, lines, "|", "date")
+def _from_bars(
+  wrong: mistakes.Mistakes, path: pathlib.Path, lines: Iterable[str]
+) -> _Pairs:
+  return _split(wrong, lines, "|", "date")
 
 
 def _split(
-  path: pathlib.Path, lines: Iterable[str], between: str, third: str
+  wrong: mistakes.Mistakes, lines: Iterable[str], between: str, third: str
 ) -> _Pairs:
   for number, line in _numbered(lines):
     fields = line.split(between)
     if len(fields) < 2 or not fields[0]:
-      raise errors.UserError(
-        f"{path}: line {number}: {line[:60]!r} found,"
-        f" {between.join(('id', 'title', third))} expected"
-      )
+      shape = between.join(("id", "title", third))
+      problem = f"{line[:60]!r} found, {shape} expected"
+      wrong.add("lines", f"line {number}", problem)
+      continue
     # A title with '::' in it ends there, as the published scripts have it.
     yield fields[0], fields[1]
 
 
-def _from_tabs(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+def _from_tabs(
+  wrong: mistakes.Mistakes, path: pathlib.Path, lines: Iterable[str]
+) -> _Pairs:
   for number, line in _numbered(lines):
     title, tab, key = line.rpartition("\t")
     if not tab or not key.strip():
-      raise errors.UserError(
-        f"{path}: line {number}: {line[:60]!r} found, title<TAB>id expected"
-      )
+      problem = f"{line[:60]!r} found, title<TAB>id expected"
+      wrong.add("lines", f"line {number}", problem)
+      continue
     yield key.strip(), title
 
 
-def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
+def _from_csv(
+  wrong: mistakes.Mistakes, path: pathlib.Path, lines: Iterable[str]
+) -> _Pairs:
   rows = csv_rows.Rows(path, lines)
   reader = iter(rows)
   _, header = next(reader, (1, []))
@@ -147,8 +158,10 @@ def _from_csv(path: pathlib.Path, lines: Iterable[str]) -> _Pairs:
   rows.keys = (key,)
   for number, row in reader:
     if len(row) != len(header) or not row[key]:
-      raise errors.UserError(
-        f"{path}: line {number}: {len(row)} fields found, {len(header)} with"
-        f" {columns[0]} expected"
+      wrong.add(
+        "lines",
+        f"line {number}",
+        f"{len(row)} fields found, {len(header)} with {columns[0]} expected",
       )
+      continue
     yield row[key], row[title]

@@ -6,12 +6,14 @@ removed: before, removed, after, and how to keep it), findings (something to
 know, kept), checks (hold or don't), and notes.
 """
 
+import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
@@ -106,6 +108,43 @@ class Doctor:
       "checks": self._checks,
       "notes": self._notes,
     }
+
+
+class Aloud(Doctor):
+  """Of a file that is no part of the data: what is found is said at once."""
+
+  def __init__(self, path: pathlib.Path):
+    super().__init__(path.name)
+    self._path = path
+
+  def removed(
+    self,
+    rule: str,
+    unit: str,
+    before: int,
+    after: int,
+    examples: Iterable[str] = (),
+    keep: str = "",
+  ) -> None:
+    """Warns where something was removed."""
+    if before > after:
+      shown = _shown(list(examples)[:_MOST_EXAMPLES])
+      logging.warning(
+        "%s: left out %d of %d %s: %s%s%s",
+        self._path,
+        before - after,
+        before,
+        unit,
+        rule,
+        shown,
+        f" (to keep them: {keep})" if keep else "",
+      )
+
+  def found(self, what: str, count: int, examples: Iterable[str] = ()) -> None:
+    """Warns where anything was found."""
+    if count:
+      shown = _shown(list(examples)[:_MOST_EXAMPLES])
+      logging.warning("%s: %d %s%s", self._path, count, what, shown)
 
 
 def summary(report: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import raw_files, values
+from bigrec_jax.data.formats import mistakes, raw_files, values
 from bigrec_jax.data.prepared import (
   catalogue as catalogue_lib,
   doctor as doctor_lib,
@@ -166,8 +166,9 @@ def read(path: pathlib.Path) -> Iterator[Row]:
     UserError: a line is no object with a list of ids and titles, or there is
       no line.
   """
-  empty = True
-  for number, row in raw_files.json_lines(path, doctor_lib.Doctor("histories")):
+  empty, doctor = True, doctor_lib.Aloud(path)
+  # At the first mistake, not at the end: lists of the rows before are written.
+  for number, row in raw_files.json_lines(path, doctor, mistakes.Strict(path)):
     empty = False
     yield checked(f"{path}: line {number}", row)
   if empty:

@@ -17,6 +17,7 @@ from bigrec_jax import errors
 from bigrec_jax.config import ColumnsConfig
 from bigrec_jax.data.formats import (
   columns,
+  encodings,
   interactions,
   mistakes,
   moments,
@@ -109,8 +110,10 @@ def read_ids(path: pathlib.Path, role: str) -> Ids:
     return ids, left_out
 
   places = [usual[0], *stock[:1]]
-  doctor = doctor_lib.Doctor("ids")
-  found, out = tables.read(table, places, places, "auto", doctor, use)
+  doctor = doctor_lib.Aloud(path)
+  with mistakes.of(path) as wrong:
+    about = places, places, encodings.AUTO, doctor, wrong
+    found, out = tables.read(table, *about, use)
   if not found:
     raise errors.UserError(f"{path}: no id found, one a line expected")
   return Ids(found, out)
@@ -122,7 +125,6 @@ def _is_of(path: pathlib.Path, endings: tuple[str, ...]) -> bool:
 
 def _wide(table: tables.Peek, place: int) -> Iterator[histories.Row]:
   """Yields the rows of a table with a column of histories."""
-  wrong = mistakes.Mistakes(table.path)
   places = list(range(len(table.columns)))
 
   def use(rows: Iterator[tables.Row]) -> list[histories.Row]:
@@ -142,9 +144,9 @@ def _wide(table: tables.Peek, place: int) -> Iterator[histories.Row]:
         wrong.add("rows", f"{table.unit} {number}", problem)
     return found
 
-  doctor = doctor_lib.Doctor("histories")
-  found = tables.read(table, places, [], "auto", doctor, use)
-  mistakes.check([wrong])
+  doctor = doctor_lib.Aloud(table.path)
+  with mistakes.of(table.path) as wrong:
+    found = tables.read(table, places, [], encodings.AUTO, doctor, wrong, use)
   if not found:
     raise errors.UserError(f"{table.path}: no row found, a history expected")
   yield from found
@@ -183,11 +185,9 @@ def _long(table: tables.Peek, named: ColumnsConfig) -> Iterator[histories.Row]:
   table, roles = layout.table, list(layout.places)
   user, item = roles.index("user"), roles.index("item")
   time = roles.index("time") if "time" in roles else None
-  wrong = mistakes.Mistakes(table.path)
 
   def use(rows: Iterator[tables.Row]) -> tuple[interactions.Log, moments.Clock]:
     log, clock = interactions.Log(), moments.Clock()
-    wrong.clear()
     for number, row in rows:
       who, what = (columns.id_of(row[place]) for place in (user, item))
       given = number if time is None else row[time]
@@ -203,9 +203,10 @@ def _long(table: tables.Peek, named: ColumnsConfig) -> Iterator[histories.Row]:
     return log, clock
 
   places = [layout.places[role] for role in roles]
-  doctor = doctor_lib.Doctor("histories")
-  log, clock = tables.read(table, places, places, "auto", doctor, use)
-  mistakes.check([wrong])
+  doctor = doctor_lib.Aloud(table.path)
+  with mistakes.of(table.path) as wrong:
+    about = places, places, encodings.AUTO, doctor, wrong
+    log, clock = tables.read(table, *about, use)
   if time is not None:
     log.refine(clock.whole)
   for name, items in log.by_user():

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import opened, raw_files
-from bigrec_jax.data.prepared import attributes
+from bigrec_jax.data.formats import encodings, raw_files
+from bigrec_jax.data.prepared import attributes, doctor
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.workdir import fields, storage
 
@@ -132,7 +132,9 @@ def _split(text: str) -> list[str]:
 def _movies(path: pathlib.Path) -> Mapping[str, Sequence[str]]:
   """Reads id, title and genres of MovieLens."""
   # Titles may be of any encoding; ids and genres are ASCII in all of them.
-  content = opened.content(path).decode("utf-8", "replace")
+  file = encodings.Text(path)
+  content = file.whole()
+  file.tell(doctor.Aloud(path))
   if "::" in content.partition("\n")[0]:
     rows = [line.split("::") for line in content.splitlines()]
   else:

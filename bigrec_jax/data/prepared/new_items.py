@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 
 from bigrec_jax import errors
 from bigrec_jax.config import ColumnsConfig
-from bigrec_jax.data.formats import columns, raw_files, tables, values
+from bigrec_jax.data.formats import (
+  columns,
+  encodings,
+  mistakes,
+  raw_files,
+  tables,
+  values,
+)
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.text import prompts
@@ -72,14 +79,20 @@ def read(path: pathlib.Path, named: ColumnsConfig) -> list[NewItem]:
       text = title if isinstance(title, str) else columns.id_of(title)
       if author and prompts.clean_title(text):
         text = f"{text} written by {columns.id_of(author[0])}"
-      place = f"{path}: {layout.table.unit} {number}"
+      unit = f"{layout.table.unit} {number}"
       row = {_ID: columns.id_of(external_id), _TITLE: text}
-      found.append(of_object(row, place))
+      try:
+        found.append(of_object(row, f"{path}: {unit}"))
+      except errors.UserError as error:
+        where, _, problem = str(error).removeprefix(f"{path}: ").partition(": ")
+        wrong.add("rows", where, problem)
     return found
 
-  doctor = doctor_lib.Doctor("items")
+  doctor = doctor_lib.Aloud(path)
   keys = [layout.places["item"]]
-  found = tables.read(layout.table, places, keys, "auto", doctor, use)
+  with mistakes.of(path) as wrong:
+    about = places, keys, encodings.AUTO, doctor, wrong
+    found = tables.read(layout.table, *about, use)
   if not found:
     raise errors.UserError(f"{path}: no item found, an id and a title expected")
   return found

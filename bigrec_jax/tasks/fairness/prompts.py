@@ -14,6 +14,7 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.config import FairnessConfig
 from bigrec_jax.data.formats import raw_files
+from bigrec_jax.data.prepared import doctor
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.text.dialogue import SYSTEM, USER, Turn
 from bigrec_jax.workdir import fields, storage
@@ -148,8 +149,8 @@ def _read_values(given: str) -> Mapping[str, Sequence[str]]:
 def _read_names(given: str) -> list[str]:
   """Reads a name a line; empty lines and repeats don't count."""
   path: pathlib.Path = raw_files.given("task.fairness.names", given)
-  with open(path, encoding="utf-8", errors="replace") as file:
-    names = list(dict.fromkeys(line.strip() for line in file))
+  lines = raw_files.lines(path, doctor.Aloud(path))
+  names = list(dict.fromkeys(line.strip() for _, line in lines))
   names = [name for name in names if name]
   if not names:
     raise errors.UserError(f"{path}: no name found, one a line expected")

@@ -97,7 +97,9 @@ class TestMovieLens:
     (tmp_path / "ratings.dat").write_text("1::1::5::30\n")
     log = movielens.read(self.data(tmp_path), doctor)
     assert list(log.titles.values()) == ["Amélie"]
-    with pytest.raises(errors.UserError, match="movies.dat: line 1: not utf-8"):
+    with pytest.raises(
+      errors.UserError, match="movies.dat: line 1: byte 0xe9 found"
+    ):
       movielens.read(self.data(tmp_path, encoding="utf-8"), doctor)
 
   @pytest.mark.parametrize(
