@@ -21,6 +21,7 @@ from bigrec_jax.rankers import (
   duplicates,
   engine,
   protocol,
+  report_rows,
   splits as splits_lib,
 )
 from bigrec_jax.rankers.combine import calibrate, injection, two_gammas
@@ -32,7 +33,11 @@ from bigrec_jax.rankers.distance import (
   user_block,
 )
 from bigrec_jax.rankers.splits import Split
-from bigrec_jax.results import ground_file, metrics, paired_tests, rows
+from bigrec_jax.results import (
+  ground_file,
+  paired_tests,
+  rows,
+)
 from bigrec_jax.results.chosen import parts_of
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -62,17 +67,6 @@ class Evaluation:
   gamma_curves: dict[str, ground_file.Curve]
   gamma_pairs: dict[str, ground_file.Pairs]
   ranks: dict[str, dict[str, np.ndarray]]
-
-
-def report_row(
-  ranks: np.ndarray, config: GroundConfig, seed: int, *, name: str, split: str
-) -> rows.BaselineRow:
-  """Returns the row of metrics of any ranker."""
-  found = metrics.summarise(ranks, config.cutoffs)
-  interval = metrics.summarise_ci95(
-    ranks, config.cutoffs, config.bootstrap_samples, seed
-  )
-  return rows.BaselineRow(name, split, **found, ci95=interval)
 
 
 def evaluate(
@@ -311,7 +305,7 @@ class _Run:
     """Returns the result rows of a split; of valid only those uninjected."""
     config, found = self._config, []
     if "none" in config.injections:
-      row = self._measured(ranked.plain)
+      row = self._measured(split, ranked.plain)
       for protocol in config.protocols:
         if protocol != two_gammas.PROTOCOL:
           found.append(rows.MetricRow(split, "none", protocol, None, **row))
@@ -322,32 +316,25 @@ class _Run:
       for choice in chosen:
         if choice.protocol in config.protocols:
           named = split, name, choice.protocol, choice.report
-          found.append(rows.MetricRow(*named, **self._metrics(choice, ranks)))
+          own = report_rows.of_choice(
+            choice, ranks, config, self._seed, self._splits[split].users
+          )
+          found.append(rows.MetricRow(*named, **own))
       if name == two_gammas.INJECTION and self._pair is not None:
         named = split, name, two_gammas.PROTOCOL, self._pair._asdict()
-        row = self._measured(ranked.pairs[:, 0])
+        row = self._measured(split, ranked.pairs[:, 0])
         found.append(rows.MetricRow(*named, **row))
     return found
 
-  def _measured(self, ranks: np.ndarray) -> dict[str, Any]:
+  def _measured(self, split: str, ranks: np.ndarray) -> dict[str, Any]:
     """Returns ndcg, hr and ci95 of ranks [N]."""
-    row = report_row(ranks, self._config, self._seed, name="", split="")
+    row = self._row(ranks, "", split)
     return {"ndcg": row.ndcg, "hr": row.hr, "ci95": row.ci95}
 
-  def _metrics(
-    self, choice: calibrate.Choice, ranks: Mapping[float, np.ndarray]
-  ) -> dict[str, Any]:
-    """Returns ndcg, hr and ci95; ranks are [N] by gamma."""
-    config = self._config
-    row: dict[str, Any] = {"ndcg": {}, "hr": {}, "ci95": {"ndcg": {}, "hr": {}}}
-    for name, metric in metrics.METRICS.items():
-      for k in config.cutoffs:
-        own = ranks[choice.gamma[name][str(k)]]
-        row[name][str(k)] = metric(own, k)
-        row["ci95"][name][str(k)] = metrics.ci95(
-          own, name, k, config.bootstrap_samples, self._seed
-        )
-    return row
+  def _row(self, ranks: np.ndarray, name: str, split: str) -> rows.BaselineRow:
+    users = self._splits[split].users
+    about = ranks, self._config, self._seed
+    return report_rows.of_ranks(*about, name=name, split=split, users=users)
 
   def _arrays(
     self,
@@ -392,6 +379,5 @@ class _Run:
     found = []
     for name, ranker in rankers.items():
       ranks = engine.ranks_once(self._once, f"{name} {split}", ranks_of, ranker)
-      row = report_row(ranks, self._config, self._seed, name=name, split=split)
-      found.append((row, ranks))
+      found.append((self._row(ranks, name, split), ranks))
     return found

@@ -8,6 +8,7 @@ from absl import logging
 
 from bigrec_jax import errors
 from bigrec_jax.config import GroundConfig
+from bigrec_jax.results import clusters
 from bigrec_jax.results.chosen import parts_of
 
 
@@ -20,12 +21,14 @@ class Split:
     targets: [N] catalogue rows.
     cf_scores: [N, I] float32, a memory map will do; None = no CF.
     cf_name: where the scores come from, for messages.
+    users: whose rows these are, where somebody has several.
   """
 
   queries: np.ndarray
   targets: np.ndarray
   cf_scores: np.ndarray | None
   cf_name: str
+  users: clusters.Clusters | None = None
 
 
 def check(

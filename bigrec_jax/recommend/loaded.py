@@ -22,6 +22,7 @@ from bigrec_jax.data.prepared import (
 )
 from bigrec_jax.data.text import prompts, tokenization
 from bigrec_jax.recommend import converted_base, gguf_base
+from bigrec_jax.results import clusters
 from bigrec_jax.tasks import protocol, registry
 from bigrec_jax.workdir import (
   fingerprints,
@@ -137,6 +138,10 @@ class Loaded:
         self.paths, split, count, seed
       )
     return self._examples[split]
+
+  def users(self, split: str) -> clusters.Clusters | None:
+    """Whose rows those are; None where each is a user's only one."""
+    return clusters.of_owners(self.examples(split).owners)
 
   @functools.cached_property
   def prompt(self) -> prompts.Prompt:

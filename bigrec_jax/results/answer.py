@@ -113,7 +113,11 @@ def _test(
   if one is None or two is None or one.shape != two.shape:
     return None, False
   found = significance.compare(
-    one, two, significance.Question(metric, k), _EFFORT
+    one,
+    two,
+    significance.Question(metric, k),
+    _EFFORT,
+    data.users,
   )
   return comparisons.Comparison(
     best.row,

@@ -24,23 +24,24 @@ def section(data: run_data.RunData, price_per_hour: float) -> page.Html:
   if found is None:
     what = "valid's results, by which a best system could be told"
     return page.missing(what, "--mode=ground_eval makes them.")
-  users = None if data.ground is None else data.ground.num_examples.get("test")
+  ground = data.ground
+  users = None if ground is None else ground.units("test")
+  who = "the test users" if not ground or users is None else ground.who("test")
   tiles = [*_tiles(data, found, users), *_cost(data, price_per_hour)]
   return page.join(
     [
-      page.paragraph(_sentence(found, users), "answer"),
+      page.paragraph(_sentence(found, users, who), "answer"),
       page.tiles(tiles),
       _rest(data, found),
     ]
   )
 
 
-def _sentence(found: answer_lib.Answer, users: int | None) -> str:
+def _sentence(found: answer_lib.Answer, users: int | None, who: str) -> str:
   best, other, k = found.best, found.baseline, found.k
   value = best.get("hr", k) or 0.0
-  of_users = f"of {users:,} test users" if users else "of the test users"
   name = best.label[0].upper() + best.label[1:]
-  line = f"{name}, which valid likes best, hits {value:.1%} {of_users}"
+  line = f"{name}, which valid likes best, hits {value:.1%} of {who}"
   line += f" within the first {k}"
   if ends := _ends(best, "hr", k, users):
     line += f" (95 % {ends[0]:.1%} to {ends[1]:.1%})"

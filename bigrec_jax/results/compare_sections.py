@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bigrec_jax.results import (
+  clusters,
   comparisons,
   intervals,
   main_rows,
@@ -59,7 +60,7 @@ def _cell(group: other_runs.Group, name: str, metric: str) -> object:
   ends = intervals.of_value(
     metric,
     values[0],
-    run.ground.num_examples.get("test"),
+    run.ground.units("test"),
     known.get(metric, {}).get(str(_K)),
   )
   if ends is None:
@@ -114,4 +115,5 @@ def _test(
   if one is None or two is None or one.shape[1] != two.shape[1]:
     return None
   question = significance.Question("ndcg", _K)
-  return significance.compare(one, two, question, _EFFORT)
+  users = clusters.of_owners(first.runs[0].ranks.get(paired_tests.OWNERS))
+  return significance.compare(one, two, question, _EFFORT, users)

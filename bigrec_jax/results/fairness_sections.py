@@ -16,8 +16,8 @@ def of_items(found: item_fairness.FairnessFile | None) -> page.Html:
   most = max(row.k for row in found.rows)
   parts: list[object] = [
     page.paragraph(
-      f"How the items in the first {most} of {found.n:,} {found.split} users'"
-      " lists are shared among groups, beside the items of their histories."
+      f"How the items in the first {most} of {found.n:,} lists of {found.split}"
+      " are shared among groups, beside the items of their histories."
       " MGU is the mean distance between the two shares over groups, DGU the"
       " largest difference of distances; 0 is a list like the histories. Lists"
       " are those that rows are ranked by: the history stays in them, each"

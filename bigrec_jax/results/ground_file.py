@@ -97,6 +97,8 @@ class GroundFile:
       (results/confidence.py); empty in files of before it.
     base_origin: what the base was made from, where it is a dequantised copy
       (workdir/origins.py); else empty.
+    num_users: by split, of those that the data tell apart; empty in files of
+      before it.
   """
 
   num_items: int
@@ -112,6 +114,24 @@ class GroundFile:
   tests: Sequence[comparisons.Comparison] = ()
   base_origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   confidence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  num_users: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+  def units(self, split: str) -> int | None:
+    """Returns how many independent draws a split is: users, else rows."""
+    return self.num_users.get(split, self.num_examples.get(split))
+
+  def who(self, split: str) -> str:
+    """Returns whom a split is of: "1,000 test users", "9 test rows of 2 users".
+
+    Of data that don't say who is who (format `bigrec`), and of an evaluation
+    that didn't, each row counts as a user's only one.
+    """
+    rows, users = self.num_examples[split], self.num_users.get(split)
+    if users is None:
+      return f"{rows:,} {split} rows"
+    if users == rows:
+      return f"{rows:,} {split} users"
+    return f"{rows:,} {split} rows of {users:,} users"
 
   def rows_of(self, **wanted: str) -> Iterator[rows.MetricRow]:
     """Yields the results whose named fields have these values."""
@@ -149,6 +169,7 @@ class GroundFile:
       "tests": [row.to_json() for row in self.tests],
       **({"base_origin": self.base_origin} if self.base_origin else {}),
       **({"confidence": self.confidence} if self.confidence else {}),
+      **({"num_users": self.num_users} if self.num_users else {}),
     }
 
   @classmethod
@@ -179,6 +200,7 @@ class GroundFile:
       ),
       file.optional("base_origin", origins.checked, {}),
       file.optional("confidence", fields.of_object, {}),
+      file.optional("num_users", fields.mapping(fields.whole), {}),
     )
 
 

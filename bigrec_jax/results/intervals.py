@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bigrec_jax.results import metrics
+from bigrec_jax.results import clusters, metrics
 
 Interval = Sequence[float]
 
@@ -37,7 +37,8 @@ def of_value(
   Args:
     metric: hr or ndcg.
     value: of it.
-    count: users; None = not known.
+    count: users (not their rows: who has several is one draw); None = not
+      known.
     known: the bootstrap's, where it was made.
   """
   wide = known is not None and known[1] > known[0]
@@ -52,15 +53,23 @@ def of_value(
   return known
 
 
-def of_ranks(ranks: np.ndarray, metric: str, k: int, samples: int) -> Interval:
+def of_ranks(
+  ranks: np.ndarray,
+  metric: str,
+  k: int,
+  samples: int,
+  users: clusters.Clusters | None = None,
+) -> Interval:
   """Returns the interval of a metric of ranks [N], at least one.
 
   Args:
-    ranks: of the users.
+    ranks: of the rows.
     metric: hr or ndcg.
     k: cutoff.
     samples: of the bootstrap.
+    users: whose rows these are, where somebody has several.
   """
   value = metrics.METRICS[metric](ranks, k)
-  drawn = metrics.ci95(ranks, metric, k, samples, 0)
-  return of_value(metric, value, len(ranks), drawn) or drawn
+  drawn = metrics.ci95(ranks, metric, k, samples, 0, users)
+  count = len(ranks) if users is None else len(users)
+  return of_value(metric, value, count, drawn) or drawn

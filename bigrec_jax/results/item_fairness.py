@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bigrec_jax.results import clusters
 from bigrec_jax.workdir import fields, storage
 
 _SHARES = fields.mapping(fields.number)
@@ -64,6 +65,31 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Quality:
+  """What a ranker's lists are like beside being right (list_quality.py).
+
+  Attributes:
+    ranker: as of `Row`.
+    k: length of the lists.
+    values: of each measure by its name, but for what no list has.
+  """
+
+  ranker: str
+  k: int
+  values: Mapping[str, float]
+
+  @classmethod
+  def from_json(cls, value: Any, where: str) -> "Quality":
+    """Reads an object of the file; raises UserError as `Row` does."""
+    row = fields.Fields(value, where)
+    return cls(
+      row.get("ranker", fields.text),
+      row.get("k", fields.count),
+      row.get("values", fields.mapping(fields.number)),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class FairnessFile:
   """metrics/item_fairness.json.
 
@@ -72,12 +98,14 @@ class FairnessFile:
     n: how many.
     histories: by grouping, GH of each group.
     rows: of every ranker, grouping and K.
+    quality: of every ranker and K; empty in files of before it.
   """
 
   split: str
   n: int
   histories: Mapping[str, Mapping[str, float]]
   rows: Sequence[Row]
+  quality: Sequence[Quality] = ()
 
 
 def counts(items: np.ndarray, members: np.ndarray) -> np.ndarray:
@@ -114,6 +142,7 @@ def row(
   members: np.ndarray,
   samples: int,
   seed: int,
+  users: clusters.Clusters | None = None,
 ) -> Row:
   """Measures the lists of a ranker.
 
@@ -126,15 +155,20 @@ def row(
     members: [I, G] bool.
     samples: S, of the bootstrap.
     seed: of numpy's default generator.
+    users: whose rows these are, where somebody has several.
   """
   listed = counts(lists, members)
   own = unfairness(listed.sum(axis=0), had.sum(axis=0))
-  rng, users = np.random.default_rng(seed), len(lists)
+  rng, units = np.random.default_rng(seed), len(lists)
+  own_listed, own_had = listed, had
+  if users is not None:
+    units = len(users)
+    own_listed, own_had = users.sums(listed.T).T, users.sums(had.T).T
   drawn = np.stack(
     [
-      unfairness(times @ listed, times @ had)
+      unfairness(times @ own_listed, times @ own_had)
       for times in (
-        np.bincount(rng.integers(0, users, users), minlength=users)
+        np.bincount(rng.integers(0, units, units), minlength=units)
         for _ in range(samples)
       )
     ]
@@ -179,4 +213,5 @@ def read(path: pathlib.Path) -> FairnessFile:
     file.get("n", fields.count),
     file.get("histories", fields.mapping(_SHARES)),
     file.get("rows", fields.sequence(Row.from_json)),
+    file.optional("quality", fields.sequence(Quality.from_json), ()),
   )

@@ -23,6 +23,8 @@ from scipy import sparse
 
 from bigrec_jax.results import list_metrics
 
+NAMES = ("coverage", "gini", "novelty", "diversity")
+
 
 def measures(
   lists: np.ndarray, popularity: np.ndarray, titles: Sequence[str]

@@ -46,40 +46,62 @@ def _places(data: run_data.RunData) -> page.Html | None:
   )
 
 
-def _lists(data: run_data.RunData) -> page.Html | None:
-  """Returns the measures of recommendations.jsonl, beside the most popular."""
-  if not data.recommended or not data.catalogue:
+def _lists(data: run_data.RunData) -> page.Html:
+  """Returns the measures of every system's lists, and of those recommended."""
+  lines, k = _of_systems(data)
+  lines += _recommended(data, k)
+  if not lines:
     return page.missing(
       "coverage, Gini, novelty and diversity",
-      "--mode=recommend leaves the lists that they are of.",
+      "--config.ground.item_fairness=10 has --mode=ground_eval measure them for"
+      " every system; --mode=recommend leaves lists, too.",
     )
+  return page.table(
+    ["", "coverage", "Gini", "novelty, bits", "diversity"],
+    lines,
+    f"The first {k} items of each list. Coverage: share of the catalogue"
+    " in any list. Gini: 0 where all items are listed alike. Novelty: mean"
+    " -log2 of an item's share in train. Diversity: 1 - the mean share of words"
+    " that two titles of a list have in common. Lists of systems are of the"
+    " test rows; a row with a gamma for each K has no list of its own.",
+  )
+
+
+def _of_systems(data: run_data.RunData) -> tuple[list[list[object]], int]:
+  """Returns a line for each evaluated system, and how long their lists are."""
+  file = data.item_fairness
+  if file is None or not file.quality:
+    return [], _K
+  lengths = {row.k for row in file.quality}
+  k = _K if _K in lengths else max(lengths)
+  return [
+    [main_rows.label(row.ranker), *map(row.values.get, list_quality.NAMES)]
+    for row in file.quality
+    if row.k == k
+  ], k
+
+
+def _recommended(data: run_data.RunData, k: int) -> list[list[object]]:
+  """Returns lines of recommendations.jsonl, and of the most popular."""
+  if not data.recommended or not data.catalogue:
+    return []
   titles = [row["title"] for row in data.catalogue]
   popularity = np.array([row.get("popularity", 0) for row in data.catalogue])
   row_of = {
     str(row.get("external_id", n)): n for n, row in enumerate(data.catalogue)
   }
-  lists = list_quality.of_rows(data.recommended, row_of, _K)
+  lists = list_quality.of_rows(data.recommended, row_of, k)
   if not (lists >= 0).any():
-    return page.missing(
-      "lists of this catalogue", "Run --mode=recommend again."
-    )
-  first = np.argsort(-popularity, kind="stable")[:_K]
+    return []  # Of another catalogue.
+  first = np.argsort(-popularity, kind="stable")[:k]
   popular = np.broadcast_to(first, (len(lists), len(first)))
-  lines = [
+  return [
     [name, *_cells(list_quality.measures(own, popularity, titles))]
     for name, own in (
       ("recommendations.jsonl", lists),
       ("most popular to everybody", popular),
     )
   ]
-  return page.table(
-    ["", "coverage", "Gini", "novelty, bits", "diversity"],
-    lines,
-    f"The first {_K} of {len(lists):,} lists. Coverage: share of the catalogue"
-    " in any list. Gini: 0 where all items are listed alike. Novelty: mean"
-    " -log2 of an item's share in train. Diversity: 1 - the mean share of words"
-    " that two titles of a list have in common.",
-  )
 
 
 def _cells(found: dict[str, float]) -> list[object]:

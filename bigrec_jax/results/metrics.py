@@ -1,6 +1,6 @@
 """HR@K and NDCG@K from ranks, with bootstrap intervals over users.
 
-One relevant item per user, so Recall@K is HR@K and the ideal DCG is 1. A rank
+One relevant item per row, so Recall@K is HR@K and the ideal DCG is 1. A rank
 is the number of items before the target: 0 is best.
 """
 
@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from bigrec_jax.results import clusters
 
 _MOST_DRAWN = 1 << 24  # Numbers of bootstrap samples at a time.
 
@@ -101,7 +103,12 @@ def summarise(
 
 
 def ci95(
-  ranks: np.ndarray, metric: str, k: int, samples: int, seed: int
+  ranks: np.ndarray,
+  metric: str,
+  k: int,
+  samples: int,
+  seed: int,
+  users: clusters.Clusters | None = None,
 ) -> list[float]:
   """Returns the 95 % percentile bootstrap interval of a metric over users.
 
@@ -115,6 +122,8 @@ def ci95(
     k: cutoff.
     samples: bootstrap samples, at least 1.
     seed: of numpy's default generator.
+    users: whose rows these are, where somebody has several: then users are
+      drawn, with all their rows. None = each row is a user.
 
   Returns:
     [low, high].
@@ -128,6 +137,9 @@ def ci95(
     gain[:k] = 1.0 / (np.arange(k) + 1.0)
   else:
     gain[:k] = 1.0 if metric == "hr" else 1.0 / np.log2(np.arange(k) + 2.0)
+  if users is not None:
+    own = gain[np.minimum(ranks, k)]
+    return list(users.interval(own, samples, seed))
   rng = np.random.default_rng(seed)
   step = max(1, _MOST_DRAWN // (k + 1))
   values = np.concatenate(
@@ -144,7 +156,11 @@ def ci95(
 
 
 def bootstrap_ci95(
-  statistic: Callable[[np.ndarray], float], count: int, samples: int, seed: int
+  statistic: Callable[[np.ndarray], float],
+  count: int,
+  samples: int,
+  seed: int,
+  users: clusters.Clusters | None = None,
 ) -> list[float]:
   """Returns the 95 % percentile bootstrap interval of any statistic.
 
@@ -157,14 +173,17 @@ def bootstrap_ci95(
     count: examples, at least one.
     samples: bootstrap samples, at least 1.
     seed: of numpy's default generator.
+    users: as of `ci95`.
 
   Returns:
     [low, high]; NaN twice where no draw has the statistic.
   """
   rng = np.random.default_rng(seed)
-  draws = [
-    statistic(rng.integers(0, count, size=count)) for _ in range(samples)
-  ]
+  units = count if users is None else len(users)
+  draws = []
+  for _ in range(samples):
+    drawn = rng.integers(0, units, size=units)
+    draws.append(statistic(drawn if users is None else users.rows_of(drawn)))
   found = np.array(draws, np.float64)
   found = found[~np.isnan(found)]
   if not found.size:
@@ -174,11 +193,15 @@ def bootstrap_ci95(
 
 
 def summarise_ci95(
-  ranks: np.ndarray, cutoffs: Sequence[int], samples: int, seed: int
+  ranks: np.ndarray,
+  cutoffs: Sequence[int],
+  samples: int,
+  seed: int,
+  users: clusters.Clusters | None = None,
 ) -> dict[str, Any]:
-  """Returns {"ndcg": {"1": [low, high], ...}, "hr": {...}}."""
+  """Returns {"ndcg": {"1": [low, high], ...}, "hr": {...}} of `ci95`."""
   return {
-    name: {str(k): ci95(ranks, name, k, samples, seed) for k in cutoffs}
+    name: {str(k): ci95(ranks, name, k, samples, seed, users) for k in cutoffs}
     for name in METRICS
   }
 

@@ -17,12 +17,20 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from bigrec_jax.results import comparisons, ground_file, rows, significance
+from bigrec_jax.results import (
+  clusters,
+  comparisons,
+  ground_file,
+  rows,
+  significance,
+)
 
 BIGREC = "bigrec"
 CUTOFFS = (1, 5, 10, 20)
 # Ranks of a baseline in ranks/<split>.npz: "cf" is an injection there.
 BASELINE = "baseline:"
+# Beside the ranks: equal for rows of one user.
+OWNERS = "user"
 _PARTS = {"popularity": "most_pop", "cf": "cf", "bm25": "bm25"}
 _NO_COMPETITOR = ("random",)
 
@@ -193,6 +201,7 @@ def tests(
     effort: samples and seed.
   """
   listed = ranked(found, arrays)
+  users = clusters.of_owners(arrays.get(OWNERS))
   wanted = pairs(listed, best_single(found))
   done: list[comparisons.Comparison] = []
   for (a, b), reasons in wanted.items():
@@ -206,7 +215,7 @@ def tests(
           significance.gains(one, question)
           - significance.gains(other, question)
         )
-    measured = significance.paired(differences, effort) if asked else []
+    measured = significance.paired(differences, effort, users) if asked else []
     done += [
       comparisons.Comparison(
         a=a,

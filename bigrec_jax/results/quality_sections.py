@@ -18,7 +18,7 @@ def results(data: run_data.RunData) -> page.Html:
   found = run_data.systems(data, "test")
   ground, parts = data.ground, list[object]()
   if found:
-    users = None if ground is None else ground.num_examples.get("test")
+    users = None if ground is None else ground.units("test")
     parts.append(systems_table.tables(found, users))
   if ground is not None and ground.base_origin:
     line = origins.describe(ground.base_origin)
@@ -78,7 +78,7 @@ def popularity_groups(data: run_data.RunData) -> page.Html:
     for name, label in run_data.INJECTIONS.items()
     if name in ranks
   ]
-  names = [f"{name}\n{int(mask.sum()):,} users" for name, mask in groups]
+  names = [f"{name}\n{int(mask.sum()):,} {data.noun}" for name, mask in groups]
   svg = plots.bars(
     "groups", f"HR@{k} by popularity of the target", names, series, f"HR@{k}"
   )
@@ -89,7 +89,7 @@ def popularity_groups(data: run_data.RunData) -> page.Html:
     " items are where a language model can help and injected popularity costs."
   )
   table = page.table(
-    ["target", "test users", *(label for _, label, _ in series)],
+    ["target", f"test {data.noun}", *(label for _, label, _ in series)],
     [
       [name, int(mask.sum()), *(values[n] for _, _, values in series)]
       for n, (name, mask) in enumerate(groups)
@@ -125,7 +125,7 @@ def examples(data: run_data.RunData, count: int) -> page.Html:
     parts.append(
       page.paragraph(
         f"{rate:.1%} of the first hypotheses are exact titles of the"
-        f" catalogue ({len(data.predictions):,} test users)."
+        f" catalogue ({len(data.predictions):,} test {data.noun})."
       )
     )
   if data.examples:

@@ -143,6 +143,8 @@ class TaskRow:
     ci95: [low, high] by name, for those that have one.
     n: examples measured.
     seeds: of the runs that the metrics are means over.
+    users: whose examples these are, where somebody has several; None = each is
+      a user's only one, or nobody knows.
   """
 
   split: str
@@ -151,10 +153,14 @@ class TaskRow:
   ci95: Mapping[str, Sequence[float]]
   n: int
   seeds: Sequence[int]
+  users: int | None = None
 
   def to_json(self) -> dict[str, Any]:
     """Returns the object of the file."""
-    return _json(self)
+    found = _json(self)
+    if self.users is None:
+      del found["users"]
+    return found
 
   @classmethod
   def from_json(cls, value: Any, where: str) -> "TaskRow":
@@ -167,6 +173,7 @@ class TaskRow:
       row.get("ci95", fields.mapping(fields.interval)),
       row.get("n", fields.whole),
       row.get("seeds", fields.sequence(fields.whole)),
+      row.optional("users", fields.whole, None),
     )
 
 

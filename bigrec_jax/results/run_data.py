@@ -14,9 +14,11 @@ from bigrec_jax import errors
 from bigrec_jax.data.text import prompts
 from bigrec_jax.results import (
   cf_file,
+  clusters,
   contamination,
   ground_file,
   item_fairness,
+  paired_tests,
   rows,
   run_inputs,
 )
@@ -105,7 +107,7 @@ class RunData:
     catalogue: lines of data/catalogue.jsonl.
     recommended: external ids of each list in recommendations.jsonl.
     ranks: [N] of each injection on test, from ranks/*.npz, and "target"; of
-      baselines and systems, too.
+      baselines and systems, too; "user" says whose rows they are.
     contamination: metrics/contamination.json.
     item_fairness: metrics/item_fairness.json.
     task: whose file `task_rows` are of; "" for BIGRec, which has `ground`.
@@ -166,6 +168,16 @@ class RunData:
       (self.examples, self.paths.ground_examples, "ground_eval"),
       (self.ranks, self.paths.ranks / "*.npz", "ground_eval"),
     )
+
+  @property
+  def users(self) -> clusters.Clusters | None:
+    """Whose rows the ranks are; None where each is a user's only one."""
+    return clusters.of_owners(self.ranks.get(paired_tests.OWNERS))
+
+  @property
+  def noun(self) -> str:
+    """What is counted on test: users, or rows where a user has several."""
+    return "users" if self.users is None else "rows"
 
   @property
   def is_empty(self) -> bool:

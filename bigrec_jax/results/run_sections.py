@@ -210,6 +210,6 @@ def lead(root: pathlib.Path, data: run_data.RunData, made: str) -> page.Html:
   """Returns the lines below the title."""
   facts = [f"Workdir {root}", f"report made {made}"]
   if data.ground is not None and "test" in data.ground.num_examples:
-    tested = data.ground.num_examples["test"]
-    facts.insert(1, f"{tested:,} test users, {data.ground.num_items:,} items")
+    tested = data.ground.who("test")
+    facts.insert(1, f"{tested}, {data.ground.num_items:,} items")
   return page.join([page.paragraph(" · ".join(facts)), missing_parts(data)])

@@ -54,7 +54,11 @@ def by_segment(
     for name, mask in kept
   ]
   svg = plots.bars(
-    "segments", f"HR@{_K} by group of test users", names, series, f"HR@{_K}"
+    "segments",
+    f"HR@{_K} by group of test {data.noun}",
+    names,
+    series,
+    f"HR@{_K}",
   )
   caption = (
     "Cold targets are not in train, popular ones are the tenth of the catalogue"
@@ -63,7 +67,7 @@ def by_segment(
     " target. Groups of one kind share all users; those of different kinds"
     " overlap."
   )
-  tables = [_table(rows, kept, metric) for metric in ("hr", "ndcg")]
+  tables = [_table(data, rows, kept, metric) for metric in ("hr", "ndcg")]
   figures = page.details("The figures", page.join(tables))
   return page.join([page.figure(svg, caption), figures])
 
@@ -84,6 +88,7 @@ def _looks(rows: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def _table(
+  data: run_data.RunData,
   rows: Mapping[str, np.ndarray],
   groups: Sequence[tuple[str, np.ndarray]],
   metric: str,
@@ -94,12 +99,13 @@ def _table(
     for ranks in rows.values():
       own = ranks[mask]
       value = metrics.METRICS[metric](own, _K)
-      low, high = intervals.of_ranks(own, metric, _K, _SAMPLES)
+      users = None if data.users is None else data.users.take(mask)
+      low, high = intervals.of_ranks(own, metric, _K, _SAMPLES, users)
       small = page.element("span", f"{low:.3f}–{high:.3f}", "ci")
       line.append(page.join([value, small]))
     cells.append(line)
   return page.table(
-    ["test users", "n", *map(main_rows.label, rows)],
+    [f"test {data.noun}", "n", *map(main_rows.label, rows)],
     cells,
     f"{metric.upper()}@{_K} by group; small: 95 % interval by bootstrap over"
     " the group's users, the exact one where none or all are hit.",
@@ -120,7 +126,8 @@ def where_from(data: run_data.RunData) -> page.Html:
   hit = rows[best] < _K
   if not hit.any():
     return page.paragraph(
-      f"{main_rows.label(best)} hits no test user within the first {_K}."
+      f"{main_rows.label(best)} hits none of the test {data.noun} within the"
+      f" first {_K}."
     )
   groups = _combinations({n: (r < _K)[hit] for n, r in alone.items()})
   label, total = main_rows.label(best), int(hit.sum())
@@ -131,21 +138,21 @@ def where_from(data: run_data.RunData) -> page.Html:
   ]
   svg = plots.bars(
     "hits",
-    f"What alone hits the users whom {label} hits",
+    f"What alone hits the {data.noun} that {label} hits",
     names,
-    [("none", f"share of the {total:,} users hit", shares)],
+    [("none", f"share of the {total:,} {data.noun} hit", shares)],
     "share",
   )
   lost = [
-    f"{_ALONE[name][0].upper()}{_ALONE[name][1:]} alone: users hit"
+    f"{_ALONE[name][0].upper()}{_ALONE[name][1:]} alone: {data.noun} hit"
     f" {int((ranks < _K).sum()):,}, of them lost by {label}"
     f" {int(((ranks < _K) & ~hit).sum()):,}."
     for name, ranks in alone.items()
   ]
   caption = (
     f"{label} is what valid likes best of all that add to BIGRec's text; of"
-    f" {len(hit):,} test users it hits {total:,} within the first {_K}. Each is"
-    " counted once, under all parts that hit the same user alone."
+    f" {len(hit):,} test {data.noun} it hits {total:,} within the first {_K}."
+    " Each is counted once, under all parts that hit it alone."
   )
   return page.join([page.figure(svg, caption), page.listing(lost)])
 

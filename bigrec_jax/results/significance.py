@@ -1,6 +1,6 @@
 """Is one system better than another on the same users? Paired tests of ranks.
 
-One system ranks every user once: sign flips of the users' differences, exact
+One system ranks every row once: sign flips of the users' differences, exact
 where all that differ do so by the same amount (of HR@K that is McNemar's exact
 test), else by random flips. With several training seeds of a system: the
 bootstrap over seeds and users. Smucker, Allan and Carterette (CIKM 2007)
@@ -10,7 +10,11 @@ scipy.stats has the binomial test; its `permutation_test` and `bootstrap` draw
 one number a user and sample, which here would take minutes: few users differ,
 and those by few different amounts. The tests compare with it.
 
-Letters: S seeds, N users, Q questions, M users that differ, B samples.
+Where users have several rows, a user's difference is the sum of theirs: users
+are drawn and flipped, rows never (clusters.py).
+
+Letters: S seeds, N rows, U users (N where each has one row), Q questions, M
+users that differ, B samples.
 """
 
 import dataclasses
@@ -18,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bigrec_jax.results import metrics
+from bigrec_jax.results import clusters, metrics
 
 FLIPS = "sign flips"
 SEEDS = "bootstrap over seeds and users"
@@ -60,7 +64,7 @@ class Difference:
     ci95: [low, high] of the difference, percentile bootstrap.
     p: two-sided, of the hypothesis that the two are exchangeable (`FLIPS`), or
       that the difference is 0 (`SEEDS`).
-    n: users.
+    n: rows.
     seeds: of a and of b.
     test: `FLIPS` or `SEEDS`.
   """
@@ -95,32 +99,42 @@ def gains(ranks: np.ndarray, question: Question) -> np.ndarray:
 
 
 def compare(
-  a: np.ndarray, b: np.ndarray, question: Question, effort: Effort
+  a: np.ndarray,
+  b: np.ndarray,
+  question: Question,
+  effort: Effort,
+  users: clusters.Clusters | None = None,
 ) -> Difference:
   """Tests whether two systems differ on the same users.
 
   Args:
     a: ranks [N], or [S, N] of S training seeds.
-    b: ranks of the same users in the same order, of as many seeds or others.
+    b: ranks of the same rows in the same order, of as many seeds or others.
     question: metric and cutoff.
     effort: samples and seed.
+    users: whose rows these are, where somebody has several.
 
   Raises:
     ValueError: shapes don't fit.
   """
-  return compare_gains(gains(a, question), gains(b, question), effort)
+  return compare_gains(gains(a, question), gains(b, question), effort, users)
 
 
-def compare_gains(a: np.ndarray, b: np.ndarray, effort: Effort) -> Difference:
-  """Tests what `compare` does, of any per-user measure [N] or [S, N]."""
+def compare_gains(
+  a: np.ndarray,
+  b: np.ndarray,
+  effort: Effort,
+  users: clusters.Clusters | None = None,
+) -> Difference:
+  """Tests what `compare` does, of any measure of rows [N] or [S, N]."""
   a, b = np.atleast_2d(a), np.atleast_2d(b)
   if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.size:
-    raise ValueError(f"{a.shape=} {b.shape=}, [S, N] of the same users wanted")
+    raise ValueError(f"{a.shape=} {b.shape=}, [S, N] of the same rows wanted")
   seeds = len(a), len(b)
   if seeds == (1, 1):
-    return paired([a[0] - b[0]], effort)[0]
+    return paired([a[0] - b[0]], effort, users)[0]
   mean = float(a.mean() - b.mean())
-  drawn = seeds_and_users(a, b, effort)
+  drawn = seeds_and_users(a, b, effort, users)
   low, high = np.percentile(drawn, [2.5, 97.5])
   # The bootstrap's shift method: how far do draws lie from their centre?
   far = np.count_nonzero(np.abs(drawn - mean) >= abs(mean) - _SAME)
@@ -130,19 +144,26 @@ def compare_gains(a: np.ndarray, b: np.ndarray, effort: Effort) -> Difference:
 
 
 def paired(
-  differences: Sequence[np.ndarray], effort: Effort
+  differences: Sequence[np.ndarray],
+  effort: Effort,
+  users: clusters.Clusters | None = None,
 ) -> list[Difference]:
   """Tests several measures of one pair of systems, with the same flips.
 
   Args:
-    differences: of each question [N], a user's gain by a minus that by b.
+    differences: of each question [N], a row's gain by a minus that by b.
     effort: samples and seed.
+    users: whose rows these are, where somebody has several.
   """
   rows = np.stack(differences).astype(np.float64)  # [Q, N]
-  p = sign_flip_p(rows, effort.permutations, effort.seed)
+  flipped = rows if users is None else users.sums(rows)  # [Q, U]
+  p = sign_flip_p(flipped, effort.permutations, effort.seed)
   found = []
   for row, own in zip(rows, p, strict=True):
-    ends = interval(row, effort.bootstrap_samples, effort.seed)
+    about = effort.bootstrap_samples, effort.seed
+    ends = (
+      interval(row, *about) if users is None else users.interval(row, *about)
+    )
     mean = float(row.mean())
     found.append(Difference(mean, ends, own, len(row), (1, 1), FLIPS))
   return found
@@ -160,7 +181,7 @@ def sign_flip_p(
   is valid whatever their number (Phipson and Smyth 2010).
 
   Args:
-    differences: [Q, N].
+    differences: [Q, U], a user's sum.
     permutations: random flips.
     seed: of numpy's default generator.
   """
@@ -240,7 +261,10 @@ def interval(
 
 
 def intervals_of_seeds(
-  ranks: np.ndarray, cutoffs: Sequence[int], effort: Effort
+  ranks: np.ndarray,
+  cutoffs: Sequence[int],
+  effort: Effort,
+  users: clusters.Clusters | None = None,
 ) -> dict[str, dict[str, list[float]]]:
   """Returns {"ndcg": {"1": [low, high], ...}, "hr": {...}} of mean metrics.
 
@@ -248,22 +272,28 @@ def intervals_of_seeds(
     ranks: [S, N] of S training seeds.
     cutoffs: of the metrics.
     effort: samples and seed.
+    users: whose rows these are, where somebody has several.
   """
   if len(ranks) == 1:
     samples, seed = effort.bootstrap_samples, effort.seed
-    return metrics.summarise_ci95(ranks[0], cutoffs, samples, seed)
+    return metrics.summarise_ci95(ranks[0], cutoffs, samples, seed, users)
   nothing = np.zeros((1, ranks.shape[1]))
   found: dict[str, dict[str, list[float]]] = {}
   for metric in metrics.METRICS:
     for k in cutoffs:
       own = gains(ranks, Question(metric, k))
-      drawn = seeds_and_users(own, nothing, effort)
+      drawn = seeds_and_users(own, nothing, effort, users)
       low, high = np.percentile(drawn, [2.5, 97.5])
       found.setdefault(metric, {})[str(k)] = [float(low), float(high)]
   return found
 
 
-def seeds_and_users(a: np.ndarray, b: np.ndarray, effort: Effort) -> np.ndarray:
+def seeds_and_users(
+  a: np.ndarray,
+  b: np.ndarray,
+  effort: Effort,
+  users: clusters.Clusters | None = None,
+) -> np.ndarray:
   """Returns bootstrap draws [B] of the difference of means.
 
   A sample draws users, the same for both systems, and of each system's S seeds
@@ -274,23 +304,29 @@ def seeds_and_users(a: np.ndarray, b: np.ndarray, effort: Effort) -> np.ndarray:
 
   Args:
     a: gains [S, N].
-    b: gains [S', N] of the same users.
+    b: gains [S', N] of the same rows.
     effort: samples and seed.
+    users: whose rows these are, where somebody has several.
   """
-  users = a.shape[1]
+  rng, samples = np.random.default_rng(effort.seed), effort.bootstrap_samples
+  both = np.concatenate([a, b])  # [S + S', N]
+  if users is not None:
+    drawn = clusters.means(users.sums(both), users.sizes, samples, rng)
+    return _less(drawn, len(a), rng)
+  rows = a.shape[1]
   # Users with the same gains everywhere are drawn as one class.
-  both, counts = np.unique(
-    np.concatenate([a, b]), axis=1, return_counts=True
-  )  # [S + S', classes]
-  rng = np.random.default_rng(effort.seed)
+  both, counts = np.unique(both, axis=1, return_counts=True)
   found = []
-  for size in _sizes(effort.bootstrap_samples, len(counts)):
-    drawn = rng.multinomial(users, counts / users, size=size)
-    means = drawn @ both.T / users  # [size, S + S']
-    parts = means[:, : len(a)], means[:, len(a) :]
-    own, other = (_over_seeds(part, rng) for part in parts)
-    found.append(own - other)
+  for size in _sizes(samples, len(counts)):
+    drawn = rng.multinomial(rows, counts / rows, size=size)
+    found.append(_less(drawn @ both.T / rows, len(a), rng))
   return np.concatenate(found)
+
+
+def _less(means: np.ndarray, seeds: int, rng: np.random.Generator):
+  """Returns [B]: of [B, S + S'] means the first S seeds' less the others'."""
+  own = _over_seeds(means[:, :seeds], rng)
+  return own - _over_seeds(means[:, seeds:], rng)
 
 
 def _over_seeds(means: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -37,11 +37,16 @@ def tests(data: run_data.RunData) -> page.Html:
   count = len(ground.tests)
   lead = (
     f"{count:,} tests between {len(shown):,} pairs of rows on the same"
-    f" {shown[0].n:,} test users: two-sided, by flipping the signs of the"
+    f" {ground.who('test')}: two-sided, by flipping the signs of the"
     " users' differences. p is corrected for all of them together (Holm), so"
     " the chance of even one false finding below .01 is below 1 %. Users are"
     " what is drawn: what another training seed would give is not in it."
   )
+  if ground.num_users.get("test") is None:
+    lead += (
+      " Which rows are of one user is not known here: each counts as a user's"
+      " only one, and where a user has several the intervals are too narrow."
+    )
   if single:
     lead += (
       f" Best single model, by valid NDCG@{ground.chosen_by}:"

@@ -16,11 +16,13 @@ def results(task: str, found: Sequence[rows.TaskRow]) -> page.Html:
     return page.missing(f"metrics/{task}.json", "--mode=evaluate makes it.")
   parts: list[object] = []
   for split in dict.fromkeys(row.split for row in found):
-    caption = (
-      f"{split}, with 95 % bootstrap intervals over its samples; what chose an"
-      " epoch or a setting is valid alone."
-    )
     for own in rows.alike([row for row in found if row.split == split]):
+      users = max((row.users or 0 for row in own), default=0)
+      drawn = f"the {users:,} users of its samples" if users else "its samples"
+      caption = (
+        f"{split}, with 95 % bootstrap intervals over {drawn}; what chose an"
+        " epoch or a setting is valid alone."
+      )
       names = list(dict.fromkeys(name for row in own for name in row.metrics))
       lines = [
         [row.system, *(_value(row, name) for name in names), row.n]
@@ -40,5 +42,5 @@ def _value(row: rows.TaskRow, name: str) -> str:
   low, high = row.ci95[name]
   hits = name.startswith(("hr", "hit", "recall", "ndcg", "mrr"))
   if hits and low == high == 0 and row.n:  # Nobody was hit: see intervals.py.
-    low, high = intervals.exact(0, row.n)
+    low, high = intervals.exact(0, row.users or row.n)
   return f"{value} ({low:.4f} to {high:.4f})"

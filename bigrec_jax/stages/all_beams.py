@@ -39,7 +39,7 @@ def measure(
     bm25_choice,
     duplicates,
     engine,
-    evaluate,
+    report_rows,
   )
 
   ground, groups = session.config.ground, session.catalogue.groups
@@ -84,8 +84,13 @@ def measure(
   # Who chose is ranked by what others chose; the rest chose nothing.
   ranks["valid"] = np.concatenate([choice.ranks, ranks["valid"][few:]])
   measured = [
-    evaluate.report_row(
-      ranks[s], ground, session.config.seed, name=NAME, split=s
+    report_rows.of_ranks(
+      ranks[s],
+      ground,
+      session.config.seed,
+      name=NAME,
+      split=s,
+      users=session.users(s),
     )
     for s in SPLITS
   ]

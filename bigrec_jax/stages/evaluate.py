@@ -108,6 +108,7 @@ def _inputs(session: Session) -> graph.Inputs:
     **{k: v for s in protocol.SPLITS for k, v in task.made_from(s).items()},
     "catalogue": session.catalogue.fingerprint,
     "evaluated_from": task.evaluated_from(),
+    **session.owners_of(protocol.SPLITS),
   }
 
 

@@ -18,7 +18,7 @@ from bigrec_jax.results import (
   ground_file,
   paired_tests,
 )
-from bigrec_jax.stages import embed, ground_eval, predictions, train
+from bigrec_jax.stages import embed, injected, predictions, train
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -109,7 +109,7 @@ class _Maker:
 
     session = self._session
     items = shelf.Shelf(session, session.load(embed.STAGE), 0)
-    items.popularity = ground_eval.injected_popularity(session)
+    items.popularity = injected.popularity(session)
     given = list_inputs.Given(
       session,
       train.elsewhere(session) or session.paths.adapter,
@@ -149,12 +149,12 @@ class _Maker:
 
   @functools.cached_property
   def _cf(self):
-    return ground_eval.cf_of(self._session, SPLIT).scores
+    return injected.cf_of(self._session, SPLIT).scores
 
   def _reader(self, model: str) -> "candidates.ReadScores":
     scores = self._cf
     if model != self.cf_name:
-      scores = ground_eval.cf_of(self._session, SPLIT, model).scores
+      scores = injected.cf_of(self._session, SPLIT, model).scores
     return lambda part: np.asarray(scores[part], np.float32)
 
   def ranked(self, ranker: "protocol.Ranker") -> np.ndarray:
@@ -189,7 +189,7 @@ class _Maker:
     if name.startswith("oracle"):
       return None
     if name == "most_pop":
-      return baselines.MostPopular(ground_eval.injected_popularity(session))
+      return baselines.MostPopular(injected.popularity(session))
     if name == "random":
       return baselines.Random(len(session.catalogue), session.config.seed)
     if name == "cf":

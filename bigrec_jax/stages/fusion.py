@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bigrec_jax.rankers import duplicates, evaluate
+from bigrec_jax.rankers import duplicates, evaluate, report_rows
 from bigrec_jax.rankers.combine import (
   ablation,
   candidates,
@@ -232,6 +232,8 @@ def _rows(
 ) -> list[rows_lib.BaselineRow]:
   ground, seed = session.config.ground, session.config.seed
   return [
-    evaluate.report_row(own, ground, seed, name=name, split=split)
+    report_rows.of_ranks(
+      own, ground, seed, name=name, split=split, users=session.users(split)
+    )
     for split, own in ranks.items()
   ]

@@ -1,7 +1,6 @@
 """Grounds predictions to the catalogue and measures the ranks."""
 
 import dataclasses
-import glob
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,7 @@ import numpy as np
 from absl import logging
 
 from bigrec_jax import config as config_lib, errors
-from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.formats import raw_files
-from bigrec_jax.data.prepared import popularity as popularity_lib
 from bigrec_jax.results import (
   ground_file,
   ground_table,
@@ -25,6 +22,7 @@ from bigrec_jax.stages import (
   generate,
   graph,
   history_titles,
+  injected,
   kept_choice,
   oracle,
   predictions,
@@ -105,8 +103,8 @@ def _inputs(session: Session) -> graph.Inputs:
   shown = ["cutoffs", "duplicates", "gamma_grid", "injections", "protocols"]
   shown += ["protocol_quirks", "bootstrap_samples"]
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: cf_of(session, split) for split in SPLITS}
-  popularity = injected_popularity(session)
+  cf = {split: injected.cf_of(session, split) for split in SPLITS}
+  popularity = injected.popularity(session)
   return {
     "base": session.base_fingerprint if _reads_base(session) else "",
     **session.encoder_inputs,
@@ -124,13 +122,14 @@ def _inputs(session: Session) -> graph.Inputs:
     "bm25": options["bm25"],
     **systems.inputs(session),
     "seed": session.config.seed,
+    **session.owners_of(SPLITS),
   }
 
 
 def _other_models(session: Session) -> dict[str, Any]:
   """Returns what names the scores of CF models that are fused, not injected."""
   found = {
-    model: {s: cf_of(session, s, model).fingerprint for s in SPLITS}
+    model: {s: injected.cf_of(session, s, model).fingerprint for s in SPLITS}
     for model in session.config.ground.cf_models[1:]
   }
   return {"other_cf": found} if found else {}
@@ -163,15 +162,15 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
 
   items = session.load(embed.STAGE)
   texts = {split: predictions.titles(session, split) for split in SPLITS}
-  cf = {split: cf_of(session, split) for split in SPLITS}
-  popularity = injected_popularity(session)
+  cf = {split: injected.cf_of(session, split) for split in SPLITS}
+  popularity = injected.popularity(session)
   with session.parts(STAGE.name, made_from) as parts:
     splits = _splits(session, texts, items, cf, parts)
     found = _evaluate(session, splits, items, popularity, parts.once)
     plain = {split: found.ranks[split]["none"] for split in SPLITS}
     words = history_titles.choose(session, parts.once)
     others = {
-      model: {s: cf_of(session, s, model).scores for s in SPLITS}
+      model: {s: injected.cf_of(session, s, model).scores for s in SPLITS}
       for model in session.config.ground.cf_models[1:]
     }
     beside = systems.measure(
@@ -183,6 +182,10 @@ def _build(session: Session, made_from: graph.Inputs) -> ground_file.GroundFile:
     for other in (bm25, law, beside):
       for split, ranks in other.ranks.items():
         found.ranks[split].update(ranks)
+    for split in SPLITS:
+      owners = session.examples(split).owners
+      _, numbers = np.unique(owners, return_inverse=True)
+      found.ranks[split][paired_tests.OWNERS] = numbers.astype(np.int32)
     sure = confidence.measure(
       session, splits, texts, items, found.ranks, beside.fitted, parts.once
     )
@@ -212,7 +215,7 @@ def _splits(
   session: Session,
   texts: Mapping[str, list[str]],
   items: np.ndarray,
-  cf: "Mapping[str, _Cf]",
+  cf: Mapping[str, injected.Cf],
   parts: parts_lib.Parts,
 ) -> "dict[str, evaluate.Split]":
   """Returns what is ranked; predicted titles go through the encoder."""
@@ -228,7 +231,11 @@ def _splits(
       name = f"predictions of {split}, row {error.row}"
       raise error.of(error.row, name) from None
     found[split] = evaluate.Split(
-      queries, session.examples(split).target, cf[split].scores, cf[split].name
+      queries,
+      session.examples(split).target,
+      cf[split].scores,
+      cf[split].name,
+      session.users(split),
     )
   return found
 
@@ -280,40 +287,6 @@ def _evaluate(
   return dataclasses.replace(found, baselines=own)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Cf:
-  """CF scores [N, I] of a split and what names them; None and "" for none."""
-
-  name: str
-  scores: Any
-  fingerprint: str
-
-
-def cf_of(session: Session, split: str, model: str = "") -> _Cf:
-  """Returns the scores of a CF model; of none named those to inject, if any."""
-  ground = session.config.ground
-  given = "" if model else ground.cf_scores.get(split)
-  model = model or ground.injected_cf
-  if not given and not model:
-    return _Cf("", None, "")
-  if given:
-    path = pathlib.Path(given)
-  else:
-    path = session.paths.cf_scores(model, split)
-  found = cf_scores.load_scores(
-    path, session.examples(split), session.catalogue
-  )
-  name = session.ledger.of_folder if given else fingerprints.of_folder
-  content = name(path.parent, f"{glob.escape(path.stem)}*")
-  return _Cf(str(path), found, content)
-
-
-def injected_popularity(session: Session) -> np.ndarray:
-  """Returns [I] counts: of the train split, or of `ground.popularity`."""
-  path = session.config.ground.popularity
-  return popularity_lib.counts(path, session.catalogue)
-
-
 def _result(
   session: Session,
   found: "evaluate.Evaluation",
@@ -343,6 +316,11 @@ def _result(
     beside.rows,
     words.fitted | beside.fitted,
     base_origin=(_reads_base(session) and session.base_origin) or {},
+    num_users={
+      split: number
+      for split in SPLITS
+      if (number := session.examples(split).num_users) is not None
+    },
   )
   ground = session.config.ground
   effort = significance.Effort(

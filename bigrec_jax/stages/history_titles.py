@@ -89,7 +89,7 @@ def rows(
     dense,
     duplicates,
     engine,
-    evaluate,
+    report_rows,
   )
   from bigrec_jax.rankers.combine import weighted_sum
 
@@ -135,7 +135,14 @@ def rows(
       ranks = engine.ranks_once(once, f"{name} {s}", ranks_of[s], by_split[s])
       measured.ranks[s][paired_tests.BASELINE + name] = ranks
       measured.rows.append(
-        evaluate.report_row(ranks, ground, config.seed, name=name, split=s)
+        report_rows.of_ranks(
+          ranks,
+          ground,
+          config.seed,
+          name=name,
+          split=s,
+          users=session.users(s),
+        )
       )
   return measured
 

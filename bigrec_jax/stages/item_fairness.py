@@ -1,6 +1,7 @@
 """Groups of items in the lists of every ranker that ground_eval ranked."""
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,6 +49,7 @@ def _inputs(session: Session) -> graph.Inputs:
     "ground_eval": fingerprints.of_value(found.to_json()),
     "cutoffs": sorted(ground.item_fairness),
     "groups": groupings,
+    "lists": "with quality",  # Once there were groups alone.
     "cf": {
       model: fingerprints.of_folder(root / "cf" / model, f"{every_list.SPLIT}*")
       for model in every_list.cf_models(session, found)
@@ -65,11 +67,13 @@ def _build(
   groupings = _groupings(session)
   had = {g.name: item_fairness.counts(history, g.members) for g in groupings}
   rows: list[item_fairness.Row] = []
+  quality: list[item_fairness.Quality] = []
   with session.parts(STAGE.name, inputs) as parts:
     every = list(every_list.every(session, found, cutoffs[-1], parts))
     with session.stage("lists", len(every), "rankers") as bar:
       for ranker, make in every:
         lists = parts.once(ranker, functools.partial(_named, make))["lists"]
+        quality += [_quality(session, ranker, lists[:, :k]) for k in cutoffs]
         rows += [
           item_fairness.row(
             ranker,
@@ -80,6 +84,7 @@ def _build(
             grouping.members,
             session.config.ground.bootstrap_samples,
             session.config.seed,
+            session.users(every_list.SPLIT),
           )
           for grouping in groupings
           for k in cutoffs
@@ -96,11 +101,22 @@ def _build(
     for g in groupings
   }
   result = item_fairness.FairnessFile(
-    every_list.SPLIT, len(history), histories, rows
+    every_list.SPLIT, len(history), histories, rows, quality
   )
   path = session.paths.item_fairness
   processes.on_first(lambda: item_fairness.write(path, result))
   return result
+
+
+def _quality(
+  session: Session, ranker: str, lists: np.ndarray
+) -> item_fairness.Quality:
+  from bigrec_jax.results import list_quality  # Slow to import.
+
+  catalogue = session.catalogue
+  found = list_quality.measures(lists, catalogue.popularity, catalogue.titles)
+  known = {name: own for name, own in found.items() if not math.isnan(own)}
+  return item_fairness.Quality(ranker, lists.shape[1], known)
 
 
 def _named(make: Any) -> Mapping[str, np.ndarray]:

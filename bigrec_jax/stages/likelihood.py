@@ -76,7 +76,12 @@ def measure(
     scored: by split, of `score`.
     plain: by split, [N] ranks by the published distance.
   """
-  from bigrec_jax.rankers import duplicates, evaluate, held_out, reranked
+  from bigrec_jax.rankers import (
+    duplicates,
+    held_out,
+    report_rows,
+    reranked,
+  )
   from bigrec_jax.rankers.combine import calibrate
 
   ground, groups = session.config.ground, session.catalogue.groups
@@ -106,8 +111,13 @@ def measure(
       "test": rankers["test"].ranks(scored["test"].scores(WEIGHTS[place])),
     }
     rows = [
-      evaluate.report_row(
-        ranks[s], ground, session.config.seed, name=name, split=s
+      report_rows.of_ranks(
+        ranks[s],
+        ground,
+        session.config.seed,
+        name=name,
+        split=s,
+        users=session.users(s),
       )
       for s in SPLITS
     ]

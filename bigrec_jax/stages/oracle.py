@@ -22,7 +22,7 @@ def rows(session: Session, once: parts.Once) -> systems.Measured:
   """
   if session.config.data.format != "synthetic":
     return systems.Measured()
-  from bigrec_jax.rankers import dense, engine, evaluate
+  from bigrec_jax.rankers import dense, engine, report_rows
 
   world = synthetic.build(session.config.data.synthetic)
   config, found = session.config, systems.Measured()
@@ -45,8 +45,13 @@ def rows(session: Session, once: parts.Once) -> systems.Measured:
       ranks = engine.ranks_once(once, f"{name} {split}", ranks_of, ranker)
       found.ranks[split][paired_tests.BASELINE + name] = ranks
       found.rows.append(
-        evaluate.report_row(
-          ranks, config.ground, config.seed, name=name, split=split
+        report_rows.of_ranks(
+          ranks,
+          config.ground,
+          config.seed,
+          name=name,
+          split=split,
+          users=session.users(split),
         )
       )
   return found

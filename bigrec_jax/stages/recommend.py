@@ -30,7 +30,7 @@ from bigrec_jax.stages import (
   embed,
   generate,
   graph,
-  ground_eval,
+  injected,
   list_files,
   train,
   train_cf,
@@ -259,9 +259,7 @@ def depends_on(session: Session) -> graph.Inputs:
     ),
     "fallback": session.config.recommend.fallback,
     "cf": _cf_inputs(session, chosen.models_in_use),
-    "popularity": fingerprints.of_value(
-      ground_eval.injected_popularity(session).tolist()
-    ),
+    "popularity": fingerprints.of_value(injected.popularity(session).tolist()),
     "max_history": session.config.data.max_history,
   }
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import pathlib
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
@@ -24,6 +24,9 @@ from bigrec_jax.workdir import (
   records,
   storage,
 )
+
+# Where an installed package has main.py (setup.py).
+_INSTALLED = pathlib.Path(__file__).resolve().parents[1] / "installed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Asked:
   def command(self, mode: str) -> str:
     """Returns the command that runs another mode in place of this one."""
     flags = [f"--mode={mode}", *self.flags]
-    return f"`python main.py {shlex.join(flags)}`"
+    program = "bigrec_jax" if _INSTALLED.is_dir() else "python main.py"
+    return f"`{program} {shlex.join(flags)}`"
 
 
 class Session(loaded.Loaded):
@@ -154,6 +158,19 @@ class Session(loaded.Loaded):
       return None
     wanted = getattr(self.config.data, f"num_{split}")
     return found if wanted == -1 else min(wanted, found)
+
+  def owners_of(self, splits: Sequence[str]) -> dict[str, Any]:
+    """Returns what names whose rows are whose, where a user has several.
+
+    Of what was measured where each user has one nothing is added, so it stays
+    current; else intervals of before users were drawn are made again.
+    """
+    found = {
+      split: fingerprints.of_value(self.examples(split).owners.tolist())
+      for split in splits
+      if self.users(split) is not None
+    }
+    return {"users": found} if found else {}
 
   def num_samples(self, split: str) -> int | None:
     """Returns how many samples the task makes of it; None = not prepared yet.

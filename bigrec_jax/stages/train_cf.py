@@ -362,6 +362,6 @@ def _write_metrics(session: Session, model: str, outcome: Outcome) -> None:
       ground.bootstrap_samples, ground.permutations, seed
     )
     entry[split]["ci95"] = significance.intervals_of_seeds(
-      np.stack(outcome.ranks[split]), cutoffs, effort
+      np.stack(outcome.ranks[split]), cutoffs, effort, session.users(split)
     )
   cf_file.add(_metrics_path(session), model, entry)

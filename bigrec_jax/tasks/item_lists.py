@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigrec_jax.cf import scores as cf_scores
-from bigrec_jax.results import list_metrics, metrics, rows
+from bigrec_jax.results import clusters, list_metrics, metrics, rows
 from bigrec_jax.tasks import cf_files, protocol
 
 if TYPE_CHECKING:
@@ -96,12 +96,13 @@ def of_ranks(
 ) -> rows.TaskRow:
   """Returns HR and NDCG of ranks [N] at `ground.cutoffs`, with intervals."""
   config = store.config
+  users = clusters.of_owners(store.examples(split).owners)
   values, intervals = {}, {}
   for name in ("hr", "ndcg"):
     for k in config.ground.cutoffs:
       values[f"{name}@{k}"] = metrics.METRICS[name](ranks, k)
       intervals[f"{name}@{k}"] = metrics.ci95(
-        ranks, name, k, config.ground.bootstrap_samples, config.seed
+        ranks, name, k, config.ground.bootstrap_samples, config.seed, users
       )
   return rows.TaskRow(
     split,
@@ -110,4 +111,5 @@ def of_ranks(
     intervals,
     len(ranks),
     [config.seed],
+    clusters.count(users),
   )

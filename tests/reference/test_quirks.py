@@ -17,7 +17,7 @@ from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.data.text import prompts
 from bigrec_jax.models import last_state
 from bigrec_jax.recommend import decoder
-from bigrec_jax.stages import embed, ground_eval, predictions
+from bigrec_jax.stages import embed, injected, predictions
 from bigrec_jax.tasks import next_title
 from bigrec_jax.workdir import ledger, parts, paths
 from configs import common, game, movie
@@ -191,16 +191,16 @@ def test_titles_are_embedded_by_the_base_without_quotes(tmp_path, monkeypatch):
 
 def test_popularity_file_is_keyed_by_external_id(tmp_path):
   run = make_run(tmp_path, [['"Doom"'], ['"Doom"']])
-  assert ground_eval.injected_popularity(run).tolist() == [5, 0, 2]
+  assert injected.popularity(run).tolist() == [5, 0, 2]
   path = tmp_path / "popularity.json"
   path.write_text('{"c": 7, "unknown": 9}')
   tree = common.get_config()
   tree.ground.popularity = str(path)
   run.config = config_lib.from_config_dict(tree)
-  assert ground_eval.injected_popularity(run).tolist() == [0, 0, 7]
+  assert injected.popularity(run).tolist() == [0, 0, 7]
   path.write_text('{"unknown": 9}')
   with pytest.raises(errors.UserError, match="none of its 1 ids"):
-    ground_eval.injected_popularity(run)
+    injected.popularity(run)
 
 
 def test_low_ratings_and_repeated_items_are_targets(tmp_path):

@@ -1,5 +1,6 @@
 """Shares of groups by hand and in loops, and the file of them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,12 @@ import pytest
 
 from bigrec_jax import errors
 from bigrec_jax.data.prepared import catalogue as catalogue_lib, item_groups
-from bigrec_jax.results import fairness_sections, item_fairness
+from bigrec_jax.results import (
+  fairness_sections,
+  item_fairness,
+  list_sections,
+  run_data,
+)
 
 # Items 0 to 3: a; a and b; b; none.
 MEMBERS = np.array([[1, 0], [1, 1], [0, 1], [0, 0]], bool)
@@ -112,13 +118,21 @@ def test_what_is_wrong_with_a_file_of_groups(name, content, message, tmp_path):
 def test_the_file_comes_back_and_is_shown(tmp_path):
   row = _row([[2, 1], [2, 3]], [[0, -1], [1, -1]])
   histories = {"category": {"a": 2 / 3, "b": 1 / 3}}
-  file = item_fairness.FairnessFile("test", 2, histories, (row,))
+  values = {"coverage": 0.5, "gini": 0.25, "novelty": 1.5}
+  quality = (item_fairness.Quality("most_pop", 10, values),)
+  file = item_fairness.FairnessFile("test", 2, histories, (row,), quality)
   path = tmp_path / "item_fairness.json"
   item_fairness.write(path, file)
   found = item_fairness.read(path)
   low, high = row.ci95["mgu"]
   assert found.rows[0].ci95["mgu"] == (low, high)
-  assert found.histories == histories
+  assert found.histories == histories and found.quality[0].values == values
   html = fairness_sections.of_items(found)
   assert "Most popular" in html and "MGU@2" in html and "0.4167" in html
   assert "Not here" in fairness_sections.of_items(None)
+  data = run_data.load(tmp_path)
+  assert "item_fairness=10" in list_sections.beyond_accuracy(data)
+  data = dataclasses.replace(data, item_fairness=found)
+  html = list_sections.beyond_accuracy(data)
+  for word in ("Most popular", "0.2500", "1.5000", "The first 10 items"):
+    assert word in html, html

@@ -73,4 +73,4 @@ def test_lists_of_a_workdir_are_measured(tmp_path, lists):
   coverage = list_quality.coverage(lists, ITEMS)
   assert f"recommendations.jsonl</th><td>{coverage:.4f}</td>" in shown
   assert f"most popular to everybody</th><td>{10 / ITEMS:.4f}</td>" in shown
-  assert "first 10 of 9 lists" in shown
+  assert "The first 10 items of each list" in shown

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from bigrec_jax.results import clusters, metrics
 from tests.stages import command
 
 pytestmark = pytest.mark.slow
@@ -169,3 +170,25 @@ def test_files_of_ids_and_reasons(steps):
       assert f"place {why['places'][why['decided']]} by" in why["words"]
   assert "1 ids of config.recommend.allow" in told["some"]
   assert "2 of 3 ids" in told["odd"] and "line 3 'nobody'" in told["odd"]
+
+
+def test_intervals_and_tests_draw_users_who_have_several_rows(steps):
+  root, _, _ = steps
+  found = json.loads((root / "metrics" / "ground_eval.json").read_text())
+  rows, users = (found[f"num_{what}"]["test"] for what in ("examples", "users"))
+  with np.load(root / "ranks" / "test.npz") as file:
+    owner, ranks = file["user"], file["none"]
+  assert len(np.unique(owner)) == users < rows == len(owner)
+  own = json.loads((root / "config.json").read_text())["config"]
+  about = own["ground"]["bootstrap_samples"], own["seed"]
+  drawn = clusters.of_owners(owner)
+  (row, *_) = (
+    row
+    for row in found["results"]
+    if (row["split"], row["injection"]) == ("test", "none")
+  )
+  for k in ("1", "10"):
+    wanted = metrics.ci95(ranks, "hr", int(k), *about, drawn)
+    assert row["ci95"]["hr"][k] == wanted
+  page = (root / "report" / "index.html").read_text()
+  assert f"{rows:,} test rows of {users:,} users" in page

@@ -19,6 +19,7 @@ from bigrec_jax.results import (
   ground_file,
   item_fairness,
   list_metrics,
+  list_quality,
   paired_tests,
 )
 from bigrec_jax.stages import (
@@ -354,6 +355,11 @@ def test_every_ranker_has_lists_as_its_ranks_say(workdir):
   assert {(row.ranker, row.k) for row in written.rows} == {
     (name, k) for name in lists for k in (5, 10)
   }
+  popularity, titles = run.catalogue.popularity, run.catalogue.titles
+  for quality in written.quality:
+    own = lists[quality.ranker][:, : quality.k]
+    assert quality.values == list_quality.measures(own, popularity, titles)
+  assert len(written.quality) == 2 * len(lists)
   members = item_groups.by_popularity(run.catalogue.popularity).members
   had = item_fairness.counts(run.examples("test").history, members)
   for row in written.rows:

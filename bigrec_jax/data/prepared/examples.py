@@ -68,6 +68,12 @@ class Examples:
     """[N] int64: equal for rows of one user; of nobody known, nobody else's."""
     return np.where(self.user < 0, -1 - np.arange(len(self)), self.user)
 
+  @property
+  def num_users(self) -> int | None:
+    """How many users there are; None where the data don't say of each row."""
+    known = len(self) and self.user.min() >= 0
+    return len(np.unique(self.user)) if known else None
+
   def take(self, indices: np.ndarray | slice) -> "Examples":
     """Returns the examples at some positions, in the order given."""
     kept = np.arange(len(self))[indices]

@@ -17,7 +17,7 @@ import numpy as np
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.config import WeightsConfig
 from bigrec_jax.data.prepared.examples import Examples
-from bigrec_jax.results import metrics
+from bigrec_jax.results import clusters, metrics
 from bigrec_jax.results.rows import TaskRow
 from bigrec_jax.tasks import cf_files, item_lists, protocol
 from bigrec_jax.tasks.auxiliary import samples as samples_lib, scoring
@@ -151,6 +151,7 @@ def rating(
   if not len(part) or examples.rating is None:
     return []
   split, truth = examples.split, examples.rating[part.rows].astype(np.float64)
+  owners = examples.owners[part.rows]
   levels = samples_lib.levels_of(train)
   answers = [samples.rating_answer(level) for level in levels]
   shape = len(part), len(levels)
@@ -177,15 +178,19 @@ def rating(
     "train mean": mean,
   }
   return [
-    _rating_row(store, split, f"rating: {name}", guess - truth)
+    _rating_row(store, split, f"rating: {name}", guess - truth, owners)
     for name, guess in guesses.items()
   ]
 
 
 def _rating_row(
-  store: protocol.Store, split: str, system: str, error: np.ndarray
+  store: protocol.Store,
+  split: str,
+  system: str,
+  error: np.ndarray,
+  owners: np.ndarray,
 ) -> TaskRow:
-  config = store.config
+  config, users = store.config, clusters.of_owners(owners)
   statistics = {"rmse": _rmse, "mae": _mae}
   return TaskRow(
     split,
@@ -197,11 +202,13 @@ def _rating_row(
         len(error),
         config.ground.bootstrap_samples,
         config.seed,
+        users,
       )
       for name, own in statistics.items()
     },
     len(error),
     [config.seed],
+    clusters.count(users),
   )
 
 

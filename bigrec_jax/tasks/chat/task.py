@@ -16,7 +16,7 @@ import numpy as np
 
 from bigrec_jax.data.prepared.examples import Examples
 from bigrec_jax.data.text.dialogue import USER, Turn
-from bigrec_jax.results import list_metrics, metrics, rows
+from bigrec_jax.results import clusters, list_metrics, metrics, rows
 from bigrec_jax.tasks import next_title, protocol
 from bigrec_jax.tasks.chat import given, orchestration, profile, words
 from bigrec_jax.workdir import parts
@@ -85,7 +85,8 @@ class Task(next_title.Task):
         )
         called, _ = orchestration.calls(model, known, config.task.chat.noun)
         bar.update(len(users))
-      found += self._rows(split, users.target, proposed, scores, called)
+      own = clusters.of_owners(users.owners)
+      found += self._rows(split, users.target, proposed, scores, called, own)
     return found
 
   def _users(self, split: str) -> Examples:
@@ -133,6 +134,7 @@ class Task(next_title.Task):
     proposed: np.ndarray,
     scores: np.ndarray,
     called: np.ndarray,
+    users: clusters.Clusters | None,
   ) -> list[rows.TaskRow]:
     """Measures both orders of the proposals [N, M]."""
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -158,7 +160,7 @@ class Task(next_title.Task):
       CHAT: {"called": float(called.mean())},
     }
     return [
-      self._row(split, system, own, extra.get(system, {}))
+      self._row(split, system, own, extra.get(system, {}), users)
       for system, own in gains.items()
     ]
 
@@ -168,6 +170,7 @@ class Task(next_title.Task):
     system: str,
     gains: Mapping[str, np.ndarray],
     extra: dict[str, float],
+    users: clusters.Clusters | None,
   ) -> rows.TaskRow:
     config = self.store.config
     samples, seed = config.ground.bootstrap_samples, config.seed
@@ -175,9 +178,12 @@ class Task(next_title.Task):
     intervals: dict[str, Sequence[float]] = {}
     for name, own in gains.items():
       mean = functools.partial(_mean, own)
-      intervals[name] = metrics.bootstrap_ci95(mean, len(own), samples, seed)
+      intervals[name] = metrics.bootstrap_ci95(
+        mean, len(own), samples, seed, users
+      )
       count = len(own)
-    return rows.TaskRow(split, system, values | extra, intervals, count, [seed])
+    about = values | extra, intervals, count, [seed], clusters.count(users)
+    return rows.TaskRow(split, system, *about)
 
 
 def _gains(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:

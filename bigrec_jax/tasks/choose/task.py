@@ -19,7 +19,7 @@ from bigrec_jax import errors
 from bigrec_jax.cf import scores as cf_scores
 from bigrec_jax.data.prepared.examples import load_examples
 from bigrec_jax.data.text import prompts
-from bigrec_jax.results import metrics, rows
+from bigrec_jax.results import clusters, metrics, rows
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.choose import samples, scoring, templates, texts
 from bigrec_jax.workdir import fingerprints
@@ -279,18 +279,21 @@ class Task(protocol.Task):
     self, split: str, system: str, each: dict[str, np.ndarray]
   ) -> rows.TaskRow:
     """Returns the means of values [N] with their bootstrap intervals."""
-    config, count = self.store.config, len(self.drawn(split))
+    config, drawn = self.store.config, self.drawn(split)
+    users = clusters.of_owners(drawn.examples.owners)
     intervals = {
       name: metrics.bootstrap_ci95(
         functools.partial(_mean_of, values),
-        count,
+        len(drawn),
         config.ground.bootstrap_samples,
         config.seed,
+        users,
       )
       for name, values in each.items()
     }
     means = {name: float(values.mean()) for name, values in each.items()}
-    return rows.TaskRow(split, system, means, intervals, count, [config.seed])
+    about = means, intervals, len(drawn), [config.seed], clusters.count(users)
+    return rows.TaskRow(split, system, *about)
 
 
 def _of_candidates(

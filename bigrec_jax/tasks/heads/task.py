@@ -15,7 +15,7 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.prepared.examples import Examples, load_examples
-from bigrec_jax.results import metrics, rows
+from bigrec_jax.results import clusters, metrics, rows
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.heads import samples as samples_lib
 from bigrec_jax.workdir import fingerprints, parts as parts_lib
@@ -197,7 +197,9 @@ class Task(protocol.Task):
       return {"ranks": ranks, "cost": np.array([cost])}
 
     kept = evidence.parts.once(f"{split} {name}", make)
-    return self._measured(split, name, kept["ranks"], float(kept["cost"][0]))
+    users = clusters.of_owners(clicks.examples.owners)
+    cost = float(kept["cost"][0])
+    return self._measured(split, name, kept["ranks"], cost, users)
 
   def _row(
     self,
@@ -212,8 +214,9 @@ class Task(protocol.Task):
     candidates = clicks.drawn(range(len(clicks)))
     owners = clicks.examples.owners
     asked = ranking.Asked(candidates, clicks.right, owners)
+    own = clusters.of_owners(owners)
     found = self._measured(
-      split, head, asked.ranks(scored.scores), scored.gflops
+      split, head, asked.ranks(scored.scores), scored.gflops, own
     )
     labels = candidates == clicks.right[:, None]
     config = self.store.config
@@ -225,7 +228,7 @@ class Task(protocol.Task):
 
     count = len(clicks)
     interval = metrics.bootstrap_ci95(
-      auc, count, config.ground.bootstrap_samples, config.seed
+      auc, count, config.ground.bootstrap_samples, config.seed, own
     )
     values = {"auc": auc(np.arange(count)), **found.metrics}
     return rows.TaskRow(
@@ -235,10 +238,16 @@ class Task(protocol.Task):
       {"auc": interval, **found.ci95},
       count,
       [config.seed],
+      clusters.count(own),
     )
 
   def _measured(
-    self, split: str, head: str, ranks: np.ndarray, cost: float
+    self,
+    split: str,
+    head: str,
+    ranks: np.ndarray,
+    cost: float,
+    users: clusters.Clusters | None,
   ) -> rows.TaskRow:
     """Returns recall and NDCG of ranks [N], and what a user costs."""
     config = self.store.config
@@ -248,6 +257,9 @@ class Task(protocol.Task):
     for k in config.ground.cutoffs:
       for name, known in (("recall", "hr"), ("ndcg", "ndcg")):
         values[f"{name}@{k}"] = metrics.METRICS[known](ranks, k)
-        intervals[f"{name}@{k}"] = metrics.ci95(ranks, known, k, draws, seed)
+        intervals[f"{name}@{k}"] = metrics.ci95(
+          ranks, known, k, draws, seed, users
+        )
     values[_COST] = cost
-    return rows.TaskRow(split, head, values, intervals, len(ranks), [seed])
+    about = values, intervals, len(ranks), [seed], clusters.count(users)
+    return rows.TaskRow(split, head, *about)

@@ -26,7 +26,7 @@ from bigrec_jax.rankers import (
   title_lists,
 )
 from bigrec_jax.rankers.combine import calibrate
-from bigrec_jax.results import list_metrics, metrics
+from bigrec_jax.results import clusters, list_metrics, metrics
 from bigrec_jax.results.rows import TaskRow
 from bigrec_jax.workdir import parts
 
@@ -44,12 +44,14 @@ class Split:
     history: [N, H] catalogue rows, padded with -1.
     targets: [N] catalogue rows.
     cf_scores: [N, I]; None = no CF.
+    owners: [N] equal for rows of one user; None = each is a user's only one.
   """
 
   queries: Sequence[Sequence[str]]
   history: np.ndarray
   targets: np.ndarray
   cf_scores: Scores | None
+  owners: np.ndarray | None = None
 
 
 class Judge:
@@ -192,25 +194,33 @@ class Judge:
     values: dict[str, float] = {}
     intervals: dict[str, Sequence[float]] = {}
     samples, seed = self._config.ground.bootstrap_samples, self._config.seed
+    users = clusters.of_owners(split.owners)
     for k, own in lists.items():
       ranks = self._ranks(split, own)
       for metric, known in (("recall", "hr"), ("ndcg", "ndcg")):
         values[f"{metric}@{k}"] = metrics.METRICS[known](ranks, k)
         intervals[f"{metric}@{k}"] = metrics.ci95(
-          ranks, known, k, samples, seed
+          ranks, known, k, samples, seed, users
         )
       for metric, of_users in (
         ("diversity", list_metrics.diversity(own, self._tokens)),
         ("coverage", list_metrics.coverage(own, split.history, self._tokens)),
       ):
-        of_users = of_users[~np.isnan(of_users)]
+        there = ~np.isnan(of_users)
+        of_users = of_users[there]
         if len(of_users):
+          of_whom = None if users is None else users.take(there)
           values[f"{metric}@{k}"] = float(of_users.mean())
           intervals[f"{metric}@{k}"] = metrics.bootstrap_ci95(
-            functools.partial(_mean, of_users), len(of_users), samples, seed
+            functools.partial(_mean, of_users),
+            len(of_users),
+            samples,
+            seed,
+            of_whom,
           )
     values |= settings
-    return TaskRow(name, system, values, intervals, len(split.targets), [seed])
+    about = values, intervals, len(split.targets), [seed]
+    return TaskRow(name, system, *about, clusters.count(users))
 
 
 def _by_cf(split: Split) -> protocol.Ranker:

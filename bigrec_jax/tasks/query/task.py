@@ -146,6 +146,7 @@ class Task(protocol.Task):
         cf_scores.load_scores(files[split], examples, store.catalogue)
         if split in files
         else None,
+        examples.owners,
       )
     judge = evaluation.Judge(
       store.catalogue, store.config, store.mesh, evidence.parts.once

@@ -10,7 +10,7 @@ import numpy as np
 
 from bigrec_jax.config import Config
 from bigrec_jax.rankers import held_out
-from bigrec_jax.results import metrics, rows
+from bigrec_jax.results import clusters, metrics, rows
 from bigrec_jax.tasks import protocol
 
 
@@ -81,7 +81,9 @@ def corrected(
       (f"{system}, less bias", 1.0, less(split, 1.0)),
       (f"{system}, less bias by valid", weight, chosen),
     ):
-      found.append(of_ranks(split, name, ranks, config, {"bias weight": taken}))
+      settings = {"bias weight": taken}
+      users = clusters.of_owners(asked[split].owners)
+      found.append(of_ranks(split, name, ranks, config, users, settings))
   return found
 
 
@@ -89,7 +91,8 @@ def row(
   split: str, system: str, asked: Asked, scores: np.ndarray, config: Config
 ) -> rows.TaskRow:
   """Returns the row of scores [N, M]."""
-  return of_ranks(split, system, asked.ranks(scores), config)
+  users = clusters.of_owners(asked.owners)
+  return of_ranks(split, system, asked.ranks(scores), config, users)
 
 
 def of_ranks(
@@ -97,6 +100,7 @@ def of_ranks(
   system: str,
   ranks: np.ndarray,
   config: Config,
+  users: clusters.Clusters | None,
   settings: Mapping[str, float] | None = None,
 ) -> rows.TaskRow:
   """Measures ranks [N]; what else is known of a system stands behind.
@@ -114,10 +118,13 @@ def of_ranks(
       ("ndcg", "ndcg", metrics.ndcg),
     ):
       values[f"{name}@{k}"] = metric(ranks, k)
-      intervals[f"{name}@{k}"] = metrics.ci95(ranks, known, k, draws, seed)
+      intervals[f"{name}@{k}"] = metrics.ci95(
+        ranks, known, k, draws, seed, users
+      )
     values[f"published ndcg@{k}"] = published_ndcg(ranks, k)
   values |= settings or {}
-  return rows.TaskRow(split, system, values, intervals, len(ranks), [seed])
+  about = values, intervals, len(ranks), [seed], clusters.count(users)
+  return rows.TaskRow(split, system, *about)
 
 
 def published_ndcg(ranks: np.ndarray, k: int) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 
 from bigrec_jax import errors
 from bigrec_jax.data.prepared import splits
-from bigrec_jax.results import metrics, rows
+from bigrec_jax.results import clusters, metrics, rows
 from bigrec_jax.tasks import protocol
 from bigrec_jax.tasks.yes_no import cf, samples, texts
 from bigrec_jax.workdir import parts
@@ -167,11 +167,13 @@ class Task(protocol.Task):
     """Returns the mean AUC over seeds; the interval is of the first's."""
     config, used = self.store.config, self._used[split]
     values = [auc(used, one) for one in scores]
+    users = clusters.of_owners(used.user)
     interval = metrics.bootstrap_ci95(
       lambda drawn: metrics.roc_auc(used.label[drawn], scores[0][drawn]),
       len(used),
       config.ground.bootstrap_samples,
       config.seed,
+      users,
     )
     return rows.TaskRow(
       split,
@@ -180,6 +182,7 @@ class Task(protocol.Task):
       {METRIC: interval},
       len(used),
       [config.seed + k for k in range(len(scores))],
+      clusters.count(users),
     )
 
 

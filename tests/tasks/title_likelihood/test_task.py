@@ -117,7 +117,7 @@ def test_ranks_and_metrics_equal_sorting():
     order = sorted(range(12), key=lambda m: (-scores[n, m], candidates[n, m]))
     assert candidates[n, order[ranks[n]]] == right[n]
   config = from_config_dict(lmrecsys.get_config("tiny"))
-  row = ranking.of_ranks("test", "x", ranks, config)
+  row = ranking.of_ranks("test", "x", ranks, config, None)
   top = [rank for rank in ranks.tolist() if rank < 20]
   assert row.metrics["recall@20"] == pytest.approx(len(top) / 50)
   mrr = sum(1 / (rank + 1) for rank in top) / 50
