@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, errors, progress
+from bigrec_jax import config as config_lib, errors, home, progress
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import described, graph
 from bigrec_jax.tasks import registry
@@ -24,9 +24,6 @@ from bigrec_jax.workdir import (
   records,
   storage,
 )
-
-# Where an installed package has main.py (setup.py).
-_INSTALLED = pathlib.Path(__file__).resolve().parents[1] / "installed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Asked:
   def command(self, mode: str) -> str:
     """Returns the command that runs another mode in place of this one."""
     flags = [f"--mode={mode}", *self.flags]
-    program = "bigrec_jax" if _INSTALLED.is_dir() else "python main.py"
+    program = "bigrec_jax" if home.IS_INSTALLED else "python main.py"
     return f"`{program} {shlex.join(flags)}`"
 
 
