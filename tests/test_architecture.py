@@ -33,6 +33,7 @@ LAYERS = (
   "config",
   "progress",
   "errors",
+  "home",
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

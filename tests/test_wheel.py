@@ -63,15 +63,14 @@ def test_it_runs_with_a_configuration_of_ours_or_of_the_users(
     "import bigrec_jax.__main__ as m, sys;"
     f" assert m.__file__.startswith({str(installed)!r}); m.main()"
   )
-  for config in ("configs/demo.py:tiny", "mine.py:tiny"):
-    printed = _run(
-      "-c",
-      program,
-      f"--config={config}",
-      "--mode=pipeline",
-      "--dry_run",
-      cwd=tmp_path,
-      path=installed,
-    )
-    assert "prepare" in printed
+
+  def run(*flags):
+    return _run("-c", program, *flags, cwd=tmp_path, path=installed)
+
+  ours = "--config=configs/demo.py:tiny"
+  assert "would be made" in run(ours, "--mode=pipeline", "--dry_run")
   assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]
+  run("--config=mine.py:tiny", "--mode=prepare", "--workdir=w")
+  # Of a workdir that remembers: the defaults are the package's, too.
+  told = run("--mode=train", "--workdir=w", "--dry_run")
+  assert "w/adapter would be made" in told

@@ -9,12 +9,7 @@ import numpy as np
 
 from bigrec_jax.data.formats import raw_files
 from bigrec_jax.data.prepared import item_groups
-from bigrec_jax.results import (
-  ground_file,
-  item_fairness,
-  list_quality,
-  table,
-)
+from bigrec_jax.results import ground_file, item_fairness, table
 from bigrec_jax.stages import every_list, graph, ground_eval, systems
 from bigrec_jax.stages.session import Session, say
 from bigrec_jax.workdir import fingerprints, processes
@@ -40,9 +35,7 @@ def _groupings(session: Session) -> list[item_groups.Grouping]:
   found = [item_groups.by_popularity(session.catalogue.popularity)]
   if given := session.config.ground.item_groups:
     found.append(item_groups.of_file(given, session.catalogue))
-  columns = [name for name in session.config.ground.item_columns if name]
-  path, count = session.paths.attributes, len(session.catalogue)
-  return found + item_groups.of_columns(columns, path, count)
+  return found
 
 
 def _inputs(session: Session) -> graph.Inputs:
@@ -118,6 +111,8 @@ def _build(
 def _quality(
   session: Session, ranker: str, lists: np.ndarray
 ) -> item_fairness.Quality:
+  from bigrec_jax.results import list_quality  # Slow to import.
+
   catalogue = session.catalogue
   found = list_quality.measures(lists, catalogue.popularity, catalogue.titles)
   known = {name: own for name, own in found.items() if not math.isnan(own)}

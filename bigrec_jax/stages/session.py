@@ -7,13 +7,12 @@ import itertools
 import os
 import pathlib
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import logging
 
-from bigrec_jax import config as config_lib, errors, progress
+from bigrec_jax import config as config_lib, errors, home, progress
 from bigrec_jax.recommend import loaded
 from bigrec_jax.stages import described, graph
 from bigrec_jax.tasks import registry
@@ -25,9 +24,6 @@ from bigrec_jax.workdir import (
   records,
   storage,
 )
-
-# What an installed package is started by.
-_PROGRAMS = {"bigrec_jax": "bigrec_jax", "__main__.py": "python -m bigrec_jax"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +50,7 @@ class Asked:
   def command(self, mode: str) -> str:
     """Returns the command that runs another mode in place of this one."""
     flags = [f"--mode={mode}", *self.flags]
-    program = _PROGRAMS.get(pathlib.Path(sys.argv[0]).name, "python main.py")
+    program = "bigrec_jax" if home.IS_INSTALLED else "python main.py"
     return f"`{program} {shlex.join(flags)}`"
 
 

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from bigrec_jax import config as config_lib, errors
+from bigrec_jax import config as config_lib, errors, home
 from bigrec_jax.workdir import (
   fields,
   fingerprints,
@@ -149,11 +149,11 @@ def recall(paths: paths_lib.Paths) -> dict[str, Any] | None:
 
 
 def _defaults() -> dict[str, Any]:
-  """Returns all keys with their defaults, of the file beside the package.
+  """Returns all keys with their defaults, of configs/common.py.
 
   By its path: a notebook runs elsewhere, and `configs` there is another's.
   """
-  path = pathlib.Path(__file__).parents[2] / "configs" / "common.py"
+  path = home.FOLDER / "configs" / "common.py"
   spec = importlib.util.spec_from_file_location("bigrec_jax_defaults", path)
   assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
@@ -161,7 +161,8 @@ def _defaults() -> dict[str, Any]:
     spec.loader.exec_module(module)
   except FileNotFoundError:
     raise errors.UserError(
-      f"{path}: not found; bigrec_jax as a checkout (pip install -e) expected"
+      f"{path}: not found; bigrec_jax whole, installed or as a checkout,"
+      " expected"
     ) from None
   return module.get_config().to_dict()
 

@@ -83,7 +83,7 @@ def test_the_tests_are_in_file_and_page(data):
   assert {t.k for t in tests} == {1, 5, 10, 20}
   shown = _plain(significance_sections.tests(data))
   assert f"{len(tests):,} tests between" in shown
-  assert "on the same 24 test users" in shown
+  assert "on the same 24 test rows of 14 users" in shown
 
 
 def test_usual_draws_leave_an_older_evaluation_current(probed):
