@@ -22,7 +22,6 @@ from bigrec_jax.training import (
   objective as objective_lib,
   optimizer,
   state as state_lib,
-  step,
   trainer,
 )
 
@@ -172,15 +171,9 @@ class _Step:
       tree = jax.tree.map(np.asarray, dict(objective.tables))
       placed = arguments.place(tree, self._whole)
       self._base = objective_lib.Told(net.base, placed)
-    self._steps = step.make_steps(
-      net.model,
-      trainer.adamw(config.train),
-      net.mesh,
-      self._params,
-      loss_chunk=config.train.loss_chunk,
-      dropout_seed=0 if config.lora.dropout else None,
-      objective=objective,
-    )
+    dropout_seed = 0 if config.lora.dropout else None
+    about = net.model, config.train, net.mesh, self._params
+    self._steps = trainer.make_steps(*about, dropout_seed, objective)
     self._state, self._sums = self._states()
     self._batch = self._rows(own)
     self._header = None

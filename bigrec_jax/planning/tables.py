@@ -107,10 +107,16 @@ def _train(plan: dict[str, Any]) -> list[str]:
     " micro-batch with plain attention (1 and 2 unrolled layers,"
     f" extrapolated), {check['ratio']:.3f} times the formula"
   )
+  if train["own_step"]:
+    lines.append(
+      "train: programs and tokens are those of the task's own first step, not"
+      " of plan.text_tokens"
+    )
   if train["header_tokens"]:
+    said = "" if train["own_step"] else " (plan.prefix_tokens)"
     lines.append(
       f"train: {train['header_tokens']} tokens that all texts begin with are"
-      " computed once a step (plan.prefix_tokens); XLA counts"
+      f" computed once a step{said}; XLA counts"
       f" {check['header_ratio']:.3f} times the formula"
     )
   if train["seconds_per_step"] is not None:

@@ -89,27 +89,15 @@ def fit(
   _log_sizes(lora_lib.count(trained), lora_lib.count(params))
   objective = objective or objective_lib.LanguageModelling()
   share = objective.reads_header and shares_header(config, model)
-  stream = train_stream(objective, train, tokenizer, config, rows, seed, share)
-  batches = pipeline.eval_batches(
-    valid,
-    tokenizer,
-    config,
-    batch_size=config.batch_size,
-    **_layout(rows, share),
-  )
+  laid_out = (tokenizer, config, rows)
+  stream = train_stream(objective, train, *laid_out, seed, share)
+  batches = _eval_batches(valid, *laid_out, share)
   about = *shape, base_name, base_fingerprint, own
   write = functools.partial(_write_adapter, *about)
   files = run_files.RunFiles(paths, fingerprint, write)
   processes.on_first(files.claim)
-  steps = step.make_steps(
-    model,
-    adamw(config),
-    mesh,
-    trained,
-    loss_chunk=config.loss_chunk,
-    dropout_seed=seed if model.lora.dropout else None,
-    objective=objective,
-  )
+  dropout_seed = seed if model.lora.dropout else None
+  steps = make_steps(model, config, mesh, trained, dropout_seed, objective)
   return loop.TrainingRun(
     config,
     steps,
@@ -123,8 +111,27 @@ def fit(
   ).run()
 
 
-def adamw(config: config_lib.TrainConfig) -> optimizer.AdamW:
-  """Returns the optimizer of a configuration."""
+def make_steps(
+  model: LanguageModel,
+  config: config_lib.TrainConfig,
+  mesh: Mesh,
+  trained: Tree,
+  dropout_seed: int | None,
+  objective: objective_lib.Objective,
+) -> step.Steps:
+  """Returns the compiled functions of a run; see `step.make_steps`."""
+  return step.make_steps(
+    model,
+    _adamw(config),
+    mesh,
+    trained,
+    loss_chunk=config.loss_chunk,
+    dropout_seed=dropout_seed,
+    objective=objective,
+  )
+
+
+def _adamw(config: config_lib.TrainConfig) -> optimizer.AdamW:
   return optimizer.AdamW(
     config.weight_decay, config.max_grad_norm, own_l2=config.own_l2
   )
@@ -193,6 +200,20 @@ def train_stream(
     seed=seed,
     views=views,
     **_layout(rows, share_header),
+  )
+
+
+def _eval_batches(
+  valid: source.TextSource,
+  tokenizer: tokenization.Tokenizer,
+  config: config_lib.TrainConfig,
+  rows: int,
+  share_header: bool,
+) -> pipeline.EvalBatches:
+  """Returns this process's part of what the eval loss is computed on."""
+  size, layout = config.batch_size, _layout(rows, share_header)
+  return pipeline.eval_batches(
+    valid, tokenizer, config, batch_size=size, **layout
   )
 
 

@@ -95,15 +95,9 @@ def _trained(task, arch, net):
     config.seed,
     share,
   )
-  steps = step.make_steps(
-    net.model,
-    trainer.adamw(config.train),
-    net.mesh,
-    trained,
-    loss_chunk=config.train.loss_chunk,
-    dropout_seed=0 if config.lora.dropout else None,
-    objective=objective,
-  )
+  dropout_seed = 0 if config.lora.dropout else None
+  about = net.model, config.train, net.mesh, trained
+  steps = trainer.make_steps(*about, dropout_seed, objective)
   base = _zeros(net.base)
   if objective.tables:
     tables = sharding.put_replicated(net.mesh, dict(objective.tables))

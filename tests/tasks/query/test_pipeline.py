@@ -28,5 +28,5 @@ def test_the_tiny_pipeline_ends_with_rows_and_report(tmp_path):
   assert len(predicted[0]["predict"]) == 3
   assert predicted[0]["input"].startswith("Previously, the customer has bough")
   assert (tmp_path / "report" / "index.html").is_file()
-  again = command.run(*flags, "--mode=evaluate", devices=1)
-  assert "query.json is current" in again.stdout
+  status, again, _ = command.here_with_output(*flags, "--mode=evaluate")
+  assert status == 0 and "query.json is current" in again
