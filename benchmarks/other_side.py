@@ -39,6 +39,11 @@ class OtherSide:
     )
     self.versions: dict[str, str] = self._read()
 
+  @property
+  def pid(self) -> int:
+    """Number of the process."""
+    return self._process.pid
+
   def ask(self, order: dict[str, Any]) -> dict[str, Any]:
     """Returns the answer to an order."""
     assert self._process.stdin is not None

@@ -7,7 +7,8 @@ Three sides make the same lists of the same histories, in turns: the server
 one history after the other, and, with --peer, transformers and PEFT behind
 Starlette and uvicorn with the same weights and prompts (peer_serve.py). The
 client is http_client.py; the first --warm requests of a round don't count, and
-medians of the rounds are compared. The calls are made once before, so that none
+medians of the rounds are compared; CPU ms are a side's own by request, which
+others on the machine change less. The calls are made once before, so that none
 is timed that compiles. Nothing is injected, and `recommend.fallback` is off: a
 text that the catalogue is far from is grounded like any other, as the peer
 does. So all sides answer one question, and `equal_lists` says how often they
@@ -20,17 +21,34 @@ import os
 import statistics
 from typing import Any
 
-from benchmarks import http_client, other_side, scratch, serving
+from benchmarks import children, http_client, other_side, scratch, serving
 from bigrec_jax.results import table
 
 _K = 10
+_COLUMNS = {
+  "median": "median ms",
+  "p90": "p90 ms",
+  "p99": "p99 ms",
+  "per_second": "requests/s",
+  "cpu_ms": "CPU ms",
+}
+
+
+def _cpu_ms(pid: int, before: float | None, requests: int) -> dict[str, float]:
+  """Returns the CPU milliseconds a request, where the machine says them."""
+  after = children.cpu_seconds(pid)
+  if before is None or after is None:
+    return {}
+  return {"cpu_ms": round(1e3 * (after - before) / requests, 2)}
 
 
 def _round(
-  port: int, bodies: list[bytes], warm: int, concurrency: int
+  server: serving.Server, bodies: list[bytes], warm: int, concurrency: int
 ) -> tuple[dict[str, float], list[Any]]:
   """Returns waits and rate of one round, and the lists."""
+  port, pid = server.port, server.process.pid
   asyncio.run(http_client.load(port, bodies[:warm], concurrency))
+  before = children.cpu_seconds(pid)
   answers, seconds = asyncio.run(
     http_client.load(port, bodies[warm:], concurrency)
   )
@@ -39,6 +57,7 @@ def _round(
     raise RuntimeError(f"{wrong[0].status}: {wrong[0].body[:300]!r}")
   found = http_client.percentiles([answer.seconds for answer in answers])
   found["per_second"] = round(len(answers) / seconds, 3)
+  found |= _cpu_ms(pid, before, len(answers))
   return found, [answer.json()["recommendations"][0] for answer in answers]
 
 
@@ -76,13 +95,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
       for concurrency in arguments.concurrency:
         for side, own in sides.items():
           most = bodies if concurrency > 1 else bodies[:few]
-          found, made = _round(own.port, most, arguments.warm, concurrency)
+          found, made = _round(own, most, arguments.warm, concurrency)
           keep(f"{side}, {concurrency} at a time", found, _ids(made))
+      before = children.cpu_seconds(calls.pid)
       answer = calls.ask(order)
       compiled += answer["compiled"]
       seconds = answer["seconds"][arguments.warm :]
       found = http_client.percentiles(seconds)
       found["per_second"] = round(len(seconds) / sum(seconds), 3)
+      found |= _cpu_ms(calls.pid, before, few)
       keep("one-at-a-time calls", found, answer["lists"][arguments.warm :])
     since_ready = server.metrics()["bigrec_compilations_since_ready"]
     if peer:
@@ -127,13 +148,10 @@ def main() -> None:
   if arguments.peer:
     scratch.ensure_peers("benchmarks.serve")
   found = measure(arguments)
-  rows = [[side, *own.values()] for side, own in found["medians"].items()]
-  print(
-    table.format_table(
-      ["medians of the rounds", "median ms", "p90 ms", "p99 ms", "requests/s"],
-      rows,
-    )
-  )
+  rows = [
+    [side, *map(own.get, _COLUMNS)] for side, own in found["medians"].items()
+  ]
+  print(table.format_table(["medians of the rounds", *_COLUMNS.values()], rows))
   print(f"equal lists: {found['equal_lists']}")
   if arguments.json:
     about = {"arguments": scratch.named(arguments)}

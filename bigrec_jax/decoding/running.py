@@ -2,16 +2,19 @@
 
 A lane (lanes.py) knows all its prompts before it begins. A server doesn't: its
 slots are refilled with whoever has come since the last few steps, and a user
-leaves as soon as the own texts are done. All shapes are known before, so
-`warm_up` compiles every program that `admit` and `advance` will ever call:
-prompts of a bucket are read one at a time or a group at a time, the caches are
-as wide as the longest prompt at hand needs, and there is room for all tokens.
+leaves as soon as the own texts are done. A pass computes free slots, too: while
+few users are at hand there are few, one, four or sixteen. All shapes are known
+before, so `warm_up` compiles every program that `admit` and `advance` will ever
+call: prompts of a bucket are read one at a time or a group at a time, the
+caches are as wide as the longest prompt at hand needs, and there is room for
+all tokens.
 
-Letters: B slots, R users read at a time, W beams, T tokens.
+Letters: B slots at most, C slots now, R users read at a time, W beams,
+T tokens.
 """
 
 import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +27,7 @@ from bigrec_jax.decoding import (
   generate,
   lanes,
   program,
+  seats,
   slots as slots_lib,
   stepping,
 )
@@ -32,6 +36,9 @@ from bigrec_jax.models import LanguageModel
 
 # Passes of the network after which whoever has come meanwhile is let in.
 STEPS = 8
+# Calls of `advance` for which fewer slots would do, until there are fewer: who
+# was answered may ask again, and to move users costs a copy.
+_PATIENCE = 2
 
 
 class Prompt(NamedTuple):
@@ -93,7 +100,6 @@ class Running:
 
   Attributes:
     slots: B.
-    group: R, users who are read at a time where several wait.
     buckets: ascending; the last is the longest prompt that is taken.
   """
 
@@ -121,22 +127,21 @@ class Running:
     own, mesh = network, network.mesh
     self._unit = sharding.batch_size_unit(mesh)
     self.slots = -(-slots // self._unit) * self._unit
-    self.group = lanes.group_of(self.slots, mesh)
+    self._seats = seats.Seats(self.slots, self._unit)
     self.buckets = tuple(sorted(set(buckets)))
     self._network, self._config, self._trie = own, config, trie
     settings = program.settings_of(config, own.eos_ids, trie)
     # One room for all tokens: a text longer than those before it must not
     # wait for a program.
     self._settings = settings._replace(sizes=settings.sizes[-1:])
-    variables = {"params": own.model.prepare(own.params)}
+    self._variables = {"params": own.model.prepare(own.params)}
     if own.lora is not None:
-      variables["lora"] = own.model.prepare(own.lora)
-    self._variables = variables
+      self._variables["lora"] = own.model.prepare(own.lora)
     self._seed = sharding.put_replicated(mesh, np.uint32(own.seed % 2**32))
     self._most = sharding.put_replicated(mesh, np.int32(STEPS))
-    self._names: list[Hashable | None] = [None] * self.slots
-    self._done = np.ones(self.slots, bool)  # As the devices see it.
+    self._done = np.ones(self.slots, bool)  # [C], as the devices see it.
     self._slots: slots_lib.Slots | None = None
+    self._too_many = 0  # Calls of `advance` since C was what it has to be.
 
   @property
   def trie(self) -> constraints.Trie | None:
@@ -158,12 +163,22 @@ class Running:
   @property
   def busy(self) -> int:
     """Users at hand."""
-    return self.slots - self.free
+    return self._seats.busy
 
   @property
   def free(self) -> int:
-    """Slots without a user."""
-    return sum(name is None for name in self._names)
+    """Users who can be taken in."""
+    return self.slots - self.busy
+
+  @property
+  def count(self) -> int:
+    """C, slots that a pass of the network computes now."""
+    return self._seats.count
+
+  @property
+  def _group(self) -> int:
+    """R, users who are read at a time where several wait."""
+    return min(lanes.group_of(self.slots, self._network.mesh), self.count)
 
   def admit(self, prompts: Sequence[Prompt]) -> None:
     """Takes users in, at most as many as slots are free.
@@ -174,35 +189,36 @@ class Running:
     if len(prompts) > self.free:
       raise ValueError(f"{len(prompts)} prompts, {self.free} free slots")
     waiting = list(prompts)
-    if waiting and not self.busy and self._done.all():
-      self._fit(self._bucket(waiting))
+    if waiting:
+      needed = self._seats.needed(len(waiting))
+      if needed > self.count or not self.busy:
+        self._move(needed)
+      if not self.busy and self._done.all():
+        self._fit(self._bucket(waiting))
     while waiting:
-      size = self._unit if len(waiting) <= self._unit else self.group
-      placed = list(self._places(waiting, size))
+      size = self._unit if len(waiting) <= self._unit else self._group
+      placed = list(self._seats.offer(waiting, size))
       self._read(placed, size)
       names = {prompt.name for prompt, _ in placed if prompt is not None}
       waiting = [prompt for prompt in waiting if prompt.name not in names]
 
   def drop(self, name: Hashable) -> None:
     """Frees the slot of a user nobody waits for any more."""
-    if name in self._names:
-      self._names[self._names.index(name)] = None
+    if name in (names := self._seats.names):
+      names[names.index(name)] = None
 
   def advance(self) -> list[Written]:
     """Writes until somebody is done, for a few passes; returns who is."""
     if not self.busy:
       return []
+    self._release()
     outcome = jax.device_get(self._advance(int(self._done.sum()) + 1))
     self._done = np.array(outcome.done)
-    found = []
-    for slot in np.flatnonzero(outcome.done):
-      name = self._names[slot]
-      if name is not None:
-        tokens, scores, lengths = (part[slot] for part in outcome.found)
-        found.append(
-          _written(name, tokens, scores, lengths, outcome.broken[slot])
-        )
-        self._names[slot] = None
+    found, names = [], self._seats.names
+    for slot in np.flatnonzero(outcome.done & self._seats.taken):
+      own = (part[slot] for part in outcome.found)
+      found.append(_written(names[slot], *own, outcome.broken[slot]))
+      names[slot] = None
     return found
 
   def warm_up(self) -> None:
@@ -211,21 +227,33 @@ class Running:
       raise ValueError(f"{self.busy} users found in the slots, none expected")
     # Slots that are new are of other types than those that are in use.
     self._read([(self._longest(self.buckets[0]), 0)], self._unit)
+    self._seats.clear()
+    for count in self._seats.counts:
+      self._warm_up(count)
     for width in self.buckets:
-      for size in sorted({self._unit, self.group}):
+      for count, other in itertools.permutations(self._seats.counts, 2):
+        self._fit(width)
+        self._move(count)
+        self._move(other)
+
+  def _warm_up(self, count: int) -> None:
+    """Compiles what so many slots take."""
+    self._move(count)
+    for width in self.buckets:
+      for size in sorted({self._unit, self._group}):
         # Into slots of each width that a prompt of this one can meet.
         for wider in (b for b in self.buckets if b >= width):
           self._fit(wider)
           self._read([(self._longest(width), 0)], size)
-          self._names = [None] * self.slots
+          self._seats.clear()
     for width, other in itertools.product(self.buckets, repeat=2):
       self._fit(width)
       self._fit(other)
     for width in self.buckets:
       self._fit(width)
-      outcome = self._advance(self.slots)
+      outcome = self._advance(count)
     while not np.all(jax.device_get(outcome.done)):
-      outcome = self._advance(self.slots)
+      outcome = self._advance(count)
     self._done[:] = True
 
   def _longest(self, width: int) -> Prompt:
@@ -235,30 +263,11 @@ class Running:
       masses = np.zeros(constraints.rounded(count), np.float32)
     return Prompt("warm-up", [0] * width, width, masses)
 
-  def _places(
-    self, waiting: list[Prompt], size: int
-  ) -> Iterator[tuple[Prompt | None, int]]:
-    """Yields R prompts with their slots, those of a shard side by side.
-
-    Each shard takes its own, so that no cache crosses devices.
-    """
-    per_shard = self.slots // self._unit
-    queue = list(waiting)
-    for shard in range(self._unit):
-      first = shard * per_shard
-      free = [n for n in range(per_shard) if self._names[first + n] is None]
-      for n in range(size // self._unit):
-        if queue and n < len(free):
-          yield queue.pop(0), first + free[n]
-        else:
-          yield None, self.slots
-
   def _read(
     self, placed: Sequence[tuple[Prompt | None, int]], size: int
   ) -> None:
     """Reads users and puts them into their slots."""
     own, mesh = self._network, self._network.mesh
-    per_shard = self.slots // self._unit
     placed = [*placed, *[(None, self.slots)] * (size - len(placed))]
     prompts = [prompt for prompt, _ in placed if prompt is not None]
     width = self._bucket(prompts)
@@ -291,7 +300,7 @@ class Running:
     )
     self._make_room(users, width)
     within = [
-      slot % per_shard if prompt is not None else self.slots
+      slot % self._seats.per_shard if prompt is not None else self.slots
       for prompt, slot in placed
     ]
     assert self._slots is not None
@@ -304,7 +313,29 @@ class Running:
     )
     for prompt, slot in placed:
       if prompt is not None:
-        self._names[slot], self._done[slot] = prompt.name, False
+        self._seats.names[slot], self._done[slot] = prompt.name, False
+
+  def _release(self) -> None:
+    """Makes the slots fewer, where that would have done for a while."""
+    needed = self._seats.needed(0)
+    self._too_many = self._too_many + 1 if needed < self.count else 0
+    if self._too_many > _PATIENCE:
+      self._move(needed)
+
+  def _move(self, count: int) -> None:
+    """Makes the slots others in number, around the users at hand."""
+    self._too_many = 0
+    if count == self.count:
+      return
+    places = self._seats.move(count)
+    if self._slots is not None:
+      self._slots = slots_lib.moved(
+        self._slots,
+        sharding.put_replicated(self._network.mesh, places),
+        self._unit,
+        self._network.model.mesh,
+      )
+    self._done = ~self._seats.taken
 
   def _bucket(self, prompts: Sequence[Prompt]) -> int:
     """Returns the width that holds all these prompts."""
@@ -319,7 +350,7 @@ class Running:
     if self._slots is None:
       self._slots = slots_lib.empty(
         users,
-        self.slots,
+        self.count,
         search.num_beams,
         search.width,
         self._settings.sizes[0],
@@ -338,7 +369,7 @@ class Running:
 
   def _advance(self, wanted: int) -> program.Outcome:
     own, mesh = self._network, self._network.mesh
-    wanted = min(wanted, self.slots)
+    wanted = min(wanted, self.count)
     self._slots, outcome = program.advance(
       own.model,
       self._settings,

@@ -146,6 +146,42 @@ def place_fitting(
   return split(Slots(map_users(put, slots.users, users), suffix), mesh)
 
 
+@functools.partial(jax.jit, static_argnames=("shards", "mesh"))
+def moved(
+  slots: Slots, places: jax.Array, shards: int, mesh: Mesh | None
+) -> Slots:
+  """Returns another number of slots, with users of these.
+
+  Each shard keeps its own users. For a moment old and new caches are both in
+  memory.
+
+  Args:
+    slots: B of them.
+    places: [C] int32, for each new slot its user's place within the shard; B
+      where it is to be free.
+    shards: into how many the slots are split.
+    mesh: see `empty`.
+  """
+  places = places.reshape(shards, -1)
+
+  def pick(x: jax.Array, axis: int) -> jax.Array:
+    def one_shard(own: jax.Array, of: jax.Array) -> jax.Array:
+      # Zeros also say that a user is done.
+      return jnp.take(own, of, axis=axis, mode="fill", fill_value=0)
+
+    cut = x.reshape(*x.shape[:axis], shards, -1, *x.shape[axis + 1 :])
+    found = jax.vmap(one_shard, (axis, 0), axis)(cut, places)
+    return found.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+
+  suffix = slots.suffix
+  suffix = suffix.replace(
+    k=jax.tree.map(lambda x: pick(x, x.ndim - 5), suffix.k),
+    v=jax.tree.map(lambda x: pick(x, x.ndim - 5), suffix.v),
+    visible=pick(suffix.visible, 0),
+  )
+  return split(Slots(map_users(pick, slots.users), suffix), mesh)
+
+
 def resize(slots: Slots, width: int, room: int, mesh: Mesh | None) -> Slots:
   """Returns slots whose caches have other sizes.
 

@@ -59,6 +59,7 @@ class Engine:
     self._written: queue.SimpleQueue[waiting.Done | None] = queue.SimpleQueue()
     self._listing = 0  # Users whose texts are written and lists are not.
     self._change: waiting.Change | None = None
+    self._most_at_once = self.slots  # Users, since all slots were free.
     self._stopping = False
     self._names = 0
     self._compiled = 0
@@ -232,7 +233,15 @@ class Engine:
       self._drop_expired()
 
   def _wait_for_company(self) -> None:
-    """Lets whoever comes a moment later be read together with the first."""
+    """Lets whoever comes a moment later be read together with the first.
+
+    Where nobody came beside the one before, nobody is waited for.
+    """
+    if self._inside or not len(self.waiting):
+      return
+    expected, self._most_at_once = self._most_at_once > 1, 0
+    if not expected:
+      return
     until = time.monotonic() + self.config.max_wait_ms / 1e3
     with self.waiting.changed:
       while not self._inside and 0 < len(self.waiting) < self.slots:
@@ -250,6 +259,8 @@ class Engine:
         self._pass_on(waiting.Done(user, None))
     inside = [user for user in users if user.prompt is not None]
     self._inside |= {user.name: user for user in inside}
+    now = len(self._inside) + len(self.waiting)
+    self._most_at_once = max(self._most_at_once, now)
     if inside:
       with self.devices:
         self.slots_running.admit(

@@ -10,7 +10,7 @@ from tests.decoding import test_generate as world
 BUCKETS = (8, 32)
 
 
-def make(setup, prompts, slots=4, trie=None, **changes):
+def make(setup, prompts, slots=4, trie=None, buckets=BUCKETS, **changes):
   prefix = generate.read_prefix(
     setup.model,
     setup.params,
@@ -21,7 +21,7 @@ def make(setup, prompts, slots=4, trie=None, **changes):
   network = running.Network(
     setup.model, setup.params, setup.lora, prefix, (world.EOS,), setup.mesh, 0
   )
-  own = running.Running(network, world.options(**changes), trie, slots, BUCKETS)
+  own = running.Running(network, world.options(**changes), trie, slots, buckets)
   return own, len(prefix.ids)
 
 
@@ -60,7 +60,9 @@ def test_who_comes_later_is_decoded_as_alone(way):
     changes |= {"sample": True}
   setup = world.Setup(shape)
   prompts = world.make_prompts(9)
-  own, cut = make(setup, prompts, trie=trie, **changes)
+  # Two widths where users cross no device; each is many programs.
+  buckets = BUCKETS if way == "beams on a mesh" else BUCKETS[1:]
+  own, cut = make(setup, prompts, trie=trie, buckets=buckets, **changes)
   own.warm_up()
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
@@ -79,6 +81,36 @@ def test_who_comes_later_is_decoded_as_alone(way):
     expected = setup(prompts, trie=trie, **changes)
   for each in found:
     world.assert_same(each, expected)
+
+
+def test_who_is_alone_has_one_slot(monkeypatch):
+  """There are more while more are at hand, and who is in the middle moves."""
+  monkeypatch.setattr(running, "STEPS", 2)  # So that nobody is done at once.
+  setup, prompts = world.Setup(), world.make_prompts(9)
+  own, cut = make(setup, prompts, slots=9, max_new_tokens=40)
+  waiting = [running.Prompt(n, p[cut:], 0) for n, p in enumerate(prompts)]
+  found, counts = {}, []
+  for arrivals in (1, 1, 5, 2):
+    own.admit(waiting[:arrivals])
+    waiting = waiting[arrivals:]
+    counts.append(own.count)
+    found |= {each.name: each for each in own.advance()}
+  assert counts == [1, 2, 9, 9]
+  here = [name for name in own._seats.names if name is not None]
+  for name in here[2:]:
+    own.drop(name)
+  assert own.busy == 2 and own.free == 7
+  while own.busy:
+    found |= {each.name: each for each in own.advance()}
+    counts.append(own.count)
+  assert counts[-1] < 9  # Fewer would have done for a while.
+  expected = setup(prompts, max_new_tokens=40)
+  assert found.keys() >= set(here[:2])
+  for n in found:
+    assert found[n].tokens == expected.tokens[n]
+    np.testing.assert_allclose(found[n].scores, expected.scores[n], rtol=1e-4)
+  own.admit([running.Prompt("x", prompts[0][cut:], 0)])
+  assert own.count == 1
 
 
 def test_a_slot_that_is_dropped_is_free_at_once():
