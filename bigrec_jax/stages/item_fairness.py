@@ -35,7 +35,9 @@ def _groupings(session: Session) -> list[item_groups.Grouping]:
   found = [item_groups.by_popularity(session.catalogue.popularity)]
   if given := session.config.ground.item_groups:
     found.append(item_groups.of_file(given, session.catalogue))
-  return found
+  columns = [name for name in session.config.ground.item_columns if name]
+  path, count = session.paths.attributes, len(session.catalogue)
+  return found + item_groups.of_columns(columns, path, count)
 
 
 def _inputs(session: Session) -> graph.Inputs:

@@ -162,7 +162,7 @@ def test_a_finished_workdir_is_left_as_it_is(workdirs):
 
 
 def test_processes_do_what_one_does(workdirs, tmp_path):
-  """The pipeline by two processes of four devices each, export by four of two."""
+  """The pipeline by two processes of four devices, export by four of two."""
   if reason := command.why_not_together():
     pytest.skip(reason)
   one, two = workdirs["fsdp"], tmp_path / "two"
