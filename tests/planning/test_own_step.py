@@ -136,6 +136,7 @@ def test_it_lowers_the_very_programs_of_a_step(tmp_path, tokenizer, config):
   assert made.apply.lower().as_text() == lowered.as_text()
 
 
+@pytest.mark.slow
 def test_what_a_step_computes_beyond_texts_is_counted(tmp_path, tokenizer):
   """Two passes of a micro-batch, and a forward one before."""
   task = _task(rsllm, tmp_path, tokenizer)
