@@ -216,8 +216,8 @@ class Running:
     self._done = np.array(outcome.done)
     found, names = [], self._seats.names
     for slot in np.flatnonzero(outcome.done & self._seats.taken):
-      own = (part[slot] for part in outcome.found)
-      found.append(_written(names[slot], *own, outcome.broken[slot]))
+      own = [part[slot] for part in outcome.found]
+      found.append(_written(names[slot], own, outcome.broken[slot]))
       names[slot] = None
     return found
 
@@ -384,13 +384,10 @@ class Running:
 
 
 def _written(
-  name: Hashable,
-  tokens: np.ndarray,
-  scores: np.ndarray,
-  lengths: np.ndarray,
-  broken: bool,
+  name: Hashable, found: Sequence[np.ndarray], broken: bool
 ) -> Written:
   """Returns the hypotheses of one user, or what is wrong with them."""
+  tokens, scores, lengths = found
   problem = generate.problem_of(scores, lengths, broken)
   own = [
     beam[:length].tolist()
