@@ -110,4 +110,5 @@ def of_ranks(
     intervals,
     len(ranks),
     [config.seed],
+    {"rank": ranks},
   )

@@ -202,6 +202,7 @@ def _rating_row(
     },
     len(error),
     [config.seed],
+    {"error": error},
   )
 
 

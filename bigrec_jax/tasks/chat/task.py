@@ -142,10 +142,12 @@ class Task(next_title.Task):
     }
     groups, k = self.store.catalogue.groups, self.store.config.task.chat.listed
     gains: dict[str, dict[str, np.ndarray]] = {}
+    each: dict[str, dict[str, np.ndarray]] = {}
     for system, lists in orders.items():
       ranks = list_metrics.target_ranks(lists, targets, groups)
       ranks = np.where(ranks == lists.shape[1], len(groups), ranks)
       gains[system] = _gains(ranks, sorted({1, k}))
+      each[system] = {"rank": ranks}
     both = zip(gains[CHAT].items(), gains[RECOMMENDER].values(), strict=True)
     gains[f"{CHAT} - {RECOMMENDER}"] = {
       name: ours - theirs for (name, ours), theirs in both
@@ -158,7 +160,7 @@ class Task(next_title.Task):
       CHAT: {"called": float(called.mean())},
     }
     return [
-      self._row(split, system, own, extra.get(system, {}))
+      self._row(split, system, own, extra.get(system, {}), each.get(system, {}))
       for system, own in gains.items()
     ]
 
@@ -167,7 +169,8 @@ class Task(next_title.Task):
     split: str,
     system: str,
     gains: Mapping[str, np.ndarray],
-    extra: dict[str, float],
+    extra: Mapping[str, float],
+    each: Mapping[str, np.ndarray],
   ) -> rows.TaskRow:
     config = self.store.config
     samples, seed = config.ground.bootstrap_samples, config.seed
@@ -177,7 +180,8 @@ class Task(next_title.Task):
       mean = functools.partial(_mean, own)
       intervals[name] = metrics.bootstrap_ci95(mean, len(own), samples, seed)
       count = len(own)
-    return rows.TaskRow(split, system, values | extra, intervals, count, [seed])
+    values |= extra
+    return rows.TaskRow(split, system, values, intervals, count, [seed], each)
 
 
 def _gains(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:

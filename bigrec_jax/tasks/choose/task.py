@@ -290,7 +290,8 @@ class Task(protocol.Task):
       for name, values in each.items()
     }
     means = {name: float(values.mean()) for name, values in each.items()}
-    return rows.TaskRow(split, system, means, intervals, count, [config.seed])
+    seeds = [config.seed]
+    return rows.TaskRow(split, system, means, intervals, count, seeds, each)
 
 
 def _of_candidates(

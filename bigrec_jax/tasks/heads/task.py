@@ -235,6 +235,7 @@ class Task(protocol.Task):
       {"auc": interval, **found.ci95},
       count,
       [config.seed],
+      found.each,
     )
 
   def _measured(
@@ -250,4 +251,7 @@ class Task(protocol.Task):
         values[f"{name}@{k}"] = metrics.METRICS[known](ranks, k)
         intervals[f"{name}@{k}"] = metrics.ci95(ranks, known, k, draws, seed)
     values[_COST] = cost
-    return rows.TaskRow(split, head, values, intervals, len(ranks), [seed])
+    each = {"rank": ranks}
+    return rows.TaskRow(
+      split, head, values, intervals, len(ranks), [seed], each
+    )

@@ -191,9 +191,10 @@ class Judge:
     """Measures the lists of a system; parameters stand behind the metrics."""
     values: dict[str, float] = {}
     intervals: dict[str, Sequence[float]] = {}
+    each: dict[str, np.ndarray] = {}
     samples, seed = self._config.ground.bootstrap_samples, self._config.seed
     for k, own in lists.items():
-      ranks = self._ranks(split, own)
+      ranks = each[f"rank@{k}"] = self._ranks(split, own)
       for metric, known in (("recall", "hr"), ("ndcg", "ndcg")):
         values[f"{metric}@{k}"] = metrics.METRICS[known](ranks, k)
         intervals[f"{metric}@{k}"] = metrics.ci95(
@@ -210,7 +211,8 @@ class Judge:
             functools.partial(_mean, of_users), len(of_users), samples, seed
           )
     values |= settings
-    return TaskRow(name, system, values, intervals, len(split.targets), [seed])
+    count = len(split.targets)
+    return TaskRow(name, system, values, intervals, count, [seed], each)
 
 
 def _by_cf(split: Split) -> protocol.Ranker:

@@ -117,7 +117,10 @@ def of_ranks(
       intervals[f"{name}@{k}"] = metrics.ci95(ranks, known, k, draws, seed)
     values[f"published ndcg@{k}"] = published_ndcg(ranks, k)
   values |= settings or {}
-  return rows.TaskRow(split, system, values, intervals, len(ranks), [seed])
+  each = {"rank": ranks}
+  return rows.TaskRow(
+    split, system, values, intervals, len(ranks), [seed], each
+  )
 
 
 def published_ndcg(ranks: np.ndarray, k: int) -> float:

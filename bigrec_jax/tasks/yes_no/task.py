@@ -180,6 +180,7 @@ class Task(protocol.Task):
       {METRIC: interval},
       len(used),
       [config.seed + k for k in range(len(scores))],
+      {"score": scores[0], "label": used.label},
     )
 
 
