@@ -75,7 +75,7 @@ def _ranker(at: shared.Place, system: str, seed: int) -> None:
 
   workdir = shared.with_cf(at, seed)
   clock = shared.Clock(workdir)
-  keys = at.data_keys | {"seed": seed} | shared.CF_KEYS
+  keys = at.data_keys | {"seed": seed} | at.cf_keys
   config = recipes.RECIPES["bigrec"].configuration()
   settings: dict[str, Any] = {}
   found: dict[str, Any] = {}
@@ -143,7 +143,7 @@ def changes(
   """Returns what a system's configuration has beside its config file."""
   common = shared.tuning(seed) | shared.BASES[at.base].keys
   own = recipes.changes(system, at.data)
-  return common | own | at.data_keys | {"model.path": base}
+  return common | own | at.data_keys | at.cf_keys | {"model.path": base}
 
 
 def _system(

@@ -44,13 +44,15 @@ CF_KEYS = {
   "cf.learning_rate": 3e-3,
   "cf.weight_decay": 1e-6,
   "cf.batch_size": 256,
-  "cf.num_epochs": 20,
+  "cf.num_epochs": 6,
   "cf.patience": 3,
   "cf.num_seeds": 1,
   "cf.mask_seen": False,
 }
+# Of a try with few users.
+_TRY = {"cf.num_train": 0, "cf.num_epochs": 1}
 # The base that is made here is the demo's: 0.7 M parameters.
-_STEPS = 1000
+_STEPS = 600
 _ALL = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -96,11 +98,21 @@ class Place:
   work: pathlib.Path
 
   @property
+  def is_try(self) -> bool:
+    """Whether this shows that all works, and nothing else."""
+    return self.users != USERS
+
+  @property
+  def cf_keys(self) -> dict[str, Any]:
+    """Keys of section `cf`, the same for every system."""
+    return CF_KEYS | _TRY if self.is_try else CF_KEYS
+
+  @property
   def data_keys(self) -> dict[str, Any]:
     """Keys of section `data`, the same for every system."""
     own = datasets.flags(self.data, self.folder, self.users)
     return {key: own[key] for key in own if key.startswith("data.")} | {
-      "data.num_train": TRAIN if self.users == USERS else 64,
+      "data.num_train": 64 if self.is_try else TRAIN,
       "data.num_valid": min(VALID, self.users),
       "data.max_history": 10,
     }
@@ -119,7 +131,7 @@ def place(data: str, base: str, folder: pathlib.Path, users: int) -> Place:
   results, steps = RESULTS / base, _STEPS
   work = SCRATCH / base / data
   if users != USERS:
-    results, steps = SCRATCH / f"results-{users}" / base, 50
+    results, steps = SCRATCH / f"results-{users}" / base, 20
     work = SCRATCH / f"{base}-{users}" / data
   return Place(data, base, folder.resolve(), users, steps, results, work)
 
@@ -153,7 +165,6 @@ def tuning(seed: int) -> dict[str, Any]:
     "ground.bootstrap_samples": 200,
     "ground.permutations": 1000,
     "cf.model": CF,
-    **CF_KEYS,
   }
 
 
@@ -206,7 +217,7 @@ def with_cf(at: Place, seed: int) -> pathlib.Path:
   """Returns a workdir with data and CF models; those of systems are copies."""
   own = product.copied(_prepared(at), at.work / f"cf-{seed}")
   clock = Clock(own)
-  changes = at.data_keys | {"seed": seed} | CF_KEYS
+  changes = at.data_keys | {"seed": seed} | at.cf_keys
   for model in MODELS:
     keys = changes | {"cf.model": model}
     with session(own, real.get_config(), keys) as made, clock.time(model):
