@@ -25,6 +25,8 @@ _GROUNDED = {
   "ground.beams": "all",
   "ground.item_fairness": (10,),
 }
+# Of questions that list candidates.
+_LONG = {"train.max_length": 1024}
 _TITLES_ONLY = {
   "generate.num_beams": 10,
   "generate.max_new_tokens": _LONGEST_TITLE,
@@ -246,7 +248,10 @@ _MSL = {
   "train.adaptive_temperature": True,
 }
 # A sample of each kind for each row, so one epoch has as many steps as three.
-_CAO = {"train.num_epochs": 1, "task.auxiliary.candidates": CANDIDATES}
+_CAO = _LONG | {
+  "train.num_epochs": 1,
+  "task.auxiliary.candidates": CANDIDATES,
+}
 # data.num_train of its own samples; its valid AUC after each epoch.
 _TALLREC = {
   "task.yes_no.eval_steps": 0,
@@ -294,7 +299,7 @@ def _gpt4rec(own: Words) -> dict[str, Any]:
 
 
 def _choose(own: Words, full: bool) -> dict[str, Any]:
-  return {
+  return _LONG | {
     "task.choose.domain": own.domain,
     "task.choose.candidates": CANDIDATES,
     "task.choose.bare_titles": own.domain == "movie" and not full,
