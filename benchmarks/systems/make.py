@@ -177,7 +177,6 @@ def _system(
     prints = product.fingerprints(made)
     fairness = _item_fairness(made) if system == "bigrec" else []
   settings = {key: flat[key] for key in _SHOWN}
-  settings["rows"] = {key: vars(row) for key, row in recipe.rows.items()}
   settings["cost"] = {
     "cpu_seconds": clock.cpu,
     "train_tokens": sum(
