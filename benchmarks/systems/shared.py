@@ -86,7 +86,8 @@ class Place:
     users: test users; fewer than the page's stay in the scratch folder.
     steps: of pretraining, where the base is made here.
     results: where cells are written.
-    work: of the workdirs.
+    common: of the workdirs that bases have in common.
+    work: of the others.
   """
 
   data: str
@@ -95,6 +96,7 @@ class Place:
   users: int
   steps: int
   results: pathlib.Path
+  common: pathlib.Path
   work: pathlib.Path
 
   @property
@@ -128,12 +130,13 @@ class Place:
 
 def place(data: str, base: str, folder: pathlib.Path, users: int) -> Place:
   """Returns where the cells of a data set and base work and are kept."""
-  results, steps = RESULTS / base, _STEPS
-  work = SCRATCH / base / data
+  results, steps, scratch = RESULTS / base, _STEPS, SCRATCH
   if users != USERS:
-    results, steps = SCRATCH / f"results-{users}" / base, 20
-    work = SCRATCH / f"{base}-{users}" / data
-  return Place(data, base, folder.resolve(), users, steps, results, work)
+    scratch = SCRATCH / f"try-{users}"
+    results, steps = scratch / "results" / base, 20
+  common, work = scratch / "common" / data, scratch / base / data
+  own = folder.resolve(), users, steps, results, common, work
+  return Place(data, base, *own)
 
 
 def tuning(seed: int) -> dict[str, Any]:
@@ -189,7 +192,7 @@ def session(
 
 
 def _prepared(at: Place) -> pathlib.Path:
-  own = at.work / "prepared"
+  own = at.common / "prepared"
   with session(own, real.get_config(), at.data_keys) as made:
     made.make(prepare.STAGE)
   return own
@@ -215,7 +218,7 @@ def base_of(at: Place, seed: int) -> str:
 
 def with_cf(at: Place, seed: int) -> pathlib.Path:
   """Returns a workdir with data and CF models; those of systems are copies."""
-  own = product.copied(_prepared(at), at.work / f"cf-{seed}")
+  own = product.copied(_prepared(at), at.common / f"cf-{seed}")
   clock = Clock(own)
   changes = at.data_keys | {"seed": seed} | at.cf_keys
   for model in MODELS:
