@@ -143,14 +143,18 @@ def changes(
   """Returns what a system's configuration has beside its config file."""
   common = shared.tuning(seed) | shared.BASES[at.base].keys
   own = recipes.changes(system, at.data)
-  return common | own | at.data_keys | at.cf_keys | {"model.path": base}
+  found = common | own | at.data_keys | at.cf_keys | {"model.path": base}
+  # A base that is made in the system's own workdir is the demo's as well.
+  return found if base else found | shared.arch_keys(at)
 
 
 def _system(
   at: shared.Place, system: str, seed: int, recipe: recipes.Recipe
 ) -> None:
   """Trains and judges a system in a workdir of its own."""
-  base = shared.base_of(at, seed)
+  base = ""
+  if not (recipe.own_base and at.base == "small"):
+    base = shared.base_of(at, seed)
   source = shared.with_cf(at, seed)
   if recipe.source:
     source = at.work / f"{recipe.source}-{seed}"

@@ -86,6 +86,8 @@ class Recipe:
     source: the system whose finished workdir it starts from; "" = none.
     why_not: by data set, why it can't run there.
     note: why it isn't ranked over all items, for the table.
+    own_base: where the base is made here it is made of this task's texts, since
+      BIGRec's have no word that its answers need.
   """
 
   config: str
@@ -94,6 +96,7 @@ class Recipe:
   source: str = ""
   why_not: Mapping[str, str] = dataclasses.field(default_factory=dict)
   note: str = ""
+  own_base: bool = False
 
   def configuration(self) -> ml_collections.ConfigDict:
     """Returns the config file's values."""
@@ -209,8 +212,10 @@ RECIPES = {
     why_not=_NO_RATINGS,
     note=(
       "TALLRec answers Yes or No to one item, of samples of its own; a ranking"
-      " of all items would be a prompt an item and user"
+      " of all items would be a prompt an item and user. Its base is made of"
+      " its own texts: BIGRec's have no token Yes or No"
     ),
+    own_base=True,
   ),
   "fairllm": Recipe(
     "fairllm",

@@ -22,7 +22,7 @@ from bigrec_jax.stages import (
   session as session_lib,
   train_cf,
 )
-from bigrec_jax.workdir import locks, storage
+from bigrec_jax.workdir import locks, records, storage
 from configs import demo, real
 
 SCRATCH = pathlib.Path(__file__).parents[2] / ".scratch" / "systems"
@@ -196,6 +196,15 @@ def _prepared(at: Place) -> pathlib.Path:
   with session(own, real.get_config(), at.data_keys) as made:
     made.make(prepare.STAGE)
   return own
+
+
+def arch_keys(at: Place) -> dict[str, Any]:
+  """Returns the keys of a base that is made here: those of the demo."""
+  values = demo.get_config()
+  keys = [f"model.arch.{key}" for key in values.model.arch]
+  keys += [f"pretrain.{key}" for key in values.pretrain]
+  flat = records.flatten(values.to_dict())
+  return {key: flat[key] for key in keys} | {"pretrain.num_steps": at.steps}
 
 
 def base_of(at: Place, seed: int) -> str:
