@@ -188,7 +188,10 @@ def _system(
       for key, own in speeds.items()
       if key in ("train", "first") and own["unit"] == "tokens"
     ),
-    "base_cpu_seconds": shared.Clock(at.work / f"base-{seed}").cpu,
+    # Its own is made in the step train.
+    "base_cpu_seconds": shared.Clock(at.work / f"base-{seed}").cpu
+    if base
+    else {},
   }
   if fairness:
     settings["item_fairness"] = fairness
