@@ -31,16 +31,19 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
   return "\n".join([lines[0], "|---" * len(headers) + "|", *lines[1:]])
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+  """Returns a share as text, without the 0 before its point."""
   return f"{value:.4f}".replace("0.", ".", 1)
 
 
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+  """Returns a difference as text, with its sign."""
   return f"{value:+.4f}".replace("0.", ".", 1)
 
 
-def _interval(low: float, high: float) -> str:
-  return f"{_number(low)} to {_number(high)}"
+def interval_text(low: float, high: float) -> str:
+  """Returns an interval of shares as text."""
+  return f"{number(low)} to {number(high)}"
 
 
 def _rows(count: int) -> str:
@@ -58,9 +61,9 @@ def results(data: str, listed: Sequence[systems.System]) -> str:
       one.title,
       _rows(one.rows),
       str(len(one.cells)),
-      *(_number(one.metric("test", "hr", k)) for k in cells.CUTOFFS),
-      *(_number(one.metric("test", "ndcg", k)) for k in cells.CUTOFFS),
-      _interval(*claims.interval(one.ranks, _HEADLINE))
+      *(number(one.metric("test", "hr", k)) for k in cells.CUTOFFS),
+      *(number(one.metric("test", "ndcg", k)) for k in cells.CUTOFFS),
+      interval_text(*claims.interval(one.ranks, _HEADLINE))
       if one.has_ranks
       else "",
     ]
@@ -100,12 +103,12 @@ def _answers(
     own = [answer for answer in answers if answer.name == name]
     shown = {answer.k: answer for answer in own}
     cells_of = [
-      _signed(shown[k].difference) + _stars(shown[k]) if k in shown else ""
+      signed(shown[k].difference) + _stars(shown[k]) if k in shown else ""
       for k in cells.CUTOFFS
     ]
     headline = shown[_HEADLINE]
     low, high = headline.ci95
-    ends = f"{_signed(low)} to {_signed(high)}"
+    ends = f"{signed(low)} to {signed(high)}"
     p = comparisons.in_words(headline.p_holm)
     lines.append([title, name, *cells_of, ends, p, summary(own)])
   return lines
@@ -209,9 +212,9 @@ def injection(listed: Sequence[systems.System]) -> str:
         [
           own.title,
           name,
-          *(_signed(by_k[name][k]) for k in cells.CUTOFFS),
-          _signed(answer.difference),
-          f"{_signed(low)} to {_signed(high)}",
+          *(signed(by_k[name][k]) for k in cells.CUTOFFS),
+          signed(answer.difference),
+          f"{signed(low)} to {signed(high)}",
           comparisons.in_words(answer.p_holm),
           claims.verdict([answer]),
           f"{claims.moved(first.ranks, ranks[name])} of {first.ranks.size:,}",
@@ -292,7 +295,7 @@ def by_segment(listed: Sequence[systems.System], folder: pathlib.Path) -> str:
         for n in range(len(names)):
           inside = labels[kind] == n
           mean = float(hit[inside].mean()) if inside.any() else None
-          cells_of.append("" if mean is None else _number(mean))
+          cells_of.append("" if mean is None else number(mean))
       lines.append([own.title, one.title, _rows(one.rows), *cells_of])
   return markdown(headers, lines) if lines else "No cells yet."
 
@@ -368,8 +371,8 @@ def contamination(found: Sequence[dict[str, Any]]) -> str:
           title,
           f"{own['own']:.4f}",
           f"{own['exchanged']:.4f}",
-          _signed(own["difference"]),
-          f"{_signed(low)} to {_signed(high)}",
+          signed(own["difference"]),
+          f"{signed(low)} to {signed(high)}",
           comparisons.in_words(own["p"]),
         ]
       )

@@ -10,7 +10,10 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from bigrec_jax.workdir import fields, storage
+import numpy as np
+
+from bigrec_jax import errors
+from bigrec_jax.workdir import arrays, fields, storage
 
 T = TypeVar("T")
 
@@ -145,6 +148,9 @@ class TaskRow:
     seeds: of the runs that the metrics are means over.
     users: whose examples these are, where somebody has several; None = each is
       a user's only one, or nobody knows.
+    each: values [N] of every example by name, from which the metrics are made:
+      rank (0 = best), rank@10 where lists differ by their length, right, score,
+      label, error. Not in the JSON: metrics/<task>.npz has them.
   """
 
   split: str
@@ -154,10 +160,13 @@ class TaskRow:
   n: int
   seeds: Sequence[int]
   users: int | None = None
+  each: Mapping[str, np.ndarray] = dataclasses.field(
+    default_factory=dict, compare=False, repr=False
+  )
 
   def to_json(self) -> dict[str, Any]:
     """Returns the object of the file."""
-    found = _json(self)
+    found = {key: own for key, own in _json(self).items() if key != "each"}
     if self.users is None:
       del found["users"]
     return found
@@ -203,6 +212,39 @@ def write_task(path: pathlib.Path, rows: Sequence[TaskRow]) -> None:
   """Writes metrics/<task>.json atomically."""
   results = [row.to_json() for row in rows]
   storage.write_json(path, {"schema": fields.SCHEMA, "results": results})
+
+
+def write_each(path: pathlib.Path, rows: Sequence[TaskRow]) -> None:
+  """Writes the values of every example, metrics/<task>.npz, atomically.
+
+  An array is called <split>/<system>/<name>.
+  """
+  found = {
+    f"{row.split}/{row.system}/{name}": values
+    for row in rows
+    for name, values in row.each.items()
+  }
+  with storage.atomic_path(path) as temporary, open(temporary, "wb") as file:
+    # numpy's stubs take any name for its own keyword allow_pickle.
+    np.savez_compressed(file, **found)  # type: ignore[arg-type]
+
+
+def read_each(path: pathlib.Path) -> dict[tuple[str, str, str], np.ndarray]:
+  """Returns values [N] by (split, system, name).
+
+  Raises:
+    UserError: the file is missing or damaged, or a name isn't of this form.
+  """
+  found = {}
+  for key, values in arrays.read_npz(path).items():
+    split, _, rest = key.partition("/")
+    system, _, name = rest.rpartition("/")
+    if not (split and system and name):
+      raise errors.UserError(
+        f"{path}: array {key!r} found, <split>/<system>/<name> expected"
+      )
+    found[split, system, name] = values
+  return found
 
 
 def read_task(path: pathlib.Path) -> tuple[TaskRow, ...]:

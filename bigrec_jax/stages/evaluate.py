@@ -65,7 +65,11 @@ def _of_task(name: str, batches: tuple[str, ...]) -> graph.Stage:
     needs=_needed,
     inputs=_inputs,
     is_there=lambda session: session.paths.task_metrics(name).exists(),
-    files=lambda session: (f"metrics/{name}.json", *session.task.files),
+    files=lambda session: (
+      f"metrics/{name}.json",
+      f"metrics/{name}.npz",
+      *session.task.files,
+    ),
     build=_build,
     load=lambda session: rows.read_task(session.paths.task_metrics(name)),
     check=_check,
@@ -116,8 +120,13 @@ def _build(session: Session, inputs: graph.Inputs) -> Sequence[rows.TaskRow]:
   """Writes the rows; a kill costs what was finished in the last seconds."""
   with session.parts(session.task.name, inputs) as parts:
     found = session.task.evaluate(_evidence(session, parts))
-  path = session.paths.task_metrics(session.task.name)
-  processes.on_first(lambda: rows.write_task(path, found))
+  paths, name = session.paths, session.task.name
+
+  def write() -> None:
+    rows.write_each(paths.task_each(name), found)
+    rows.write_task(paths.task_metrics(name), found)
+
+  processes.on_first(write)
   return found
 
 

@@ -112,4 +112,5 @@ def of_ranks(
     len(ranks),
     [config.seed],
     clusters.count(users),
+    {"rank": ranks},
   )

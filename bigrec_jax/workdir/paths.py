@@ -132,6 +132,10 @@ class Paths:
     """Rows of any task but `next_title`, whose file is `ground_eval`."""
     return self.metrics / f"{task}.json"
 
+  def task_each(self, task: str) -> pathlib.Path:
+    """What every example of a split adds to `task_metrics`."""
+    return self.metrics / f"{task}.npz"
+
   @property
   def seeds(self) -> pathlib.Path:
     """Mean and deviation of the runs in `seed` (results/seeds.py)."""

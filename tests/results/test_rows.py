@@ -1,8 +1,10 @@
 """Typed rows: out to JSON and back, and what is refused."""
 
+import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from bigrec_jax import errors
@@ -21,6 +23,24 @@ def test_task_rows_come_back_from_their_file(tmp_path):
   rows.write_task(path, [TASK, TASK])
   assert rows.read_task(path) == (TASK, TASK)
   assert storage.read_json(path)["schema"] == 1
+
+
+def test_values_of_examples_come_back_from_their_own_file(tmp_path):
+  path, system = tmp_path / "yes_no.npz", "a/b, by valid"
+  each = {"rank@5": np.array([0, 7]), "label": np.array([True, False])}
+  row = dataclasses.replace(TASK, system=system, each=each)
+  rows.write_each(path, [row, TASK])
+  found = rows.read_each(path)
+  assert {key: own.tolist() for key, own in found.items()} == {
+    ("test", system, "rank@5"): [0, 7],
+    ("test", system, "label"): [True, False],
+  }
+  assert "each" not in row.to_json()
+  rows.write_each(path, [TASK])
+  assert rows.read_each(path) == {}
+  np.savez(path, rank=np.zeros(2))
+  with pytest.raises(errors.UserError, match="array 'rank' found, <split>/"):
+    rows.read_each(path)
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,7 @@ def _rating_row(
     len(error),
     [config.seed],
     clusters.count(users),
+    {"error": error},
   )
 
 

@@ -144,10 +144,12 @@ class Task(next_title.Task):
     }
     groups, k = self.store.catalogue.groups, self.store.config.task.chat.listed
     gains: dict[str, dict[str, np.ndarray]] = {}
+    each: dict[str, dict[str, np.ndarray]] = {}
     for system, lists in orders.items():
       ranks = list_metrics.target_ranks(lists, targets, groups)
       ranks = np.where(ranks == lists.shape[1], len(groups), ranks)
       gains[system] = _gains(ranks, sorted({1, k}))
+      each[system] = {"rank": ranks}
     both = zip(gains[CHAT].items(), gains[RECOMMENDER].values(), strict=True)
     gains[f"{CHAT} - {RECOMMENDER}"] = {
       name: ours - theirs for (name, ours), theirs in both
@@ -160,7 +162,14 @@ class Task(next_title.Task):
       CHAT: {"called": float(called.mean())},
     }
     return [
-      self._row(split, system, own, extra.get(system, {}), users)
+      self._row(
+        split,
+        system,
+        own,
+        extra.get(system, {}),
+        each.get(system, {}),
+        users,
+      )
       for system, own in gains.items()
     ]
 
@@ -169,7 +178,8 @@ class Task(next_title.Task):
     split: str,
     system: str,
     gains: Mapping[str, np.ndarray],
-    extra: dict[str, float],
+    extra: Mapping[str, float],
+    each: Mapping[str, np.ndarray],
     users: clusters.Clusters | None,
   ) -> rows.TaskRow:
     config = self.store.config
@@ -182,8 +192,9 @@ class Task(next_title.Task):
         mean, len(own), samples, seed, users
       )
       count = len(own)
-    about = values | extra, intervals, count, [seed], clusters.count(users)
-    return rows.TaskRow(split, system, *about)
+    values |= extra
+    about = intervals, count, [seed], clusters.count(users), each
+    return rows.TaskRow(split, system, values, *about)
 
 
 def _gains(ranks: np.ndarray, cutoffs: Sequence[int]) -> dict[str, np.ndarray]:

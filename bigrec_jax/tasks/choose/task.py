@@ -293,7 +293,7 @@ class Task(protocol.Task):
     }
     means = {name: float(values.mean()) for name, values in each.items()}
     about = means, intervals, len(drawn), [config.seed], clusters.count(users)
-    return rows.TaskRow(split, system, *about)
+    return rows.TaskRow(split, system, *about, each)
 
 
 def _of_candidates(

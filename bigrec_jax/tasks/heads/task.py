@@ -239,6 +239,7 @@ class Task(protocol.Task):
       count,
       [config.seed],
       clusters.count(own),
+      found.each,
     )
 
   def _measured(
@@ -262,4 +263,4 @@ class Task(protocol.Task):
         )
     values[_COST] = cost
     about = values, intervals, len(ranks), [seed], clusters.count(users)
-    return rows.TaskRow(split, head, *about)
+    return rows.TaskRow(split, head, *about, {"rank": ranks})

@@ -193,10 +193,11 @@ class Judge:
     """Measures the lists of a system; parameters stand behind the metrics."""
     values: dict[str, float] = {}
     intervals: dict[str, Sequence[float]] = {}
+    each: dict[str, np.ndarray] = {}
     samples, seed = self._config.ground.bootstrap_samples, self._config.seed
     users = clusters.of_owners(split.owners)
     for k, own in lists.items():
-      ranks = self._ranks(split, own)
+      ranks = each[f"rank@{k}"] = self._ranks(split, own)
       for metric, known in (("recall", "hr"), ("ndcg", "ndcg")):
         values[f"{metric}@{k}"] = metrics.METRICS[known](ranks, k)
         intervals[f"{metric}@{k}"] = metrics.ci95(
@@ -220,7 +221,7 @@ class Judge:
           )
     values |= settings
     about = values, intervals, len(split.targets), [seed]
-    return TaskRow(name, system, *about, clusters.count(users))
+    return TaskRow(name, system, *about, clusters.count(users), each)
 
 
 def _by_cf(split: Split) -> protocol.Ranker:

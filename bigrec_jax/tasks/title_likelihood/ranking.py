@@ -124,7 +124,7 @@ def of_ranks(
     values[f"published ndcg@{k}"] = published_ndcg(ranks, k)
   values |= settings or {}
   about = values, intervals, len(ranks), [seed], clusters.count(users)
-  return rows.TaskRow(split, system, *about)
+  return rows.TaskRow(split, system, *about, {"rank": ranks})
 
 
 def published_ndcg(ranks: np.ndarray, k: int) -> float:

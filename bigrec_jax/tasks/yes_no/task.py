@@ -180,6 +180,7 @@ class Task(protocol.Task):
       len(used),
       [config.seed + k for k in range(len(scores))],
       clusters.count(users),
+      {"score": scores[0], "label": used.label},
     )
 
 
