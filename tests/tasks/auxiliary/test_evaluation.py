@@ -48,6 +48,7 @@ def _store(root, **generate):
     paths=paths.Paths(root),
     catalogue=catalogue,
     prompt=made_up.PROMPT,
+    examples=lambda split: made_up.examples(split, USERS, 2),
   )
 
 

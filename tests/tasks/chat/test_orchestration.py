@@ -68,7 +68,7 @@ def _config(**chat):
 
 
 def begin(model, recommender=None, history=(), profile=None, **chat):
-  loaded = types.SimpleNamespace(config=_config(**chat), catalogue=CATALOGUE)
+  loaded = types.SimpleNamespace(config=_config(**chat), offered=CATALOGUE)
   recommender = recommender or Recommender()
   return conversation.begin(
     loaded, recommender, history, profile or {}, chat_model=model
