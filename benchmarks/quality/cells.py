@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import scratch
-from bigrec_jax.results import metrics
+from bigrec_jax.results import clusters, metrics
 from bigrec_jax.workdir import storage
 
 SPLITS = ("valid", "test")
@@ -151,6 +151,25 @@ def read_all(folder: pathlib.Path) -> list[dict[str, Any]]:
       raise ValueError(f"{path}: other users or items than the cells before it")
     found.append(cell)
   return found
+
+
+def owners(
+  folder: pathlib.Path, data: str, rows: int | None = None
+) -> clusters.Clusters | None:
+  """Returns whose the first test rows of a data set are, by users.json.
+
+  Args:
+    folder: of the results.
+    data: the data set.
+    rows: how many; None = all of the page.
+
+  Returns:
+    None where each row is of another user, or the file isn't made.
+  """
+  users = read_users(folder, data)
+  if users is None:
+    return None
+  return clusters.of_owners(unpack(users["owners"]["test"])[:rows])
 
 
 def read_users(folder: pathlib.Path, data: str) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """The paper's claims as questions that the cells answer, with paired tests.
 
-Letters: S seeds, N users, K cutoff. A system is its ranks on test, [S, N].
+Letters: S seeds, N rows, K cutoff. A system is its ranks on test, [S, N]. Where
+a user has several rows, `users` says whose they are: users are then drawn, and
+change sign, with all their rows (bigrec_jax/results/clusters.py).
 """
 
 import dataclasses
@@ -9,12 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.quality import cells
-from bigrec_jax.results import significance
+from bigrec_jax.results import clusters, significance
 
 EFFORT = significance.Effort(
   bootstrap_samples=10_000, permutations=10_000, seed=0
 )
 LEVEL = 0.05
+Users = clusters.Clusters | None
 _LARGE, _SMALL = 50, 5
 
 
@@ -50,18 +53,28 @@ class Answer:
 
 
 def hits(ranks: np.ndarray, k: int) -> np.ndarray:
-  """Returns what each user adds to HR@K, [S, N] float64."""
+  """Returns what each row adds to HR@K, [S, N] float64."""
   return significance.gains(ranks, significance.Question("hr", k))
 
 
-def interval(ranks: np.ndarray, k: int) -> tuple[float, float]:
+def interval(
+  ranks: np.ndarray, k: int, users: Users = None
+) -> tuple[float, float]:
   """Returns the 95 % interval of HR@K over users, and seeds if several."""
-  own = hits(ranks, k)
-  return significance.compare_gains(own, np.zeros_like(own), EFFORT).ci95
+  return interval_of(hits(ranks, k), users)
 
 
-def _answer(name: str, k: int, a: np.ndarray, b: np.ndarray) -> Answer:
-  found = significance.compare_gains(a, b, EFFORT)
+def interval_of(gains: np.ndarray, users: Users = None) -> tuple[float, float]:
+  """Returns the 95 % interval of a mean of [S, N] over users and seeds."""
+  zeros = np.zeros_like(gains)
+  return significance.compare_gains(gains, zeros, EFFORT, users).ci95
+
+
+def answer(
+  name: str, k: int, a: np.ndarray, b: np.ndarray, users: Users = None
+) -> Answer:
+  """Compares what rows add by a, [S, N], with what they add by b, [S', N]."""
+  found = significance.compare_gains(a, b, EFFORT, users)
   return Answer(name, k, found.difference, found.ci95, found.p)
 
 
@@ -75,17 +88,18 @@ def corrected(answers: Sequence[Answer]) -> list[Answer]:
 
 
 def against(
-  ranks: np.ndarray, others: Mapping[str, np.ndarray]
+  ranks: np.ndarray, others: Mapping[str, np.ndarray], users: Users = None
 ) -> list[Answer]:
   """Compares one system with others, at every cutoff.
 
   Args:
     ranks: [S, N] of the first.
-    others: [S', N] of the same users by name.
+    others: [S', N] of the same rows by name.
+    users: whose rows they are; None = each is another user's.
   """
   return corrected(
     [
-      _answer(name, k, hits(ranks, k), hits(other, k))
+      answer(name, k, hits(ranks, k), hits(other, k), users)
       for name, other in others.items()
       for k in cells.CUTOFFS
     ]
@@ -93,7 +107,9 @@ def against(
 
 
 def grows(
-  plain: np.ndarray, injected: Mapping[str, np.ndarray]
+  plain: np.ndarray,
+  injected: Mapping[str, np.ndarray],
+  users: Users = None,
 ) -> list[Answer]:
   """Asks whether injections add more hits at K = 50 than at K = 5.
 
@@ -103,6 +119,7 @@ def grows(
   Args:
     plain: [S, N].
     injected: [S, N] of the same seeds by name.
+    users: whose rows they are; None = each is another user's.
   """
   found = []
   for name, other in injected.items():
@@ -110,7 +127,7 @@ def grows(
     small = hits(other, _SMALL) - hits(plain, _SMALL)
     # Of one run: seeds of the two stay together.
     each = significance.compare_gains(
-      large - small, np.zeros_like(large), EFFORT
+      large - small, np.zeros_like(large), EFFORT, users
     )
     found.append(Answer(name, _LARGE, each.difference, each.ci95, each.p))
   return corrected(found)

@@ -63,7 +63,7 @@ def results(data: str, listed: Sequence[systems.System]) -> str:
       str(len(one.cells)),
       *(number(one.metric("test", "hr", k)) for k in cells.CUTOFFS),
       *(number(one.metric("test", "ndcg", k)) for k in cells.CUTOFFS),
-      interval_text(*claims.interval(one.ranks, _HEADLINE))
+      interval_text(*claims.interval(one.ranks, _HEADLINE, one.users))
       if one.has_ranks
       else "",
     ]
@@ -131,7 +131,7 @@ def few_shot(listed: Sequence[systems.System]) -> str:
       and one.system in cf_cells.NETWORKS
     }
     if first is not None and others:
-      answers = claims.against(first.ranks, others)
+      answers = claims.against(first.ranks, others, first.users)
       lines += _answers(own.title, answers, claims.verdict)
   return markdown(_CLAIM, lines) if lines else "No cells yet."
 
@@ -144,7 +144,7 @@ def words(listed: Sequence[systems.System]) -> str:
     other = _find(listed, data, "item_knn", cf_cells.ALL, "item_knn")
     if first is not None and other is not None:
       name = f"{first.title} less {other.title} of all rows"
-      answers = claims.against(first.ranks, {name: other.ranks})
+      answers = claims.against(first.ranks, {name: other.ranks}, first.users)
       lines += _answers(own.title, answers)
   return markdown(_ASKED, lines) if lines else "No cells yet."
 
@@ -162,7 +162,7 @@ def more_rows(listed: Sequence[systems.System]) -> str:
       few = _find(listed, data, one.system, cf_cells.FEW, one.row)
       if few is not None:
         name = f"{one.title}: {_rows(one.rows)} rows less {few.rows:,}"
-        answers += claims.against(one.ranks, {name: few.ranks})
+        answers += claims.against(one.ranks, {name: few.ranks}, one.users)
     lines += _answers(own.title, claims.corrected(answers)) if answers else []
   return markdown(_ASKED, lines) if lines else "No cells yet."
 
@@ -198,7 +198,7 @@ def injection(listed: Sequence[systems.System]) -> str:
       continue
     others = _injected(listed, first)
     ranks = {name: one.ranks for name, one in others.items()}
-    growth = {a.name: a for a in claims.grows(first.ranks, ranks)}
+    growth = {a.name: a for a in claims.grows(first.ranks, ranks, first.users)}
     by_k = collections.defaultdict(dict)
     for name, other in ranks.items():
       # Seeds of the two are the same runs: what each user gains is averaged.
@@ -258,7 +258,7 @@ def against_best(listed: Sequence[systems.System]) -> str:
         continue
       if one.has_ranks:
         name = f"{one.title} less {best.title}"
-        answers += claims.against(one.ranks, {name: best.ranks})
+        answers += claims.against(one.ranks, {name: best.ranks}, one.users)
     lines += _answers(own.title, claims.corrected(answers)) if answers else []
   return markdown(_ASKED, lines) if lines else "No cells yet."
 
@@ -382,7 +382,8 @@ def contamination(found: Sequence[dict[str, Any]]) -> str:
 def tables(folder: pathlib.Path) -> dict[str, str]:
   """Returns every table by its name."""
   found = cells.read_all(folder)
-  listed = systems.listed(found)
+  whose = {data: cells.owners(folder, data) for data in datasets.DATA}
+  listed = systems.listed(found, whose)
   return {
     **{data: results(data, listed) for data in datasets.DATA},
     "words": words(listed),

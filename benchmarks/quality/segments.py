@@ -1,4 +1,4 @@
-"""Which users are which: labels by train rows, for the tables of segments.
+"""Which rows are whose, and of which kind by train rows.
 
 Target: cold (in no train row), popular (among the tenth of the catalogue that
 most train interactions are of), seen (the others). Transition: memorised where
@@ -38,6 +38,12 @@ def history_labels(held: Examples) -> np.ndarray:
   return np.searchsorted(_BOUNDS, lengths, side="left")
 
 
+def numbered(owners: np.ndarray) -> np.ndarray:
+  """Returns [N] whose each row is: 0, 1, ... as they come, and no ids."""
+  _, first, place = np.unique(owners, return_index=True, return_inverse=True)
+  return np.argsort(np.argsort(first))[place]
+
+
 def write(at: product.Place) -> None:
   """Writes users.json of a data set."""
   workdir = product.prepared(at)
@@ -45,8 +51,10 @@ def write(at: product.Place) -> None:
     items = made.catalogue
     train = examples_lib.load_examples(made.paths, "train", -1, 0)
     labels: dict[str, Any] = {}
+    owners: dict[str, str] = {}
     for split in cells.SPLITS:
       held = made.examples(split)
+      owners[split] = cells.pack(numbered(held.owners))
       labels[split] = {
         "target": cells.pack(target_labels(held.target, items.popularity)),
         "transition": cells.pack(
@@ -70,6 +78,7 @@ def write(at: product.Place) -> None:
         "history": HISTORIES,
       },
       "labels": labels,
+      "owners": owners,
     }
   path = at.results / at.data / cells.USERS
   path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,13 @@
 import collections
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from benchmarks.quality import cells, datasets
-from bigrec_jax.results import chosen
+from bigrec_jax.results import chosen, clusters
 
 LM = "smollm2"
 TITLES = {
@@ -44,6 +44,7 @@ class System:
     rows: train rows; -1 = all.
     row: within the cells.
     cells: one a seed.
+    users: whose the test rows are; None = each is another user's.
   """
 
   data: str
@@ -51,6 +52,7 @@ class System:
   rows: int
   row: str
   cells: tuple[dict[str, Any], ...]
+  users: clusters.Clusters | None = None
 
   @property
   def title(self) -> str:
@@ -91,8 +93,17 @@ def _is_again(system: str, row: str) -> bool:
   return system == f"{LM}-likelihood" and same
 
 
-def listed(found: Sequence[dict[str, Any]]) -> list[System]:
-  """Returns the rows of all tables, in the order of the tables."""
+def listed(
+  found: Sequence[dict[str, Any]],
+  users: Mapping[str, clusters.Clusters | None] | None = None,
+) -> list[System]:
+  """Returns the rows of all tables, in the order of the tables.
+
+  Args:
+    found: the cells.
+    users: whose the test rows of each data set are.
+  """
+  whose = users or {}
   groups = collections.defaultdict(list)
   for cell in found:
     for row in cell["measured"]:
@@ -101,7 +112,7 @@ def listed(found: Sequence[dict[str, Any]]) -> list[System]:
       key = cell["data"], cell["system"], cell["rows"], row
       groups[key].append(cell)
   every = [
-    System(*key, tuple(sorted(own, key=lambda c: c["seed"])))
+    System(*key, tuple(sorted(own, key=lambda c: c["seed"])), whose.get(key[0]))
     for key, own in groups.items()
   ]
   order, names = list(TITLES), list(datasets.DATA)

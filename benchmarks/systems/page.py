@@ -22,7 +22,7 @@ from benchmarks.quality.page import (
   signed,
 )
 from benchmarks.systems import recipes, shared
-from bigrec_jax.results import comparisons, significance
+from bigrec_jax.results import comparisons
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "systems.md"
 SEEDS = (0, 1, 2)
@@ -58,6 +58,7 @@ class Line:
     title: what it is called.
     protocol: what is ranked, of `recipes`.
     cells: one a seed.
+    users: whose the test rows are; None = each is another user's.
   """
 
   base: str
@@ -66,6 +67,7 @@ class Line:
   title: str
   protocol: str
   cells: tuple[dict[str, Any], ...]
+  users: claims.Users = None
 
   @property
   def values(self) -> list[dict[str, Any]]:
@@ -96,6 +98,7 @@ def lines(folder: pathlib.Path, data: str) -> list[Line]:
   they are the same whatever the base.
   """
   found: list[Line] = []
+  users = cells.owners(cells.RESULTS, data, shared.USERS)
   for base in shared.BASES:
     groups = collections.defaultdict(list)
     for cell in cells.read_all(folder / base):
@@ -104,7 +107,7 @@ def lines(folder: pathlib.Path, data: str) -> list[Line]:
     for system in SYSTEMS:
       own = tuple(sorted(groups[system], key=lambda cell: cell["seed"]))
       if own:
-        found += _of_system(base, system, own)
+        found += _of_system(base, system, own, users)
   known: dict[tuple[str, str, str], Line] = {}
   for line in found:
     known.setdefault((line.base, line.system, line.row), line)
@@ -112,20 +115,18 @@ def lines(folder: pathlib.Path, data: str) -> list[Line]:
 
 
 def _of_system(
-  base: str, system: str, own: tuple[dict[str, Any], ...]
+  base: str,
+  system: str,
+  own: tuple[dict[str, Any], ...],
+  users: claims.Users,
 ) -> Iterator[Line]:
   if system in RANKERS:
-    yield Line("", system, system, RANKERS[system], recipes.ALL, own)
+    title = RANKERS[system]
+    yield Line("", system, system, title, recipes.ALL, own, users)
     return
   for key, row in recipes.RECIPES[system].rows.items():
     if all(key in cell["measured"] for cell in own):
-      yield Line(base, system, key, row.title, row.protocol, own)
-
-
-def _answer(name: str, a: np.ndarray, b: np.ndarray) -> claims.Answer:
-  found = significance.compare_gains(a, b, claims.EFFORT)
-  difference, ends = found.difference, found.ci95
-  return claims.Answer(name, _HEADLINE, difference, ends, found.p)
+      yield Line(base, system, key, row.title, row.protocol, own, users)
 
 
 def _compared(answer: claims.Answer | None) -> str:
@@ -148,7 +149,13 @@ def _against(
   theirs = claims.hits(first.ranks, _HEADLINE)
   answers = claims.corrected(
     [
-      _answer(line.title, claims.hits(line.ranks, _HEADLINE), theirs)
+      claims.answer(
+        line.title,
+        _HEADLINE,
+        claims.hits(line.ranks, _HEADLINE),
+        theirs,
+        first.users,
+      )
       for line in (found[n] for n in places)
     ]
   )
@@ -178,7 +185,7 @@ def whole(every: Sequence[Line]) -> str:
         str(len(line.cells)),
         *(line.mean("hr", k) for k in shared.CUTOFFS),
         line.mean("ndcg", _HEADLINE),
-        interval_text(*claims.interval(line.ranks, _HEADLINE)),
+        interval_text(*claims.interval(line.ranks, _HEADLINE, line.users)),
         _compared(by_sasrec.get(place)),
         _compared(by_bigrec.get(place)),
       ]
@@ -207,7 +214,9 @@ def few(every: Sequence[Line]) -> str:
   pairs = [(line, _other(found, line)) for line in found]
   answers = claims.corrected(
     [
-      _answer(line.title, _first(line), _first(other))
+      claims.answer(
+        line.title, _HEADLINE, _first(line), _first(other), line.users
+      )
       for line, other in pairs
       if other is not None
     ]
@@ -216,8 +225,7 @@ def few(every: Sequence[Line]) -> str:
   rows = []
   for line, other in pairs:
     hit = _first(line)
-    zeros = np.zeros_like(hit)
-    ends = significance.compare_gains(hit, zeros, claims.EFFORT).ci95
+    ends = claims.interval_of(hit, line.users)
     is_ranking = line.protocol == recipes.OF_20
     rows.append(
       [

@@ -24,6 +24,7 @@ from bigrec_jax.results import (
   metrics,
   rows as rows_lib,
   segments as of_users,
+  significance,
 )
 
 
@@ -356,3 +357,28 @@ def test_what_the_base_recites_has_a_table_of_its_own(made_up):
   shown = ["Amazon Toys", "400 of 9,000", "nats a token", "0.2500", "0.1250"]
   shown += ["+.1250", "+.1000 to +.1500", "< .0001"]
   assert lines[-1] == f"| {' | '.join(shown)} |"
+
+
+def test_rows_of_one_user_are_drawn_together(made_up):
+  owners = np.repeat([7, 3, 9], [1000, 600, 400])
+  assert segments.numbered(owners)[[0, 1000, 1999]].tolist() == [0, 1, 2]
+  alone = page.tables(made_up)["few-shot"]
+  path = made_up / "amazon-toys" / cells.USERS
+  packed = cells.pack(segments.numbered(owners))
+  labels = dict.fromkeys(("target", "transition", "history"), packed)
+  content = {"labels": {"test": labels}, "owners": {"test": packed}}
+  path.write_text(json.dumps(content))
+  users = cells.owners(made_up, "amazon-toys")
+  assert len(users) == 3
+  assert len(cells.owners(made_up, "amazon-toys", 1001)) == 2
+  together = page.tables(made_up)["few-shot"]
+  assert together != alone
+  found = systems.listed(cells.read_all(made_up), {"amazon-toys": users})
+  few, other = (
+    next(x for x in found if (x.system, x.rows) == (name, 1024)).ranks
+    for name in ("smollm2", "sasrec")
+  )
+  a, b = claims.hits(few, 10), claims.hits(other, 10)
+  expected = significance.compare_gains(a, b, claims.EFFORT, users).ci95
+  low, high = (page.signed(end) for end in expected)
+  assert f"{low} to {high}" in together
