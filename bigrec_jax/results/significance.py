@@ -28,6 +28,8 @@ FLIPS = "sign flips"
 SEEDS = "bootstrap over seeds and users"
 # Numbers of samples at a time: bounds memory.
 _MOST_DRAWN = 1 << 22
+# Above this sum of multiples nobody counts all flips.
+_MOST_COUNTED = 20_000
 # Of a sum of gains: sums nearer than this are the same number, rounded.
 _SAME = 1e-9
 
@@ -177,8 +179,9 @@ def sign_flip_p(
   The statistic is the mean difference; where systems are exchangeable every
   user's difference is as likely with the other sign. All flips are counted
   where there are at most `permutations`, or where those that differ do so by
-  the same amount; else p = (1 + as far or farther) / (1 + permutations), which
-  is valid whatever their number (Phipson and Smyth 2010).
+  whole multiples of one amount, as hits do; else p = (1 + as far or farther) /
+  (1 + permutations), which is valid whatever their number (Phipson and Smyth
+  2010).
 
   Args:
     differences: [Q, U], a user's sum.
@@ -186,7 +189,7 @@ def sign_flip_p(
     seed: of numpy's default generator.
   """
   differing = differences[:, differences.any(axis=0)]  # [Q, M]
-  p = [_exact_binomial(row) for row in differing]
+  p = [_exact(row) for row in differing]
   left = [number for number, known in enumerate(p) if known is None]
   if left:
     rows = differing[left]
@@ -197,17 +200,32 @@ def sign_flip_p(
   return [float(own) for own in p if own is not None]
 
 
-def _exact_binomial(row: np.ndarray) -> float | None:
-  """Returns the exact p where all differences have one size, else None."""
-  row = row[row != 0]
-  if not row.size:
+def _exact(row: np.ndarray) -> float | None:
+  """Returns the exact p where sizes are few multiples of one, else None.
+
+  So they are where hits are compared: a user's sum is a whole number.
+  """
+  sizes = np.abs(row[row != 0])
+  if not sizes.size:
     return 1.0
-  if np.ptp(np.abs(row)) > _SAME * np.abs(row).max():
+  times = np.rint(sizes / sizes.min()).astype(np.int64)
+  unit = sizes.sum() / times.sum()
+  is_multiple = np.abs(sizes - times * unit).max() <= _SAME * sizes.max()
+  if not is_multiple or times.sum() > _MOST_COUNTED:
     return None
   from scipy import stats  # Slow to import.
 
-  wins = int(np.count_nonzero(row > 0))
-  return float(stats.binomtest(wins, row.size, 0.5).pvalue)
+  if times.max() == 1:
+    wins = int(np.count_nonzero(row > 0))
+    return float(stats.binomtest(wins, sizes.size, 0.5).pvalue)
+  chance = np.ones(1)  # Of each sum of the sizes that stay positive.
+  for size, users in zip(*np.unique(times, return_counts=True), strict=True):
+    own = np.zeros(size * users + 1)
+    own[::size] = stats.binom.pmf(np.arange(users + 1), users, 0.5)
+    chance = np.convolve(chance, own)
+  total = abs(round(float(row.sum() / unit)))
+  far = np.abs(2 * np.arange(len(chance)) - times.sum()) >= total
+  return min(1.0, float(chance[far].sum()))
 
 
 def _by_flips(rows: np.ndarray, permutations: int, seed: int) -> np.ndarray:

@@ -77,6 +77,19 @@ def test_hit_rates_are_mcnemars_exact_test():
   assert found.difference == pytest.approx(11 / 249)
 
 
+def test_whole_numbers_of_hits_are_exact_as_all_flips_are():
+  rng = np.random.default_rng(4)
+  for scale in (1.0, 0.3):
+    row = scale * rng.integers(-4, 6, 16)
+    flips = 2 * np.indices((2,) * 16).reshape(16, -1) - 1
+    far = np.abs(row @ flips) >= abs(row.sum()) - 1e-9
+    (found,) = significance.sign_flip_p(row[None], 10, 0)
+    assert found == pytest.approx(far.mean(), rel=1e-9)
+  # Far beyond what random flips can tell.
+  (found,) = significance.sign_flip_p(np.tile([2.0, 1.0], 40)[None], 10, 0)
+  assert found == pytest.approx(2 * 0.5**80, rel=1e-6)
+
+
 def test_many_users_of_one_size_are_exact_where_flips_would_be_random():
   one = np.array([0] * 400 + [99] * 300)
   other = np.array([99] * 400 + [0] * 300)
