@@ -66,18 +66,26 @@ def write(folder, system, seed, measured):
 @pytest.fixture
 def made_up(tmp_path):
   rng = np.random.default_rng(3)
-  bad, good = rng.integers(0, 400, 500), rng.integers(0, 40, 500)
+  bad, good = (
+    rng.integers(0, 400, shared.USERS),
+    rng.integers(0, 40, shared.USERS),
+  )
   for seed in range(2):
     write(tmp_path, "sasrec", seed, {"sasrec": {"test": make.ranking(bad)}})
     own = {"beams": {"test": make.ranking(good)}}
     write(tmp_path, "msl", seed, own)
   of_20 = {
-    "lmrecsys": {"test": make.ranking(rng.integers(0, 2, 500))},
-    "sasrec": {"test": make.ranking(rng.integers(0, 20, 500))},
+    "lmrecsys": {"test": make.ranking(rng.integers(0, 2, shared.USERS))},
+    "sasrec": {"test": make.ranking(rng.integers(0, 20, shared.USERS))},
   }
   write(tmp_path, "lmrecsys", 0, of_20)
-  hit = {"hit_ratio@1": cells.pack(np.full(500, 1_000_000))}
-  valid = {"n": 500, "metrics": {"valid_ratio": 0.75}, "ci95": {}, "each": hit}
+  hit = {"hit_ratio@1": cells.pack(np.full(shared.USERS, 1_000_000))}
+  valid = {
+    "n": shared.USERS,
+    "metrics": {"valid_ratio": 0.75},
+    "ci95": {},
+    "each": hit,
+  }
   write(tmp_path, "llara", 0, {"llara": {"test": valid}})
   return tmp_path
 
@@ -95,7 +103,7 @@ def test_tables_are_made_of_cells(made_up):
   assert few[2].startswith("| lmrecsys | LMRecSys |") and "* (" in few[2]
   assert few[4].startswith("| llara | LLaRA |") and "1.0000" in few[4]
   assert (
-    "| LLaRA | valid_ratio | 500 | 1 | .7500 |"
+    "| LLaRA | valid_ratio | 1,000 | 1 | .7500 |"
     in (found[f"{DATA}: other measures"])
   )
   assert (
