@@ -71,6 +71,8 @@ MODULES = {
   "test_hidden_items_are_in_no_file_but_their_own",
   "benchmarks.quality": "tests/benchmarks/test_quality.py::"
   "test_tables_are_made_of_cells",
+  "benchmarks.systems": "tests/benchmarks/test_systems.py::"
+  "test_tables_are_made_of_cells",
   "benchmarks.ablations": "tests/benchmarks/test_ablations.py::"
   "test_each_part_is_left_out_once_a_seed",
   "tests.tools.llama2c": "tests/tools/test_llama2c.py",
