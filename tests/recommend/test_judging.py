@@ -49,8 +49,17 @@ def given():
     offered=catalogue,
     mesh=sharding.make_mesh(config_lib.MeshConfig(8, 1, 1)),
   )
-  shelf = types.SimpleNamespace(vectors=VECTORS, popularity=COUNTS)
+  shelf = Shelf()
   return list_inputs.Given(loaded, None, shelf, _chosen())
+
+
+class Shelf:
+  """The prepared items' vectors and purchases, and no others."""
+
+  vectors, popularity = VECTORS, COUNTS
+
+  def __len__(self):
+    return ITEMS
 
 
 def _judge(given, k=5, hidden=(), allowed=None):
