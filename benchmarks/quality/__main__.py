@@ -95,7 +95,8 @@ def main() -> int:
   if arguments.table:
     from benchmarks.quality import page
 
-    return page.show(arguments.results, arguments.write)
+    found = page.tables(arguments.results)
+    return page.show(found, page.PAGE, arguments.write)
   large_pages.ask()
   interrupts.install()
   product.set_up_jax()

@@ -87,34 +87,20 @@ def _without_training(at: product.Place, name: cells.Name) -> None:
 
 def _by_words(at: product.Place, name: cells.Name) -> None:
   """BM25 of the titles of the history; k1 and b chosen on valid."""
-  from bigrec_jax.rankers import bm25, bm25_choice
-
   clock = product.Clock()
   with (
     product.session(product.prepared(at), at.changes()) as made,
     clock.time("choose and rank"),
   ):
     made.make(prepare.STAGE)
-    valid, terms = made.examples("valid"), bm25.Terms(made.catalogue.titles)
-    choice, index = bm25_choice.by_history(
-      terms,
-      made.catalogue.groups,
-      valid.history,
-      valid.target,
-      made.config.bm25,
-      made.mesh,
-      most_users=made.config.ground.batch_size,
-      duplicates="best",
-    )
+    words = product.by_words(made)
     found = {
-      s: product.ranks(
-        made, s, index.ranker(terms.history_counts(made.examples(s).history))
-      )
+      s: product.ranks(made, s, words.ranker(made.examples(s).history))
       for s in cells.SPLITS
     }
     prints = product.fingerprints(made)
   rows = {"bm25": {s: cells.measured(r) for s, r in found.items()}}
-  settings = choice.to_json()
+  settings = words.choice.to_json()
   cells.write(at.results, name, rows, settings, prints, clock.seconds)
 
 

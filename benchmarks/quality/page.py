@@ -413,13 +413,12 @@ def filled(text: str, found: dict[str, str]) -> str:
   return text
 
 
-def show(folder: pathlib.Path, write: bool) -> int:
-  """Prints every table, or puts them into the page; returns the status."""
-  found = tables(folder)
+def show(found: dict[str, str], page: pathlib.Path, write: bool) -> int:
+  """Prints every table, or puts them into a page; returns the status."""
   if write:
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(text, found), encoding="utf-8")
-    print(f"wrote {PAGE}")
+    text = page.read_text(encoding="utf-8")
+    page.write_text(filled(text, found), encoding="utf-8")
+    print(f"wrote {page}")
     return 0
   for name, table in found.items():
     print(f"## {name}\n\n{table}\n")

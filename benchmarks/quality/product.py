@@ -13,8 +13,13 @@ import numpy as np
 
 from benchmarks.quality import cells, datasets
 from bigrec_jax import config as config_lib
-from bigrec_jax.stages import embed, prepare, session as session_lib
-from bigrec_jax.workdir import locks
+from bigrec_jax.stages import (
+  embed,
+  history_titles,
+  prepare,
+  session as session_lib,
+)
+from bigrec_jax.workdir import locks, parts
 
 # What a copy of a workdir makes again: locks, and the base as it is loaded.
 _OWN = (".lock*", "converted_base")
@@ -150,6 +155,11 @@ def ranks(made: session_lib.Session, split: str, ranker: Any) -> np.ndarray:
     groups=made.catalogue.groups,
   )
   return own(ranker)
+
+
+def by_words(made: session_lib.Session) -> history_titles.Words:
+  """Returns BM25 by the titles of histories; k1 and b are chosen on valid."""
+  return history_titles.choose(made, parts.at_once)
 
 
 class Clock:

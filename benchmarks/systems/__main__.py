@@ -15,7 +15,7 @@ import logging as python_logging
 import pathlib
 import sys
 
-from benchmarks.quality import product
+from benchmarks.quality import page as quality_page, product
 from benchmarks.systems import page, shared
 from bigrec_jax import errors
 from bigrec_jax.workdir import interrupts, large_pages
@@ -53,7 +53,8 @@ def main() -> int:
       for line in page.todo(arguments.results):
         print(f"python -m benchmarks.systems {line}")
       return 0
-    return page.show(arguments.results, arguments.write)
+    found = page.tables(arguments.results)
+    return quality_page.show(found, page.PAGE, arguments.write)
   large_pages.ask()
   interrupts.install()
   product.set_up_jax()

@@ -81,12 +81,16 @@ def _ranker(at: shared.Place, system: str, seed: int) -> None:
   found: dict[str, Any] = {}
   with shared.session(workdir, config, keys) as made:
     made.make(prepare.STAGE)
+    if system == "bm25":
+      with clock.time(f"rank {system}"):
+        words = product.by_words(made)
+      settings = words.choice.to_json()
     for split in cells.SPLITS:
       with clock.time(f"rank {system}"):
         if system == "random":
           ranker = baselines.Random(len(made.catalogue), seed)
         elif system == "bm25":
-          ranker, settings = _words(made, split)
+          ranker = words.ranker(made.examples(split).history)
         else:
           ranker = _scores(made, system, split)
         ranks = product.ranks(made, split, ranker)
@@ -116,25 +120,6 @@ def _scores(made: session_lib.Session, model: str, split: str) -> Any:
   return cf_rankers.of_scores(
     cf_scores.load_scores(path, made.examples(split), made.catalogue)
   )
-
-
-def _words(made: session_lib.Session, split: str) -> tuple[Any, dict[str, Any]]:
-  """Returns BM25 by the titles of histories, chosen on valid."""
-  from bigrec_jax.rankers import bm25, bm25_choice
-
-  valid, terms = made.examples("valid"), bm25.Terms(made.catalogue.titles)
-  choice, index = bm25_choice.by_history(
-    terms,
-    made.catalogue.groups,
-    valid.history,
-    valid.target,
-    made.config.bm25,
-    made.mesh,
-    most_users=made.config.ground.batch_size,
-    duplicates="best",
-  )
-  counts = terms.history_counts(made.examples(split).history)
-  return index.ranker(counts), choice.to_json()
 
 
 def changes(

@@ -15,7 +15,6 @@ import numpy as np
 
 from benchmarks.quality import cells, claims
 from benchmarks.quality.page import (
-  filled,
   interval_text,
   markdown,
   number,
@@ -380,16 +379,3 @@ def todo(folder: pathlib.Path) -> Iterator[str]:
         name = cells.Name(data, system, shared.TRAIN, seed)
         if not name.path(folder / "small").exists():
           yield f"--data={data} --seed={seed} --system={system}"
-
-
-def show(folder: pathlib.Path, write: bool) -> int:
-  """Prints every table, or puts them into the page; returns the status."""
-  found = tables(folder)
-  if write:
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(text, found), encoding="utf-8")
-    print(f"wrote {PAGE}")
-    return 0
-  for name, table in found.items():
-    print(f"## {name}\n\n{table}\n")
-  return 0

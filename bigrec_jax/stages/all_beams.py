@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import embed, predictions
+from bigrec_jax.stages import embed, predictions, report_row
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -39,7 +39,6 @@ def measure(
     bm25_choice,
     duplicates,
     engine,
-    report_rows,
   )
 
   ground, groups = session.config.ground, session.catalogue.groups
@@ -83,19 +82,9 @@ def measure(
   }
   # Who chose is ranked by what others chose; the rest chose nothing.
   ranks["valid"] = np.concatenate([choice.ranks, ranks["valid"][few:]])
-  measured = [
-    report_rows.of_ranks(
-      ranks[s],
-      ground,
-      session.config.seed,
-      name=NAME,
-      split=s,
-      users=session.users(s),
-    )
-    for s in SPLITS
-  ]
+  rows = [report_row.of(session, NAME, s, ranks[s]) for s in SPLITS]
   says = _says(choice.settings, found, few)
-  return measured, ranks, choice.to_json() | {"says": says}
+  return rows, ranks, choice.to_json() | {"says": says}
 
 
 def _says(

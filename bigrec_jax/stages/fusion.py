@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bigrec_jax.rankers import duplicates, evaluate, report_rows
+from bigrec_jax.rankers import duplicates, evaluate
 from bigrec_jax.rankers.combine import (
   ablation,
   candidates,
@@ -19,7 +19,7 @@ from bigrec_jax.rankers.combine import (
 from bigrec_jax.rankers.distance import streamed
 from bigrec_jax.recommend import likely
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import all_beams, history_titles
+from bigrec_jax.stages import all_beams, history_titles, report_row
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -230,10 +230,6 @@ def _ranked(fused: fusion.Fusion, of: fusion_fit.Valid) -> np.ndarray:
 def _rows(
   session: Session, name: str, ranks: Mapping[str, np.ndarray]
 ) -> list[rows_lib.BaselineRow]:
-  ground, seed = session.config.ground, session.config.seed
   return [
-    report_rows.of_ranks(
-      own, ground, seed, name=name, split=split, users=session.users(split)
-    )
-    for split, own in ranks.items()
+    report_row.of(session, name, split, own) for split, own in ranks.items()
   ]

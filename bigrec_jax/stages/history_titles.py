@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigrec_jax.results import paired_tests
-from bigrec_jax.stages import systems
+from bigrec_jax.stages import report_row, systems
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts as parts_lib
 
@@ -30,6 +30,10 @@ class Words:
   terms: "bm25.Terms"
   choice: "bm25_choice.Choice"
   index: "bm25.Index"
+
+  def ranker(self, history: np.ndarray) -> "protocol.Ranker":
+    """Returns what ranks items for users with these histories, [N, H]."""
+    return self.index.ranker(self.terms.history_counts(history))
 
   def reader(self, history: np.ndarray) -> Callable[[slice], np.ndarray]:
     """Returns what makes the scores [n, I] float32 of some of N users.
@@ -89,7 +93,6 @@ def rows(
     dense,
     duplicates,
     engine,
-    report_rows,
   )
   from bigrec_jax.rankers.combine import weighted_sum
 
@@ -134,16 +137,7 @@ def rows(
     for s in SPLITS:
       ranks = engine.ranks_once(once, f"{name} {s}", ranks_of[s], by_split[s])
       measured.ranks[s][paired_tests.BASELINE + name] = ranks
-      measured.rows.append(
-        report_rows.of_ranks(
-          ranks,
-          ground,
-          config.seed,
-          name=name,
-          split=s,
-          users=session.users(s),
-        )
-      )
+      measured.rows.append(report_row.of(session, name, s, ranks))
   return measured
 
 

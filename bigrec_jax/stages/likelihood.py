@@ -14,7 +14,7 @@ from bigrec_jax import errors
 from bigrec_jax.data.text import pipeline
 from bigrec_jax.recommend import likely
 from bigrec_jax.results import rows as rows_lib
-from bigrec_jax.stages import predictions, train
+from bigrec_jax.stages import predictions, report_row, train
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import fingerprints, parts as parts_lib
 
@@ -79,7 +79,6 @@ def measure(
   from bigrec_jax.rankers import (
     duplicates,
     held_out,
-    report_rows,
     reranked,
   )
   from bigrec_jax.rankers.combine import calibrate
@@ -110,17 +109,7 @@ def measure(
       "valid": choice.ranks if name == RATIO else valid[place],
       "test": rankers["test"].ranks(scored["test"].scores(WEIGHTS[place])),
     }
-    rows = [
-      report_rows.of_ranks(
-        ranks[s],
-        ground,
-        session.config.seed,
-        name=name,
-        split=s,
-        users=session.users(s),
-      )
-      for s in SPLITS
-    ]
+    rows = [report_row.of(session, name, s, ranks[s]) for s in SPLITS]
     fitted = {
       "candidates": ground.likelihood,
       "parts": ["text", *cf],

@@ -4,7 +4,7 @@ import numpy as np
 
 from bigrec_jax.data.formats import synthetic
 from bigrec_jax.results import paired_tests
-from bigrec_jax.stages import systems
+from bigrec_jax.stages import report_row, systems
 from bigrec_jax.stages.session import Session
 from bigrec_jax.workdir import parts
 
@@ -22,7 +22,7 @@ def rows(session: Session, once: parts.Once) -> systems.Measured:
   """
   if session.config.data.format != "synthetic":
     return systems.Measured()
-  from bigrec_jax.rankers import dense, engine, report_rows
+  from bigrec_jax.rankers import dense, engine
 
   world = synthetic.build(session.config.data.synthetic)
   config, found = session.config, systems.Measured()
@@ -44,14 +44,5 @@ def rows(session: Session, once: parts.Once) -> systems.Measured:
       ranker = dense.Dense(law, len(session.catalogue))
       ranks = engine.ranks_once(once, f"{name} {split}", ranks_of, ranker)
       found.ranks[split][paired_tests.BASELINE + name] = ranks
-      found.rows.append(
-        report_rows.of_ranks(
-          ranks,
-          config.ground,
-          config.seed,
-          name=name,
-          split=split,
-          users=session.users(split),
-        )
-      )
+      found.rows.append(report_row.of(session, name, split, ranks))
   return found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.quality import cells
+from benchmarks.quality import cells, page as quality_page
 from benchmarks.systems import make, page, recipes, shared
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.results import metrics, rows
@@ -119,7 +119,7 @@ def test_tables_are_made_of_cells(made_up):
 
 def test_the_page_has_the_tables_of_the_committed_cells():
   text = page.PAGE.read_text(encoding="utf-8")
-  assert page.filled(text, page.tables(shared.RESULTS)) == text
+  assert quality_page.filled(text, page.tables(shared.RESULTS)) == text
 
 
 def test_committed_cells_measure_what_their_ranks_say():

@@ -14,9 +14,15 @@ from bigrec_jax.data.formats import (
 from bigrec_jax.data.prepared import doctor as doctor_lib
 from bigrec_jax.workdir import fields, storage
 
-BETWEEN = "|"  # MovieLens writes genres so.
-NONE = ("", "(no genres listed)")
+_BETWEEN = "|"  # MovieLens writes genres so.
+_NONE = ("", "(no genres listed)")
 _Pairs = Iterator[tuple[str, str]]  # (external id, text)
+
+
+def split(text: str) -> list[str]:
+  """Returns what a text with bars names, each without blanks around."""
+  parts = (part.strip() for part in text.split(_BETWEEN))
+  return [part for part in parts if part not in _NONE]
 
 
 def read(path: pathlib.Path) -> dict[str, str]:
@@ -48,8 +54,8 @@ def read(path: pathlib.Path) -> dict[str, str]:
       )
   found = {}
   for key, text in pairs:
-    text = ", ".join(part.strip() for part in text.split(BETWEEN))
-    if text not in NONE:
+    text = ", ".join(part.strip() for part in text.split(_BETWEEN))
+    if text not in _NONE:
       found[raw_files.repaired(key)] = raw_files.repaired(text)
   if not found:
     raise errors.UserError(
@@ -71,7 +77,7 @@ def _from_json(path: pathlib.Path, wrong: mistakes.Mistakes) -> _Pairs:
   for key, own in value.items():
     parts = own if isinstance(own, list) else [own]
     if all(isinstance(part, str) for part in parts):
-      yield key, BETWEEN.join(parts)
+      yield key, _BETWEEN.join(parts)
       continue
     problem = str(fields.refuse("", own, "a text or a list of texts"))
     place = f"key {values.shown(key)}"

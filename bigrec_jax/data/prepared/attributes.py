@@ -13,8 +13,6 @@ import numpy as np
 from bigrec_jax import errors
 from bigrec_jax.data.formats import attributes as files, values
 
-_BETWEEN, _NONE = files.BETWEEN, files.NONE
-
 
 def write(path: pathlib.Path, objects: Iterable[str]) -> None:
   """Writes the file.
@@ -99,7 +97,5 @@ def columns(
 
 def _texts(value: Any) -> list[str]:
   parts = value if isinstance(value, list) else [value]
-  if isinstance(value, str):
-    parts = value.split(_BETWEEN)
-  texts = [" ".join(str(part).split()) for part in parts if part is not None]
-  return [text for text in texts if text and text not in _NONE]
+  texts = (files.split(str(part)) for part in parts if part is not None)
+  return [" ".join(text.split()) for own in texts for text in own]

@@ -12,7 +12,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from bigrec_jax import errors
-from bigrec_jax.data.formats import encodings, raw_files
+from bigrec_jax.data.formats import (
+  attributes as files,
+  encodings,
+  raw_files,
+)
 from bigrec_jax.data.prepared import attributes, doctor
 from bigrec_jax.data.prepared.catalogue import Catalogue
 from bigrec_jax.workdir import fields, storage
@@ -20,8 +24,6 @@ from bigrec_jax.workdir import fields, storage
 POPULARITY, GIVEN = "popularity", "category"
 FIFTHS = ("rarest fifth", "2nd", "3rd", "4th", "most popular fifth")
 _MOST_GROUPS = 1000  # Of a column; more are prices or words.
-_BETWEEN = "|"  # As in MovieLens.
-_NONE = "(no genres listed)"  # Of MovieLens: no group.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,13 +122,8 @@ def _json(path: pathlib.Path) -> Mapping[str, Sequence[str]]:
 
 def _names(value: object, where: str) -> Sequence[str]:
   if isinstance(value, str):
-    return _split(value)
+    return files.split(value)
   return [name for name in fields.sequence(fields.text)(value, where) if name]
-
-
-def _split(text: str) -> list[str]:
-  parts = (part.strip() for part in text.split(_BETWEEN))
-  return [part for part in parts if part and part != _NONE]
 
 
 def _movies(path: pathlib.Path) -> Mapping[str, Sequence[str]]:
@@ -145,4 +142,4 @@ def _movies(path: pathlib.Path) -> Mapping[str, Sequence[str]]:
         f"{path}: row {number}: {len(row)} fields found, id, title and genres"
         " as in MovieLens' movies.dat or movies.csv expected (or a .json file)"
       )
-  return {row[0].strip(): _split(row[-1]) for row in rows}
+  return {row[0].strip(): files.split(row[-1]) for row in rows}
