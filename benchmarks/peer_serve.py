@@ -133,6 +133,7 @@ def main(workdir: str, threads: int) -> None:
     ]
   )
   sock = socket.create_server(("127.0.0.1", 0))
+  sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # As ours does.
   print(f"http://127.0.0.1:{sock.getsockname()[1]}", flush=True)
   config = uvicorn.Config(app, log_config=None, lifespan="off")
   uvicorn.Server(config).run(sockets=[sock])

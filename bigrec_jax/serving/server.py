@@ -30,11 +30,10 @@ def listen(config: ServeConfig) -> socket.socket:
     UserError: it can't be had.
   """
   try:
-    found = socket.getaddrinfo(
+    family, _, _, _, address = socket.getaddrinfo(
       config.host, config.port, type=socket.SOCK_STREAM
-    )
-    family, _, _, _, address = found[0]
-    return socket.create_server(address, family=family, backlog=_BACKLOG)
+    )[0]
+    found = socket.create_server(address, family=family, backlog=_BACKLOG)
   except (OSError, UnicodeError) as error:
     # Python repeats the address behind what the system says.
     problem = str(getattr(error, "strerror", None) or error).split(" (while")[0]
@@ -42,6 +41,11 @@ def listen(config: ServeConfig) -> socket.socket:
       f"config.serve.host, config.serve.port: {config.host}:{config.port}:"
       f" {problem}; an address of this machine and a free port expected"
     ) from None
+  # Connections inherit it. asyncio sets it only where a socket was made with
+  # TCP's number, and this one wasn't: an answer's body, written behind its
+  # head, then waits for the client to acknowledge that, 40 ms as a rule.
+  found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  return found
 
 
 def token(config: ServeConfig) -> str:
