@@ -2,16 +2,16 @@
 
 import os
 
+from tests import compiling
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAG = "--xla_force_host_platform_device_count=8"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+os.environ.setdefault(compiling.UNOPTIMIZED, "1")
+_FLAGS = compiling.xla_flags(devices=8)
+if _FLAGS not in os.environ.get("XLA_FLAGS", ""):
+  os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
+  )
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tests compile much and compute little. For all of them, and what they start,
-# alike: a program that was compiled in another way differs in its last bits,
-# and JAX takes it again without asking how it was compiled. To test what users
-# run: JAX_DISABLE_MOST_OPTIMIZATIONS=0 bash launch/test.sh
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import gc

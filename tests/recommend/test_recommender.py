@@ -23,7 +23,7 @@ from bigrec_jax import config as config_lib
 from bigrec_jax.decoding import generate, lanes, program
 from bigrec_jax.recommend import decoder
 from bigrec_jax.stages import recommend as stage
-from tests import demo_workdir
+from tests import compiling, demo_workdir
 
 pytestmark = pytest.mark.slow
 
@@ -170,7 +170,7 @@ def test_the_lines_of_the_docs_in_a_fresh_interpreter(
   (cwd / "lines.py").write_text(lines)
   (cwd / "histories.json").write_text(json.dumps(histories))
   before = demo_workdir.snapshot(cwd)
-  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  environment = os.environ | {"XLA_FLAGS": compiling.xla_flags(devices=1)}
   result = subprocess.run(
     [sys.executable, "-W", "error::UserWarning", "-c", _PROBE],
     cwd=cwd,

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from bigrec_jax import config as config_lib, errors
 from bigrec_jax.serving import server
 from configs import common
+from tests import compiling
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SERVE = config_lib.from_config_dict(common.get_config()).serve
@@ -28,7 +30,7 @@ def test_a_signal_drains(evaluated_demo, tmp_path):
   """Who is there is answered, in full, and the process ends with 0."""
   root = tmp_path / "demo"
   shutil.copytree(evaluated_demo, root)
-  environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  environment = os.environ | {"XLA_FLAGS": compiling.xla_flags(devices=1)}
   flags = {"mesh.data": 1, "mesh.fsdp": 1, "serve.port": 0}
   flags |= {"serve.max_batch": 2, "serve.prompt_buckets": "(256,)"}
   flags |= {"serve.max_k": 10, "serve.max_history": 10, "serve.queue": 64}
@@ -128,6 +130,16 @@ def test_a_port_that_is_taken_is_one_line():
       server.listen(taken)
   with pytest.raises(errors.UserError, match="an address of this machine"):
     server.listen(dataclasses.replace(SERVE, host="no.such.host.invalid"))
+
+
+def test_a_connection_sends_at_once():
+  """No answer's body waits for its head to be acknowledged."""
+  with server.listen(dataclasses.replace(SERVE, port=0)) as sock:
+    with socket.create_connection(sock.getsockname()):
+      accepted, _ = sock.accept()
+      with accepted:
+        at_once = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+  assert at_once
 
 
 def test_a_token_is_one_line_of_a_file(tmp_path):

@@ -13,6 +13,8 @@ from unittest import mock
 
 from absl.testing import flagsaver
 
+from tests import compiling
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -21,13 +23,13 @@ def _devices(count, optimized=False):
 
   Args:
     count: of devices.
-    optimized: compile as for users, and not as for tests (tests/conftest.py).
+    optimized: compile as for users, and not as for tests (compiling.py).
   """
-  flags = f"--xla_force_host_platform_device_count={count}"
-  own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  flags = compiling.xla_flags(count, fast=not optimized)
   if optimized:
-    own["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "0"
-  return os.environ | own
+    environment[compiling.UNOPTIMIZED] = "0"
+  return environment | {"XLA_FLAGS": flags}
 
 
 def run(*flags, devices=8, check=True, timeout=900, optimized=False):

@@ -13,6 +13,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from bigrec_jax.workdir import fingerprints
+from tests import compiling
 from tests.stages import command
 
 DEMO = "--config=configs/demo.py:tiny"
@@ -37,7 +38,7 @@ class Command:
         }
         | {
           "JAX_PLATFORMS": "cpu",
-          "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+          "XLA_FLAGS": compiling.xla_flags(devices=1),
           "JAX_COORDINATOR_ADDRESS": address,
           "JAX_NUM_PROCESSES": str(count),
           "JAX_PROCESS_ID": str(number),
