@@ -2,13 +2,12 @@
 
 import itertools
 import pathlib
-import threading
 from collections.abc import Sequence
 
 import tokenizers
 
 from bigrec_jax import errors
-from bigrec_jax.data.text import special_text
+from bigrec_jax.data.text import special_text, turns
 from bigrec_jax.workdir import fields, storage
 
 _TRIED = 1000  # Tokens, for one that a text is made of.
@@ -56,7 +55,7 @@ class Fast:
     self._data = special_text.Encoder(self._tokenizer)
     self.special = self._data.special
     self.reserve = self._data.reserve
-    self._lock = threading.Lock()  # Of whether special tokens are split.
+    self._in_turn = turns.Turns()
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     """Returns the ids of each text; special tokens in it are recognised."""
@@ -67,13 +66,13 @@ class Fast:
     return self._data.encode(texts, lambda part: self._encode(part, split=True))
 
   def _encode(self, texts: Sequence[str], split: bool) -> list[list[int]]:
-    with self._lock:
+    def encode(some: list[str]) -> list[list[int]]:
       if self._tokenizer.encode_special_tokens != split:
         self._tokenizer.encode_special_tokens = split
-      encodings = self._tokenizer.encode_batch_fast(
-        list(texts), add_special_tokens=False
-      )
-    return [encoding.ids for encoding in encodings]
+      found = self._tokenizer.encode_batch_fast(some, add_special_tokens=False)
+      return [encoding.ids for encoding in found]
+
+    return self._in_turn(texts, encode)
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text without special tokens."""

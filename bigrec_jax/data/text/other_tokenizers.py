@@ -6,14 +6,13 @@ code that comes with a checkpoint is never run.
 """
 
 import pathlib
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import tokenizers
 
 from bigrec_jax import errors
-from bigrec_jax.data.text import special_text
+from bigrec_jax.data.text import special_text, turns
 from bigrec_jax.workdir import fingerprints
 
 # One of these must be there for transformers to be asked.
@@ -103,7 +102,7 @@ class Other:
     if isinstance(backend, tokenizers.Tokenizer):
       self._data = special_text.Encoder(backend)
       self.special = self._data.special
-    self._lock = threading.Lock()  # Of whether special tokens are split.
+    self._in_turn = turns.Turns()
     names = (n for n in FILES + _SETTINGS if (directory / n).is_file())
     self.content = fingerprints.of_value(
       {name: fingerprints.of_file(directory / name) for name in names}
@@ -138,17 +137,17 @@ class Other:
     return ids
 
   def _encode(self, texts: Sequence[str], split: bool) -> list[list[int]]:
-    if not texts:
-      return []
-    with self._lock:
+    def encode(some: list[str]) -> list[list[int]]:
       return self._tokenizer(
-        list(texts),
+        some,
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
         split_special_tokens=split,
         verbose=False,
       )["input_ids"]
+
+    return self._in_turn(texts, encode)
 
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text without special tokens."""
