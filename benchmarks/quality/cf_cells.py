@@ -20,7 +20,7 @@ FEW, ALL = 1024, -1
 SEEDS = (0, 1, 2, 3, 4)
 # Scores of these seeds are kept, for the language models of the same seeds.
 KEPT_SEEDS = (0, 1, 2)
-_SCHEDULE = {"cf__num_epochs": 200, "cf__patience": 20}
+SCHEDULE = {"cf__num_epochs": 200, "cf__patience": 20}
 _RATES = (3e-4, 1e-3, 3e-3)
 # Of all rows 1e-5 and 1e-4 lose on Game (docs/baselines.md).
 _DECAYS = {FEW: (1e-6, 1e-4), ALL: (1e-6,)}
@@ -135,7 +135,7 @@ def _chosen(
     "cf__num_train": rows,
     "cf__grid_learning_rate": _RATES,
     "cf__grid_weight_decay": decays,
-    **_SCHEDULE,
+    **SCHEDULE,
     **own.keys,
   }
   clock = product.Clock()
@@ -168,7 +168,7 @@ def _train(
     "cf__model": own.model,
     "cf__num_train": name.rows,
     "cf__max_dense_gib": 16.0,  # `ground.cf_scores` names files of whole rows.
-    **_SCHEDULE,
+    **SCHEDULE,
     **own.keys,
   }
   if chosen:

@@ -3,7 +3,8 @@
 Systems: `smollm2` grounds by the base's own embeddings, as published, with all
 beams and fusion beside the published rows; `smollm2-likelihood` has the tuned
 model score candidates' titles as well; `smollm2-minilm` grounds the same texts
-by MiniLM; `smollm2-constrained` writes titles of the catalogue only.
+by MiniLM; `smollm2-minilm-item_knn` does, too, and fuses ItemKNN beside the
+network; `smollm2-constrained` writes titles of the catalogue only.
 `smollm2-<try>` trains with other settings (`TRIES`) and measures the loss of
 valid alone, by which settings are chosen, as the published training chooses its
 epoch. Rows 0: the model as it comes, without training. `smollm2-contamination`
@@ -50,7 +51,8 @@ _BESIDE = {
   "ground__fusion_ablations": ground.PARTS,
 }
 # Systems that ground what `smollm2` of the same rows and seed wrote.
-_GIVEN = ("minilm", "likelihood")
+_KNN = "minilm-item_knn"
+_GIVEN = ("minilm", _KNN, "likelihood")
 # Titles that the untrained base is asked to complete.
 _CONTAMINATION, _PROBED = "contamination", 400
 # Candidates scored by the model itself, of each user.
@@ -171,6 +173,28 @@ def _keys(at: product.Place, name: cells.Name) -> dict[str, Any]:
     "ground__cf_model": "",  # Those scores, and no training beside.
     **_BESIDE,
   }
+
+
+def _keys_with_item_knn(at: product.Place, name: cells.Name) -> dict[str, Any]:
+  """Returns those of a fusion that has ItemKNN beside the network.
+
+  `ground.cf_scores` names one model's, so both are made in the workdir: the
+  network again, with the settings of its cell.
+  """
+  system, folder = injected(at, name.seed)
+  seed = int(folder.name.rpartition("-")[2])
+  cell = storage.read_object(
+    at.name(system, cf_cells.ALL, seed).path(at.results)
+  )
+  network = cf_cells.NETWORKS[system]
+  keys = _keys(at, name) | network.keys | cf_cells.SCHEDULE
+  keys["ground__cf_model"] = f"{network.model},item_knn"
+  keys["cf__num_train"] = cf_cells.ALL
+  for key in ("learning_rate", "weight_decay"):
+    keys[f"cf__{key}"] = cell["settings"][key]
+  for split in cells.SPLITS:
+    del keys[f"ground__cf_scores__{split}"]
+  return keys
 
 
 def _workdir(at: product.Place, name: cells.Name) -> pathlib.Path:
@@ -305,12 +329,13 @@ def _by_texts_of_base(
         " expected: make that cell first"
       )
   made_base = str(base())
-  keys = _keys(at, name) | {
+  made_keys = _keys_with_item_knn if variant == _KNN else _keys
+  keys = made_keys(at, name) | {
     "ground__predictions__valid": str(texts["valid"]),
     "ground__predictions__test": str(texts["test"]),
   }
   encoder, adapter, folder = "", "", "embedded-base"
-  if variant == "minilm":
+  if variant.startswith("minilm"):
     encoder, folder = str(minilm()), "embedded-minilm"
     keys["embed__model__path"] = encoder
   else:
@@ -340,11 +365,11 @@ def _write(
       arrays[split] = {key: archive[key] for key in archive.files}
   flat = records.flatten(made.config.to_dict())
   # What this run injected; a better one may have been made since.
-  model = pathlib.Path(flat["ground.cf_scores.test"]).parent.name
+  given = pathlib.Path(flat["ground.cf_scores.test"]).parent.name
   settings: dict[str, Any] = {key: flat[key] for key in _SHOWN}
   settings |= {
     "encoder": "base" if not made.has_own_encoder else "all-MiniLM-L6-v2",
-    "cf": model,
+    "cf": given or flat["ground.cf_model"],
     "gammas": {
       row.injection: row.gamma
       for row in found.results

@@ -24,6 +24,7 @@ TITLES = {
   "dros": "DROS",
   LM: "SmolLM2",
   f"{LM}-minilm": "SmolLM2, grounded by MiniLM",
+  f"{LM}-minilm-item_knn": "SmolLM2, grounded by MiniLM, ItemKNN beside SASRec",
   f"{LM}-likelihood": "SmolLM2, candidates judged",
   f"{LM}-constrained": "SmolLM2, titles only",
 }
@@ -88,9 +89,9 @@ class System:
 
 
 def _is_again(system: str, row: str) -> bool:
-  """Returns whether a row is that of SmolLM2's own cell: the same texts."""
+  """Returns whether a row is that of another cell: the same texts."""
   same = row.startswith("bigrec") or row == chosen.ALL_BEAMS
-  return system == f"{LM}-likelihood" and same
+  return same and system in (f"{LM}-likelihood", f"{LM}-minilm-item_knn")
 
 
 def listed(

@@ -51,8 +51,9 @@ def _of(data: str) -> Iterator[tuple[str, list[cells.Name]]]:
     yield lm(f"{base}-{own}", few, 0)
   yield lm(f"{base}-contamination", 0, 0)
   for seed in LM_SEEDS:
-    for own in ("", "-minilm", "-likelihood", "-constrained"):
+    for own in ("", "-minilm", "-minilm-item_knn", "-likelihood"):
       yield lm(base + own, few, seed)
+    yield lm(f"{base}-constrained", few, seed)
   for rows in (0, MORE_ROWS):
     for system in (base, f"{base}-minilm"):
       yield lm(system, rows, 0)
