@@ -94,6 +94,7 @@ MODULES_NOT_RUN = {
     "parts",
     "quantized_loss",
     "recommend",
+    "recommend_many",
     "serve",
     "serve_soak",
     "startup",
