@@ -33,7 +33,7 @@ class Turns:
     found: list[list[int]] = []
     for start in range(0, len(texts), AT_ONCE):
       if start:
-        time.sleep(0)  # Whoever waits has the lock before this thread does.
+        time.sleep(0)  # Whoever waits comes first, as a rule.
       with self._lock:
         found += encode(list(texts[start : start + AT_ONCE]))
     return found
