@@ -103,7 +103,7 @@ def main() -> None:
   if arguments.json:
     arguments.workdir = pathlib.Path(arguments.workdir).name
     about = {"arguments": scratch.named(arguments), "flags": flags}
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count() or 1
     scratch.write_json(
       arguments.json, about | scratch.surroundings(cores) | found
     )

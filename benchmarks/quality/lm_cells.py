@@ -187,14 +187,16 @@ def _keys_with_item_knn(at: product.Place, name: cells.Name) -> dict[str, Any]:
     at.name(system, cf_cells.ALL, seed).path(at.results)
   )
   network = cf_cells.NETWORKS[system]
-  keys = _keys(at, name) | network.keys | cf_cells.SCHEDULE
-  keys["ground__cf_model"] = f"{network.model},item_knn"
-  keys["cf__num_train"] = cf_cells.ALL
-  for key in ("learning_rate", "weight_decay"):
-    keys[f"cf__{key}"] = cell["settings"][key]
-  for split in cells.SPLITS:
-    del keys[f"ground__cf_scores__{split}"]
-  return keys
+  return {
+    **_keys(at, name),
+    **network.keys,
+    **cf_cells.SCHEDULE,
+    **{f"ground__cf_scores__{split}": "" for split in cells.SPLITS},
+    "ground__cf_model": f"{network.model},item_knn",
+    "cf__num_train": cf_cells.ALL,
+    "cf__learning_rate": cell["settings"]["learning_rate"],
+    "cf__weight_decay": cell["settings"]["weight_decay"],
+  }
 
 
 def _workdir(at: product.Place, name: cells.Name) -> pathlib.Path:

@@ -24,7 +24,7 @@ TITLES = {
   "dros": "DROS",
   LM: "SmolLM2",
   f"{LM}-minilm": "SmolLM2, grounded by MiniLM",
-  f"{LM}-minilm-item_knn": "SmolLM2, grounded by MiniLM, ItemKNN beside SASRec",
+  f"{LM}-minilm-item_knn": "SmolLM2, grounded by MiniLM, ItemKNN fused too",
   f"{LM}-likelihood": "SmolLM2, candidates judged",
   f"{LM}-constrained": "SmolLM2, titles only",
 }
